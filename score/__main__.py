@@ -1,0 +1,128 @@
+"""The command line: one verb a job. `score VERB --help` tells each one's options.
+
+Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable arguments or input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from score.errors import ScoreError
+from score.folder import EMBEDDED
+from score.settings import PREFIX, Settings, knobs
+
+DONE, TOO_MANY_ERRORS, UNUSABLE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = _settings(options)
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        verb = {"embed": _embed, "serve": _serve}[options.verb]
+        return verb(options, settings)
+    except (ScoreError, OSError) as error:
+        print(f"score: {error}", file=sys.stderr)
+        return UNUSABLE
+
+
+def _embed(options: argparse.Namespace, settings: Settings) -> int:
+    from score.batch import Summary, embed_file
+    from score.embedder import Embedder
+    from score.params import Params
+    from score.tables import CsvTable, writer_for
+
+    source, output = Path(options.input), Path(options.output)
+    writer_for(output)
+    if not source.is_file():
+        raise FileNotFoundError(f"no such file: {source}")
+    params = Params(normalize=options.normalize, truncate=options.truncate, on_error="report")
+    embedder = Embedder.load(options.model, settings)
+    bar = tqdm(
+        total=source.stat().st_size,
+        disable=True if options.quiet else None,
+        bar_format="{percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
+    )
+
+    def show(table: CsvTable, summary: Summary) -> None:
+        bar.update(table.position - bar.n)
+        bar.set_postfix_str(
+            f"{summary.rows:,} rows, {summary.rate:.1f} rows/s, {summary.errors:,} errors",
+            refresh=False,
+        )
+
+    summary = Summary()
+    try:
+        with bar:
+            embed_file(embedder, source, output, params, show, summary)
+    except KeyboardInterrupt:
+        print(f"score: interrupted, nothing written; {summary}", file=sys.stderr, flush=True)
+        os._exit(130)  # downloads under way are threads that would hold the exit up
+    print(f"{output}: {summary}", file=sys.stderr)
+    allowed = summary.rows - 1 if options.max_errors is None else options.max_errors
+    return TOO_MANY_ERRORS if summary.errors > max(allowed, 0) else DONE
+
+
+def _serve(options: argparse.Namespace, settings: Settings) -> int:
+    from score.embedder import Embedder
+    from score.server import serve
+
+    serve(Embedder.load(options.model, settings), options.host, options.port, settings.log_level)
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="score", description="CLIP embeddings of pictures and texts."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    embed = verbs.add_parser("embed", help="embed the rows of a CSV file")
+    embed.add_argument("input", help="CSV (or .csv.gz) with an image column, a text column or both")
+    embed.add_argument("--output", required=True, help="a .parquet, .csv, .jsonl or .npy file")
+    embed.add_argument("--model", default=EMBEDDED, metavar="DIR", help="default: the embedded one")
+    embed.add_argument("--normalize", action="store_true", help="unit length vectors")
+    embed.add_argument("--truncate", choices=("end", "error"), default="end", help="long texts")
+    embed.add_argument(
+        "--max-errors", type=int, metavar="N", help="more failed rows exit with 1; default: all"
+    )
+    embed.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    serve = verbs.add_parser("serve", help="answer POST /score and GET /ping")
+    serve.add_argument("model", nargs="?", default=EMBEDDED, metavar="DIR")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=5001)
+
+    for verb in (embed, serve):
+        group = verb.add_argument_group("settings", f"each is also a variable {PREFIX}…")
+        for knob in knobs():
+            default = knob.default if knob.default not in ((), "") else "none"
+            group.add_argument(
+                "--" + knob.name.replace("_", "-"),
+                metavar="…",
+                help=f"{knob.metadata['help']} ({default})",
+            )
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """The environment's settings under those of the command line."""
+    given = {knob.name: getattr(options, knob.name) for knob in knobs()}
+    return Settings.from_env(os.environ).replace(
+        {name: value for name, value in given.items() if value is not None}
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""CSV files of any length → files of vectors: one way, for the command line and for Azure ML.
+
+As an Azure ML batch entry script (`init()`, `run(mini_batch)`), a mini-batch is a list of CSVs.
+A file that cannot be read, like a row that cannot be answered, becomes a line of the result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from score.embedder import Embedder
+from score.errors import RequestError
+from score.folder import EMBEDDED
+from score.params import Params
+from score.rows import Record, Row
+from score.settings import Settings
+from score.tables import CsvTable, writer_for
+
+RESULT_COLUMNS = ["file", "row", "image_features", "text_features", "error_code", "error_message"]
+"""The columns of what `run` returns; Azure's `append_row` writes them without a header."""
+
+
+@dataclass
+class Summary:
+    """How a job went."""
+
+    rows: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> int:
+        """Rows that failed."""
+        return self.failed.total()
+
+    @property
+    def good(self) -> int:
+        """Rows that were answered."""
+        return self.rows - self.errors
+
+    @property
+    def rate(self) -> float:
+        """Rows a second."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        codes = ", ".join(f"{code} {count:,}" for code, count in self.failed.most_common())
+        return (
+            f"{self.rows:,} rows: {self.good:,} good, {self.errors:,} failed"
+            + (f" ({codes})" if codes else "")
+            + f"; {self.seconds:.1f} s, {self.rate:.1f} rows/s"
+        )
+
+
+Progress = Callable[[CsvTable, Summary], None]
+
+
+def embed_file(
+    embedder: Embedder,
+    source: Path,
+    output: Path,
+    params: Params,
+    progress: Progress | None = None,
+    summary: Summary | None = None,
+) -> Summary:
+    """Embeds every row of a CSV file into `output`, whose ending names its format.
+
+    Image cells may name files below the CSV's folder. Rows that fail are written with their error.
+    `progress` is called after each row. A `summary` given is counted on while the job runs.
+    Raises RequestError for a file that is no table.
+    """
+    summary = summary or Summary()
+    table = CsvTable(source)
+    began = time.perf_counter()
+    with writer_for(output)(output, table.columns, embedder.dimension) as writer:
+        for kept, record in _answers(embedder, table, params, source.parent):
+            writer.write(kept, record)
+            summary.rows += 1
+            if record.error:
+                summary.failed[record.error.code] += 1
+            summary.seconds = time.perf_counter() - began
+            if progress:
+                progress(table, summary)
+    return summary
+
+
+def _answers(
+    embedder: Embedder, table: CsvTable, params: Params, root: Path
+) -> Iterator[tuple[list[str | None], Record]]:
+    """Each record beside the cells its line keeps."""
+    kept: deque[list[str | None]] = deque()
+
+    def rows() -> Iterator[Row]:
+        for line in table:
+            kept.append(line.kept)
+            yield line.row
+
+    for record in embedder.embed(rows(), params, root=root):
+        yield kept.popleft(), record
+
+
+# -- Azure ML ----------------------------------------------------------------------------------
+
+_embedder: Embedder
+
+
+def init() -> None:
+    """Loads the model that Azure mounted at `AZUREML_MODEL_DIR`, else the embedded one."""
+    global _embedder
+    folder = os.environ.get("AZUREML_MODEL_DIR") or EMBEDDED
+    _embedder = Embedder.load(folder, Settings.from_env(os.environ))
+
+
+def run(mini_batch: Sequence[str]) -> pd.DataFrame:
+    """One result row for each row of each CSV file, in order; vectors as JSON lists.
+
+    A file that is no table is one result row with its error and no row number.
+    """
+    results: list[list[object]] = []
+    for file in mini_batch:
+        path = Path(file)
+        try:
+            table = CsvTable(path)
+            for number, (_, record) in enumerate(
+                _answers(_embedder, table, Params(on_error="report"), path.parent)
+            ):
+                results.append([path.name, number, *_cells(record)])
+        except (RequestError, OSError) as error:
+            code = error.code if isinstance(error, RequestError) else "unreadable_file"
+            results.append([path.name, None, None, None, code, str(error)])
+    frame = pd.DataFrame(results, columns=RESULT_COLUMNS)
+    return frame.astype({"row": "Int64"})
+
+
+def _cells(record: Record) -> list[object]:
+    vectors = [record.image_features, record.text_features]
+    error = record.error
+    return [
+        *(None if vector is None else json.dumps(vector.tolist()) for vector in vectors),
+        *((error.code, str(error)) if error else (None, None)),
+    ]

@@ -1,0 +1,237 @@
+"""The core: rows in, records out, in order, in bounded memory.
+
+    rows ──admit──▶ fetch ∥ decode (threads) ──▶ ready ──▶ encode (caller's thread) ──▶ in order
+
+One row that stalls holds up neither the download nor the encoding of those behind it: prepared rows
+are encoded in whatever order they become ready, and only their vectors wait for their turn. Three
+numbers bound the memory: rows being prepared, bytes being decoded, vectors waiting.
+
+Knows nothing of HTTP, JSON or tables.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from score import images
+from score.encoder import Encoder, Matrix
+from score.errors import EmptyRow, RowError, RowsFailed
+from score.fetch import Fetcher
+from score.folder import EMBEDDED, ModelFolder
+from score.images import Pixels, Preprocessor
+from score.params import Params
+from score.rows import IMAGE, TEXT, Record, Row, Vector, is_empty
+from score.settings import Settings
+from score.texts import Ids, Texts
+
+_WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
+_LINGER = 0.01  # seconds that a ready row waits for company, while others are on their way
+
+
+class Embedder:
+    """A CLIP model that answers rows. Safe to share between threads."""
+
+    def __init__(
+        self, encoder: Encoder, texts: Texts, preprocessor: Preprocessor, settings: Settings
+    ) -> None:
+        self.encoder = encoder
+        self.texts = texts
+        self.preprocessor = preprocessor
+        self.settings = settings
+        self._fetcher = Fetcher(settings)
+        self._decoding = threading.Semaphore(settings.decode_workers or os.cpu_count() or 1)
+
+    @classmethod
+    def load(cls, folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder:
+        """The model in `folder`: a package or a plain transformers folder. Raises ModelError."""
+        settings = settings or Settings()
+        opened = ModelFolder.open(folder)
+        return cls(
+            Encoder.load(opened, settings),
+            Texts.load(opened),
+            Preprocessor.from_config(opened.preprocessor),
+            settings,
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        return self.encoder.dimension
+
+    def embed(
+        self, rows: Iterable[Row], params: Params | None = None, *, root: Path | None = None
+    ) -> Iterator[Record]:
+        """A record for each row, in the rows' order, while later rows are still being read.
+
+        A row that fails is a record with an error, whatever `params.on_error` says. `root` is the
+        folder below which an image cell may name a file; without it none may.
+        """
+        return _Stream(self, params or Params(), root).records(rows)
+
+    def answer(self, rows: Sequence[Row], params: Params | None = None) -> list[Record]:
+        """All records of one request. Raises RowsFailed under `on_error="raise"`."""
+        params = params or Params()
+        records = list(self.embed(rows, params))
+        failures = [(i, record.error) for i, record in enumerate(records) if record.error]
+        if failures and params.on_error == "raise":
+            raise RowsFailed(failures, len(records))
+        return records
+
+    def prepare(self, row: Row, params: Params, root: Path | None) -> _Inputs:
+        """What the encoder needs of a row. Raises RowError, which names the column."""
+        if is_empty(row.image) and is_empty(row.text):
+            raise EmptyRow("has neither an image nor a text")
+        # The text first: it is cheap, and a row that fails needs no download.
+        ids = None if is_empty(row.text) else self._ids(row.text, params)
+        pixels = None if is_empty(row.image) else self._pixels(row.image, root)
+        return _Inputs(pixels, ids)
+
+    def _ids(self, text: object, params: Params) -> Ids:
+        with _blaming(TEXT):
+            if isinstance(text, RowError):
+                raise text
+            (ids,) = self.texts.encode([text], params.truncate)
+            if isinstance(ids, RowError):
+                raise ids
+            return ids
+
+    def _pixels(self, image: object, root: Path | None) -> Pixels:
+        with _blaming(IMAGE):
+            if isinstance(image, RowError):
+                raise image
+            data = self._fetcher.fetch(image, root)
+            limit = self.settings.max_pixels
+            # Decoded pictures are large; the wait here is also what slows the downloads down.
+            with self._decoding:
+                picture = images.decode(
+                    data, limit, exif_orientation=self.settings.exif_orientation
+                )
+                return self.preprocessor.pixels(picture, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    pixels: Pixels | None
+    ids: Ids | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A row on its way out: prepared, failed, or (a bug of ours) crashed."""
+
+    index: int
+    picture: bool
+    result: _Inputs | BaseException
+
+
+class _Stream:
+    """One call of `embed`."""
+
+    def __init__(self, embedder: Embedder, params: Params, root: Path | None) -> None:
+        self._embedder = embedder
+        self._params = params
+        self._root = root
+        settings = embedder.settings
+        self._most_rows = 8 * settings.batch_size
+        self._most_pictures = 2 * settings.batch_size + settings.fetch_workers
+        self._batch_size = settings.batch_size
+        self._ready: queue.SimpleQueue[_Ready] = queue.SimpleQueue()
+        self._waiting: dict[int, Record] = {}
+        # Rows let in, answered, and handed out; pictures being prepared.
+        self._admitted = self._answered = self._yielded = 0
+        self._pictures = 0
+
+    def records(self, rows: Iterable[Row]) -> Iterator[Record]:
+        source = iter(rows)
+        workers = ThreadPoolExecutor(self._embedder.settings.fetch_workers, "prepare")
+        try:
+            while self._admit(source, workers):
+                self._encode(self._take())
+                while (record := self._waiting.pop(self._yielded, None)) is not None:
+                    self._yielded += 1
+                    yield record
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)
+
+    def _admit(self, source: Iterator[Row], workers: ThreadPoolExecutor) -> bool:
+        """Lets rows in while there is room. Whether any are under way."""
+        while (
+            self._admitted - self._answered < self._most_rows
+            and self._admitted - self._yielded < _WINDOW
+            and self._pictures < self._most_pictures
+            and (row := next(source, None)) is not None
+        ):
+            index = self._admitted
+            self._admitted += 1
+            if is_empty(row.image):
+                self._prepare(index, row, picture=False)
+            else:
+                self._pictures += 1
+                workers.submit(self._prepare, index, row, picture=True)
+        return self._admitted > self._answered
+
+    def _prepare(self, index: int, row: Row, *, picture: bool) -> None:
+        result: _Inputs | BaseException
+        try:
+            result = self._embedder.prepare(row, self._params, self._root)
+        except BaseException as error:
+            result = error
+        self._ready.put(_Ready(index, picture, result))
+
+    def _take(self) -> list[_Ready]:
+        """Rows that are ready, at least one; a full batch where it comes without much waiting."""
+        taken = [self._ready.get()]
+        under_way = self._admitted - self._answered
+        while len(taken) < under_way and sum(item.picture for item in taken) < self._batch_size:
+            try:
+                taken.append(self._ready.get(timeout=_LINGER))
+            except queue.Empty:
+                break
+        return taken
+
+    def _encode(self, batch: list[_Ready]) -> None:
+        inputs: dict[int, _Inputs] = {}
+        for item in batch:
+            if isinstance(item.result, _Inputs):
+                inputs[item.index] = item.result
+            elif isinstance(item.result, RowError):
+                self._waiting[item.index] = Record(error=item.result)
+            else:
+                raise item.result
+        encoder = self._embedder.encoder
+        pictures = {i: x.pixels for i, x in inputs.items() if x.pixels is not None}
+        texts = {i: x.ids for i, x in inputs.items() if x.ids is not None}
+        image_vectors = self._rows_of(encoder.images(list(pictures.values())), pictures)
+        text_vectors = self._rows_of(encoder.texts(list(texts.values())), texts)
+        for index in inputs:
+            self._waiting[index] = Record(image_vectors.get(index), text_vectors.get(index))
+        self._answered += len(batch)
+        self._pictures -= sum(item.picture for item in batch)
+
+    def _rows_of(self, vectors: Matrix, indices: Iterable[int]) -> dict[int, Vector]:
+        """Each index with its own copy, so that no record keeps its whole batch alive."""
+        if self._params.normalize:
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+        return {index: vector.copy() for index, vector in zip(indices, vectors, strict=True)}
+
+
+class _blaming:
+    """Names the column in a RowError that passes through."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RowError) and error.column is None:
+            error.column = self._column

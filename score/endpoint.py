@@ -1,0 +1,54 @@
+"""One scoring request: a body in, a status and a body out. Every HTTP surface answers through here.
+
+Knows the contract; knows no web framework.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from score import wire
+from score.embedder import Embedder
+from score.errors import RequestError, RequestTooLarge
+
+log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What goes back: an HTTP status and a JSON body."""
+
+    status: int
+    body: bytes
+
+
+def score(embedder: Embedder, body: bytes) -> Answer:
+    """Answers a request. Never raises: a bad request is a 4xx that says why, a bug of ours a 500
+    whose details go to the log alone."""
+    settings = embedder.settings
+    try:
+        if len(body) > settings.max_request_bytes:
+            raise too_large(settings.max_request_bytes)
+        request = wire.parse(body, max_rows=settings.max_request_rows)
+        records = embedder.answer(request.rows, request.params)
+        return Answer(200, wire.dump([wire.render(record) for record in records]))
+    except RequestError as error:
+        return refuse(error)
+    except Exception:
+        log.exception("a request failed inside the model")
+        return problem(500, "internal_error", "the model failed; the server's log says why")
+
+
+def refuse(error: RequestError) -> Answer:
+    """The 4xx that a RequestError stands for."""
+    return Answer(error.status, wire.dump({"error": wire.error_body(error)}))
+
+
+def problem(status: int, code: str, message: str) -> Answer:
+    """An error body for what is wrong outside the contract: a path, a method, a crash."""
+    return Answer(status, wire.dump({"error": {"code": code, "message": message, "rows": []}}))
+
+
+def too_large(limit: int) -> RequestTooLarge:
+    """The refusal of a body over `limit` bytes."""
+    return RequestTooLarge(f"the body is larger than {limit:,} bytes; send fewer rows")

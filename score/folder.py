@@ -1,0 +1,91 @@
+"""A model folder as a typed value: where it is, and what its JSON files say.
+
+Knows files and JSON; knows nothing of torch, pictures or words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from score.errors import ModelError
+
+Json = Mapping[str, Any]
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "model"
+"""The model that ships with the project."""
+
+_PACKAGE_DATA = "model"  # what a package's MLmodel names as `data`
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A CLIP checkpoint in the transformers layout.
+
+    path: the folder that holds `config.json`, `model.safetensors` and the tokenizer.
+    config: its `config.json`.
+    preprocessor: how pictures become pixels, from `preprocessor_config.json`.
+    tokenizer_config: its `tokenizer_config.json`, empty where there is none.
+    """
+
+    path: Path
+    config: Json
+    preprocessor: Json
+    tokenizer_config: Json
+
+    @classmethod
+    def open(cls, path: str | Path) -> ModelFolder:
+        """The checkpoint at `path`: a plain transformers folder, a package, or their one parent.
+
+        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). Raises ModelError.
+        """
+        folder = _locate(Path(path))
+        tokenizer_config = folder / "tokenizer_config.json"
+        return cls(
+            path=folder,
+            config=_read(folder / "config.json"),
+            preprocessor=_preprocessor(folder),
+            tokenizer_config=_read(tokenizer_config) if tokenizer_config.is_file() else {},
+        )
+
+
+def _locate(path: Path) -> Path:
+    if not path.is_dir():
+        raise ModelError(f"no model folder at {path}")
+    children = sorted(child for child in path.iterdir() if child.is_dir())
+    for candidates in (
+        [path],
+        [path / _PACKAGE_DATA],
+        children,
+        [c / _PACKAGE_DATA for c in children],
+    ):
+        found = [candidate for candidate in candidates if (candidate / "config.json").is_file()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(candidate.name for candidate in found)
+            raise ModelError(f"several models in {path} ({listed}): name one of them")
+    raise ModelError(f"no config.json in {path}, nor in {path / _PACKAGE_DATA}")
+
+
+def _preprocessor(folder: Path) -> Json:
+    own = folder / "preprocessor_config.json"
+    if own.is_file():
+        return _read(own)
+    combined = folder / "processor_config.json"  # how transformers 5 saves a whole processor
+    if combined.is_file() and isinstance(nested := _read(combined).get("image_processor"), dict):
+        return nested
+    raise ModelError(f"no preprocessor_config.json in {folder}")
+
+
+def _read(file: Path) -> Json:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {file}: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file} must hold a JSON object")
+    return content

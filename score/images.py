@@ -1,0 +1,233 @@
+"""Bytes → RGB → uint8 pixels, as transformers' PIL image processor makes them, bit for bit.
+
+What happens to a picture is the model folder's to say (`preprocessor_config.json`). The steps,
+their order and their rounding are those of `transformers.CLIPImageProcessorPil` (5.x): convert to
+RGB (transparency over white), resize, crop or pad to the centre; then, for a whole batch and
+usually on the model's device, rescale and normalise.
+
+Knows nothing of torch or URLs.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from score.errors import ModelError, NotAnImage, TooManyPixels, TruncatedImage
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
+"""The formats that may be opened. Others hide dangers: EPS runs a program, ICO lies about sizes."""
+
+# The processor's defaults (transformers, models/clip/image_processing_pil_clip.py).
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_BICUBIC = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessor:
+    """How a model wants its pictures.
+
+    resize: shortest edge (an int) or (height, width); None leaves the size alone.
+    crop: (height, width) around the centre; None leaves all.
+    rescale: factor on the 0…255 values, None for none; mean, std: per channel, None for none.
+    """
+
+    resize: int | tuple[int, int] | None
+    crop: tuple[int, int] | None
+    resample: Image.Resampling
+    rescale: float | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Preprocessor:
+        """From a `preprocessor_config.json`, old spellings included. Raises ModelError."""
+        try:
+            normalize = config.get("do_normalize", True)
+            return cls(
+                resize=_resize(config.get("size", 224)) if config.get("do_resize", True) else None,
+                crop=_pair(config.get("crop_size", 224))
+                if config.get("do_center_crop", True)
+                else None,
+                resample=Image.Resampling(config.get("resample", _BICUBIC)),
+                rescale=float(config.get("rescale_factor", 1 / 255))
+                if config.get("do_rescale", True)
+                else None,
+                mean=_channels(config.get("image_mean", _CLIP_MEAN)) if normalize else None,
+                std=_channels(config.get("image_std", _CLIP_STD)) if normalize else None,
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise ModelError(f"unusable preprocessor_config.json: {error}") from error
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every prepared picture. Raises ModelError where it is not fixed."""
+        if self.crop:
+            return self.crop
+        if isinstance(self.resize, tuple):
+            return self.resize
+        raise ModelError("preprocessor_config.json fixes no picture size")
+
+    def pixels(self, image: Image.Image, max_pixels: int) -> Pixels:
+        """An RGB picture resized and cropped: uint8 [height, width, 3]. Raises TooManyPixels."""
+        if self.resize is not None:
+            width, height = self._resized(image.size)
+            if width * height > max_pixels:
+                raise TooManyPixels(
+                    f"{image.width}×{image.height} is so narrow that the model's size makes it "
+                    f"{width}×{height}"
+                )
+            if (width, height) != image.size:
+                image = image.resize((width, height), self.resample)
+        pixels = np.asarray(image)
+        return _center_crop(pixels, self.crop) if self.crop else pixels
+
+    def lookup(self) -> npt.NDArray[np.float32]:
+        """float32 [3, 256]: what each uint8 value becomes in each channel.
+
+        Rescaling runs in float64 and is rounded to float32, normalising runs in float32, as
+        `transformers.image_transforms` does; so a look-up gives the same bits.
+        """
+        values = np.arange(256, dtype=np.float64)
+        scaled = (values * self.rescale if self.rescale is not None else values).astype(np.float32)
+        if self.mean is None or self.std is None:
+            return np.tile(scaled, (3, 1))
+        mean = np.array(self.mean, dtype=np.float32)[:, None]
+        std = np.array(self.std, dtype=np.float32)[:, None]
+        table: npt.NDArray[np.float32] = (scaled - mean) / std
+        return table
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) after resizing; the long edge is rounded down, as the reference does."""
+        if isinstance(self.resize, tuple):
+            return self.resize[1], self.resize[0]
+        edge, (width, height) = self.resize or 0, size
+        if width <= height:
+            return edge, int(edge * height / width)
+        return int(edge * width / height), edge
+
+
+def decode(data: bytes, max_pixels: int, *, exif_orientation: bool = False) -> Image.Image:
+    """The picture's first frame in RGB.
+
+    Its size is checked before any pixel is decoded. Raises NotAnImage, TruncatedImage,
+    TooManyPixels.
+    """
+    image = _open(data)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooManyPixels(f"{width}×{height} is more than {max_pixels:,} pixels")
+    try:
+        image.load()
+        if exif_orientation:
+            image = ImageOps.exif_transpose(image)
+        return _rgb(image)
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(str(error)) from error
+    except MemoryError as error:
+        raise TooManyPixels(f"{width}×{height} does not fit in memory") from error
+    except _DAMAGED as error:
+        raise TruncatedImage(f"the {image.format or 'picture'} is cut short or damaged") from error
+
+
+# What Pillow's decoders raise on damaged files, beside OSError.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    struct.error,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ZeroDivisionError,
+    AttributeError,
+    RuntimeError,
+)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(str(error)) from error
+    except UnidentifiedImageError:
+        raise NotAnImage(_guess(data)) from None
+    except _DAMAGED as error:
+        raise TruncatedImage("the picture's header is cut short or damaged") from error
+
+
+def _guess(data: bytes) -> str:
+    """Why bytes are no picture, as far as their beginning tells."""
+    if not data:
+        return "0 bytes"
+    head = data[:256].lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, not a picture"
+    if head.startswith((b"<?xml", b"<svg")):
+        return "XML or SVG, not a picture of pixels"
+    if head.startswith((b"{", b"[")):
+        return "looks like JSON, not a picture"
+    return f"{len(data):,} bytes that are no picture in {', '.join(FORMATS)}"
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB, transparency composited over white."""
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        upper = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, upper).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _center_crop(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
+    """The centre of a picture; black where the picture is smaller than the crop."""
+    height, width = pixels.shape[:2]
+    rows, columns = crop
+    top, left = (height - rows) // 2, (width - columns) // 2
+    if top >= 0 and left >= 0:
+        return pixels[top : top + rows, left : left + columns]
+    canvas = np.zeros((max(rows, height), max(columns, width), 3), dtype=np.uint8)
+    above, before = (
+        math.ceil((canvas.shape[0] - height) / 2),
+        math.ceil((canvas.shape[1] - width) / 2),
+    )
+    canvas[above : above + height, before : before + width] = pixels
+    top, left = top + above, left + before
+    return canvas[max(0, top) : top + rows, max(0, left) : left + columns]
+
+
+def _resize(size: object) -> int | tuple[int, int]:
+    if isinstance(size, int):
+        return size
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
+        return int(size["shortest_edge"])
+    return _pair(size)
+
+
+def _pair(size: object) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, Mapping) and {"height", "width"} <= set(size):
+        return int(size["height"]), int(size["width"])
+    raise ValueError(f"size {size!r}")
+
+
+def _channels(values: object) -> tuple[float, ...]:
+    if isinstance(values, (int, float)):
+        return (float(values),) * 3
+    if isinstance(values, Sequence) and len(values) == 3:
+        return tuple(float(value) for value in values)
+    raise ValueError(f"{values!r} is not a value for each of three channels")

@@ -1,0 +1,1 @@
+"""Jobs: what runs before or beside serving. Nothing the runtime needs is here."""

@@ -1,0 +1,42 @@
+"""Entry script of an Azure ML real-time endpoint (azureml-inference-server-http).
+
+`init()` runs once when a worker starts, `run()` once a request. Azure's server turns whatever
+`run()` raises into a bare 500, so answers and refusals alike go back as complete responses.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+
+from score import endpoint
+from score.embedder import Embedder
+from score.folder import EMBEDDED
+from score.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_embedder: Embedder
+
+
+def init() -> None:
+    """Loads the model that Azure mounted at `AZUREML_MODEL_DIR`, else the embedded one."""
+    global _embedder
+    folder = os.environ.get("AZUREML_MODEL_DIR") or EMBEDDED
+    _embedder = Embedder.load(folder, Settings.from_env(os.environ))
+    log.info("model in %s loaded: %d dimensions", folder, _embedder.dimension)
+
+
+@rawhttp  # type: ignore[untyped-decorator]  # the package has no types
+def run(request: AMLRequest) -> AMLResponse:
+    """Answers `POST /score`."""
+    if request.method != "POST":
+        answer = endpoint.problem(405, "method_not_allowed", "use POST")
+    elif (request.content_length or 0) > _embedder.settings.max_request_bytes:
+        answer = endpoint.refuse(endpoint.too_large(_embedder.settings.max_request_bytes))
+    else:
+        answer = endpoint.score(_embedder, request.get_data())
+    return AMLResponse(answer.body, answer.status, {"Content-Type": "application/json"})

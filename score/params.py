@@ -1,0 +1,70 @@
+"""What a request may ask for beside its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+
+from score.errors import BadParams
+
+Truncate = Literal["end", "error"]
+OnError = Literal["raise", "report"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """The request's `params`; the defaults are the contract's.
+
+    normalize: answer with unit length vectors.
+    truncate: what to do with a text over the model's context: cut its `end`, or call it an `error`.
+    on_error: `raise` fails the request if any row fails; `report` answers the good rows and puts
+        an error record in the place of each bad one.
+    """
+
+    normalize: bool = False
+    truncate: Truncate = "end"
+    on_error: OnError = "raise"
+
+    @classmethod
+    def parse(cls, given: object, *, on_error: OnError = "raise") -> Params:
+        """Params as a client sent them; `on_error` is the surface's default.
+
+        Raises BadParams for anything that is not a mapping of known names to usable values.
+        """
+        if given is None:
+            given = {}
+        if not isinstance(given, Mapping):
+            raise BadParams(f"params must be an object, not {_kind(given)}")
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise BadParams(f"unknown param {name!r}; known are {', '.join(known)}")
+        normalize = given.get("normalize", False)
+        if not isinstance(normalize, (bool, np.bool_)):
+            raise BadParams(f"param 'normalize' must be true or false, not {_shown(normalize)}")
+        return cls(
+            normalize=bool(normalize),
+            truncate=_choice(given, "truncate", get_args(Truncate), "end"),
+            on_error=_choice(given, "on_error", get_args(OnError), on_error),
+        )
+
+
+def _choice(given: Mapping[str, object], name: str, choices: tuple[T, ...], default: T) -> T:
+    value = given.get(name, default)
+    for choice in choices:
+        if isinstance(value, str) and value == choice:
+            return choice
+    wanted = " or ".join(repr(choice) for choice in choices)
+    raise BadParams(f"param {name!r} must be {wanted}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:80] if isinstance(value, (str, int, float)) else _kind(value)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,77 @@
+"""What goes in and what comes out: a `Row` is a question, a `Record` its answer.
+
+Knows nothing of JSON, tables or files; those are turned into rows at the surfaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from score.errors import BadColumns, RowError
+
+Vector = npt.NDArray[np.float32]
+
+IMAGE = "image"
+TEXT = "text"
+COLUMNS = (IMAGE, TEXT)
+
+# pandas' missing-value singletons, known by name because this floor does not import pandas.
+_PANDAS_MISSING = {"NAType", "NaTType"}
+_SPELLED_MISSING = "<NA>"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One question.
+
+    `image` is an http(s) URL, base64, a `data:` URI or the picture's bytes; `text` is a string.
+    Either may be empty. Cells hold whatever the client sent, wrong types included: the embedder
+    answers those with a row error rather than refusing them here. A cell may also be a RowError, by
+    which a reader says why it could not read that cell.
+    """
+
+    image: object = None
+    text: object = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One answer: float32 vectors of shape [dimension] for the cells the row had, or an error."""
+
+    image_features: Vector | None = None
+    text_features: Vector | None = None
+    error: RowError | None = None
+
+
+def is_empty(cell: object) -> bool:
+    """Whether a cell asks for nothing: None, NaN, pandas' NA or NaT, `<NA>`, blank, no bytes."""
+    if cell is None:
+        return True
+    if isinstance(cell, str):
+        return not cell or cell.isspace() or cell == _SPELLED_MISSING
+    if isinstance(cell, (bytes, bytearray, memoryview)):
+        return len(cell) == 0
+    if isinstance(cell, (float, np.floating)):
+        return bool(np.isnan(cell))
+    return type(cell).__name__ in _PANDAS_MISSING
+
+
+def check_columns(names: Sequence[object]) -> None:
+    """Raises BadColumns unless a table with these columns can be asked.
+
+    Other columns are fine, but a name that is nearly `image` or `text` is surely a mistake, and an
+    answer without its vectors would hide it.
+    """
+    for wanted in COLUMNS:
+        if list(names).count(wanted) > 1:
+            raise BadColumns(f"column {wanted!r} appears {list(names).count(wanted)} times")
+        near = [n for n in names if isinstance(n, str) and n.strip().lower() == wanted != n]
+        if near and wanted not in names:
+            raise BadColumns(f"column {near[0]!r} must be spelled {wanted!r}")
+    if not any(wanted in names for wanted in COLUMNS):
+        listed = ", ".join(repr(name) for name in names[:10]) or "none"
+        raise BadColumns(f"no column 'image' or 'text'; the columns are {listed}")

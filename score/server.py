@@ -1,0 +1,69 @@
+"""The local and container server: `POST /score` with the Azure contract, `GET /ping`.
+
+Routes and transport only; what a request means is `endpoint`'s to say.
+"""
+
+from __future__ import annotations
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from score import endpoint
+from score.embedder import Embedder
+from score.endpoint import Answer
+
+
+def application(embedder: Embedder) -> Starlette:
+    """The ASGI application that serves a model."""
+    limit = embedder.settings.max_request_bytes
+
+    async def score(request: Request) -> Response:
+        body = await _body(request, limit)
+        if body is None:
+            return _response(endpoint.refuse(endpoint.too_large(limit)))
+        return _response(await run_in_threadpool(endpoint.score, embedder, body))
+
+    async def ping(request: Request) -> Response:
+        return Response(b'{"status": "ok"}', media_type="application/json")
+
+    return Starlette(
+        routes=[Route("/score", score, methods=["POST"]), Route("/ping", ping, methods=["GET"])],
+        exception_handlers={HTTPException: _not_served},
+    )
+
+
+def serve(embedder: Embedder, host: str, port: int, log_level: str) -> None:
+    """Serves until interrupted; requests under way are finished first."""
+    uvicorn.run(application(embedder), host=host, port=port, log_level=log_level)
+
+
+async def _body(request: Request, limit: int) -> bytes | None:
+    """The request's body; None as soon as it proves larger than `limit` bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        return None
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                return None
+    except ClientDisconnect:
+        raise HTTPException(400, "the client went away") from None
+    return bytes(body)
+
+
+async def _not_served(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
+    message = f"{request.method} {request.url.path} is not served; POST /score or GET /ping"
+    return _response(endpoint.problem(status, code, message))
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, media_type="application/json")

@@ -1,0 +1,112 @@
+"""The knobs: frozen values with named defaults, read from a mapping such as the environment.
+
+Each field `some_limit` is the environment variable `SCORE_SOME_LIMIT` and the flag `--some-limit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from score.errors import SettingError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+MIB = 2**20
+PREFIX = "SCORE_"
+
+
+def _setting(default: Any, help: str, *, least: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "least": least})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a deployment may tune. Times are seconds, sizes bytes."""
+
+    # The network's door.
+    allow_hosts: tuple[str, ...] = _setting(
+        (), "host names, addresses or CIDR ranges that may be fetched although private"
+    )
+    connect_timeout: float = _setting(5.0, "seconds to reach a picture's server", least=0.01)
+    read_timeout: float = _setting(10.0, "seconds without a byte from it", least=0.01)
+    row_deadline: float = _setting(30.0, "seconds for one picture, retries included", least=0.01)
+    max_redirects: int = _setting(5, "redirects followed for one picture", least=0)
+    max_retries: int = _setting(2, "times a failed download is tried again", least=0)
+    retry_wait: float = _setting(0.25, "seconds before the first retry; doubles", least=0)
+    per_host: int = _setting(8, "downloads from one host at a time", least=1)
+    fetch_workers: int = _setting(16, "downloads at a time, over all hosts", least=1)
+    ca_bundle: str = _setting("", "file of extra certificate authorities to trust")
+
+    # The image door.
+    max_image_bytes: int = _setting(20 * MIB, "largest encoded picture", least=1)
+    max_pixels: int = _setting(50_000_000, "largest picture, width times height", least=1)
+    exif_orientation: bool = _setting(
+        False, "turn pictures upright by their EXIF tag (the reference does not)"
+    )
+
+    # The request's door.
+    max_request_bytes: int = _setting(128 * MIB, "largest request body", least=1)
+    max_request_rows: int = _setting(10_000, "most rows in one request", least=1)
+
+    # The model.
+    device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto takes a GPU where there is one")
+    precision: Precision = _setting("auto", "auto, fp32, bf16 or fp16")
+    batch_size: int = _setting(32, "pictures in one forward pass", least=1)
+    decode_workers: int = _setting(0, "pictures decoded at a time; 0 means one a core", least=0)
+
+    log_level: str = _setting("info", "debug, info, warning or error")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Settings from `SCORE_*` variables; unset or blank ones keep their default."""
+        given = {name: environ.get(PREFIX + name.upper(), "").strip() for name in names()}
+        return cls().replace({name: value for name, value in given.items() if value})
+
+    def replace(self, texts: Mapping[str, str]) -> Settings:
+        """These settings with some replaced, each given as text. Raises SettingError."""
+        values = {knob.name: getattr(self, knob.name) for knob in knobs()}
+        for knob in knobs():
+            if knob.name in texts:
+                values[knob.name] = _parse(knob, texts[knob.name])
+        return Settings(**values)
+
+
+def knobs() -> tuple[Field[Any], ...]:
+    """The settings' fields; `metadata["help"]` says what each is for."""
+    return fields(Settings)
+
+
+def names() -> list[str]:
+    """The settings' names, as fields spell them."""
+    return [knob.name for knob in knobs()]
+
+
+def _parse(knob: Field[Any], text: str) -> Any:
+    where = PREFIX + knob.name.upper()
+    if knob.name == "precision":
+        if text not in get_args(Precision):
+            raise SettingError(f"{where} must be {', '.join(get_args(Precision))}, not {text!r}")
+        return text
+    default = knob.default
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(default, bool):
+        if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
+            raise SettingError(f"{where} must be true or false, not {text!r}")
+        return text.lower() in ("1", "true", "yes")
+    if isinstance(default, (int, float)):
+        return _number(where, text, type(default), knob.metadata["least"])
+    return text
+
+
+def _number(where: str, text: str, kind: type[int] | type[float], least: float) -> int | float:
+    try:
+        value = kind(text)
+    except ValueError:
+        noun = "a whole number" if kind is int else "a number"
+        raise SettingError(f"{where} must be {noun}, not {text!r}") from None
+    if not least <= value < float("inf"):
+        raise SettingError(f"{where} must be at least {least:g}, not {text!r}")
+    return value

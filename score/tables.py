@@ -1,0 +1,330 @@
+"""Files: CSV in; parquet, CSV, JSON lines or NumPy arrays out. Streams both ways.
+
+An output file appears under its name only when it is complete. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from typing_extensions import override
+
+from score.errors import BadColumns, BadType, RequestError
+from score.rows import IMAGE, TEXT, Record, Row, Vector, check_columns
+
+FEATURES = ("image_features", "text_features")
+ERRORS = ("error_code", "error_message", "error_retryable")
+
+_MAX_CELL = 256 * 2**20  # characters; an open quote would otherwise swallow the file
+_MAX_KEPT_IMAGE = 2048  # characters: URLs and paths stay in the output, inline pictures do not
+_ROW_GROUP = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a table: the row to answer, and the cells to keep beside the answer."""
+
+    row: Row
+    kept: list[str | None]
+
+
+class CsvTable:
+    """A CSV file with an `image` column, a `text` column or both, read as it is asked for.
+
+    Every cell is text: nothing is guessed to be a number or a missing value. Raises BadColumns for
+    a header without a usable column, RequestError for a file that is no CSV.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        self._raw: BinaryIO = path.open("rb")
+        unpacked = gzip.open(self._raw) if path.suffix == ".gz" else self._raw  # noqa: SIM115
+        # Bytes that are not UTF-8 survive as surrogates, so that they fail their row, not the file.
+        self._text = io.TextIOWrapper(
+            unpacked,
+            "utf-8-sig",
+            errors="surrogateescape",
+            newline="",
+        )
+        csv.field_size_limit(_MAX_CELL)
+        self._reader = csv.reader(self._text)
+        try:
+            header = next(self._cells(), [])
+            if not header:
+                raise BadColumns(f"{path.name} is empty: it needs a header line")
+            check_columns(header)
+        except BaseException:
+            self._text.close()
+            raise
+        self.columns = _distinct(header)
+
+    @property
+    def position(self) -> int:
+        """Bytes of the file read so far."""
+        return self._raw.tell() if not self._raw.closed else self.size
+
+    def __iter__(self) -> Iterator[Line]:
+        places = {name: self.columns.index(name) for name in (IMAGE, TEXT) if name in self.columns}
+        with self._text:
+            for cells in self._cells():
+                if not cells:  # a blank line
+                    continue
+                yield self._line(cells, places)
+
+    def _line(self, cells: list[str], places: Mapping[str, int]) -> Line:
+        width = len(self.columns)
+        if len(cells) != width:
+            error = BadType(f"line {self._reader.line_num} has {len(cells)} cells, not {width}")
+            kept = [*cells, *[None] * width][:width]
+            return Line(Row(text=error), self._kept(kept, places))
+        row = Row(**{name: cells[place] for name, place in places.items()})
+        return Line(row, self._kept([*cells], places))
+
+    def _kept(self, cells: list[str | None], places: Mapping[str, int]) -> list[str | None]:
+        image = places.get(IMAGE)
+        if image is not None and (cell := cells[image]):
+            inline = len(cell) > _MAX_KEPT_IMAGE or cell[:5].lower() == "data:"
+            cells[image] = None if inline else cell
+        return [None if cell is None else _utf8(cell) for cell in cells]
+
+    def _cells(self) -> Iterator[list[str]]:
+        try:
+            yield from self._reader
+        except csv.Error as error:
+            raise RequestError(
+                f"{self.path.name}, line {self._reader.line_num}: {error}; is a quote left open?"
+            ) from error
+        except (OSError, EOFError) as error:
+            raise RequestError(f"{self.path.name} cannot be read: {error}") from error
+
+
+def _distinct(header: list[str]) -> list[str]:
+    """Column names as pandas gives them to nameless and repeated columns."""
+    names: list[str] = []
+    for place, name in enumerate(header):
+        name = _utf8(name) or f"Unnamed: {place}"
+        unique, count = name, 0
+        while unique in names:
+            count += 1
+            unique = f"{name}.{count}"
+        names.append(unique)
+    return names
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+# -- out ---------------------------------------------------------------------------------------
+
+
+class Writer(ABC):
+    """A file of records beside the columns they came with. Use it as a context manager: leaving
+    it puts the file in its place, leaving it by an exception removes what was begun."""
+
+    def __init__(self, path: Path, columns: Sequence[str], dimension: int) -> None:
+        taken = [name for name in columns if name in (*FEATURES, *ERRORS)]
+        if taken:
+            raise BadColumns(f"the input already has a column {taken[0]!r}")
+        self.path = path
+        self.columns = list(columns)
+        self.dimension = dimension
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._open()
+
+    def part(self, path: Path | None = None) -> Path:
+        """Where a file is written until it is complete."""
+        path = path or self.path
+        return path.with_name(path.name + ".part")
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def write(self, kept: Sequence[str | None], record: Record) -> None:
+        """Adds a record beside the cells of `columns`."""
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    def files(self) -> list[Path]:
+        """What stands there when all is written."""
+        return [self.path]
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._close()
+        for path in self.files():
+            if kind is None:
+                os.replace(self.part(path), path)
+            else:
+                self.part(path).unlink(missing_ok=True)
+
+
+class ParquetWriter(Writer):
+    """Parquet: the columns as strings, vectors as lists of float32, errors as three columns."""
+
+    @override
+    def _open(self) -> None:
+        vector = pa.list_(pa.float32())
+        types = [(name, pa.string()) for name in self.columns]
+        types += [(name, vector) for name in FEATURES]
+        types += list(zip(ERRORS, (pa.string(), pa.string(), pa.bool_()), strict=True))
+        self._schema = pa.schema(types)
+        self._file = pq.ParquetWriter(self.part(), self._schema)
+        self._rows: list[tuple[object, ...]] = []
+
+    @override
+    def write(self, kept: Sequence[str | None], record: Record) -> None:
+        self._rows.append((*kept, *_vectors(record), *_error(record)))
+        if len(self._rows) == _ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(self._schema)
+        arrays = [
+            pa.array(list(cells), type=field.type)
+            for cells, field in zip(columns, self._schema, strict=True)
+        ]
+        self._file.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self._rows.clear()
+
+    @override
+    def _close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._file.close()
+
+
+class CsvWriter(Writer):
+    """CSV: vectors as JSON lists."""
+
+    @override
+    def _open(self) -> None:
+        self._file: IO[str] = self.part().open("w", encoding="utf-8", newline="")
+        self._csv = csv.writer(self._file)
+        self._csv.writerow([*self.columns, *FEATURES, *ERRORS])
+
+    @override
+    def write(self, kept: Sequence[str | None], record: Record) -> None:
+        vectors = ["" if v is None else json.dumps(v.tolist()) for v in _vectors(record)]
+        self._csv.writerow([*kept, *vectors, *_error(record)])
+
+    @override
+    def _close(self) -> None:
+        self._file.close()
+
+
+class JsonLinesWriter(Writer):
+    """JSON lines: the columns and the record in one object; an error as the wire spells it."""
+
+    @override
+    def _open(self) -> None:
+        self._file: IO[str] = self.part().open("w", encoding="utf-8")
+
+    @override
+    def write(self, kept: Sequence[str | None], record: Record) -> None:
+        line: dict[str, Any] = dict(zip(self.columns, kept, strict=True))
+        for name, vector in zip(FEATURES, _vectors(record), strict=True):
+            if vector is not None:
+                line[name] = vector.tolist()
+        if record.error:
+            code, message, retryable = _error(record)
+            line["error"] = {"code": code, "message": message, "retryable": retryable}
+        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @override
+    def _close(self) -> None:
+        self._file.close()
+
+
+class NumpyWriter(Writer):
+    """`out.npy` stands for three files: `out.image_features.npy` and `out.text_features.npy`,
+    float32 [rows, dimension] with NaN where a row has no vector, and `out.csv` with the columns and
+    the errors. A kind of vector that no row asked for has no file."""
+
+    @override
+    def _open(self) -> None:
+        self._paths = {name: self.path.with_suffix(f".{name}.npy") for name in FEATURES}
+        self._matrices = {name: self.part(path).open("wb") for name, path in self._paths.items()}
+        self._used: set[str] = set()
+        self._count = 0
+        self._nothing = np.full(self.dimension, np.nan, dtype="<f4").tobytes()
+        self._write_headers()
+        self._table = self.part(self.path.with_suffix(".csv")).open(
+            "w", encoding="utf-8", newline=""
+        )
+        self._csv = csv.writer(self._table)
+        self._csv.writerow([*self.columns, *ERRORS])
+
+    def _write_headers(self) -> None:
+        # NumPy leaves room in the header for the length to grow, so it can be written over.
+        for file in self._matrices.values():
+            file.seek(0)
+            shape = (self._count, self.dimension)
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+
+    @override
+    def write(self, kept: Sequence[str | None], record: Record) -> None:
+        for (name, file), vector in zip(self._matrices.items(), _vectors(record), strict=True):
+            if vector is not None:
+                self._used.add(name)
+            file.write(self._nothing if vector is None else vector.astype("<f4").tobytes())
+        self._csv.writerow([*kept, *_error(record)])
+        self._count += 1
+
+    @override
+    def _close(self) -> None:
+        self._write_headers()
+        for name, file in self._matrices.items():
+            file.close()
+            if name not in self._used:
+                self.part(self._paths[name]).unlink()
+        self._table.close()
+
+    @override
+    def files(self) -> list[Path]:
+        used = [path for name, path in self._paths.items() if name in self._used]
+        return [*used, self.path.with_suffix(".csv")]
+
+
+WRITERS: dict[str, type[Writer]] = {
+    ".parquet": ParquetWriter,
+    ".csv": CsvWriter,
+    ".jsonl": JsonLinesWriter,
+    ".npy": NumpyWriter,
+}
+"""The writer of each file name ending."""
+
+
+def writer_for(path: Path) -> type[Writer]:
+    """The writer for a file name. Raises RequestError for an ending that none knows."""
+    try:
+        return WRITERS[path.suffix]
+    except KeyError:
+        raise RequestError(f"{path.name} must end in {', '.join(WRITERS)}") from None
+
+
+def _vectors(record: Record) -> tuple[Vector | None, Vector | None]:
+    return record.image_features, record.text_features
+
+
+def _error(record: Record) -> tuple[str | None, str | None, bool | None]:
+    error = record.error
+    return (error.code, str(error), error.retryable) if error else (None, None, None)

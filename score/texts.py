@@ -1,0 +1,116 @@
+"""Text → token ids, equal to the model folder's own tokenizer.
+
+Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+
+from score.errors import BadType, ModelError, RowError, TextTooLong
+from score.folder import ModelFolder
+from score.params import Truncate
+
+Ids = list[int]
+
+
+class Texts:
+    """The folder's tokenizer, cut to the model's context. Safe to share between threads."""
+
+    def __init__(self, tokenizer: Tokenizer, context: int) -> None:
+        """`context`: most token ids a text may have, begin and end tokens included."""
+        self.context = context
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(context)
+        self._specials = len(tokenizer.encode("").ids)
+
+    @classmethod
+    def load(cls, folder: ModelFolder) -> Texts:
+        """The tokenizer of a model folder. Raises ModelError."""
+        context = folder.config.get("text_config", {}).get("max_position_embeddings", 77)
+        file = folder.path / "tokenizer.json"
+        vocabulary, merges = folder.path / "vocab.json", folder.path / "merges.txt"
+        try:
+            if file.is_file():
+                return cls(Tokenizer.from_file(str(file)), int(context))
+            if vocabulary.is_file() and merges.is_file():
+                return cls(_from_merges(vocabulary, merges), int(context))
+        except Exception as error:  # tokenizers raises bare Exception on a broken file
+            raise ModelError(f"cannot read the tokenizer in {folder.path}: {error}") from error
+        raise ModelError(f"no tokenizer.json, nor vocab.json and merges.txt, in {folder.path}")
+
+    def encode(self, texts: Sequence[object], truncate: Truncate) -> list[Ids | RowError]:
+        """Token ids of each text, from begin to end token, or why it has none.
+
+        A text over the context is cut, its end token kept; under `truncate="error"` it is an error.
+        """
+        return [self._encode(text, truncate) for text in texts]
+
+    def _encode(self, text: object, truncate: Truncate) -> Ids | RowError:
+        if not isinstance(text, str):
+            return BadType(f"must be a string, not {type(text).__name__}")
+        try:
+            encoding = self._tokenizer.encode(text)
+        except (UnicodeEncodeError, TypeError):
+            return BadType("holds half a character (a lone surrogate), so it is not Unicode")
+        if truncate == "error" and encoding.overflowing:
+            count = len(encoding.ids) + sum(
+                len(part.ids) - self._specials for part in encoding.overflowing
+            )
+            return TextTooLong(f"{count} tokens; the model's context is {self.context}")
+        ids: Ids = encoding.ids
+        return ids
+
+
+def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    """CLIP's byte-level BPE from its two tables.
+
+    The rules are those of openai/CLIP's `simple_tokenizer.py`, as `transformers.CLIPTokenizer`
+    writes them down.
+    """
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    tokenizer = Tokenizer(
+        BPE(
+            vocab=vocabulary,
+            merges=list(merges),
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            unk_token=end,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = (
+        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+        r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(words), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (end, vocabulary[end]),
+        (begin, vocabulary[begin]),
+        trim_offsets=False,
+        add_prefix_space=False,
+    )
+    tokenizer.add_special_tokens([begin, end])
+    return tokenizer
+
+
+def _from_merges(vocabulary: Path, merges: Path) -> Tokenizer:
+    lines = merges.read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(" ", 1) for line in lines if line and not line.startswith("#version")]
+    return clip_tokenizer(
+        json.loads(vocabulary.read_text(encoding="utf-8")), [(a, b) for a, b in pairs]
+    )

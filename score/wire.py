@@ -1,0 +1,170 @@
+"""JSON ↔ rows and records: the shapes on the wire, pure.
+
+In: Azure's `{"input_data": {"columns", "index", "data"}, "params": {…}}`, a list of records in the
+same place, and MLflow's own keys with the same tables behind them. Out: a bare list of records, or
+an error body. No I/O, no web framework.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
+
+from score.errors import RequestError, RequestTooLarge, RowProblem, ScoreError
+from score.params import Params
+from score.rows import IMAGE, TEXT, Record, Row, check_columns
+
+TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs", "instances")
+"""The keys under which a request may put its table."""
+PARAMS = "params"
+
+
+class ErrorBody(TypedDict):
+    """What stands under `"error"` in a refused request."""
+
+    code: str
+    message: str
+    rows: NotRequired[list[RowProblem]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as understood."""
+
+    rows: list[Row]
+    params: Params
+
+
+def parse(body: bytes | str, *, max_rows: int) -> Request:
+    """A JSON body → rows and params. Raises RequestError for anything that is not one."""
+    content = _decode(body)
+    if not isinstance(content, dict):
+        raise RequestError(f"the body must be a JSON object, not {_kind(content)}")
+    keys = [key for key in TABLES if key in content]
+    if len(keys) != 1:
+        found = ", ".join(repr(key) for key in content) or "none"
+        raise RequestError(f"the body needs the key 'input_data'; its keys are {found[:200]}")
+    unknown = [key for key in content if key not in (keys[0], PARAMS)]
+    if unknown:
+        raise RequestError(f"unknown key {unknown[0][:80]!r} beside {keys[0]!r}")
+    params = Params.parse(content.get(PARAMS))
+    rows = parse_table(content[keys[0]], keys[0])
+    if len(rows) > max_rows:
+        raise RequestTooLarge(f"{len(rows):,} rows; at most {max_rows:,} in one request")
+    return Request(rows, params)
+
+
+def parse_table(table: object, key: str = "input_data") -> list[Row]:
+    """A table in one of its three spellings → rows. Raises RequestError.
+
+    Split (`{"columns", "data"}`, with or without `"index"`), a list of records, or an object of
+    columns (`{"image": […], "text": […]}`).
+    """
+    if isinstance(table, list):
+        return _from_records(table, key)
+    if not isinstance(table, dict):
+        raise RequestError(f"{key!r} must be an object or a list of records, not {_kind(table)}")
+    if "data" in table or "columns" in table:
+        return _from_split(table, key)
+    return _from_columns(table, key)
+
+
+def render(record: Record) -> dict[str, Any]:
+    """A record as the wire has it: lists of plain floats, only what the row asked for."""
+    if record.error is not None:
+        error = record.error
+        return {"error": {"code": error.code, "message": str(error), "retryable": error.retryable}}
+    answer: dict[str, Any] = {}
+    if record.image_features is not None:
+        answer["image_features"] = record.image_features.tolist()
+    if record.text_features is not None:
+        answer["text_features"] = record.text_features.tolist()
+    return answer
+
+
+def error_body(error: ScoreError) -> ErrorBody:
+    """What a refused request is told."""
+    if isinstance(error, RequestError):
+        return {"code": error.code, "message": str(error), "rows": error.rows}
+    return {"code": "internal_error", "message": str(error)}
+
+
+def dump(payload: object) -> bytes:
+    """JSON without the NaN that JSON does not have."""
+    return json.dumps(payload, allow_nan=False).encode()
+
+
+def _decode(body: bytes | str) -> object:
+    try:
+        content: object = json.loads(body)
+    except UnicodeDecodeError:
+        raise RequestError("the body is not UTF-8") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
+    except ValueError as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    return content
+
+
+def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:
+    columns, data, index = table.get("columns"), table.get("data"), table.get("index")
+    unknown = [name for name in table if name not in ("columns", "data", "index")]
+    if unknown:
+        raise RequestError(f"{key!r} has an unknown key {unknown[0][:80]!r}")
+    if not isinstance(columns, list):
+        raise RequestError(f"{key}.columns must be a list of names, not {_kind(columns)}")
+    if not isinstance(data, list):
+        raise RequestError(f"{key}.data must be a list of rows, not {_kind(data)}")
+    if index is not None and (not isinstance(index, list) or len(index) != len(data)):
+        raise RequestError(f"{key}.index must be a list with one entry for each row of data")
+    check_columns(columns)
+    at = {name: columns.index(name) for name in (IMAGE, TEXT) if name in columns}
+    rows = []
+    for number, cells in enumerate(data):
+        if not isinstance(cells, list):
+            raise RequestError(f"{key}.data: row {number} must be a list, not {_kind(cells)}")
+        if len(cells) != len(columns):
+            raise RequestError(
+                f"{key}.data: row {number} has {len(cells)} cells for {len(columns)} columns"
+            )
+        rows.append(Row(**{name: cells[place] for name, place in at.items()}))
+    return rows
+
+
+def _from_records(records: Sequence[object], key: str) -> list[Row]:
+    names: dict[str, None] = {}
+    for number, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise RequestError(f"{key}: record {number} must be an object, not {_kind(record)}")
+        names.update(dict.fromkeys(record))
+    if records:
+        check_columns(list(names))
+    return [_row(record) for record in records if isinstance(record, dict)]
+
+
+def _from_columns(table: Mapping[str, Any], key: str) -> list[Row]:
+    check_columns(list(table))
+    columns = {name: table[name] for name in (IMAGE, TEXT) if name in table}
+    for name, cells in columns.items():
+        if not isinstance(cells, list):
+            raise RequestError(f"{key}.{name} must be a list, not {_kind(cells)}")
+    if len({len(cells) for cells in columns.values()}) > 1:
+        raise RequestError(f"{key}: the columns are of different length")
+    return [
+        Row(**dict(zip(columns, cells, strict=True)))
+        for cells in zip(*columns.values(), strict=True)
+    ]
+
+
+def _row(cells: Mapping[str, object]) -> Row:
+    return Row(image=cells.get(IMAGE), text=cells.get(TEXT))
+
+
+def _kind(value: object) -> str:
+    """A value's type, in JSON's words."""
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "a number")
