@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from functools import wraps
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
@@ -19,7 +20,7 @@ from score import frames, wire
 from score.embedder import Embedder
 from score.errors import RequestError
 from score.params import Params
-from score.rows import is_empty
+from score.rows import COLUMNS, is_empty
 from score.settings import Settings
 
 
@@ -46,8 +47,9 @@ class Model:
 
 def _load_pyfunc(data_path: str) -> Model:
     """MLflow's entry point: `data_path` is the folder that `MLmodel` names as `data`."""
-    _accept_input_data()
-    return Model(Embedder.load(data_path, Settings.from_env(os.environ)))
+    settings = Settings.from_env(os.environ)
+    _accept_input_data(settings)
+    return Model(Embedder.load(data_path, settings))
 
 
 class _refusing:
@@ -57,50 +59,51 @@ class _refusing:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, RequestError):
-            raise _refusal(error) from None
-
-
-def _refusal(error: RequestError) -> MlflowException:
-    return MlflowException(
-        str(error), error_code=INVALID_PARAMETER_VALUE, error=wire.error_body(error)
-    )
+            raise MlflowException(
+                str(error), error_code=INVALID_PARAMETER_VALUE, error=wire.error_body(error)
+            ) from None
 
 
 _SERVER = "mlflow.pyfunc.scoring_server"
 
 
-def _accept_input_data() -> None:
-    """Teaches MLflow's scoring server, where this process runs it, Azure's `input_data` body.
+def _accept_input_data(settings: Settings) -> None:
+    """Teaches MLflow's scoring server, where this process is one, Azure's `input_data` body.
 
-    The server knows four keys and offers no hook to add one, so its request decoder is wrapped
-    (`_decode_json_input`, as of MLflow 3). Any other process keeps MLflow as it came.
+    The server knows four keys and offers no hook to add one, so its two decoders (as of MLflow 3)
+    are replaced by ours: for JSON one that knows those four too, and refuses the rest as every
+    other surface does; for CSV one that takes no column of empty cells for numbers. Any other
+    process keeps MLflow as it came.
     """
-    server = sys.modules.get(_SERVER)
-    if server is None or not _is_serving():
-        return
-    decode = getattr(server, "_decode_json_input", None)
-    if decode is None or hasattr(decode, "__wrapped__"):
+    if not _is_server():
         return
 
-    @wraps(decode)
-    def decode_with_input_data(json_input: object) -> dict[str, Any]:
-        body: dict[str, Any] = decode(json_input)
-        return _as_split(body) if "input_data" in body else body
+    def decode_json(json_input: bytes | str) -> dict[str, Any]:
+        with _refusing():
+            request = wire.parse(json_input, max_rows=settings.max_request_rows)
+        return {
+            "dataframe_split": {
+                "columns": list(COLUMNS),
+                # None, because a column of nothing else would turn into numbers under MLflow.
+                "data": [[_filled(row.image), _filled(row.text)] for row in request.rows],
+            },
+            "params": asdict(request.params),
+        }
 
-    server._decode_json_input = decode_with_input_data  # type: ignore[attr-defined]
+    def parse_csv(csv_input: Any, schema: object = None) -> pd.DataFrame:
+        with _refusing():
+            return frames.read_csv(csv_input)
+
+    for name, decoder in (("_decode_json_input", decode_json), ("parse_csv_input", parse_csv)):
+        if hasattr(sys.modules[_SERVER], name):
+            setattr(sys.modules[_SERVER], name, decoder)
 
 
-def _is_serving() -> bool:
-    """Whether MLflow's server, or `mlflow models predict`, is what loads the model."""
-    return f"{_SERVER}.app" in sys.modules or "_mlflow_pyfunc_backend_predict" in " ".join(sys.argv)
+def _is_server() -> bool:
+    """Whether MLflow's server, or `mlflow models predict` in its guise, is loading the model."""
+    served = f"{_SERVER}.app" in sys.modules or _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
+    return _SERVER in sys.modules and bool(served)
 
 
-def _as_split(body: dict[str, Any]) -> dict[str, Any]:
-    """Azure's body as MLflow spells it; empty cells become None, which any column may hold."""
-    with _refusing():
-        rows = wire.parse_table(body["input_data"])
-    data = [[None if is_empty(cell) else cell for cell in (row.image, row.text)] for row in rows]
-    return {
-        "dataframe_split": {"columns": ["image", "text"], "data": data},
-        **({"params": body["params"]} if "params" in body else {}),
-    }
+def _filled(cell: object) -> object:
+    return None if is_empty(cell) else cell

@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+# Pinned, and installed before anything that would choose another build.
+TORCH  ?= torch==2.13.0
+
+# The environment lives outside the clone: the clone is an MLflow model folder, and
+# `mlflow models serve -m .` copies the model folder, environment and all.
+CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/clip-endpoints
+VENV   ?= $(CACHE)/$(notdir $(CURDIR))-$(firstword $(shell echo '$(CURDIR)' | cksum))
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint venv clean
+
+demo: $(VENV)/demo.installed  ## Embed pictures and texts in each of the ways there are to ask.
+	$(BIN)/python samples/demo.py
+
+test: lint  ## Everything CI runs.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+venv: $(VENV)/demo.installed  ## Prints where the environment is.
+	@echo $(VENV)
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.installed: pyproject.toml | $(BIN)/python
+	$(PIP) '$(TORCH)'
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/dev.installed: pyproject.toml | $(BIN)/python
+	$(PIP) '$(TORCH)'
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps 'open_clip_torch==3.3.0'  # for CLIP's vocabulary; its other needs are not ours
+	@touch $@

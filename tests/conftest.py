@@ -1,0 +1,24 @@
+"""What many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from score.embedder import Embedder
+from score.settings import Settings
+from tests.pictures import SAMPLES, served
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    """The embedded model, allowed to fetch from this machine."""
+    return Embedder.load(settings=Settings(allow_hosts=("127.0.0.1",), retry_wait=0.01))
+
+
+@pytest.fixture(scope="session")
+def pictures_url() -> Iterator[str]:
+    """Where the sample pictures are served."""
+    with served(SAMPLES / "images") as url:
+        yield url

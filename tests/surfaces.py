@@ -1,0 +1,221 @@
+"""The ways to ask, each a real process where users would have one, behind one small interface."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import pandas as pd
+import requests
+from mlflow.exceptions import MlflowException
+
+from score.batch import embed_file
+from score.embedder import Embedder
+from score.errors import RequestError
+from score.params import Params
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Records, or the error body of a refused request."""
+
+    records: list[Json] | None = None
+    error: Json | None = None
+
+
+class Surface(ABC):
+    """A way to ask."""
+
+    def takes(self, body: Any) -> bool:
+        """Whether a body can be put to this surface at all."""
+        return True
+
+    @abstractmethod
+    def ask(self, body: Any) -> Outcome: ...
+
+
+class Pyfunc(Surface):
+    """`mlflow.pyfunc.load_model(".").predict`, in this process."""
+
+    def __init__(self) -> None:
+        self._model = mlflow.pyfunc.load_model(str(ROOT))
+
+    def takes(self, body: Any) -> bool:
+        return isinstance(body, dict) and _frame(body) is not None
+
+    def ask(self, body: Json) -> Outcome:
+        frame = _frame(body)
+        assert frame is not None
+        try:
+            return Outcome(records=self._model.predict(frame, params=body.get("params")))
+        except MlflowException as error:
+            if error.get_http_status_code() != 400:
+                raise
+            return Outcome(error=error.json_kwargs.get("error", {"code": "mlflow"}))
+
+
+class BatchCsv(Surface):
+    """A CSV file through the batch function."""
+
+    def __init__(self, embedder: Embedder, folder: Path) -> None:
+        self._embedder, self._folder, self._count = embedder, folder, 0
+
+    def takes(self, body: Any) -> bool:
+        if not isinstance(body, dict) or set(body) - {"input_data", "params"}:
+            return False
+        table = body.get("input_data")
+        return _is_table(table) and all(
+            cell is None or isinstance(cell, str) for row in table["data"] for cell in row
+        )
+
+    def ask(self, body: Json) -> Outcome:
+        self._count += 1
+        source = self._folder / f"{self._count}.csv"
+        with source.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+            writer.writerow(body["input_data"]["columns"])
+            writer.writerows(body["input_data"]["data"])
+        output = source.with_suffix(".jsonl")
+        try:
+            params = Params.parse({**body.get("params", {}), "on_error": "report"})
+            embed_file(self._embedder, source, output, params)
+        except RequestError as error:
+            return Outcome(error={"code": error.code, "message": str(error), "rows": []})
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        keys = ("image_features", "text_features", "error")
+        return Outcome(records=[{k: line[k] for k in keys if k in line} for line in lines])
+
+
+class Served(Surface):
+    """A real server process on a local port."""
+
+    def __init__(self, command: list[str], path: str, ready: str, **environ: str) -> None:
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                "SCORE_ALLOW_HOSTS": "127.0.0.1",
+                **environ,
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.url, self._ready = path, ready
+
+    def wait(self, seconds: float = 120) -> None:
+        """Returns once the server answers."""
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"{self._process.args} ended with {self._process.returncode}")
+            try:
+                if requests.get(self._ready, timeout=5).ok:
+                    return
+            except requests.RequestException:
+                time.sleep(0.2)
+        raise TimeoutError(f"{self._process.args} did not come up")
+
+    def post(self, data: bytes) -> requests.Response:
+        headers = {"Content-Type": "application/json"}
+        return requests.post(self.url, data=data, headers=headers, timeout=60)
+
+    def ask(self, body: Any) -> Outcome:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        response = self.post(data)
+        answer = response.json()
+        if response.status_code == 200:
+            return Outcome(records=self._records(answer))
+        assert 400 <= response.status_code < 500, response.text
+        assert "Traceback" not in response.text
+        return Outcome(error=answer["error"])
+
+    def _records(self, answer: Any) -> list[Json]:
+        return answer
+
+    def stop(self) -> None:
+        os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class MlflowServe(Served):
+    """`mlflow models serve -m . --env-manager local`."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        command = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
+        url = f"http://127.0.0.1:{port}"
+        super().__init__([*command, "-p", str(port)], f"{url}/invocations", f"{url}/ping")
+
+    def _records(self, answer: Any) -> list[Json]:
+        return answer["predictions"]
+
+
+class Azure(Served):
+    """azureml-inference-server-http with an entry script."""
+
+    def __init__(self, script: str = "score/online.py", **environ: str) -> None:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        command = [str(BIN / "azmlinfsrv"), "--entry_script", script, "--port", str(port)]
+        super().__init__(command, f"{url}/score", f"{url}/", AML_APP_ROOT=str(ROOT), **environ)
+
+
+class OwnServer(Served):
+    """`score serve`."""
+
+    def __init__(self, **environ: str) -> None:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "score", "serve", "--port", str(port)]
+        super().__init__(command, f"{url}/score", f"{url}/ping", **environ)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _frame(body: Json) -> pd.DataFrame | None:
+    """What a Python user would make of a body; None for one that is no table."""
+    table = body.get("input_data")
+    if _is_table(table):
+        return pd.DataFrame(table["data"], columns=table["columns"], index=table.get("index"))
+    if isinstance(table, list) and all(isinstance(record, dict) for record in table):
+        return pd.DataFrame(table)
+    return None
+
+
+def _is_table(table: Any) -> bool:
+    return (
+        isinstance(table, dict)
+        and isinstance(table.get("columns"), list)
+        and isinstance(table.get("data"), list)
+        and all(
+            isinstance(row, list) and len(row) == len(table["columns"]) for row in table["data"]
+        )
+    )

@@ -1,0 +1,19 @@
+"""Azure's no-code deployment: its script, not ours, over the MLflow folder."""
+
+from __future__ import annotations
+
+from tests.surfaces import ROOT, Azure
+from tests.test_contract import IMAGE, PICTURE, TEXT, table
+
+
+def test_good_requests_work_under_a_script_of_azures_kind() -> None:
+    server = Azure("tests/nocode_script.py", AZUREML_MODEL_DIR=str(ROOT))
+    try:
+        server.wait()
+        records = server.ask(table([[PICTURE, ""], ["", "a cat"]])).records or []
+        assert [set(record) for record in records] == [IMAGE, TEXT]
+        assert all(len(vector) == 512 for record in records for vector in record.values())
+        normalised = server.ask(table([["", "a cat"]], normalize=True)).records or []
+        assert abs(sum(x * x for x in normalised[0]["text_features"]) - 1) < 1e-5
+    finally:
+        server.stop()
