@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             level=settings.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
-        verb = {"embed": _embed, "serve": _serve}[options.verb]
+        verb = {"embed": _embed, "serve": _serve, "package": _package}[options.verb]
         return verb(options, settings)
     except (ScoreError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)
@@ -82,6 +82,13 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     return DONE
 
 
+def _package(options: argparse.Namespace, settings: Settings) -> int:
+    from score.jobs.package import package
+
+    print(package(Path(options.checkpoint), Path(options.output), options.name))
+    return DONE
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="score", description="CLIP embeddings of pictures and texts."
@@ -104,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=5001)
 
+    package = verbs.add_parser("package", help="make an MLflow model folder of a checkpoint")
+    package.add_argument("checkpoint", help="a folder in the transformers layout")
+    package.add_argument("--output", required=True, metavar="DIR", help="a folder to create")
+    package.add_argument("--name", help="what the metadata calls the model")
+
     for verb in (embed, serve):
         group = verb.add_argument_group("settings", f"each is also a variable {PREFIX}…")
         for knob in knobs():
@@ -118,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(options: argparse.Namespace) -> Settings:
     """The environment's settings under those of the command line."""
-    given = {knob.name: getattr(options, knob.name) for knob in knobs()}
+    given = {knob.name: getattr(options, knob.name, None) for knob in knobs()}
     return Settings.from_env(os.environ).replace(
         {name: value for name, value in given.items() if value is not None}
     )
