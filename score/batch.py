@@ -78,9 +78,11 @@ def embed_file(
     Raises RequestError for a file that is no table.
     """
     summary = summary or Summary()
-    table = CsvTable(source)
     began = time.perf_counter()
-    with writer_for(output)(output, table.columns, embedder.dimension) as writer:
+    with (
+        CsvTable(source) as table,
+        writer_for(output)(output, table.columns, embedder.dimension) as writer,
+    ):
         for kept, record in _answers(embedder, table, params, source.parent):
             writer.write(kept, record)
             summary.rows += 1
@@ -128,11 +130,10 @@ def run(mini_batch: Sequence[str]) -> pd.DataFrame:
     for file in mini_batch:
         path = Path(file)
         try:
-            table = CsvTable(path)
-            for number, (_, record) in enumerate(
-                _answers(_embedder, table, Params(on_error="report"), path.parent)
-            ):
-                results.append([path.name, number, *_cells(record)])
+            with CsvTable(path) as table:
+                answers = _answers(_embedder, table, Params(on_error="report"), path.parent)
+                for number, (_, record) in enumerate(answers):
+                    results.append([path.name, number, *_cells(record)])
         except (RequestError, OSError) as error:
             code = error.code if isinstance(error, RequestError) else "unreadable_file"
             results.append([path.name, None, None, None, code, str(error)])

@@ -12,9 +12,10 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,45 +44,45 @@ class Line:
 class CsvTable:
     """A CSV file with an `image` column, a `text` column or both, read as it is asked for.
 
-    Every cell is text: nothing is guessed to be a number or a missing value. Raises BadColumns for
-    a header without a usable column, RequestError for a file that is no CSV.
+    Use it as a context manager. Every cell is text: nothing is guessed to be a number or a missing
+    value. Raises BadColumns for a header without a usable column, RequestError for a file that is
+    no CSV.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = path.stat().st_size
-        self._raw: BinaryIO = path.open("rb")
-        unpacked = gzip.open(self._raw) if path.suffix == ".gz" else self._raw  # noqa: SIM115
-        # Bytes that are not UTF-8 survive as surrogates, so that they fail their row, not the file.
-        self._text = io.TextIOWrapper(
-            unpacked,
-            "utf-8-sig",
-            errors="surrogateescape",
-            newline="",
-        )
-        csv.field_size_limit(_MAX_CELL)
-        self._reader = csv.reader(self._text)
-        try:
+        with ExitStack() as files:
+            self._raw = files.enter_context(path.open("rb"))
+            packed = path.suffix == ".gz"
+            unpacked = files.enter_context(gzip.open(self._raw)) if packed else self._raw
+            # Bytes that are not UTF-8 survive as surrogates: they fail their row, not the file.
+            text = io.TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="")
+            files.enter_context(text)
+            csv.field_size_limit(_MAX_CELL)
+            self._reader = csv.reader(text)
             header = next(self._cells(), [])
             if not header:
                 raise BadColumns(f"{path.name} is empty: it needs a header line")
             check_columns(header)
-        except BaseException:
-            self._text.close()
-            raise
-        self.columns = _distinct(header)
+            self.columns = _distinct(header)
+            self._files = files.pop_all()
+
+    def __enter__(self) -> CsvTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
 
     @property
     def position(self) -> int:
         """Bytes of the file read so far."""
-        return self._raw.tell() if not self._raw.closed else self.size
+        return self._raw.tell()
 
     def __iter__(self) -> Iterator[Line]:
         places = {name: self.columns.index(name) for name in (IMAGE, TEXT) if name in self.columns}
-        with self._text:
-            for cells in self._cells():
-                if not cells:  # a blank line
-                    continue
+        for cells in self._cells():
+            if cells:  # else a blank line
                 yield self._line(cells, places)
 
     def _line(self, cells: list[str], places: Mapping[str, int]) -> Line:

@@ -1,0 +1,100 @@
+"""Imports go down only, and each outside library has its doors."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "score"
+
+# From the ground up; a module may import only from floors below its own.
+FLOORS = [
+    {"errors"},
+    {"rows", "params", "settings"},
+    {"folder"},
+    {"wire", "fetch", "images", "texts", "tables"},
+    {"encoder"},
+    {"embedder"},
+    {"endpoint", "frames"},
+    {"pyfunc", "online", "batch", "server"},
+    {"jobs.checkpoint", "jobs.package"},
+    {"jobs.embedded"},
+    {"__main__"},
+]
+
+# Who may use what. NumPy is everybody's.
+DOORS = {
+    "torch": {"encoder", "jobs.checkpoint", "jobs.embedded"},
+    "transformers": {"encoder", "jobs.checkpoint"},
+    "safetensors": {"jobs.checkpoint"},
+    "tokenizers": {"texts"},
+    "PIL": {"images", "jobs.package"},
+    "urllib3": {"fetch"},
+    "certifi": {"fetch"},
+    "socket": {"fetch"},
+    "ssl": {"fetch"},
+    "http": {"fetch"},
+    "pandas": {"frames", "pyfunc", "batch"},
+    "pyarrow": {"tables"},
+    "csv": {"tables"},
+    "mlflow": {"pyfunc"},
+    "azureml_inference_server_http": {"online"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "tqdm": {"__main__"},
+    "argparse": {"__main__", "jobs.checkpoint"},
+    "pickle": set(),
+    "subprocess": set(),
+}
+
+MODULES = {
+    ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file
+    for file in sorted(PACKAGE.rglob("*.py"))
+    if file.name != "__init__.py"
+}
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every dotted name that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative imports break Azure's entry scripts"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(module: str) -> int:
+    return next(height for height, names in enumerate(FLOORS) if module in names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module: str) -> None:
+    for name in imports(module):
+        parts = name.split(".")
+        if parts[0] != "score":
+            continue
+        own = ".".join(parts[1:3]) if parts[1:2] == ["jobs"] else (parts[1:2] or [""])[0]
+        if own in MODULES:
+            assert floor(own) < floor(module), f"{module} imports {own}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_libraries_come_in_by_their_doors(module: str) -> None:
+    for name in imports(module):
+        library = name.split(".")[0]
+        assert module in DOORS.get(library, {module}), f"{module} imports {library}"
+
+
+def test_only_surfaces_read_the_environment() -> None:
+    readers = {name for name, file in MODULES.items() if "os.environ" in file.read_text()}
+    assert readers <= {"pyfunc", "online", "batch", "__main__"}
+
+
+def test_the_core_needs_no_extras() -> None:
+    extras = {"pandas", "pyarrow", "mlflow", "starlette", "uvicorn"}
+    for module in ("embedder", "encoder", "fetch", "images", "texts", "wire", "endpoint"):
+        assert not extras & {name.split(".")[0] for name in imports(module)}

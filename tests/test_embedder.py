@@ -1,0 +1,208 @@
+"""The pipeline: order, bounds, isolation of failures, threads."""
+
+from __future__ import annotations
+
+import gc
+import io
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from score.embedder import Embedder
+from score.errors import BadType, ModelError, RowsFailed
+from score.params import Params
+from score.rows import Row
+from score.settings import Settings
+from tests.pictures import picture
+
+GOOD = picture(1)
+
+
+class SlowFetcher:
+    """Answers each picture after the seconds that its bytes spell before the colon."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+        self._lock = threading.Lock()
+
+    def fetch(self, image: object, root: object = None) -> bytes:
+        assert isinstance(image, str)
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(float(image.partition(":")[0]))
+        with self._lock:
+            self.running -= 1
+        return GOOD
+
+
+@pytest.fixture
+def slow(embedder: Embedder) -> Embedder:
+    """The embedded model over a fetcher that takes its time."""
+    settings = Settings(batch_size=4, fetch_workers=8)
+    copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+    copy._fetcher = SlowFetcher()  # type: ignore[assignment]
+    return copy
+
+
+def test_records_come_in_the_rows_order(slow: Embedder) -> None:
+    waits = np.random.default_rng(0).uniform(0, 0.03, 100)
+    rows = [Row(f"{wait}:", f"text {i}") for i, wait in enumerate(waits)]
+    texts = slow.embed([Row(text=row.text) for row in rows])
+    for record, alone in zip(slow.embed(rows), texts, strict=True):
+        assert record.text_features is not None
+        assert alone.text_features is not None
+        np.testing.assert_allclose(record.text_features, alone.text_features, atol=1e-4)
+
+
+def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
+    encoded: list[int] = []
+    images = slow.encoder.images
+
+    def counting(pictures):  # type: ignore[no-untyped-def]
+        encoded.append(len(pictures))
+        return images(pictures)
+
+    slow.encoder.images = counting  # type: ignore[method-assign]
+    try:
+        rows = [Row("1.5:"), *[Row("0:")] * 40]
+        stream = slow.embed(rows)
+        began = time.monotonic()
+        next(stream)
+        # The first record waited for its row; by then those behind it were encoded.
+        assert sum(encoded) > 30
+        list(stream)
+        assert time.monotonic() - began < 10
+    finally:
+        del slow.encoder.images
+
+
+def test_rows_are_read_as_they_are_needed(slow: Embedder) -> None:
+    pulled = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal pulled
+        for _ in range(10_000):
+            pulled += 1
+            yield Row("0:")
+
+    stream = slow.embed(rows())
+    for count in range(1, 60):
+        next(stream)
+        bound = count + 8 * slow.settings.batch_size + slow.settings.fetch_workers
+        assert pulled <= bound
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_downloads_run_side_by_side_but_not_without_bound(slow: Embedder) -> None:
+    list(slow.embed([Row("0.02:")] * 64))
+    fetcher = slow._fetcher
+    assert isinstance(fetcher, SlowFetcher)
+    assert 4 <= fetcher.most <= slow.settings.fetch_workers
+
+
+def test_an_abandoned_stream_leaves_no_threads(slow: Embedder) -> None:
+    before = threading.active_count()
+    stream = slow.embed([Row("0.05:")] * 1000)
+    next(stream)
+    del stream
+    gc.collect()
+    for _ in range(100):
+        if threading.active_count() <= before:
+            return
+        time.sleep(0.05)
+    pytest.fail("worker threads go on")
+
+
+def test_a_bug_is_raised_not_swallowed(slow: Embedder) -> None:
+    def crash(image: object, root: object = None) -> bytes:
+        raise ZeroDivisionError("a bug")
+
+    slow._fetcher.fetch = crash  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        list(slow.embed([Row("0:"), Row(text="a")]))
+
+
+def test_numbers_that_are_none_are_not_answered(embedder: Embedder) -> None:
+    vectors = np.full((1, 512), np.nan, dtype=np.float32)
+    real = embedder.encoder._texts
+    embedder.encoder._texts = lambda texts: vectors  # type: ignore[method-assign, assignment]
+    try:
+        with pytest.raises(ModelError, match="NaN"):
+            list(embedder.embed([Row(text="a")]))
+    finally:
+        embedder.encoder._texts = real  # type: ignore[method-assign]
+
+
+def test_threads_share_a_model(embedder: Embedder) -> None:
+    rows = [Row(picture(seed), f"text {seed}") for seed in range(6)]
+    alone = list(embedder.embed(rows))
+    with ThreadPoolExecutor(8) as pool:
+        for records in pool.map(lambda _: list(embedder.embed(rows)), range(16)):
+            for record, wanted in zip(records, alone, strict=True):
+                for name in ("image_features", "text_features"):
+                    got, want = getattr(record, name), getattr(wanted, name)
+                    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def test_raise_names_every_bad_row(embedder: Embedder) -> None:
+    rows = [Row(text="a"), Row(), Row(image=3), Row(text="b"), Row(image="%"), Row(text=["x"])]
+    with pytest.raises(RowsFailed) as caught:
+        embedder.answer(rows)
+    problems = [(row["index"], row["column"], row["code"]) for row in caught.value.rows]
+    assert problems == [
+        (1, None, "empty_row"),
+        (2, "image", "bad_type"),
+        (4, "image", "bad_base64"),
+        (5, "text", "bad_type"),
+    ]
+    assert "4 of 6 rows failed" in str(caught.value)
+    assert "and 1 more" in str(caught.value)
+
+
+def test_a_cell_that_a_reader_could_not_read_is_its_rows_error(embedder: Embedder) -> None:
+    (record,) = embedder.embed([Row(image=GOOD, text=BadType("line 3 has 5 cells, not 2"))])
+    assert record.error is not None
+    assert str(record.error) == "text: line 3 has 5 cells, not 2"
+
+
+def test_normalized_vectors_have_length_one(embedder: Embedder) -> None:
+    (record,) = embedder.embed([Row(GOOD, "a cat")], Params(normalize=True))
+    for vector in (record.image_features, record.text_features):
+        assert vector is not None
+        assert vector.dtype == np.float32
+        assert abs(np.linalg.norm(vector) - 1) < 1e-6
+
+
+def test_exif_orientation_is_an_option(embedder: Embedder) -> None:
+    image = Image.open(io.BytesIO(picture(9, (80, 40))))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    image.save(stream, "PNG", exif=exif)
+    tagged = stream.getvalue()
+    turned = io.BytesIO()
+    image.transpose(Image.Transpose.ROTATE_270).save(turned, "PNG")
+
+    upright = Embedder(
+        embedder.encoder, embedder.texts, embedder.preprocessor, Settings(exif_orientation=True)
+    )
+
+    def vector(model: Embedder, data: bytes) -> np.ndarray:
+        (record,) = model.embed([Row(image=data)])
+        assert record.image_features is not None
+        return record.image_features
+
+    np.testing.assert_allclose(
+        vector(upright, tagged), vector(embedder, turned.getvalue()), atol=1e-5
+    )
+    assert np.abs(vector(embedder, tagged) - vector(upright, tagged)).max() > 1e-3
+
+
+def test_an_empty_stream_is_an_empty_answer(embedder: Embedder) -> None:
+    assert list(embedder.embed([])) == []

@@ -1,0 +1,106 @@
+"""Settings from the environment, params from a request, cells that are empty."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from score.errors import BadColumns, BadParams, SettingError
+from score.params import Params
+from score.rows import check_columns, is_empty
+from score.settings import Settings, names
+
+
+def test_defaults_are_those_of_an_empty_environment() -> None:
+    assert Settings.from_env({}) == Settings()
+    assert Settings.from_env({"SCORE_ROW_DEADLINE": "  "}) == Settings()
+
+
+def test_every_setting_is_a_variable() -> None:
+    texts = {
+        "allow_hosts": "10.0.0.0/8, cdn.internal,", "ca_bundle": "/ca.pem", "device": "cpu",
+        "precision": "bf16", "log_level": "debug", "exif_orientation": "true",
+    }  # fmt: skip
+    environ = {f"SCORE_{name.upper()}": texts.get(name, "7") for name in names()}
+    settings = Settings.from_env(environ)
+    assert settings.allow_hosts == ("10.0.0.0/8", "cdn.internal")
+    assert settings.exif_orientation is True
+    assert settings.precision == "bf16"
+    changed = [name for name in names() if getattr(settings, name) != getattr(Settings(), name)]
+    assert set(changed) >= set(names()) - {"device", "log_level"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("row_deadline", "soon"),
+        ("row_deadline", "0"),
+        ("row_deadline", "nan"),
+        ("row_deadline", "inf"),
+        ("max_pixels", "1e6"),
+        ("max_pixels", "-1"),
+        ("batch_size", "0"),
+        ("exif_orientation", "maybe"),
+        ("precision", "int8"),
+    ],
+)
+def test_an_unusable_setting_is_named(name: str, text: str) -> None:
+    with pytest.raises(SettingError, match=f"SCORE_{name.upper()}.*{text}"):
+        Settings.from_env({f"SCORE_{name.upper()}": text})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"normalise": True},
+        {"normalize": 1},
+        {"normalize": None},
+        {"truncate": "start"},
+        {"truncate": ["end"]},
+        {"on_error": True},
+        [],
+        "normalize",
+    ],
+)
+def test_unusable_params_are_refused(given: Any) -> None:
+    with pytest.raises(BadParams):
+        Params.parse(given)
+
+
+def test_params_have_the_contracts_defaults() -> None:
+    assert Params.parse(None) == Params.parse({}) == Params(False, "end", "raise")
+    assert Params.parse({}, on_error="report").on_error == "report"
+    assert Params.parse({"normalize": np.True_}).normalize is True
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, "", " \t\r\n", "<NA>", b"", "\u3000"],
+)
+def test_cells_that_ask_for_nothing(cell: object) -> None:
+    assert is_empty(cell)
+
+
+@pytest.mark.parametrize("cell", ["a", "nan", "None", "0", 0, False, 0.0, [], {}, b"\0"])
+def test_cells_that_ask_for_something(cell: object) -> None:
+    assert not is_empty(cell)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [[], ["Image"], [" image"], ["TEXT", "image"], ["image", "image"], ["url"], [0, 1], [None]],
+)
+def test_columns_that_cannot_be_asked(columns: list[object]) -> None:
+    with pytest.raises(BadColumns):
+        check_columns(columns)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [["image"], ["text", "id"], ["image", "text", "Image"], [0, "text"], ["text", "a", "a"]],
+)
+def test_columns_that_can(columns: list[object]) -> None:
+    check_columns(columns)
