@@ -1,0 +1,155 @@
+"""The root is the model, and a package is a root."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow.models import Model
+from packaging.requirements import Requirement
+
+from score.embedder import Embedder
+from score.errors import ModelError
+from score.folder import ModelFolder
+from score.jobs import embedded
+from score.jobs.package import REQUIREMENTS, package
+from score.rows import Row
+from tests.surfaces import ROOT
+
+BUILT = ("MLmodel", "conda.yaml", "input_example.json")
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("rebuilt")
+    embedded.build(root)
+    return root
+
+
+def test_the_roots_files_are_what_the_builder_writes(rebuilt: Path) -> None:
+    files = [*BUILT, *(f"model/{file.name}" for file in (rebuilt / "model").iterdir())]
+    assert sorted(path.name for path in (rebuilt / "model").iterdir()) == sorted(
+        path.name for path in (ROOT / "model").iterdir()
+    )
+    for name in files:
+        assert _timeless(rebuilt / name) == _timeless(ROOT / name), name
+
+
+def _timeless(file: Path) -> bytes:
+    lines = file.read_bytes().split(b"\n") if file.name == "MLmodel" else [file.read_bytes()]
+    changing = (b"model_uuid:", b"utc_time_created:")
+    return b"\n".join(line for line in lines if not line.startswith(changing))
+
+
+def test_mlmodel_says_what_it_must() -> None:
+    model = Model.load(str(ROOT))
+    assert model.metadata["base_model_task"] == "embeddings"
+    assert model.metadata["base_model_name"]
+    inputs = {column["name"]: column for column in model.signature.inputs.to_dict()}
+    assert set(inputs) == {"image", "text"}
+    assert all(c["type"] == "string" and not c["required"] for c in inputs.values())
+    params = {param["name"]: param["default"] for param in model.signature.params.to_dict()}
+    assert params == {"normalize": False, "truncate": "end", "on_error": "raise"}
+    example = model.load_input_example(str(ROOT))
+    assert len(mlflow.pyfunc.load_model(str(ROOT)).predict(example)) == 2
+
+
+def test_nothing_is_pickled() -> None:
+    names = {path.suffix for path in (ROOT / "model").rglob("*")} | {
+        path.suffix for path in ROOT.glob("*")
+    }
+    assert not names & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"}
+
+
+def test_conda_lists_the_package_and_pins_what_decides_the_vectors() -> None:
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    (pip,) = (item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
+    assert tuple(pip) == REQUIREMENTS
+    wanted = {Requirement(line).name.replace("_", "-"): Requirement(line) for line in pip}
+    for name, requirement in wanted.items():
+        version = importlib.metadata.version(name).partition("+")[0]
+        assert requirement.specifier.contains(version), f"{name} {version}, wants {requirement}"
+    metadata = importlib.metadata.metadata("clip-endpoints").get_all("Requires-Dist") or []
+    core = {Requirement(line).name.replace("_", "-") for line in metadata if "extra" not in line}
+    assert core <= set(wanted), "the core needs what conda.yaml does not install"
+
+
+def test_a_package_serves_without_this_project(tmp_path: Path, rebuilt: Path) -> None:
+    output = package(rebuilt / "model", tmp_path / "dist" / "mine", "my-clip")
+    script = (
+        "import json, sys, mlflow.pyfunc, pandas as pd\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "import score; assert score.__file__.startswith(sys.argv[1]), score.__file__\n"
+        "print(json.dumps(model.predict(pd.DataFrame({'text': ['a cat']}))))\n"
+    )
+    # -I: neither this folder nor the environment's editable install come before the package's code.
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-I", "-c", script, str(output)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (record,) = json.loads(result.stdout.splitlines()[-1])
+    (own,) = Embedder.load().embed([Row(text="a cat")])
+    np.testing.assert_allclose(record["text_features"], own.text_features, rtol=1e-4, atol=1e-5)
+    assert Model.load(str(output)).metadata["base_model_name"] == "my-clip"
+
+
+def test_packaging_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (package(ROOT / "model", tmp_path / name, "m") for name in ("a", "b"))
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert files == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
+    for file in files:
+        assert _timeless(first / file) == _timeless(second / file), file
+
+
+def test_a_package_does_not_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(ModelError, match="not empty"):
+        package(ROOT / "model", tmp_path)
+
+
+@pytest.mark.parametrize("place", [".", "model", "mounted"])
+def test_a_model_is_found_as_azure_mounts_it(tmp_path: Path, place: str) -> None:
+    parent = tmp_path / "mounted"
+    parent.mkdir()
+    (parent / "clip").symlink_to(ROOT)
+    folder = {".": ROOT, "model": ROOT / "model", "mounted": parent}[place]
+    assert ModelFolder.open(folder).path.resolve() == ROOT / "model"
+
+
+def test_two_models_side_by_side_must_be_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to(ROOT / "model")
+    with pytest.raises(ModelError, match=r"several models .*\(a, b\)"):
+        ModelFolder.open(tmp_path)
+
+
+def test_frames_of_every_kind_are_understood() -> None:
+    model = mlflow.pyfunc.load_model(str(ROOT))
+
+    def features(frame: pd.DataFrame, **params: Any) -> list[set[str]]:
+        return [set(record) for record in model.predict(frame, params=params)]
+
+    text = pd.Series(["a", None, float("nan"), "b"], dtype=object)
+    assert features(pd.DataFrame({"text": text}), on_error="report") == [
+        {"text_features"},
+        {"error"},
+        {"error"},
+        {"text_features"},
+    ]
+    strings = pd.DataFrame({"text": pd.array(["a", pd.NA], dtype="string")})
+    assert features(strings, on_error="report") == [{"text_features"}, {"error"}]
+    shuffled = pd.DataFrame({"text": ["a", "b"], "image": [None, ""]}, index=[7, 7])
+    assert features(shuffled) == [{"text_features"}, {"text_features"}]
+    assert features(pd.DataFrame({"text": []}, dtype=str)) == []
