@@ -18,6 +18,8 @@ from score.errors import ScoreError
 from score.folder import EMBEDDED
 from score.settings import PREFIX, Settings, knobs
 
+_METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
+
 DONE, TOO_MANY_ERRORS, UNUSABLE = 0, 1, 2
 
 
@@ -122,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
             default = knob.default if knob.default not in ((), "") else "none"
             group.add_argument(
                 "--" + knob.name.replace("_", "-"),
-                metavar="…",
+                metavar=_METAVARS[type(knob.default)],
                 help=f"{knob.metadata['help']} ({default})",
             )
     return parser

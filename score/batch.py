@@ -75,8 +75,10 @@ def embed_file(
 
     Image cells may name files below the CSV's folder. Rows that fail are written with their error.
     `progress` is called after each row. A `summary` given is counted on while the job runs.
-    Raises RequestError for a file that is no table.
+    Raises RequestError for a file that is no table, or that the output would replace.
     """
+    if source.resolve() in (output.resolve(), output.with_suffix(".rows.csv").resolve()):
+        raise RequestError(f"the output would replace the input {source}")
     summary = summary or Summary()
     began = time.perf_counter()
     with (

@@ -162,7 +162,7 @@ class Writer(ABC):
     def _close(self) -> None: ...
 
     def files(self) -> list[Path]:
-        """What stands there when all is written."""
+        """Every file that it may write."""
         return [self.path]
 
     def __enter__(self) -> Writer:
@@ -171,10 +171,10 @@ class Writer(ABC):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._close()
         for path in self.files():
-            if kind is None:
-                os.replace(self.part(path), path)
-            else:
-                self.part(path).unlink(missing_ok=True)
+            part = self.part(path)
+            if kind is None and part.exists():
+                os.replace(part, path)
+            part.unlink(missing_ok=True)
 
 
 class ParquetWriter(Writer):
@@ -256,20 +256,19 @@ class JsonLinesWriter(Writer):
 
 class NumpyWriter(Writer):
     """`out.npy` stands for three files: `out.image_features.npy` and `out.text_features.npy`,
-    float32 [rows, dimension] with NaN where a row has no vector, and `out.csv` with the columns and
-    the errors. A kind of vector that no row asked for has no file."""
+    float32 [rows, dimension] with NaN where a row has no vector, and `out.rows.csv` with the
+    columns and the errors. A kind of vector that no row asked for has no file."""
 
     @override
     def _open(self) -> None:
+        self._rows = self.path.with_suffix(".rows.csv")
         self._paths = {name: self.path.with_suffix(f".{name}.npy") for name in FEATURES}
         self._matrices = {name: self.part(path).open("wb") for name, path in self._paths.items()}
         self._used: set[str] = set()
         self._count = 0
         self._nothing = np.full(self.dimension, np.nan, dtype="<f4").tobytes()
         self._write_headers()
-        self._table = self.part(self.path.with_suffix(".csv")).open(
-            "w", encoding="utf-8", newline=""
-        )
+        self._table = self.part(self._rows).open("w", encoding="utf-8", newline="")
         self._csv = csv.writer(self._table)
         self._csv.writerow([*self.columns, *ERRORS])
 
@@ -301,8 +300,7 @@ class NumpyWriter(Writer):
 
     @override
     def files(self) -> list[Path]:
-        used = [path for name, path in self._paths.items() if name in self._used]
-        return [*used, self.path.with_suffix(".csv")]
+        return [*self._paths.values(), self._rows]
 
 
 WRITERS: dict[str, type[Writer]] = {

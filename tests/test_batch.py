@@ -88,7 +88,7 @@ def test_the_formats_say_the_same(embedder: Embedder, table: Path, tmp_path: Pat
     texts = np.load(tmp_path / "out.text_features.npy")
     assert images.shape == texts.shape == (4, 512)
     assert images.dtype == np.float32
-    side = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
+    side = pd.read_csv(tmp_path / "out.rows.csv", dtype=str, keep_default_na=False)
     assert list(side["error_code"]) == ["", "", "bad_base64", "empty_row"]
     for row, line, image, text in zip(parquet, lines, images, texts, strict=True):
         assert line["id"] == row["id"]
@@ -100,9 +100,18 @@ def test_the_formats_say_the_same(embedder: Embedder, table: Path, tmp_path: Pat
             else:
                 np.testing.assert_allclose(row[name], vector, atol=1e-6)
                 np.testing.assert_allclose(line[name], vector, atol=1e-6)
-    embed(embedder, table, tmp_path / "again.csv", normalize=True)
-    again = pd.read_csv(tmp_path / "again.csv", dtype=str, keep_default_na=False)
-    np.testing.assert_allclose(json.loads(again["text_features"][1]), texts[1], atol=1e-6)
+    flat = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
+    np.testing.assert_allclose(json.loads(flat["text_features"][1]), texts[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "output"), [("a.csv", "a.csv"), ("a.rows.csv", "a.npy")])
+def test_the_input_is_never_written_over(
+    embedder: Embedder, tmp_path: Path, name: str, output: str
+) -> None:
+    source = write(tmp_path / name, ["text"], ["a"])
+    with pytest.raises(RequestError, match="replace the input"):
+        embed(embedder, source, tmp_path / output)
+    assert source.read_text().split() == ["text", "a"]
 
 
 def test_npy_has_no_file_for_vectors_that_nobody_asked_for(
@@ -111,7 +120,7 @@ def test_npy_has_no_file_for_vectors_that_nobody_asked_for(
     source = write(tmp_path / "in.csv", ["text"], ["a"], ["b"])
     embed(embedder, source, tmp_path / "out.npy")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "in.csv", "out.csv", "out.text_features.npy",
+        "in.csv", "out.rows.csv", "out.text_features.npy",
     ]  # fmt: skip
 
 
