@@ -54,12 +54,12 @@ def _embed(options: argparse.Namespace, settings: Settings) -> int:
     bar = tqdm(
         total=source.stat().st_size,
         disable=True if options.quiet else None,
-        bar_format="{percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]",
+        bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
     )
 
     def show(table: CsvTable, summary: Summary) -> None:
         bar.update(table.position - bar.n)
-        bar.set_postfix_str(
+        bar.set_description_str(
             f"{summary.rows:,} rows, {summary.rate:.1f} rows/s, {summary.errors:,} errors",
             refresh=False,
         )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import gzip
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -324,6 +330,25 @@ def test_a_killed_job_leaves_no_finished_file(tmp_path: Path, number: signal.Sig
         assert job.returncode == 130
         assert "interrupted" in errors
         assert "Traceback" not in errors
+
+
+def test_a_terminal_sees_rows_rate_errors_and_time_left(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + 'a cat\n""\n' * 3000)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    command = [sys.executable, "-m", "score", "embed", str(source)]
+    with subprocess.Popen(
+        [*command, "--output", str(tmp_path / "out.parquet")], cwd=ROOT, stderr=theirs
+    ) as job:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            while data := os.read(ours, 4096):
+                shown += data
+        os.close(ours)
+    assert job.returncode == 0
+    assert re.search(r"100%\|█+\| 6,000 rows, [\d.]+ rows/s, 3,000 errors \[\d+", shown.decode())
 
 
 def test_the_last_batch_is_not_lost_on_the_way_out(tmp_path: Path) -> None:
