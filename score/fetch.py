@@ -20,6 +20,7 @@ import email.utils
 import http.client
 import io
 import ipaddress
+import logging
 import queue
 import re
 import socket
@@ -28,7 +29,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,6 +67,7 @@ _READ = 64 * 1024
 _MAX_URL = 8192
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 # Public by number, private by use: Azure's host endpoint (DNS, health, agent); the IETF's and
@@ -123,12 +125,15 @@ class Fetcher:
             raise BadBase64("a data: URI needs a comma before its data")
         if header.lower().replace(" ", "").endswith(";base64"):
             return self._base64(urllib.parse.unquote(payload) if "%" in payload else payload)
-        return urllib.parse.unquote_to_bytes(payload)
+        try:
+            return urllib.parse.unquote_to_bytes(payload)
+        except UnicodeEncodeError:
+            raise BadBase64("a data: URI that holds half a character is not Unicode") from None
 
     def _base64(self, text: str) -> bytes:
         """Standard or url-safe alphabet, line breaks and missing padding allowed (RFC 4648)."""
-        self._check_size(len(text) * 3 // 4 - 2)
         compact = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+        self._check_size(len(compact) * 3 // 4)
         try:
             return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
         except (binascii.Error, ValueError):
@@ -172,7 +177,7 @@ class Fetcher:
     def _follow(self, url: str, clock: _Clock) -> bytes:
         for _ in range(self._settings.max_redirects + 1):
             target = _parse(url)
-            with self._slots.of(f"{target.host}:{target.port}", clock), self._opened(clock):
+            with self._slots.of(f"{target.host}", clock), self._opened(clock):
                 try:
                     answer = self._request(target.url)
                     try:
@@ -186,9 +191,7 @@ class Fetcher:
                     raise _translate(error, target, self._settings, clock) from error
             if not location:
                 raise FetchFailed(f"{_where(target)} redirects to nowhere")
-            url = urllib.parse.urljoin(target.url, location)
-            if not (scheme := _SCHEME.match(url)) or scheme[1].lower() not in ("http", "https"):
-                raise BadUrl(f"{_where(target)} redirects to something that is not http or https")
+            url = _redirected(target, location)
         raise FetchFailed(f"more than {self._settings.max_redirects} redirects")
 
     def _request(self, url: str) -> BaseHTTPResponse:
@@ -276,8 +279,6 @@ def _is_public(ip: IPAddress) -> bool:
         return _is_public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     if ip.sixtofour:
         return _is_public(ip.sixtofour)
-    if ip.teredo:
-        return _is_public(ip.teredo[1])
     return ip in _GLOBAL_IPV6 and ip.is_global and not ip.is_multicast
 
 
@@ -360,6 +361,15 @@ class _Task(threading.local):
 _task = _Task()
 
 
+def _not_ours(_: logging.LogRecord) -> bool:
+    """urllib3 logs whole URLs, signatures included; of our downloads it shall log nothing."""
+    return _task.door is None
+
+
+for _name in ("urllib3.connection", "urllib3.connectionpool"):
+    logging.getLogger(_name).addFilter(_not_ours)
+
+
 class _TimedReader(io.RawIOBase):
     """A socket's bytes, every single read cut at the deadline."""
 
@@ -398,22 +408,30 @@ class _Guarded(HTTPConnection):
             if not door.lets(host, address[0]):
                 blocked = address[0]
                 continue
-            sock = socket.socket(family, kind, protocol)
             try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                sock.settimeout(clock.at_most(settings.connect_timeout))
-                sock.connect(address)
+                # Refuses too where this machine speaks no IPv6; the next address may be IPv4.
+                sock = socket.socket(family, kind, protocol)
+                return self._connected(sock, address, clock, settings)
             except OSError as error:
-                sock.close()
                 last = error
-            else:
-                # Bounds the TLS handshake, whose timeout ssl counts over all its reads.
-                sock.settimeout(clock.at_most(settings.read_timeout))
-                return sock
         if last is None:
             raise BlockedHost(_blocked_message(host, blocked))
         raise NewConnectionError(self, str(last)) from last
+
+    def _connected(
+        self, sock: socket.socket, address: tuple[object, ...], clock: _Clock, settings: Settings
+    ) -> socket.socket:
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(clock.at_most(settings.connect_timeout))
+            sock.connect(address)
+            # Bounds the TLS handshake, whose timeout ssl counts over all its reads.
+            sock.settimeout(clock.at_most(settings.read_timeout))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 class _GuardedTls(_Guarded, HTTPSConnection):
@@ -429,7 +447,7 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 def _blocked_message(host: str, address: str) -> str:
-    leads = f"{host} leads to {address}" if host != address else host
+    leads = f"{_start(host, 80)} leads to {address}" if host != address else host
     return f"{leads}, which is not a public address and not in the allow-list"
 
 
@@ -440,7 +458,7 @@ def _resolve(host: str, port: int, clock: _Clock) -> list[tuple]:  # type: ignor
     def look_up() -> None:
         try:
             box.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that IDNA cannot spell
             box.put(error if isinstance(error, OSError) else OSError(str(error)))
 
     threading.Thread(target=look_up, name="look-up", daemon=True).start()
@@ -448,29 +466,33 @@ def _resolve(host: str, port: int, clock: _Clock) -> list[tuple]:  # type: ignor
     try:
         found = box.get(timeout=clock.at_most(settings.connect_timeout))
     except queue.Empty:
-        raise FetchTimeout(f"looking up {host} took too long") from None
+        raise FetchTimeout(f"looking up {_start(host, 80)} took too long") from None
     if isinstance(found, OSError):
         temporary = getattr(found, "errno", None) == socket.EAI_AGAIN
-        raise FetchFailed(f"no address for {host}", retryable=temporary)
+        raise FetchFailed(f"no address for {_start(host, 80)}", retryable=temporary)
     return found
 
 
 # -- foreign errors, translated at the border --------------------------------------------------
+
+_UNREADABLE = (LocationParseError, LocationValueError, UnicodeError, http.client.InvalidURL)
 
 
 def _translate(
     error: Exception, target: urllib3.util.Url, settings: Settings, clock: _Clock
 ) -> RowError:
     """What a failure inside urllib3, ssl or the socket layer means for the row."""
-    if isinstance(error, LocationParseError | LocationValueError | UnicodeError):
+    if isinstance(error, _UNREADABLE):
         return BadUrl(f"cannot be read as a URL: {_where(target)}")
     for cause in _causes(error):
+        if isinstance(cause, NewConnectionError):  # urllib3 counts it among its timeouts
+            continue
         if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError):
             if clock.left() <= 0:
                 return FetchTimeout(f"{_where(target)} took more than {settings.row_deadline:g} s")
             return FetchTimeout(f"{_where(target)} did not answer in time")
         if isinstance(cause, ssl.SSLError | SSLError):
-            return FetchFailed(f"TLS with {_where(target)} failed: {_reason(cause)}")
+            return FetchFailed(f"TLS with {_where(target)} failed: {_reason(error)}")
         if isinstance(cause, ConnectionRefusedError):
             return FetchFailed(f"{_where(target)} refused the connection", retryable=True)
     if isinstance(error, NewConnectionError):
@@ -486,9 +508,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "verify_message", "") or getattr(error, "reason", "") or "handshake"
-    return str(text)[:120]
+def _reason(error: Exception) -> str:
+    """What OpenSSL found wrong. urllib3 wraps its errors in some that do not say."""
+    for cause in _causes(error):
+        if text := getattr(cause, "verify_message", "") or getattr(cause, "reason", ""):
+            return str(text)[:120]
+    return "handshake"
 
 
 def _seconds(retry_after: str) -> float:
@@ -497,7 +522,7 @@ def _seconds(retry_after: str) -> float:
         return float(retry_after)
     try:
         when = email.utils.parsedate_to_datetime(retry_after)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         return 0.0
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
@@ -514,11 +539,24 @@ def _parse(url: str) -> urllib3.util.Url:
         target = urllib3.util.parse_url(url)
     except (LocationParseError, UnicodeError, ValueError):
         raise BadUrl(f"cannot be read as a URL: {_start(url)}") from None
-    if not target.host:
-        raise BadUrl(f"names no host: {_start(url)}")
     if target.auth:
         raise BadUrl("user name and password in a URL are not sent; use a signed URL")
+    if not target.host:
+        raise BadUrl(f"names no host: {_start(url)}")
     return target._replace(fragment=None)
+
+
+def _redirected(target: urllib3.util.Url, location: str) -> str:
+    """Where a `Location` header leads. It arrives read as Latin-1, and may have been UTF-8."""
+    with suppress(UnicodeError):
+        location = location.encode("latin-1").decode("utf-8")
+    try:
+        url = urllib.parse.urljoin(target.url, location)
+    except ValueError:
+        raise BadUrl(f"{_where(target)} redirects to something that is not a URL") from None
+    if not (scheme := _SCHEME.match(url)) or scheme[1].lower() not in ("http", "https"):
+        raise BadUrl(f"{_where(target)} redirects to something that is not http or https")
+    return url
 
 
 def _where(target: urllib3.util.Url) -> str:
@@ -528,7 +566,9 @@ def _where(target: urllib3.util.Url) -> str:
 
 
 def _start(text: str, length: int = 40) -> str:
-    shown = text if len(text) <= length else text[:length] + "…"
+    """How a cell or URL begins, without what may be secret: user, password, query."""
+    public = _SECRET.sub("…", text[:_MAX_URL])
+    shown = public if len(public) <= length else public[:length] + "…"
     return "".join(c if c.isprintable() else "�" for c in shown)
 
 
@@ -551,5 +591,5 @@ def _file_below(root: Path, cell: str) -> Path | None:
     try:
         file = (root / cell).resolve()
         return file if file.is_relative_to(root) and file.is_file() else None
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # not a name at all; a link to itself
         return None

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +27,29 @@ from score.errors import ModelError, NotAnImage, TooManyPixels, TruncatedImage
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
-"""The formats that may be opened. Others hide dangers: EPS runs a program, ICO lies about sizes."""
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
+"""The formats that may be opened. Others hide dangers: EPS runs a program, ICO lies about sizes.
+
+(MPO, a phone's JPEG with more pictures behind it, is opened as the JPEG it begins with.)
+"""
+
+# How the formats begin that can be told by their beginning; BMP's and PPM's two letters cannot.
+_SIGNATURES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|....ftypavi[fs]"
+    rb"|II\*\0|MM\0\*|II\+\0|MM\0\+|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    re.DOTALL,
+)
+
+# A JPEG may paint over itself in scans: 75 bytes cost a pass over all its pixels. Cameras and web
+# tools write 1 to 14 scans.
+_MOST_SCANS = 1000
+_SCANS_OF_LARGEST = 20
+_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+
+# Pillow warns of damaged metadata and of large pictures. Damage that matters fails the decoding,
+# and which size is too large is for our caller to say. (`catch_warnings` is not for threads.)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # The processor's defaults (transformers, models/clip/image_processing_pil_clip.py).
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -121,13 +144,15 @@ class Preprocessor:
 def decode(data: bytes, max_pixels: int, *, exif_orientation: bool = False) -> Image.Image:
     """The picture's first frame in RGB.
 
-    Its size is checked before any pixel is decoded. Raises NotAnImage, TruncatedImage,
-    TooManyPixels.
+    The work it asks for is checked before any pixel is decoded. Raises NotAnImage,
+    TruncatedImage, TooManyPixels.
     """
     image = _open(data)
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixels(f"{width}×{height} is more than {max_pixels:,} pixels")
+    _check_tiles(image, max_pixels)
+    _check_scans(image, data, max_pixels)
     try:
         image.load()
         if exif_orientation:
@@ -155,6 +180,7 @@ _DAMAGED = (
     ZeroDivisionError,
     AttributeError,
     RuntimeError,
+    Warning,  # where the process turns warnings into errors
 )
 
 
@@ -164,9 +190,44 @@ def _open(data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(str(error)) from error
     except UnidentifiedImageError:
+        if _SIGNATURES.match(data):
+            raise TruncatedImage("the picture's header is cut short or damaged") from None
         raise NotAnImage(_guess(data)) from None
+    except MemoryError as error:
+        raise TooManyPixels("the picture does not fit in memory") from error
     except _DAMAGED as error:
         raise TruncatedImage("the picture's header is cut short or damaged") from error
+
+
+def _check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """A TIFF of 10×10 pixels may say that they lie in the corner of a 40,000×40,000 tile."""
+    tags = getattr(image, "tag_v2", {})
+    width, length = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
+    if isinstance(width, int) and isinstance(length, int) and width * length > max_pixels:
+        raise TooManyPixels(f"its tiles of {width}×{length} are more than {max_pixels:,} pixels")
+
+
+def _check_scans(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Bounds the passes over a JPEG's pixels: many over a small picture, few over the largest."""
+    if image.format not in ("JPEG", "MPO"):
+        return
+    most = min(_MOST_SCANS, _SCANS_OF_LARGEST * max_pixels // (image.width * image.height))
+    # The count of a scan's first bytes is quick, but finds them in metadata, too.
+    if data.count(b"\xff\xda") > most and _scans(data, most) > most:
+        raise TooManyPixels(f"{image.width}×{image.height} painted over more than {most} times")
+
+
+def _scans(data: bytes, most: int) -> int:
+    """How many scans a JPEG has; stops counting beyond `most`."""
+    scans, position = 0, 2
+    while scans <= most and (found := _JPEG_MARKER.search(data, position)):
+        marker, position = found[1], found.end()
+        if marker == b"\xd9":
+            break
+        scans += marker == b"\xda"
+        if marker not in (b"\x01", b"\xd8"):
+            position += int.from_bytes(data[position : position + 2], "big")
+    return scans
 
 
 def _guess(data: bytes) -> str:
