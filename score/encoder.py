@@ -138,10 +138,11 @@ def _load(folder: ModelFolder, dtype: torch.dtype) -> torch.nn.Module:
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
             )
     except Exception as error:  # whatever transformers makes of a broken folder
         raise ModelError(f"cannot load the model in {folder.path}: {error}") from error
-    missing = sorted(loaded["missing_keys"]) + sorted(str(key) for key in loaded["mismatched_keys"])
+    missing = sorted([*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])])
     if missing:
         raise ModelError(
             f"the weights in {folder.path} do not fit its config.json: "

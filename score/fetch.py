@@ -19,7 +19,6 @@ import binascii
 import email.utils
 import http.client
 import io
-import ipaddress
 import logging
 import queue
 import re
@@ -46,6 +45,7 @@ from urllib3.exceptions import (
 )
 from urllib3.response import BaseHTTPResponse
 
+from score.addresses import AddressRule
 from score.errors import (
     BadBase64,
     BadType,
@@ -59,9 +59,6 @@ from score.errors import (
 )
 from score.settings import MIB, Settings
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 _USER_AGENT = "clip-endpoints/0.1"
 _READ = 64 * 1024
 _MAX_URL = 8192
@@ -70,22 +67,13 @@ _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
-# Public by number, private by use: Azure's host endpoint (DNS, health, agent); the IETF's and
-# Oracle's metadata block; local-use NAT64; site-local IPv6, which `ipaddress` calls global.
-_NEVER = [
-    ipaddress.ip_network(network)
-    for network in ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48", "fec0::/10")
-]
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
-
 
 class Fetcher:
     """Turns what an image cell says into the picture's bytes. Safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._door = _Door.of(settings)
+        self._rule = AddressRule.of(settings.allow_hosts)
         self._slots = _Slots(settings.per_host)
         self._pools = urllib3.PoolManager(
             num_pools=64,
@@ -222,12 +210,12 @@ class Fetcher:
     @contextmanager
     def _opened(self, clock: _Clock) -> Iterator[None]:
         """Tells the connections that this thread opens which rules hold."""
-        _task.door, _task.clock = self._door, clock
+        _task.rule, _task.clock = self._rule, clock
         _task.settings = self._settings
         try:
             yield
         finally:
-            _task.door = _task.clock = _task.settings = None
+            _task.rule = _task.clock = _task.settings = None
 
 
 class _Refused(FetchFailed):
@@ -236,50 +224,6 @@ class _Refused(FetchFailed):
     def __init__(self, message: str, *, retryable: bool, retry_after: float) -> None:
         super().__init__(message, retryable=retryable)
         self.retry_after = retry_after
-
-
-# -- where a socket may lead -------------------------------------------------------------------
-
-
-class _Door:
-    """The address rule."""
-
-    def __init__(self, hosts: frozenset[str], networks: tuple[IPNetwork, ...]) -> None:
-        self._hosts = hosts
-        self._networks = networks
-
-    @classmethod
-    def of(cls, settings: Settings) -> _Door:
-        hosts, networks = set(), []
-        for entry in settings.allow_hosts:
-            try:
-                networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
-            except ValueError:
-                hosts.add(entry.lower().rstrip("."))
-        return cls(frozenset(hosts), tuple(networks))
-
-    def lets(self, host: str, address: str) -> bool:
-        """Whether a URL naming `host` may connect to `address`."""
-        ip = ipaddress.ip_address(address.partition("%")[0])  # without an IPv6 zone
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-            ip = ip.ipv4_mapped
-        if host.lower().strip("[]").rstrip(".") in self._hosts:
-            return True
-        if any(ip.version == network.version and ip in network for network in self._networks):
-            return True
-        return _is_public(ip)
-
-
-def _is_public(ip: IPAddress) -> bool:
-    if any(ip.version == network.version and ip in network for network in _NEVER):
-        return False
-    if isinstance(ip, ipaddress.IPv4Address):
-        return ip.is_global and not ip.is_multicast and not ip.is_reserved
-    if ip in _NAT64:  # the low 32 bits are the IPv4 address it leads to (RFC 6052)
-        return _is_public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    if ip.sixtofour:
-        return _is_public(ip.sixtofour)
-    return ip in _GLOBAL_IPV6 and ip.is_global and not ip.is_multicast
 
 
 # -- how long a row may take -------------------------------------------------------------------
@@ -348,14 +292,14 @@ class _Task(threading.local):
     """The rules for the sockets this thread uses now. urllib3 opens and reads them in the calling
     thread, and offers no other way to hand a deadline down to a single read."""
 
-    door: _Door | None = None
+    rule: AddressRule | None = None
     clock: _Clock | None = None
     settings: Settings | None = None
 
-    def rules(self) -> tuple[_Door, _Clock, Settings]:
-        if self.door is None or self.clock is None or self.settings is None:
+    def rules(self) -> tuple[AddressRule, _Clock, Settings]:
+        if self.rule is None or self.clock is None or self.settings is None:
             raise AssertionError("a connection is used outside a download")
-        return self.door, self.clock, self.settings
+        return self.rule, self.clock, self.settings
 
 
 _task = _Task()
@@ -363,7 +307,7 @@ _task = _Task()
 
 def _not_ours(_: logging.LogRecord) -> bool:
     """urllib3 logs whole URLs, signatures included; of our downloads it shall log nothing."""
-    return _task.door is None
+    return _task.rule is None
 
 
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
@@ -400,12 +344,12 @@ class _Guarded(HTTPConnection):
     response_class = _TimedResponse
 
     def _new_conn(self) -> socket.socket:
-        door, clock, settings = _task.rules()
+        rule, clock, settings = _task.rules()
         host = self._dns_host.strip("[]")
         last: OSError | None = None
         blocked = ""
         for family, kind, protocol, _, address in _resolve(host, self.port, clock):
-            if not door.lets(host, address[0]):
+            if not rule.allows(host, address[0]):
                 blocked = address[0]
                 continue
             try:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "score"
 FLOORS = [
     {"errors"},
     {"rows", "params", "settings"},
-    {"folder"},
+    {"folder", "addresses"},
     {"wire", "fetch", "images", "texts", "tables"},
     {"encoder"},
     {"embedder"},
@@ -34,6 +34,7 @@ DOORS = {
     "PIL": {"images", "jobs.package"},
     "urllib3": {"fetch"},
     "certifi": {"fetch"},
+    "ipaddress": {"addresses"},
     "socket": {"fetch"},
     "ssl": {"fetch"},
     "http": {"fetch"},
