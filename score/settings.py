@@ -41,6 +41,7 @@ class Settings:
 
     # The image door.
     max_image_bytes: int = _setting(20 * MIB, "largest encoded picture", least=1)
+    # Pillow refuses 178,956,971 pixels and more by itself.
     max_pixels: int = _setting(50_000_000, "largest picture, width times height", least=1)
     exif_orientation: bool = _setting(
         False, "turn pictures upright by their EXIF tag (the reference does not)"

@@ -18,6 +18,9 @@ from score.params import Truncate
 
 Ids = list[int]
 
+# What is read of a text: far more than fills a context, and little enough to be read in no time.
+_MOST_CHARACTERS = 100_000
+
 
 class Texts:
     """The folder's tokenizer, cut to the model's context. Safe to share between threads."""
@@ -56,14 +59,15 @@ class Texts:
         if not isinstance(text, str):
             return BadType(f"must be a string, not {type(text).__name__}")
         try:
-            encoding = self._tokenizer.encode(text)
+            encoding = self._tokenizer.encode(text.lstrip()[:_MOST_CHARACTERS])
         except (UnicodeEncodeError, TypeError):
             return BadType("holds half a character (a lone surrogate), so it is not Unicode")
         if truncate == "error" and encoding.overflowing:
             count = len(encoding.ids) + sum(
                 len(part.ids) - self._specials for part in encoding.overflowing
             )
-            return TextTooLong(f"{count} tokens; the model's context is {self.context}")
+            at_least = "at least " if len(text) > _MOST_CHARACTERS else ""
+            return TextTooLong(f"{at_least}{count} tokens; the model's context is {self.context}")
         ids: Ids = encoding.ids
         return ids
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from score.embedder import Embedder
 from score.settings import Settings
 from tests.pictures import SAMPLES, served
+
+# The embedded model is so small that threads cost it more than they bring.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

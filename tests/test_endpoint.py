@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -67,6 +68,18 @@ def test_limits_on_the_whole_request(embedder: Embedder) -> None:
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (413, "too_large")
     answer = endpoint.score(small, b" " * 501)
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (413, "too_large")
+
+
+def test_a_text_of_megabytes_costs_little(embedder: Embedder) -> None:
+    started = time.process_time()
+    for truncate in ("end", "error"):
+        params = {"truncate": truncate, "on_error": "report"}
+        body = {"input_data": {"columns": ["text"], "data": [["cat " * 2_000_000]] * 2}}
+        answer = endpoint.score(embedder, json.dumps({**body, "params": params}).encode())
+        assert answer.status == 200
+    (first, _) = json.loads(answer.body)
+    assert "at least 25002 tokens" in first["error"]["message"]
+    assert time.process_time() - started < 10  # it was minutes
 
 
 def test_a_bug_is_a_500_that_tells_nothing(embedder: Embedder, caplog: Any) -> None:

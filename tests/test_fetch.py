@@ -282,6 +282,11 @@ def test_a_link_to_itself_is_no_path(root):
     assert fetcher().fetch("loop", root) == base64.b64decode("loop")
 
 
+def test_a_long_cell_is_not_looked_for_on_the_disk(root, monkeypatch):
+    monkeypatch.setattr(Path, "is_file", lambda _: pytest.fail("looked for"))
+    assert fetcher().fetch("A" * 2000, root) == bytes(1500)
+
+
 def test_without_a_root_no_path_is_read(root, monkeypatch):
     monkeypatch.chdir(root)
     assert isinstance(failure("cat.png"), BadBase64)
@@ -706,12 +711,20 @@ def test_redirects_and_retries_share_one_deadline(server):
     assert time.monotonic() - began < 3
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("says", [say_nothing, drip_handshake])
-def test_a_server_that_never_comes_to_the_point_is_left(scheme, says):
+def test_a_server_that_never_comes_to_the_point_is_left(says):
     with Server(says=says) as server:
         began = time.monotonic()
-        error = failure(server.url("/", scheme=scheme), read_timeout=0.2, row_deadline=0.8)
+        error = failure(server.url("/"), read_timeout=0.2, row_deadline=0.8)
+    assert isinstance(error, FetchTimeout)
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("says", [say_nothing, drip_handshake])
+def test_a_handshake_that_never_ends_is_left_after_the_read_timeout(says):
+    with Server(says=says) as server:
+        began = time.monotonic()
+        error = failure(server.url("/", scheme="https"), read_timeout=0.2, row_deadline=60)
     assert isinstance(error, FetchTimeout)
     assert time.monotonic() - began < 3
 
