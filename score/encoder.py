@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from transformers import CLIPModel, MetaClip2Model
-from transformers.modeling_outputs import BaseModelOutputWithPooling as ModelOutput
+from transformers import CLIPModel, MetaClip2Model, PreTrainedModel
+from transformers.activations import ACT2FN
 
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
 from score.settings import Settings
 from score.texts import Ids
+from score.towers import Activation, ImageTower, TextTower, quick_gelu
 
 Matrix = npt.NDArray[np.float32]
 
@@ -30,17 +32,46 @@ _PAD = 0  # any id but the end token's: what stands after the end token is never
 _TEXT_TOKENS = 2560  # token ids, padding included, in one forward pass: about 32 full contexts
 
 
+class Place(NamedTuple):
+    """Where a model computes, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, settings: Settings) -> Place:
+        """What the settings ask for; `auto` takes a GPU where there is one.
+
+        Precision `auto` is fp32 on a CPU, where fp16 is slower, and fp16 on a GPU. Raises
+        ModelError for a device that is not here.
+        """
+        name = settings.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"no device {settings.device!r} here: {reason}") from error
+        precision = settings.precision
+        if precision == "auto":
+            precision = "fp16" if device.type == "cuda" else "fp32"
+        return cls(device, _DTYPES[precision])
+
+
 class Encoder:
     """A CLIP model on a device. Safe to share between threads: passes run one after another."""
 
-    def __init__(self, model: torch.nn.Module, lookup: Matrix, batch_size: int) -> None:
+    def __init__(
+        self, images: ImageTower, texts: TextTower, lookup: Matrix, place: Place, batch_size: int
+    ) -> None:
         """`lookup`: `Preprocessor.lookup`; `batch_size`: pictures in one forward pass."""
-        self._model = model.eval()
-        weight = next(model.parameters())
-        self.device, self._dtype = weight.device, weight.dtype
-        self.dimension: int = int(model.config.projection_dim)  # type: ignore[union-attr, arg-type]
-        self._lookup = torch.from_numpy(lookup).to(self.device).flatten()
-        self._channels = torch.arange(3, dtype=torch.int32, device=self.device).view(3, 1, 1) * 256
+        self._image_tower, self._text_tower = images, texts
+        self.place = place
+        self.dimension: int = images.dimension
+        self._lookup = torch.from_numpy(lookup).flatten().to(place.device)
+        self._channels = 256 * torch.arange(3, dtype=torch.int32, device=place.device).view(3, 1, 1)
         self._batch_size = batch_size
         self._turn = threading.Lock()
 
@@ -50,8 +81,8 @@ class Encoder:
 
         Raises ModelError for a folder that is not, or not wholly, a CLIP model in safetensors.
         """
-        device = _device(settings.device)
-        model = _load(folder, _dtype(settings.precision, device)).to(device)
+        place = Place.of(settings)
+        images, texts = _towers(_load(folder, place.dtype).to(place.device))
         preprocessor = Preprocessor.from_config(folder.preprocessor)
         wanted = int(folder.config.get("vision_config", {}).get("image_size", 224))
         if preprocessor.size != (wanted, wanted):
@@ -59,7 +90,7 @@ class Encoder:
                 f"preprocessor_config.json makes pictures of {preprocessor.size}, "
                 f"config.json wants {wanted}×{wanted}"
             )
-        return cls(model, preprocessor.lookup(), settings.batch_size)
+        return cls(images, texts, preprocessor.lookup(), place, settings.batch_size)
 
     def images(self, pictures: Sequence[Pixels]) -> Matrix:
         """uint8 pictures of one size [height, width, 3] → vectors [pictures, dimension]."""
@@ -87,10 +118,10 @@ class Encoder:
     @torch.inference_mode()
     def _images(self, pixels: Pixels) -> Matrix:
         with self._turn:
-            values = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+            values = torch.from_numpy(pixels).to(self.place.device).permute(0, 3, 1, 2)
             indices = (values + self._channels).flatten()
-            normalised = self._lookup.index_select(0, indices).view(values.shape).to(self._dtype)
-            return _vectors(self._model.get_image_features(pixel_values=normalised))  # type: ignore[operator]
+            normalised = self._lookup.index_select(0, indices).view(values.shape)
+            return _matrix(self._image_tower.encode(normalised.to(self.place.dtype)))
 
     @torch.inference_mode()
     def _texts(self, texts: Sequence[Ids]) -> Matrix:
@@ -99,8 +130,7 @@ class Encoder:
         for row, ids in zip(padded, texts, strict=True):
             row[: len(ids)] = ids
         with self._turn:
-            batch = torch.from_numpy(padded).to(self.device)
-            return _vectors(self._model.get_text_features(input_ids=batch))  # type: ignore[operator]
+            return _matrix(self._text_tower.encode(torch.from_numpy(padded).to(self.place.device)))
 
 
 def _passes(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
@@ -113,10 +143,9 @@ def _passes(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _vectors(output: ModelOutput) -> Matrix:
-    """transformers 5 answers with an object whose `pooler_output` is projected already."""
-    vectors: Matrix = output.pooler_output.float().cpu().numpy()
-    return vectors
+def _matrix(vectors: torch.Tensor) -> Matrix:
+    matrix: Matrix = vectors.float().cpu().numpy()
+    return matrix
 
 
 def _finite(vectors: Matrix) -> Matrix:
@@ -125,7 +154,24 @@ def _finite(vectors: Matrix) -> Matrix:
     return vectors
 
 
-def _load(folder: ModelFolder, dtype: torch.dtype) -> torch.nn.Module:
+def _towers(model: PreTrainedModel) -> tuple[ImageTower, TextTower]:
+    """The model's tensors, as our own towers compute with them."""
+    config, state = model.config, model.state_dict()
+    text, vision = config.text_config, config.vision_config
+    end = text.eos_token_id
+    if config.model_type == "clip" and end == 2:
+        end = None  # CLIP's first configs say 2 and mean the largest id; MetaCLIP-2's mean 2
+    return (
+        ImageTower(state, vision, _activation(vision.hidden_act)),
+        TextTower(state, text, _activation(text.hidden_act), end),
+    )
+
+
+def _activation(name: str) -> Activation:
+    return quick_gelu if name == "quick_gelu" else ACT2FN[name]
+
+
+def _load(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
     kind = folder.config.get("model_type")
     if kind not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
@@ -148,7 +194,7 @@ def _load(folder: ModelFolder, dtype: torch.dtype) -> torch.nn.Module:
             f"the weights in {folder.path} do not fit its config.json: "
             f"{len(missing)} missing or misshapen, such as {missing[0]}"
         )
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 class _quietly:
@@ -161,23 +207,3 @@ class _quietly:
     def __exit__(self, *_: object) -> None:
         if self._shown:
             transformers.utils.logging.enable_progress_bar()
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(_best() if name == "auto" else name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def _best() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    """`auto`: exact on a CPU, where half precision gains little; fp16 on a GPU."""
-    if precision == "auto":
-        precision = "fp16" if device.type == "cuda" else "fp32"
-    return _DTYPES[precision]

@@ -15,7 +15,7 @@ FLOORS = [
     {"errors"},
     {"rows", "params", "settings"},
     {"folder", "addresses"},
-    {"wire", "fetch", "images", "texts", "tables"},
+    {"wire", "fetch", "images", "texts", "tables", "towers"},
     {"encoder"},
     {"embedder"},
     {"endpoint", "frames"},
@@ -27,7 +27,7 @@ FLOORS = [
 
 # Who may use what. NumPy is everybody's.
 DOORS = {
-    "torch": {"encoder", "jobs.checkpoint", "jobs.embedded"},
+    "torch": {"encoder", "towers", "jobs.checkpoint", "jobs.embedded"},
     "transformers": {"encoder", "jobs.checkpoint"},
     "safetensors": {"jobs.checkpoint"},
     "tokenizers": {"texts"},
