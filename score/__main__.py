@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ScoreError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)
         return UNUSABLE
+    except ImportError as error:
+        print(f"score: {error}; pip install 'clip-endpoints[batch,serve]'", file=sys.stderr)
+        return UNUSABLE
 
 
 def _embed(options: argparse.Namespace, settings: Settings) -> int:
@@ -80,7 +83,11 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     from score.embedder import Embedder
     from score.server import serve
 
-    serve(Embedder.load(options.model, settings), options.host, options.port, settings.log_level)
+    embedder = Embedder.load(options.model, settings)
+    try:
+        serve(embedder, options.host, options.port, settings.log_level)
+    except SystemExit:  # uvicorn has said why: a port that is taken, say
+        return UNUSABLE
     return DONE
 
 
@@ -111,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser("serve", help="answer POST /score and GET /ping")
     serve.add_argument("model", nargs="?", default=EMBEDDED, metavar="DIR")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=5001)
+    serve.add_argument("--port", type=_port, default=5001)
 
     package = verbs.add_parser("package", help="make an MLflow model folder of a checkpoint")
     package.add_argument("checkpoint", help="a folder in the transformers layout")
@@ -128,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
                 help=f"{knob.metadata['help']} ({default})",
             )
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

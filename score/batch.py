@@ -77,7 +77,8 @@ def embed_file(
     `progress` is called after each row. A `summary` given is counted on while the job runs.
     Raises RequestError for a file that is no table, or that the output would replace.
     """
-    if source.resolve() in (output.resolve(), output.with_suffix(".rows.csv").resolve()):
+    beside = output.with_suffix(".rows.csv") if output.suffix == ".npy" else output
+    if source.resolve() in (output.resolve(), beside.resolve()):
         raise RequestError(f"the output would replace the input {source}")
     summary = summary or Summary()
     began = time.perf_counter()
@@ -126,6 +127,8 @@ def init() -> None:
 def run(mini_batch: Sequence[str]) -> pd.DataFrame:
     """One result row for each row of each CSV file, in order; vectors as JSON lists.
 
+    Azure's `append_row` wants all of a mini-batch at once, about 20 KB a row: split large tables
+    into files of some thousand rows, or use the command line. `file` is the path as Azure gave it.
     A file that is no table is one result row with its error and no row number.
     """
     results: list[list[object]] = []
@@ -135,10 +138,10 @@ def run(mini_batch: Sequence[str]) -> pd.DataFrame:
             with CsvTable(path) as table:
                 answers = _answers(_embedder, table, Params(on_error="report"), path.parent)
                 for number, (_, record) in enumerate(answers):
-                    results.append([path.name, number, *_cells(record)])
+                    results.append([file, number, *_cells(record)])
         except (RequestError, OSError) as error:
             code = error.code if isinstance(error, RequestError) else "unreadable_file"
-            results.append([path.name, None, None, None, code, str(error)])
+            results.append([file, None, None, None, code, str(error)])
     frame = pd.DataFrame(results, columns=RESULT_COLUMNS)
     return frame.astype({"row": "Int64"})
 

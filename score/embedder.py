@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Embedder:
         self.preprocessor = preprocessor
         self.settings = settings
         self._fetcher = Fetcher(settings)
-        self._decoding = threading.Semaphore(settings.decode_workers or os.cpu_count() or 1)
+        self._decoding = threading.Semaphore(settings.decode_workers or _cores())
 
     @classmethod
     def load(cls, folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder:
@@ -74,24 +75,28 @@ class Embedder:
         A row that fails is a record with an error, whatever `params.on_error` says. `root` is the
         folder below which an image cell may name a file; without it none may.
         """
-        return _Stream(self, params or Params(), root).records(rows)
+        return _Stream(self, params or Params(), root, until=None).records(rows)
 
     def answer(self, rows: Sequence[Row], params: Params | None = None) -> list[Record]:
-        """All records of one request. Raises RowsFailed under `on_error="raise"`."""
+        """All records of one request, whose downloads together have `request_deadline`.
+
+        Raises RowsFailed under `on_error="raise"`.
+        """
         params = params or Params()
-        records = list(self.embed(rows, params))
+        until = time.monotonic() + self.settings.request_deadline
+        records = list(_Stream(self, params, root=None, until=until).records(rows))
         failures = [(i, record.error) for i, record in enumerate(records) if record.error]
         if failures and params.on_error == "raise":
             raise RowsFailed(failures, len(records))
         return records
 
-    def prepare(self, row: Row, params: Params, root: Path | None) -> _Inputs:
+    def prepare(self, row: Row, params: Params, root: Path | None, until: float | None) -> _Inputs:
         """What the encoder needs of a row. Raises RowError, which names the column."""
         if is_empty(row.image) and is_empty(row.text):
             raise EmptyRow("has neither an image nor a text")
         # The text first: it is cheap, and a row that fails needs no download.
         ids = None if is_empty(row.text) else self._ids(row.text, params)
-        pixels = None if is_empty(row.image) else self._pixels(row.image, root)
+        pixels = None if is_empty(row.image) else self._pixels(row.image, root, until)
         return _Inputs(pixels, ids)
 
     def _ids(self, text: object, params: Params) -> Ids:
@@ -103,11 +108,11 @@ class Embedder:
                 raise ids
             return ids
 
-    def _pixels(self, image: object, root: Path | None) -> Pixels:
+    def _pixels(self, image: object, root: Path | None, until: float | None) -> Pixels:
         with _blaming(IMAGE):
             if isinstance(image, RowError):
                 raise image
-            data = self._fetcher.fetch(image, root)
+            data = self._fetcher.fetch(image, root, until)
             limit = self.settings.max_pixels
             # Decoded pictures are large; the wait here is also what slows the downloads down.
             with self._decoding:
@@ -135,10 +140,12 @@ class _Ready:
 class _Stream:
     """One call of `embed`."""
 
-    def __init__(self, embedder: Embedder, params: Params, root: Path | None) -> None:
+    def __init__(
+        self, embedder: Embedder, params: Params, root: Path | None, until: float | None
+    ) -> None:
         self._embedder = embedder
         self._params = params
-        self._root = root
+        self._root, self._until = root, until
         settings = embedder.settings
         self._most_rows = 8 * settings.batch_size
         self._most_pictures = 2 * settings.batch_size + settings.fetch_workers
@@ -148,6 +155,8 @@ class _Stream:
         # Rows let in, answered, and handed out; pictures being prepared.
         self._admitted = self._answered = self._yielded = 0
         self._pictures = 0
+        self._exhausted = False
+        self._broken: Exception | None = None  # what the source raised
 
     def records(self, rows: Iterable[Row]) -> Iterator[Record]:
         source = iter(rows)
@@ -158,6 +167,8 @@ class _Stream:
                 while (record := self._waiting.pop(self._yielded, None)) is not None:
                     self._yielded += 1
                     yield record
+            if self._broken is not None:
+                raise self._broken
         finally:
             workers.shutdown(wait=False, cancel_futures=True)
 
@@ -167,7 +178,7 @@ class _Stream:
             self._admitted - self._answered < self._most_rows
             and self._admitted - self._yielded < _WINDOW
             and self._pictures < self._most_pictures
-            and (row := next(source, None)) is not None
+            and (row := self._next(source)) is not None
         ):
             index = self._admitted
             self._admitted += 1
@@ -178,10 +189,25 @@ class _Stream:
                 workers.submit(self._prepare, index, row, picture=True)
         return self._admitted > self._answered
 
+    def _next(self, source: Iterator[Row]) -> Row | None:
+        """The next row. A source that breaks has first all that it gave answered."""
+        if not self._exhausted:
+            try:
+                return next(source)
+            except StopIteration:
+                self._exhausted = True
+            except Exception as error:
+                self._exhausted, self._broken = True, error
+        return None
+
     def _prepare(self, index: int, row: Row, *, picture: bool) -> None:
         result: _Inputs | BaseException
         try:
-            result = self._embedder.prepare(row, self._params, self._root)
+            result = self._embedder.prepare(row, self._params, self._root, self._until)
+        except RowError as error:
+            # The record outlives this call; its trace would keep the row's bytes alive with it.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            result = error
         except BaseException as error:
             result = error
         self._ready.put(_Ready(index, picture, result))
@@ -222,6 +248,12 @@ class _Stream:
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
         return {index: vector.copy() for index, vector in zip(indices, vectors, strict=True)}
+
+
+def _cores() -> int:
+    """Cores this process may use, where the system can tell."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class _blaming:

@@ -83,10 +83,11 @@ class Fetcher:
         )
         self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
-    def fetch(self, image: object, root: Path | None = None) -> bytes:
+    def fetch(self, image: object, root: Path | None = None, until: float | None = None) -> bytes:
         """The bytes that a non-empty image cell stands for.
 
-        `root`: for batch jobs, the folder below which a cell may also name a file. Raises RowError.
+        `root`: for batch jobs, the folder below which a cell may also name a file. `until`: the
+        `time.monotonic()` at which the whole request gives up. Raises RowError.
         """
         if isinstance(image, (bytes, bytearray, memoryview)):
             return self._capped(bytes(image))
@@ -95,14 +96,19 @@ class Fetcher:
         cell = image.strip()
         scheme = _SCHEME.match(cell)
         if scheme and scheme[1].lower() in ("http", "https"):
-            return self._download(cell)
+            return self._download(cell, until)
         if scheme:
             raise BadUrl(f"only http and https URLs are fetched, not {scheme[1].lower()}")
         if cell[:5].lower() == "data:":
             return self._capped(self._data_uri(cell))
         if root and (file := _file_below(root.resolve(), cell)):
             return self._read(file)
-        return self._capped(self._base64(cell))
+        try:
+            return self._capped(self._base64(cell))
+        except BadBase64 as error:
+            if root:
+                raise BadBase64(f"no file below the table's folder, and {error.message}") from None
+            raise
 
     # -- not the network ---------------------------------------------------------------------
 
@@ -147,9 +153,9 @@ class Fetcher:
 
     # -- the network -------------------------------------------------------------------------
 
-    def _download(self, url: str) -> bytes:
+    def _download(self, url: str, until: float | None) -> bytes:
         """GET with retries, all of it within one deadline."""
-        clock = _Clock(self._settings.row_deadline)
+        clock = _Clock(self._settings.row_deadline, until)
         wait = self._settings.retry_wait
         for tries_left in range(self._settings.max_retries, -1, -1):
             try:
@@ -230,25 +236,43 @@ class _Refused(FetchFailed):
 
 
 class _Clock:
-    """What is left of a row's time."""
+    """What is left of a row's time, and of its request's."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, until: float | None = None) -> None:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
+        self._until = until
 
     def left(self) -> float:
-        return self._end - time.monotonic()
+        end = self._end if self._until is None else min(self._end, self._until)
+        return end - time.monotonic()
 
     def at_most(self, seconds: float) -> float:
-        """A timeout of `seconds`, or less where the deadline comes first."""
+        """A timeout of `seconds`, or less where a deadline comes first."""
         left = self.left()
         if left <= 0:
-            raise FetchTimeout(f"took more than {self._seconds:g} s in all")
+            raise self.over()
         return min(seconds, left)
 
-    def forgive(self, seconds: float) -> None:
-        """Waiting in our own queue is not the server's fault."""
-        self._end += seconds
+    def over(self) -> FetchTimeout:
+        """What a row is told whose time is up."""
+        if self._until is not None and time.monotonic() >= self._until:
+            return FetchTimeout("the request's time for downloads was over before its turn came")
+        return FetchTimeout(f"took more than {self._seconds:g} s in all")
+
+    @contextmanager
+    def queueing(self, semaphore: threading.Semaphore) -> Iterator[None]:
+        """Waits for a place. Waiting in our own queue is not the server's fault: the row's
+        deadline moves on; the request's stays."""
+        began = time.monotonic()
+        patience = None if self._until is None else max(0.0, self._until - began)
+        if not semaphore.acquire(timeout=patience):
+            raise self.over()
+        self._end += time.monotonic() - began
+        try:
+            yield
+        finally:
+            semaphore.release()
 
 
 class _Slots:
@@ -262,10 +286,8 @@ class _Slots:
     @contextmanager
     def of(self, host: str, clock: _Clock) -> Iterator[None]:
         semaphore = self._enter(host)
-        began = time.monotonic()
         try:
-            with semaphore:
-                clock.forgive(time.monotonic() - began)
+            with clock.queueing(semaphore):
                 yield
         finally:
             self._leave(host)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from score.errors import RequestError
 from score.params import Params
 from score.rows import COLUMNS, is_empty
 from score.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Model:
@@ -97,6 +100,8 @@ def _accept_input_data(settings: Settings) -> None:
     for name, decoder in (("_decode_json_input", decode_json), ("parse_csv_input", parse_csv)):
         if hasattr(sys.modules[_SERVER], name):
             setattr(sys.modules[_SERVER], name, decoder)
+        else:
+            log.warning("this MLflow has no %s: its server will not take `input_data`", name)
 
 
 def _is_server() -> bool:

@@ -71,7 +71,7 @@ def check_columns(names: Sequence[object]) -> None:
             raise BadColumns(f"column {wanted!r} appears {list(names).count(wanted)} times")
         near = [n for n in names if isinstance(n, str) and n.strip().lower() == wanted != n]
         if near and wanted not in names:
-            raise BadColumns(f"column {near[0]!r} must be spelled {wanted!r}")
+            raise BadColumns(f"column {near[0][:80]!r} must be spelled {wanted!r}")
     if not any(wanted in names for wanted in COLUMNS):
-        listed = ", ".join(repr(name) for name in names[:10]) or "none"
+        listed = ", ".join(repr(name)[:80] for name in names[:10]) or "none"
         raise BadColumns(f"no column 'image' or 'text'; the columns are {listed}")

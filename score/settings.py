@@ -5,6 +5,7 @@ Each field `some_limit` is the environment variable `SCORE_SOME_LIMIT` and the f
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args
 from score.errors import SettingError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 MIB = 2**20
 PREFIX = "SCORE_"
@@ -32,11 +34,14 @@ class Settings:
     connect_timeout: float = _setting(5.0, "seconds to reach a picture's server", least=0.01)
     read_timeout: float = _setting(10.0, "seconds without a byte from it", least=0.01)
     row_deadline: float = _setting(30.0, "seconds for one picture, retries included", least=0.01)
+    request_deadline: float = _setting(
+        60.0, "seconds for all the downloads of one request", least=0.01
+    )
     max_redirects: int = _setting(5, "redirects followed for one picture", least=0)
     max_retries: int = _setting(2, "times a failed download is tried again", least=0)
     retry_wait: float = _setting(0.25, "seconds before the first retry; doubles", least=0)
     per_host: int = _setting(8, "downloads from one host at a time", least=1)
-    fetch_workers: int = _setting(16, "downloads at a time, over all hosts", least=1)
+    fetch_workers: int = _setting(16, "downloads at a time, in one request or job", least=1)
     ca_bundle: str = _setting("", "file of extra certificate authorities to trust")
 
     # The image door.
@@ -57,7 +62,13 @@ class Settings:
     batch_size: int = _setting(32, "pictures in one forward pass", least=1)
     decode_workers: int = _setting(0, "pictures decoded at a time; 0 means one a core", least=0)
 
-    log_level: str = _setting("info", "debug, info, warning or error")
+    log_level: LogLevel = _setting("info", "debug, info, warning or error")
+
+    def __post_init__(self) -> None:
+        for knob in knobs():
+            value, least = getattr(self, knob.name), knob.metadata["least"]
+            if least is not None and not least <= value < float("inf"):
+                raise SettingError(f"{knob.name} must be at least {least:g}, not {value!r}")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -84,15 +95,18 @@ def names() -> list[str]:
     return [knob.name for knob in knobs()]
 
 
+_CHOICES = {"precision": get_args(Precision), "log_level": get_args(LogLevel)}
+
+
 def _parse(knob: Field[Any], text: str) -> Any:
     where = PREFIX + knob.name.upper()
-    if knob.name == "precision":
-        if text not in get_args(Precision):
-            raise SettingError(f"{where} must be {', '.join(get_args(Precision))}, not {text!r}")
+    if knob.name in _CHOICES:
+        if text not in _CHOICES[knob.name]:
+            raise SettingError(f"{where} must be {', '.join(_CHOICES[knob.name])}, not {text!r}")
         return text
     default = knob.default
     if isinstance(default, tuple):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return tuple(_host(where, part.strip()) for part in text.split(",") if part.strip())
     if isinstance(default, bool):
         if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
             raise SettingError(f"{where} must be true or false, not {text!r}")
@@ -100,6 +114,17 @@ def _parse(knob: Field[Any], text: str) -> Any:
     if isinstance(default, (int, float)):
         return _number(where, text, type(default), knob.metadata["least"])
     return text
+
+
+def _host(where: str, entry: str) -> str:
+    try:
+        ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        if not entry.isascii() or set(entry) & set("/*:@[] "):
+            raise SettingError(
+                f"{where}: {entry!r} is no host name, address or CIDR range"
+            ) from None
+    return entry
 
 
 def _number(where: str, text: str, kind: type[int] | type[float], least: float) -> int | float:

@@ -10,9 +10,10 @@ import gzip
 import io
 import json
 import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +31,8 @@ ERRORS = ("error_code", "error_message", "error_retryable")
 
 _MAX_CELL = 256 * 2**20  # characters; an open quote would otherwise swallow the file
 _MAX_KEPT_IMAGE = 2048  # characters: URLs and paths stay in the output, inline pictures do not
-_ROW_GROUP = 4096
+_ROW_GROUP = 4096  # rows, or fewer where their cells are long
+_ROW_GROUP_CHARACTERS = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class CsvTable:
             raise RequestError(
                 f"{self.path.name}, line {self._reader.line_num}: {error}; is a quote left open?"
             ) from error
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise RequestError(f"{self.path.name} cannot be read: {error}") from error
 
 
@@ -136,15 +138,23 @@ class Writer(ABC):
     """A file of records beside the columns they came with. Use it as a context manager: leaving
     it puts the file in its place, leaving it by an exception removes what was begun."""
 
+    reserved: tuple[str, ...] = (*FEATURES, *ERRORS)
+
     def __init__(self, path: Path, columns: Sequence[str], dimension: int) -> None:
-        taken = [name for name in columns if name in (*FEATURES, *ERRORS)]
+        taken = [name for name in columns if name in self.reserved]
         if taken:
             raise BadColumns(f"the input already has a column {taken[0]!r}")
         self.path = path
         self.columns = list(columns)
         self.dimension = dimension
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._open()
+        for file in self.files():
+            if file.is_dir():
+                raise RequestError(f"{file} is a folder")
+        with ExitStack() as undo:
+            undo.callback(self._discard)
+            self._open()
+            undo.pop_all()
 
     def part(self, path: Path | None = None) -> Path:
         """Where a file is written until it is complete."""
@@ -169,12 +179,23 @@ class Writer(ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._close()
+        if kind is not None:
+            with suppress(Exception):  # what went wrong first is what counts
+                self._close()
+            self._discard()
+            return
+        try:
+            self._close()
+        except BaseException:
+            self._discard()
+            raise
         for path in self.files():
-            part = self.part(path)
-            if kind is None and part.exists():
-                os.replace(part, path)
-            part.unlink(missing_ok=True)
+            if self.part(path).exists():
+                os.replace(self.part(path), path)
+
+    def _discard(self) -> None:
+        for path in self.files():
+            self.part(path).unlink(missing_ok=True)
 
 
 class ParquetWriter(Writer):
@@ -189,11 +210,13 @@ class ParquetWriter(Writer):
         self._schema = pa.schema(types)
         self._file = pq.ParquetWriter(self.part(), self._schema)
         self._rows: list[tuple[object, ...]] = []
+        self._characters = 0
 
     @override
     def write(self, kept: Sequence[str | None], record: Record) -> None:
         self._rows.append((*kept, *_vectors(record), *_error(record)))
-        if len(self._rows) == _ROW_GROUP:
+        self._characters += sum(len(cell) for cell in kept if cell)
+        if len(self._rows) >= _ROW_GROUP or self._characters >= _ROW_GROUP_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
@@ -204,6 +227,7 @@ class ParquetWriter(Writer):
         ]
         self._file.write_batch(pa.record_batch(arrays, schema=self._schema))
         self._rows.clear()
+        self._characters = 0
 
     @override
     def _close(self) -> None:
@@ -234,6 +258,8 @@ class CsvWriter(Writer):
 class JsonLinesWriter(Writer):
     """JSON lines: the columns and the record in one object; an error as the wire spells it."""
 
+    reserved = (*FEATURES, "error")
+
     @override
     def _open(self) -> None:
         self._file: IO[str] = self.part().open("w", encoding="utf-8")
@@ -261,14 +287,13 @@ class NumpyWriter(Writer):
 
     @override
     def _open(self) -> None:
-        self._rows = self.path.with_suffix(".rows.csv")
         self._paths = {name: self.path.with_suffix(f".{name}.npy") for name in FEATURES}
         self._matrices = {name: self.part(path).open("wb") for name, path in self._paths.items()}
         self._used: set[str] = set()
         self._count = 0
         self._nothing = np.full(self.dimension, np.nan, dtype="<f4").tobytes()
         self._write_headers()
-        self._table = self.part(self._rows).open("w", encoding="utf-8", newline="")
+        self._table = self.part(self._table_path()).open("w", encoding="utf-8", newline="")
         self._csv = csv.writer(self._table)
         self._csv.writerow([*self.columns, *ERRORS])
 
@@ -300,7 +325,10 @@ class NumpyWriter(Writer):
 
     @override
     def files(self) -> list[Path]:
-        return [*self._paths.values(), self._rows]
+        return [*(self.path.with_suffix(f".{name}.npy") for name in FEATURES), self._table_path()]
+
+    def _table_path(self) -> Path:
+        return self.path.with_suffix(".rows.csv")
 
 
 WRITERS: dict[str, type[Writer]] = {

@@ -34,7 +34,7 @@ DOORS = {
     "PIL": {"images", "jobs.package"},
     "urllib3": {"fetch"},
     "certifi": {"fetch"},
-    "ipaddress": {"addresses"},
+    "ipaddress": {"addresses", "settings"},
     "socket": {"fetch"},
     "ssl": {"fetch"},
     "http": {"fetch"},

@@ -30,7 +30,8 @@ from score.__main__ import main
 from score.embedder import Embedder
 from score.errors import BadColumns, RequestError
 from score.params import Params
-from score.rows import Row
+from score.rows import Record, Row
+from score.tables import CsvTable, writer_for
 from tests.pictures import SAMPLES, in_base64, picture, served
 from tests.surfaces import ROOT
 
@@ -206,6 +207,52 @@ def test_a_file_that_is_no_table_is_refused_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+def test_a_gzip_that_breaks_off_or_is_damaged(embedder: Embedder, tmp_path: Path) -> None:
+    whole = gzip.compress(b"text\n" + bytes(range(97, 123)) * 3000)
+    for number, content in enumerate((whole[:-30], whole[:40] + b"\xff" * 20 + whole[60:])):
+        source = tmp_path / f"{number}.csv.gz"
+        source.write_bytes(content)
+        with pytest.raises(RequestError, match="cannot be read"):
+            embed(embedder, source, tmp_path / "out.parquet")
+
+
+def test_a_column_named_error_survives(embedder: Embedder, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", ["text", "error"], ["a", "mine"])
+    embed(embedder, source, tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["error"].to_pylist() == ["mine"]
+    with pytest.raises(BadColumns, match="already has a column 'error'"):
+        embed(embedder, source, tmp_path / "out.jsonl")
+
+
+def test_an_output_that_is_a_folder_is_refused_at_once(embedder: Embedder, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", ["text"], ["a"])
+    (tmp_path / "out.parquet").mkdir()
+    with pytest.raises(RequestError, match="is a folder"):
+        embed(embedder, source, tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "npy"])
+def test_what_goes_wrong_while_writing_is_what_is_raised(
+    embedder: Embedder, tmp_path: Path, ending: str
+) -> None:
+    source = write(tmp_path / "in.csv", ["text"], ["a"])
+    with pytest.raises(KeyboardInterrupt), CsvTable(source) as table:
+        output = tmp_path / f"out.{ending}"
+        with writer_for(output)(output, table.columns, 512) as writer:
+            (record,) = embedder.embed([Row(text="a")])
+            writer.write([object()], record)  # type: ignore[list-item]
+            raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_long_cells_make_small_row_groups(tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    with writer_for(output)(output, ["html"], 512) as writer:
+        for _ in range(100):
+            writer.write(["x" * 2**20], Record())
+    assert pq.ParquetFile(output).num_row_groups >= 3
+
+
 def test_a_broken_gzip_leaves_nothing(embedder: Embedder, tmp_path: Path) -> None:
     source = tmp_path / "in.csv.gz"
     source.write_bytes(gzip.compress(b"text\n" + b"a\n" * 5000)[:-20])
@@ -230,7 +277,9 @@ def test_a_mini_batch_is_a_row_for_each_row(table: Path, tmp_path: Path) -> None
     poisoned = write(tmp_path / "poisoned.csv", ["url"], ["x"])
     result = batch.run([str(table), str(poisoned), str(tmp_path / "gone.csv"), str(other)])
     assert list(result.columns) == batch.RESULT_COLUMNS
-    assert list(result["file"]) == [*["in.csv"] * 4, "poisoned.csv", "gone.csv", "other.csv"]
+    files = [Path(file).name for file in result["file"]]
+    assert files == [*["in.csv"] * 4, "poisoned.csv", "gone.csv", "other.csv"]
+    assert result["file"][0] == str(table)  # two files may share a name
     assert list(result["error_code"].fillna("")) == [
         "", "", "bad_base64", "empty_row", "bad_columns", "unreadable_file", "",
     ]  # fmt: skip

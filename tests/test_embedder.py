@@ -30,7 +30,7 @@ class SlowFetcher:
         self.running = self.most = 0
         self._lock = threading.Lock()
 
-    def fetch(self, image: object, root: object = None) -> bytes:
+    def fetch(self, image: object, *_: object) -> bytes:
         assert isinstance(image, str)
         with self._lock:
             self.running += 1
@@ -120,7 +120,7 @@ def test_an_abandoned_stream_leaves_no_threads(slow: Embedder) -> None:
 
 
 def test_a_bug_is_raised_not_swallowed(slow: Embedder) -> None:
-    def crash(image: object, root: object = None) -> bytes:
+    def crash(*_: object) -> bytes:
         raise ZeroDivisionError("a bug")
 
     slow._fetcher.fetch = crash  # type: ignore[method-assign]
@@ -202,6 +202,30 @@ def test_exif_orientation_is_an_option(embedder: Embedder) -> None:
         vector(upright, tagged), vector(embedder, turned.getvalue()), atol=1e-5
     )
     assert np.abs(vector(embedder, tagged) - vector(upright, tagged)).max() > 1e-3
+
+
+def test_a_source_that_breaks_has_first_its_rows_answered(embedder: Embedder) -> None:
+    def rows() -> Iterator[Row]:
+        for _ in range(50):
+            yield Row(GOOD, "a")
+        raise OSError("the disk is gone")
+
+    answered = 0
+    with pytest.raises(OSError, match="the disk is gone"):
+        for record in embedder.embed(rows()):
+            assert record.error is None
+            answered += 1
+    assert answered == 50
+
+
+def test_a_failed_row_keeps_nothing_of_itself_alive(embedder: Embedder) -> None:
+    """Traces hold frames, and frames hold the bytes of pictures that were none."""
+    rows = [Row(image=b"no picture"), Row(image=GOOD[:200]), Row(image="%"), Row(text=3)]
+    for record in embedder.embed(rows):
+        assert record.error is not None
+        assert record.error.__traceback__ is None
+        assert record.error.__cause__ is None
+        assert record.error.__context__ is None
 
 
 def test_an_empty_stream_is_an_empty_answer(embedder: Embedder) -> None:

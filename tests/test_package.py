@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,32 @@ def test_a_package_does_not_overwrite(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(ModelError, match="not empty"):
         package(ROOT / "model", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["my: model", "off", "1.0", "a #b", 'a "b"'])
+def test_any_name_will_do(tmp_path: Path, name: str) -> None:
+    output = package(ROOT / "model", tmp_path / "dist", name)
+    assert Model.load(str(output)).metadata["base_model_name"] == name
+
+
+def test_only_what_the_model_needs_is_packaged(tmp_path: Path, rebuilt: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(rebuilt / "model", checkpoint)
+    (checkpoint / "pytorch_model.bin").write_bytes(b"pickle")
+    (checkpoint / ".git").mkdir()
+    output = package(checkpoint, tmp_path / "dist", "m")
+    assert {p.name for p in (output / "model").iterdir()} == {
+        p.name for p in (rebuilt / "model").iterdir()
+    }
+
+
+def test_a_checkpoint_that_does_not_load_leaves_nothing(tmp_path: Path, rebuilt: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(rebuilt / "model", checkpoint)
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(ModelError):
+        package(checkpoint, tmp_path / "dist" / "m", "m")
+    assert not (tmp_path / "dist").exists()
 
 
 @pytest.mark.parametrize("place", [".", "model", "mounted"])

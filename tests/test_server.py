@@ -22,7 +22,11 @@ TEXT = json.dumps({"input_data": {"columns": ["text"], "data": [["a cat"]]}}).en
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[OwnServer]:
-    own = OwnServer(SCORE_MAX_REQUEST_BYTES="200000", SCORE_MAX_REQUEST_ROWS="50")
+    own = OwnServer(
+        SCORE_MAX_REQUEST_BYTES="200000",
+        SCORE_MAX_REQUEST_ROWS="50",
+        SCORE_REQUEST_DEADLINE="5",
+    )
     try:
         own.wait()
         yield own
@@ -157,6 +161,21 @@ def test_a_slow_picture_does_not_hold_up_other_requests(server: OwnServer) -> No
             assert not waiting.done()
             silent.close()
             assert waiting.result(timeout=60).status_code == 422
+
+
+def test_a_request_of_many_hanging_pictures_ends(server: OwnServer) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/never.png"
+        data = [["", "a cat"], *[[url, ""]] * 40]
+        table = {"columns": ["image", "text"], "data": data}
+        body = json.dumps({"input_data": table, "params": {"on_error": "report"}}).encode()
+        began = time.monotonic()
+        records = server.post(body).json()
+        assert time.monotonic() - began < 20
+    assert set(records[0]) == {"text_features"}
+    errors = [record["error"] for record in records[1:]]
+    assert {error["code"] for error in errors} == {"fetch_timeout"}
+    assert all(error["retryable"] for error in errors)
 
 
 def test_a_terminated_server_finishes_what_it_began() -> None:

@@ -12,10 +12,12 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from PIL import Image
 
+from score.embedder import Embedder
 from score.errors import ModelError
 from score.folder import ModelFolder
 
@@ -29,7 +31,6 @@ REQUIREMENTS = (
     "pandas>=2.2,<3",
     "pillow==13.0.0",
     "pyarrow>=18",
-    "requests>=2.32",
     "safetensors>=0.5",
     "tokenizers>=0.21",
     "torch==2.13.0",
@@ -39,6 +40,22 @@ REQUIREMENTS = (
     "urllib3>=2.6,<3",
 )
 """What a package's environment installs. What decides pixels, ids and vectors is pinned."""
+
+# What a checkpoint brings along; pickles, other frameworks' weights and .git stay behind.
+_MODEL_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE*",
+    "README.md",
+)
 
 _PARAMS = (
     ("normalize", "boolean", False),
@@ -99,12 +116,20 @@ def package(checkpoint: Path, output: Path, name: str | None = None) -> Path:
     `name` is what the metadata calls the model, by default the checkpoint folder's name. Raises
     ModelError for a folder that is no checkpoint and for an `output` that holds something already.
     """
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ModelError(f"{output} is not empty")
-    model = ModelFolder.open(checkpoint)
-    shutil.copytree(model.path, output / "model")
-    shutil.copytree(SOURCE, output / "score", ignore=shutil.ignore_patterns("__pycache__"))
-    describe(output, name or model.path.name)
+    folder = ModelFolder.open(checkpoint).path
+    Embedder.load(folder)  # what does not load is not packaged
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
+        begun = Path(scratch) / "package"
+        (begun / "model").mkdir(parents=True)
+        for pattern in _MODEL_FILES:
+            for file in sorted(folder.glob(pattern)):
+                shutil.copyfile(file, begun / "model" / file.name)
+        shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
+        describe(begun, name or folder.name)
+        begun.replace(output)
     return output
 
 
@@ -113,14 +138,14 @@ def describe(root: Path, name: str) -> None:
     config = ModelFolder.open(root / "model").config
     inputs = [{"type": "string", "name": column, "required": False} for column in ("image", "text")]
     params = [
-        {"name": name, "type": kind, "default": default, "shape": None}
-        for name, kind, default in _PARAMS
+        {"name": param, "type": kind, "default": default, "shape": None}
+        for param, kind, default in _PARAMS
     ]
     mlmodel = _MLMODEL.substitute(
         inputs=json.dumps(inputs),
         params=json.dumps(params),
-        name=name,
-        dimension=config["projection_dim"],
+        name=json.dumps(name),  # a JSON string is a YAML string, whatever it holds
+        dimension=config.get("projection_dim", 512),  # transformers' default
         uuid=uuid4().hex,
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     )
