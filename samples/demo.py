@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 OUT = ROOT / "out"
 BIN = Path(sys.executable).parent
-PICTURES, SERVER, MLFLOW = 8800, 5001, 5002  # ports
+PICTURES = 8800  # the port that samples/urls.csv names
 BODY = HERE / "requests" / "both.json"
 QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "SCORE_LOG_LEVEL": "warning"}
 
@@ -41,12 +42,36 @@ class Pictures(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def pictures() -> Iterator[None]:
+def pictures(port: int) -> Iterator[None]:
     handler = functools.partial(Pictures, directory=str(HERE / "images"))
-    with ThreadingHTTPServer(("127.0.0.1", PICTURES), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield
         server.shutdown()
+
+
+def free_port(wanted: int) -> int:
+    """The port wanted, or another where somebody has it."""
+    for port in (wanted, 0):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = sock.getsockname()[1]
+            return found
+    raise SystemExit("no free port on 127.0.0.1")
+
+
+def table(port: int) -> str:
+    """samples/urls.csv, or a copy that names another port."""
+    if port == PICTURES:
+        return "samples/urls.csv"
+    copy = OUT / "urls.csv"
+    text = (HERE / "urls.csv").read_text(encoding="utf-8")
+    copy.write_text(text.replace(f":{PICTURES}/", f":{port}/"), encoding="utf-8")
+    return str(copy.relative_to(ROOT))
 
 
 @contextmanager
@@ -82,9 +107,9 @@ def shown(vector: Any) -> str:
     return f"[{start}, …] {len(vector)} floats"
 
 
-def batch() -> np.ndarray:
+def batch(source: str) -> np.ndarray:
     output = OUT / "vectors.parquet"
-    arguments = ["samples/urls.csv", "--output", str(output.relative_to(ROOT))]
+    arguments = [source, "--output", str(output.relative_to(ROOT))]
     command = ["embed", *arguments, "--allow-hosts", "127.0.0.1"]
     heading(1, "A CSV of URLs → parquet (batch)", " ".join(["score", *command]))
     if score(command) != 0:
@@ -129,15 +154,16 @@ def main() -> None:
     os.environ.update(QUIET)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     began = time.perf_counter()
-    serve = [sys.executable, "-m", "score", "serve", "--port", str(SERVER)]
+    images, server, scoring = (free_port(port) for port in (PICTURES, 5001, 5002))
+    serve = [sys.executable, "-m", "score", "serve", "--port", str(server)]
     mlflow = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
     # Both servers start while the batch job runs.
-    with pictures(), started(*serve) as own, started(*mlflow, "-p", str(MLFLOW)) as theirs:
-        vectors = [batch(), python()]
-        wait_for(SERVER, own)
-        vectors.append(post(3, "The real-time endpoint (score serve)", SERVER, "/score"))
-        wait_for(MLFLOW, theirs)
-        vectors.append(post(4, "mlflow models serve -m .", MLFLOW, "/invocations"))
+    with pictures(images), started(*serve) as own, started(*mlflow, "-p", str(scoring)) as theirs:
+        vectors = [batch(table(images)), python()]
+        wait_for(server, own)
+        vectors.append(post(3, "The real-time endpoint (score serve)", server, "/score"))
+        wait_for(scoring, theirs)
+        vectors.append(post(4, "mlflow models serve -m .", scoring, "/invocations"))
     apart = max(float(np.abs(vector - vectors[0]).max()) for vector in vectors)
     largest = float(np.abs(vectors[0]).max())
     print(

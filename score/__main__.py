@@ -46,7 +46,7 @@ def _embed(options: argparse.Namespace, settings: Settings) -> int:
     from score.batch import Summary, embed_file
     from score.embedder import Embedder
     from score.params import Params
-    from score.tables import CsvTable, writer_for
+    from score.tables import writer_for
 
     source, output = Path(options.input), Path(options.output)
     writer_for(output)
@@ -60,8 +60,8 @@ def _embed(options: argparse.Namespace, settings: Settings) -> int:
         bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
     )
 
-    def show(table: CsvTable, summary: Summary) -> None:
-        bar.update(table.position - bar.n)
+    def show(summary: Summary) -> None:
+        bar.update(summary.position - bar.n)
         bar.set_description_str(
             f"{summary.rows:,} rows, {summary.rate:.1f} rows/s, {summary.errors:,} errors",
             refresh=False,

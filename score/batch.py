@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,7 @@ from score.folder import EMBEDDED
 from score.params import Params
 from score.rows import Record, Row
 from score.settings import Settings
-from score.tables import CsvTable, writer_for
+from score.tables import CsvTable, Line, writer_for
 
 RESULT_COLUMNS = ["file", "row", "image_features", "text_features", "error_code", "error_message"]
 """The columns of what `run` returns; Azure's `append_row` writes them without a header."""
@@ -33,6 +33,7 @@ class Summary:
     """How a job went."""
 
     rows: int = 0
+    position: int = 0  # bytes of the input that these rows took
     failed: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -60,7 +61,9 @@ class Summary:
         )
 
 
-Progress = Callable[[CsvTable, Summary], None]
+_FORGOTTEN = Row()
+
+Progress = Callable[[Summary], None]
 
 
 def embed_file(
@@ -86,30 +89,31 @@ def embed_file(
         CsvTable(source) as table,
         writer_for(output)(output, table.columns, embedder.dimension) as writer,
     ):
-        for kept, record in _answers(embedder, table, params, source.parent):
-            writer.write(kept, record)
+        for line, record in _answers(embedder, table, params, source.parent):
+            writer.write(line.kept, record)
             summary.rows += 1
+            summary.position = line.position
             if record.error:
                 summary.failed[record.error.code] += 1
             summary.seconds = time.perf_counter() - began
             if progress:
-                progress(table, summary)
+                progress(summary)
     return summary
 
 
 def _answers(
     embedder: Embedder, table: CsvTable, params: Params, root: Path
-) -> Iterator[tuple[list[str | None], Record]]:
-    """Each record beside the cells its line keeps."""
-    kept: deque[list[str | None]] = deque()
+) -> Iterator[tuple[Line, Record]]:
+    """Each record beside its line, of which the row itself is forgotten by then."""
+    lines: deque[Line] = deque()
 
     def rows() -> Iterator[Row]:
         for line in table:
-            kept.append(line.kept)
+            lines.append(replace(line, row=_FORGOTTEN))
             yield line.row
 
     for record in embedder.embed(rows(), params, root=root):
-        yield kept.popleft(), record
+        yield lines.popleft(), record
 
 
 # -- Azure ML ----------------------------------------------------------------------------------

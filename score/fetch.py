@@ -414,7 +414,7 @@ class _TlsPool(HTTPSConnectionPool):
 
 def _blocked_message(host: str, address: str) -> str:
     leads = f"{_start(host, 80)} leads to {address}" if host != address else host
-    return f"{leads}, which is not a public address and not in the allow-list"
+    return f"{leads}, which is not a public address; SCORE_ALLOW_HOSTS can allow it"
 
 
 def _resolve(host: str, port: int, clock: _Clock) -> list[tuple]:  # type: ignore[type-arg]

@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +31,19 @@ ERRORS = ("error_code", "error_message", "error_retryable")
 
 _MAX_CELL = 256 * 2**20  # characters; an open quote would otherwise swallow the file
 _MAX_KEPT_IMAGE = 2048  # characters: URLs and paths stay in the output, inline pictures do not
+_END = "\0the end\0"  # no line of a text file
 _ROW_GROUP = 4096  # rows, or fewer where their cells are long
 _ROW_GROUP_CHARACTERS = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a table: the row to answer, and the cells to keep beside the answer."""
+    """A line of a table: the row to answer, the cells to keep beside the answer, and how many
+    bytes of the file were read with it."""
 
     row: Row
     kept: list[str | None]
+    position: int
 
 
 class CsvTable:
@@ -62,10 +65,13 @@ class CsvTable:
             text = io.TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="")
             files.enter_context(text)
             csv.field_size_limit(_MAX_CELL)
-            self._reader = csv.reader(text)
+            self._packed, self._characters = packed, 0
+            self._reader = csv.reader(self._lines(text))
             header = next(self._cells(), [])
-            if not header:
+            if header in ([], [_END]):
                 raise BadColumns(f"{path.name} is empty: it needs a header line")
+            if not all(map(_is_unicode, header)):
+                raise BadColumns(f"{path.name} is not UTF-8 text")
             check_columns(header)
             self.columns = _distinct(header)
             self._files = files.pop_all()
@@ -76,25 +82,36 @@ class CsvTable:
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
-    @property
-    def position(self) -> int:
-        """Bytes of the file read so far."""
-        return self._raw.tell()
+    def _lines(self, text: Iterable[str]) -> Iterator[str]:
+        """The file's lines and one more, by which a quote that was left open shows."""
+        for line in text:
+            self._characters += len(line)
+            yield line
+        yield _END
+
+    def _position(self) -> int:
+        return self._raw.tell() if self._packed else min(self._characters, self.size)
 
     def __iter__(self) -> Iterator[Line]:
         places = {name: self.columns.index(name) for name in (IMAGE, TEXT) if name in self.columns}
         for cells in self._cells():
+            if cells == [_END]:
+                return
             if cells:  # else a blank line
                 yield self._line(cells, places)
 
     def _line(self, cells: list[str], places: Mapping[str, int]) -> Line:
-        width = len(self.columns)
-        if len(cells) != width:
-            error = BadType(f"line {self._reader.line_num} has {len(cells)} cells, not {width}")
-            kept = [*cells, *[None] * width][:width]
-            return Line(Row(text=error), self._kept(kept, places))
-        row = Row(**{name: cells[place] for name, place in places.items()})
-        return Line(row, self._kept([*cells], places))
+        width, number = len(self.columns), self._reader.line_num
+        error: BadType | None = None
+        if cells[-1].endswith(_END):
+            error = BadType(f"a quote is left open; the row would end at line {number - 1}")
+        elif len(cells) != width:
+            error = BadType(f"line {number} has {len(cells)} cells, not {width}")
+        if error:
+            kept = [*(cell[:_MAX_KEPT_IMAGE] for cell in cells), *[None] * width][:width]
+            return Line(Row(text=error), self._kept(kept, places), self._position())
+        row = Row(**{name: _readable(cells[place]) for name, place in places.items()})
+        return Line(row, self._kept([*cells], places), self._position())
 
     def _kept(self, cells: list[str | None], places: Mapping[str, int]) -> list[str | None]:
         image = places.get(IMAGE)
@@ -125,6 +142,18 @@ def _distinct(header: list[str]) -> list[str]:
             unique = f"{name}.{count}"
         names.append(unique)
     return names
+
+
+def _readable(cell: str) -> object:
+    return cell if _is_unicode(cell) else BadType("is not UTF-8 text; save the CSV as UTF-8")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _utf8(text: str) -> str:

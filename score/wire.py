@@ -43,7 +43,9 @@ def parse(body: bytes | str, *, max_rows: int) -> Request:
     if not isinstance(content, dict):
         raise RequestError(f"the body must be a JSON object, not {_kind(content)}")
     keys = [key for key in TABLES if key in content]
-    if len(keys) != 1:
+    if len(keys) > 1:
+        raise RequestError(f"the body has several tables: {', '.join(map(repr, keys))}")
+    if not keys:
         found = ", ".join(repr(key) for key in content) or "none"
         raise RequestError(f"the body needs the key 'input_data'; its keys are {found[:200]}")
     unknown = [key for key in content if key not in (keys[0], PARAMS)]

@@ -173,6 +173,24 @@ def test_a_ragged_line_fails_alone(embedder: Embedder, tmp_path: Path) -> None:
     assert "line 3 has 3 cells, not 2" in rows[1]["error_message"]
 
 
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_an_open_quote_is_an_error_not_a_row(
+    embedder: Embedder, tmp_path: Path, ending: str
+) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text('id,text\n1,"a ""cat"""\n2,"unclosed\n3,b\n4,c' + ending)
+    embed(embedder, source, tmp_path / "out.parquet")
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["error_code"] for row in rows] == [None, "bad_type"]
+    assert "a quote is left open" in rows[1]["error_message"]
+    assert rows[0]["text"] == 'a "cat"'
+
+
+def test_a_picture_is_no_table(embedder: Embedder) -> None:
+    with pytest.raises(BadColumns, match="not UTF-8"):
+        embed(embedder, SAMPLES / "images" / "apple.png", Path("out.parquet"))
+
+
 def test_bytes_that_are_not_utf8_fail_their_row(embedder: Embedder, tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_bytes(b"name,text\nok,a\ncaf\xe9,caf\xe9\ncaf\xe9,b\n")

@@ -481,7 +481,7 @@ def test_the_allow_list_takes_nothing_else(server, network, entry):
     network.names["pictures.example"] = ["127.0.0.1"]
     error = failure(server.url("/good.png", host="pictures.example"), allow_hosts=(entry,))
     assert isinstance(error, BlockedHost)
-    assert "allow-list" in error.message
+    assert "SCORE_ALLOW_HOSTS" in error.message
 
 
 def test_a_mapped_address_is_the_address_it_maps(server):
