@@ -1,0 +1,1 @@
+"""How fast and in how much memory, against what users would pick instead. See README.md."""

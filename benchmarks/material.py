@@ -1,0 +1,125 @@
+"""What the benchmarks work on: pictures, texts, a checkpoint, and a picture server."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HERE = "127.0.0.1"
+
+# Distinct pictures; more rows repeat them.
+SMALL = [(640, 480)] * 8
+LARGER = [(1920, 1080)] * 4 + [(4000, 3000)]
+
+
+def pictures(sizes: list[tuple[int, int]]) -> list[bytes]:
+    """JPEGs, of a photo's size in bytes too (60 KB at 640×480): soft shapes and grain."""
+    return [_jpeg(size, seed) for seed, size in enumerate(sizes)]
+
+
+def _jpeg(size: tuple[int, int], seed: int) -> bytes:
+    noise = np.random.default_rng(seed)
+    blobs = Image.fromarray(noise.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    shapes = np.asarray(blobs.resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+    grain = noise.standard_normal(shapes.shape, dtype=np.float32) * 6
+    file = io.BytesIO()
+    Image.fromarray((shapes + grain).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def small(cells: list[str], rows: int) -> list[str]:
+    """`cells` (one for each of SMALL, then of LARGER) → as many rows of 640×480."""
+    return list(islice(cycle(cells[: len(SMALL)]), rows))
+
+
+def mixed(cells: list[str], rows: int) -> list[str]:
+    """The same, but of every 64 rows 21 are 1920×1080 and 3 are 4000×3000, in no order."""
+    *medium, large = cells[len(SMALL) :]
+    pattern = small(cells, 40) + list(islice(cycle(medium), 21)) + [large] * 3
+    random.Random(0).shuffle(pattern)
+    return list(islice(cycle(pattern), rows))
+
+
+def in_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def texts(count: int) -> list[str]:
+    """Captions, no two alike. Most are of 5 to 15 words, a few of up to 50, as captions are."""
+    words = "a photo of the red small old cat dog boat house tree near under two people in rain at"
+    dice = random.Random(0)
+    lengths = [min(50, 1 + round(dice.lognormvariate(2.1, 0.6))) for _ in range(count)]
+    return [
+        " ".join(dice.choices(words.split(), k=length)) + f" {number}"
+        for number, length in enumerate(lengths)
+    ]
+
+
+def model(given: Path | None, scratch: Path) -> Path:
+    """The folder given, else a ViT-B/32 with random weights: 151 M parameters, 605 MB.
+
+    Another process writes it: a child's peak memory, as Linux counts it, begins at its parent's.
+    """
+    if given:
+        return given
+    folder = scratch / "vit-b-32"
+    command = [sys.executable, "-m", "score.jobs.checkpoint", "vit-b-32", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+@contextmanager
+def picture_server(latency: float = 0.0) -> Iterator[list[str]]:
+    """Serves SMALL and LARGER pictures from a process of its own; yields their URLs."""
+    command = [sys.executable, "-m", __spec__.name, "--latency", str(latency)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        port = int(server.stdout.readline())
+        try:
+            yield [f"http://{HERE}:{port}/{number}.jpg" for number, _ in enumerate(SMALL + LARGER)]
+        finally:
+            server.terminate()
+
+
+def _serve(latency: float) -> None:
+    bodies = {f"/{number}.jpg": body for number, body in enumerate(pictures(SMALL + LARGER))}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections may be kept, by clients that can
+
+        def do_GET(self) -> None:
+            time.sleep(latency)
+            body = bodies[self.path]
+            self.send_response(200)
+            self.send_header("Content-Type", "image/jpeg")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128
+
+    with Server((HERE, 0), Handler) as server:
+        print(server.server_port, flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Serves pictures on a free port, which it prints.")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    _serve(parser.parse_args().latency)
