@@ -106,7 +106,7 @@ class Fetcher:
         try:
             return self._capped(self._base64(cell))
         except BadBase64 as error:
-            if root:
+            if root and set(cell) & set("./\\"):  # looks like a path
                 raise BadBase64(f"no file below the table's folder, and {error.message}") from None
             raise
 
