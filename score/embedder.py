@@ -11,29 +11,32 @@ Knows nothing of HTTP, JSON or tables.
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from score import images
+from score import images, zeroshot
 from score.encoder import Encoder, Matrix
-from score.errors import EmptyRow, RowError, RowsFailed
+from score.errors import BadParams, EmptyRow, RowError, RowsFailed
 from score.fetch import Fetcher
 from score.folder import EMBEDDED, ModelFolder
 from score.images import Pixels, Preprocessor
-from score.params import Params
+from score.labels import Labels
+from score.params import Params, Truncate
 from score.rows import IMAGE, TEXT, Record, Row, Vector, is_empty
 from score.settings import Settings
 from score.texts import Ids, Texts
 
 _WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
+_LABEL_SETS = 16  # whose vectors are kept: at most 16 × 2000 × 512 floats, 62 MiB, by default
 _LINGER = 0.01  # seconds that a ready row waits for company, while others are on their way
 
 
@@ -49,6 +52,8 @@ class Embedder:
         self.settings = settings
         self._fetcher = Fetcher(settings)
         self._decoding = threading.Semaphore(settings.decode_workers or _cores())
+        # Unit vectors [labels, dimension]; those of the last label sets asked for are kept.
+        self.label_vectors = functools.lru_cache(_LABEL_SETS)(self._encode_labels)
 
     @classmethod
     def load(cls, folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder:
@@ -90,6 +95,57 @@ class Embedder:
             raise RowsFailed(failures, len(records))
         return records
 
+    def embed_text(self, text: str) -> Vector:
+        """A text's vector, float32 [dimension]. Raises RowError."""
+        vector = self._one(Row(text=text)).text_features
+        assert vector is not None
+        return vector
+
+    def embed_image(self, image: Picture) -> Vector:
+        """A picture's vector, float32 [dimension]. Raises RowError, OSError for a missing file."""
+        vector = self._one(_row(image)).image_features
+        assert vector is not None
+        return vector
+
+    def classify(
+        self,
+        image: Picture,
+        labels: Labels | Iterable[str] | Mapping[str, str],
+        *,
+        confidence: float = 0.0,
+    ) -> dict[str, float]:
+        """Label → probability, the most probable first, those below `confidence` left out.
+
+        `labels`: labels, or label → prompt. Raises RowError, BadParams, OSError.
+        """
+        asked = labels if isinstance(labels, (Labels, Mapping)) else list(labels)
+        chosen = asked if isinstance(asked, Labels) else Labels.parse(asked)
+        if chosen is None or not 0 <= confidence <= 1:
+            raise BadParams("classify needs labels, and a confidence from 0 to 1")
+        record = self._one(_row(image), Params(labels=chosen, confidence=confidence))
+        return dict(zip(record.labels or (), record.probs or (), strict=True))
+
+    def _one(self, row: Row, params: Params | None = None) -> Record:
+        (record,) = self.embed([row], params)
+        if record.error:
+            raise record.error
+        return record
+
+    def _encode_labels(self, labels: Labels, truncate: Truncate) -> Matrix:
+        """Raises BadParams for too many prompts, or one that cannot be encoded."""
+        counts = [len(prompts) for prompts in labels.prompts]
+        if sum(counts) > self.settings.max_prompts:
+            raise BadParams(
+                f"param 'labels' has {sum(counts):,} prompts; at most {self.settings.max_prompts:,}"
+            )
+        prompts = [prompt for several in labels.prompts for prompt in several]
+        encoded = []
+        for prompt, ids in zip(prompts, self.texts.encode(prompts, truncate), strict=True):
+            if isinstance(ids, RowError):
+                raise BadParams(f"param 'labels', {prompt[:80]!r}: {ids.message}")
+            encoded.append(ids)
+        return zeroshot.label_vectors(self.encoder.texts(encoded), counts)
+
     def prepare(self, row: Row, params: Params, root: Path | None, until: float | None) -> _Inputs:
         """What the encoder needs of a row. Raises RowError, which names the column."""
         if is_empty(row.image) and is_empty(row.text):
@@ -122,6 +178,14 @@ class Embedder:
                 return self.preprocessor.pixels(picture, limit)
 
 
+Picture = bytes | str | Path
+"""A picture in Python: its bytes, its file as a Path, or a string as a request spells it."""
+
+
+def _row(image: Picture) -> Row:
+    return Row(image=image.read_bytes() if isinstance(image, Path) else image)
+
+
 @dataclass(frozen=True, slots=True)
 class _Inputs:
     pixels: Pixels | None
@@ -145,6 +209,9 @@ class _Stream:
     ) -> None:
         self._embedder = embedder
         self._params = params
+        self._labels: Matrix | None = None
+        if params.labels is not None:
+            self._labels = embedder.label_vectors(params.labels, params.truncate)
         self._root, self._until = root, until
         settings = embedder.settings
         self._most_rows = 8 * settings.batch_size
@@ -235,18 +302,37 @@ class _Stream:
         encoder = self._embedder.encoder
         pictures = {i: x.pixels for i, x in inputs.items() if x.pixels is not None}
         texts = {i: x.ids for i, x in inputs.items() if x.ids is not None}
-        image_vectors = self._rows_of(encoder.images(list(pictures.values())), pictures)
+        pictured = encoder.images(list(pictures.values()))
+        image_vectors = self._rows_of(pictured, pictures)
         text_vectors = self._rows_of(encoder.texts(list(texts.values())), texts)
+        verdicts = dict(zip(pictures, self._classified(pictured), strict=False))
         for index in inputs:
-            self._waiting[index] = Record(image_vectors.get(index), text_vectors.get(index))
+            self._waiting[index] = Record(
+                image_vectors.get(index),
+                text_vectors.get(index),
+                None,
+                *verdicts.get(index, (None, None)),
+            )
         self._answered += len(batch)
         self._pictures -= sum(item.picture for item in batch)
+
+    def _classified(self, vectors: Matrix) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+        """Labels and probabilities of each picture; nothing where none were asked for."""
+        if self._labels is None or self._params.labels is None:
+            return []
+        names = self._params.labels.names
+        scale = self._embedder.encoder.logit_scale
+        verdicts = []
+        for probs in zeroshot.probabilities(vectors, self._labels, scale):
+            order = np.argsort(-probs, kind="stable")
+            kept = order[probs[order] >= self._params.confidence]
+            verdicts.append((tuple(names[place] for place in kept), tuple(probs[kept].tolist())))
+        return verdicts
 
     def _rows_of(self, vectors: Matrix, indices: Iterable[int]) -> dict[int, Vector]:
         """Each index with its own copy, so that no record keeps its whole batch alive."""
         if self._params.normalize:
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+            vectors = zeroshot.unit(vectors)
         return {index: vector.copy() for index, vector in zip(indices, vectors, strict=True)}
 
 

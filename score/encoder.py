@@ -64,9 +64,17 @@ class Encoder:
     """A CLIP model on a device. Safe to share between threads: passes run one after another."""
 
     def __init__(
-        self, images: ImageTower, texts: TextTower, lookup: Matrix, place: Place, batch_size: int
+        self,
+        images: ImageTower,
+        texts: TextTower,
+        logit_scale: float,
+        lookup: Matrix,
+        place: Place,
+        batch_size: int,
     ) -> None:
-        """`lookup`: `Preprocessor.lookup`; `batch_size`: pictures in one forward pass."""
+        """`logit_scale`: what cosines are multiplied with, the exponential taken; `lookup`:
+        `Preprocessor.lookup`; `batch_size`: pictures in one forward pass."""
+        self.logit_scale = logit_scale
         self._image_tower, self._text_tower = images, texts
         self.place = place
         self.dimension: int = images.dimension
@@ -82,7 +90,9 @@ class Encoder:
         Raises ModelError for a folder that is not, or not wholly, a CLIP model in safetensors.
         """
         place = Place.of(settings)
-        images, texts = _towers(_load(folder, place.dtype).to(place.device))
+        model = _load(folder, place.dtype).to(place.device)
+        scale = float(model.logit_scale.detach().float().exp())
+        images, texts = _towers(model)
         preprocessor = Preprocessor.from_config(folder.preprocessor)
         wanted = int(folder.config.get("vision_config", {}).get("image_size", 224))
         if preprocessor.size != (wanted, wanted):
@@ -90,7 +100,7 @@ class Encoder:
                 f"preprocessor_config.json makes pictures of {preprocessor.size}, "
                 f"config.json wants {wanted}×{wanted}"
             )
-        return cls(images, texts, preprocessor.lookup(), place, settings.batch_size)
+        return cls(images, texts, scale, preprocessor.lookup(), place, settings.batch_size)
 
     def images(self, pictures: Sequence[Pixels]) -> Matrix:
         """uint8 pictures of one size [height, width, 3] → vectors [pictures, dimension]."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from score.errors import BadParams
+from score.labels import Labels
 
 Truncate = Literal["end", "error"]
 OnError = Literal["raise", "report"]
@@ -23,11 +24,15 @@ class Params:
     truncate: what to do with a text over the model's context: cut its `end`, or call it an `error`.
     on_error: `raise` fails the request if any row fails; `report` answers the good rows and puts
         an error record in the place of each bad one.
+    labels: what pictures may be called; None asks for no classification.
+    confidence: labels less probable than this, from 0 to 1, are left out.
     """
 
     normalize: bool = False
     truncate: Truncate = "end"
     on_error: OnError = "raise"
+    labels: Labels | None = None
+    confidence: float = 0.0
 
     @classmethod
     def parse(cls, given: object, *, on_error: OnError = "raise") -> Params:
@@ -50,7 +55,14 @@ class Params:
             normalize=bool(normalize),
             truncate=_choice(given, "truncate", get_args(Truncate), "end"),
             on_error=_choice(given, "on_error", get_args(OnError), on_error),
+            labels=Labels.parse(given.get("labels")),
+            confidence=_probability(given, "confidence"),
         )
+
+    def wire(self) -> dict[str, Any]:
+        """The params as a request spells them, each in the type that MLflow's signature has."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**given, "labels": str(self.labels or "")}
 
 
 def _choice(given: Mapping[str, object], name: str, choices: tuple[T, ...], default: T) -> T:
@@ -60,6 +72,16 @@ def _choice(given: Mapping[str, object], name: str, choices: tuple[T, ...], defa
             return choice
     wanted = " or ".join(repr(choice) for choice in choices)
     raise BadParams(f"param {name!r} must be {wanted}, not {_shown(value)}")
+
+
+def _probability(given: Mapping[str, object], name: str) -> float:
+    value = given.get(name, 0.0)
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(
+        value, (bool, np.bool_)
+    )
+    if not number or not 0 <= float(value) <= 1:  # type: ignore[arg-type]
+        raise BadParams(f"param {name!r} must be a number from 0 to 1, not {_shown(value)}")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _shown(value: object) -> str:

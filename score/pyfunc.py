@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -90,7 +89,7 @@ def _accept_input_data(settings: Settings) -> None:
                 # None, because a column of nothing else would turn into numbers under MLflow.
                 "data": [[_filled(row.image), _filled(row.text)] for row in request.rows],
             },
-            "params": asdict(request.params),
+            "params": request.params.wire(),
         }
 
     def parse_csv(csv_input: Any, schema: object = None) -> pd.DataFrame:

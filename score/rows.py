@@ -40,11 +40,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One answer: float32 vectors of shape [dimension] for the cells the row had, or an error."""
+    """One answer: float32 vectors of shape [dimension] for the cells the row had, or an error.
+
+    Where the request had labels and the row a picture, `labels` and `probs` say which of them it
+    shows, the most probable first.
+    """
 
     image_features: Vector | None = None
     text_features: Vector | None = None
     error: RowError | None = None
+    labels: tuple[str, ...] | None = None
+    probs: tuple[float, ...] | None = None
 
 
 def is_empty(cell: object) -> bool:

@@ -55,6 +55,7 @@ class Settings:
     # The request's door.
     max_request_bytes: int = _setting(128 * MIB, "largest request body", least=1)
     max_request_rows: int = _setting(10_000, "most rows in one request", least=1)
+    max_prompts: int = _setting(2_000, "most prompts of one request's labels", least=1)
 
     # The model.
     device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto takes a GPU where there is one")

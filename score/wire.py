@@ -83,6 +83,8 @@ def render(record: Record) -> dict[str, Any]:
         answer["image_features"] = record.image_features.tolist()
     if record.text_features is not None:
         answer["text_features"] = record.text_features.tolist()
+    if record.labels is not None and record.probs is not None:
+        answer |= {"labels": [*record.labels], "probs": [*record.probs]}
     return answer
 
 

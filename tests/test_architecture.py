@@ -13,9 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "score"
 # From the ground up; a module may import only from floors below its own.
 FLOORS = [
     {"errors"},
-    {"rows", "params", "settings"},
+    {"labels", "settings"},
+    {"rows", "params"},
     {"folder", "addresses"},
-    {"wire", "fetch", "images", "texts", "tables", "towers"},
+    {"wire", "fetch", "images", "texts", "tables", "towers", "zeroshot"},
     {"encoder"},
     {"embedder"},
     {"endpoint", "frames"},

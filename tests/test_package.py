@@ -59,7 +59,13 @@ def test_mlmodel_says_what_it_must() -> None:
     assert set(inputs) == {"image", "text"}
     assert all(c["type"] == "string" and not c["required"] for c in inputs.values())
     params = {param["name"]: param["default"] for param in model.signature.params.to_dict()}
-    assert params == {"normalize": False, "truncate": "end", "on_error": "raise"}
+    assert params == {
+        "normalize": False,
+        "truncate": "end",
+        "on_error": "raise",
+        "labels": "",
+        "confidence": 0.0,
+    }
     example = model.load_input_example(str(ROOT))
     assert len(mlflow.pyfunc.load_model(str(ROOT)).predict(example)) == 2
 

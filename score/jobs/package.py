@@ -61,6 +61,8 @@ _PARAMS = (
     ("normalize", "boolean", False),
     ("truncate", "string", "end"),
     ("on_error", "string", "raise"),
+    ("labels", "string", ""),
+    ("confidence", "double", 0.0),
 )
 
 _MLMODEL = Template("""\

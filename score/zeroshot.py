@@ -1,0 +1,50 @@
+"""Zero-shot classification with CLIP: label vectors and probabilities, arrays in and arrays out.
+
+The formulas are those of the CLIP paper (Radford et al. 2021, section 3.1) and of openai/CLIP's
+notebook: a label's vector is the mean of its prompts' unit vectors, made unit length again; a
+picture's probabilities are the softmax of its cosines with them, times the checkpoint's own
+temperature. Knows no model and does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float32]
+Vector = npt.NDArray[np.float32]
+
+
+def unit(vectors: Matrix) -> Matrix:
+    """Vectors [..., dimension] made length one; zeros stay zeros."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Matrix = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    return scaled
+
+
+def label_vectors(prompts: Matrix, counts: Sequence[int]) -> Matrix:
+    """Unit vectors [labels, dimension] from prompts' vectors [prompts, dimension].
+
+    `counts`: how many prompts, one after the other, belong to each label.
+    """
+    ends = np.cumsum(counts)
+    groups = np.split(unit(prompts), ends[:-1])
+    return unit(np.stack([group.mean(axis=0) for group in groups]))
+
+
+def probabilities(images: Matrix, labels: Matrix, scale: float) -> Matrix:
+    """float32 [images, labels], each row summing to one.
+
+    `images` of any length, `labels` of length one; `scale` is exp(logit_scale).
+    """
+    logits = scale * (unit(images).astype(np.float64) @ labels.T.astype(np.float64))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs: Matrix = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probs
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """The similarity of two vectors of any length, from -1 to 1."""
+    return float(np.dot(unit(a), unit(b)))
