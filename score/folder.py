@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from score.architecture import Architecture
 from score.errors import ModelError
 
 Json = Mapping[str, Any]
@@ -26,13 +27,13 @@ class ModelFolder:
     """A CLIP checkpoint in the transformers layout.
 
     path: the folder that holds `config.json`, `model.safetensors` and the tokenizer.
-    config: its `config.json`.
+    architecture: what its `config.json` declares.
     preprocessor: how pictures become pixels, from `preprocessor_config.json`.
     tokenizer_config: its `tokenizer_config.json`, empty where there is none.
     """
 
     path: Path
-    config: Json
+    architecture: Architecture
     preprocessor: Json
     tokenizer_config: Json
 
@@ -46,7 +47,7 @@ class ModelFolder:
         tokenizer_config = folder / "tokenizer_config.json"
         return cls(
             path=folder,
-            config=_read(folder / "config.json"),
+            architecture=_architecture(folder / "config.json"),
             preprocessor=_preprocessor(folder),
             tokenizer_config=_read(tokenizer_config) if tokenizer_config.is_file() else {},
         )
@@ -69,6 +70,14 @@ def _locate(path: Path) -> Path:
             listed = ", ".join(candidate.name for candidate in found)
             raise ModelError(f"several models in {path} ({listed}): name one of them")
     raise ModelError(f"no config.json in {path}, nor in {path / _PACKAGE_DATA}")
+
+
+def _architecture(file: Path) -> Architecture:
+    config = _read(file)
+    try:
+        return Architecture.from_config(config)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
 
 
 def _preprocessor(folder: Path) -> Json:

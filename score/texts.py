@@ -36,14 +36,14 @@ class Texts:
     @classmethod
     def load(cls, folder: ModelFolder) -> Texts:
         """The tokenizer of a model folder. Raises ModelError."""
-        context = folder.config.get("text_config", {}).get("max_position_embeddings", 77)
+        context = folder.architecture.text.context
         file = folder.path / "tokenizer.json"
         vocabulary, merges = folder.path / "vocab.json", folder.path / "merges.txt"
         try:
             if file.is_file():
-                return cls(Tokenizer.from_file(str(file)), int(context))
+                return cls(Tokenizer.from_file(str(file)), context)
             if vocabulary.is_file() and merges.is_file():
-                return cls(_from_merges(vocabulary, merges), int(context))
+                return cls(_from_merges(vocabulary, merges), context)
         except Exception as error:  # tokenizers raises bare Exception on a broken file
             raise ModelError(f"cannot read the tokenizer in {folder.path}: {error}") from error
         raise ModelError(f"no tokenizer.json, nor vocab.json and merges.txt, in {folder.path}")

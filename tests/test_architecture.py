@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parent.parent / "score"
 FLOORS = [
     {"errors"},
     {"labels", "settings"},
-    {"rows", "params"},
+    {"rows", "params", "architecture"},
     {"folder", "addresses"},
-    {"wire", "fetch", "images", "texts", "tables", "towers", "zeroshot"},
+    {"wire", "fetch", "images", "texts", "tables", "towers", "weights", "zeroshot"},
     {"encoder"},
     {"embedder"},
     {"endpoint", "frames"},
@@ -28,9 +28,11 @@ FLOORS = [
 
 # Who may use what. NumPy is everybody's.
 DOORS = {
-    "torch": {"encoder", "towers", "jobs.checkpoint", "jobs.embedded"},
-    "transformers": {"encoder", "jobs.checkpoint"},
-    "safetensors": {"jobs.checkpoint"},
+    "torch": {"encoder", "towers", "weights", "jobs.checkpoint", "jobs.embedded"},
+    "transformers": {"jobs.reference"},
+    "huggingface_hub": {"jobs.hub"},
+    "h5py": {"jobs.kerashub"},
+    "safetensors": {"weights", "jobs.checkpoint"},
     "tokenizers": {"texts"},
     "PIL": {"images", "jobs.package"},
     "urllib3": {"fetch"},

@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from safetensors.torch import save_file
-from transformers import CLIPConfig, CLIPModel
 
+from score.architecture import Architecture
 from score.errors import ModelError
 from score.texts import clip_tokenizer
 
@@ -76,11 +75,7 @@ def random_weights(config: Json, seed: int) -> dict[str, torch.Tensor]:
     NumPy draws them, since its streams are the same on every machine.
     """
     random = np.random.default_rng(seed)
-    with torch.device("meta"):
-        shapes = {
-            name: tuple(tensor.shape)
-            for name, tensor in CLIPModel(CLIPConfig.from_dict(config)).state_dict().items()
-        }
+    shapes = Architecture.from_config(config).shapes()
     weights = {}
     for name in sorted(shapes):
         shape = shapes[name]
@@ -197,7 +192,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--half", action="store_true", help="weights in fp16")
     options = parser.parse_args(arguments)
-    transformers.logging.set_verbosity_error()
     dtype = torch.float16 if options.half else torch.float32
     print(write(options.folder, SIZES[options.size](), options.seed, dtype))
 

@@ -137,7 +137,7 @@ def package(checkpoint: Path, output: Path, name: str | None = None) -> Path:
 
 def describe(root: Path, name: str) -> None:
     """Writes what makes a folder with `model/` and `score/` an MLflow model."""
-    config = ModelFolder.open(root / "model").config
+    architecture = ModelFolder.open(root / "model").architecture
     inputs = [{"type": "string", "name": column, "required": False} for column in ("image", "text")]
     params = [
         {"name": param, "type": kind, "default": default, "shape": None}
@@ -147,7 +147,7 @@ def describe(root: Path, name: str) -> None:
         inputs=json.dumps(inputs),
         params=json.dumps(params),
         name=json.dumps(name),  # a JSON string is a YAML string, whatever it holds
-        dimension=config.get("projection_dim", 512),  # transformers' default
+        dimension=architecture.dimension,
         uuid=uuid4().hex,
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     )
