@@ -98,9 +98,9 @@ class Encoder:
         weights.check(made.shapes())
 
         def take(name: str) -> torch.Tensor:
-            return weights.take(name, place.device, place.dtype)
+            return weights.read(name).to(place.device, place.dtype)
 
-        scale = weights.take("logit_scale", torch.device("cpu"), torch.float32).exp()
+        scale = weights.read("logit_scale").float().exp()
         images = ImageTower(take, made.vision)
         texts = TextTower(take, made.text, largest=made.pools_largest)
         return cls(images, texts, float(scale), preprocessor.lookup(), place, settings.batch_size)

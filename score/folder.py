@@ -49,7 +49,7 @@ class ModelFolder:
             path=folder,
             architecture=_architecture(folder / "config.json"),
             preprocessor=_preprocessor(folder),
-            tokenizer_config=_read(tokenizer_config) if tokenizer_config.is_file() else {},
+            tokenizer_config=read_json(tokenizer_config) if tokenizer_config.is_file() else {},
         )
 
 
@@ -73,7 +73,7 @@ def _locate(path: Path) -> Path:
 
 
 def _architecture(file: Path) -> Architecture:
-    config = _read(file)
+    config = read_json(file)
     try:
         return Architecture.from_config(config)
     except ModelError as error:
@@ -83,14 +83,17 @@ def _architecture(file: Path) -> Architecture:
 def _preprocessor(folder: Path) -> Json:
     own = folder / "preprocessor_config.json"
     if own.is_file():
-        return _read(own)
+        return read_json(own)
     combined = folder / "processor_config.json"  # how transformers 5 saves a whole processor
-    if combined.is_file() and isinstance(nested := _read(combined).get("image_processor"), dict):
+    if combined.is_file() and isinstance(
+        nested := read_json(combined).get("image_processor"), dict
+    ):
         return nested
     raise ModelError(f"no preprocessor_config.json in {folder}")
 
 
-def _read(file: Path) -> Json:
+def read_json(file: Path) -> Json:
+    """The JSON object in a file. Raises ModelError."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

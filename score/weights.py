@@ -7,12 +7,10 @@ tensor is read when it is taken, so that no second copy of a model is ever in me
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -33,19 +31,35 @@ class Weights:
         """`files`: where each tensor is said to be."""
         self._folder = folder
         self._files = dict(files)
+        self._opened = {file: _open(file) for file in dict.fromkeys(files.values())}
 
     @classmethod
     def open(cls, folder: Path) -> Weights:
         """The weights in `folder`. Raises ModelError for files that are none, or not whole."""
         if (folder / FILE).is_file():
-            return cls(folder, dict.fromkeys(_names(folder / FILE), folder / FILE))
+            return cls.of(folder / FILE)
         if (folder / INDEX).is_file():
             return cls(folder, _indexed(folder))
         raise ModelError(f"no {FILE} in {folder}, nor an {INDEX}")
 
-    def names(self) -> list[str]:
-        """The tensors there are."""
-        return list(self._files)
+    @classmethod
+    def of(cls, file: Path) -> Weights:
+        """The weights in one file. Raises ModelError."""
+        return cls(file.parent, dict.fromkeys(_open(file).keys(), file))
+
+    def shape(self, name: str) -> Shape | None:
+        """A tensor's shape, from its header alone; None where there is no such tensor.
+
+        Raises ModelError for one that is no float.
+        """
+        if name not in self._files:
+            return None
+        header = self._opened[self._files[name]].get_slice(name)
+        if header.get_dtype() not in _FLOATS:
+            raise ModelError(
+                f"{self._files[name]}: {name} is {header.get_dtype()}, not {', '.join(_FLOATS)}"
+            )
+        return tuple(header.get_shape())
 
     def check(self, wanted: Mapping[str, Shape]) -> None:
         """Raises ModelError unless each tensor wanted is there, in its shape, and a float.
@@ -58,32 +72,18 @@ class Weights:
                 f"{self._folder} lacks {len(missing)} of the tensors that its config.json needs, "
                 f"such as {missing[0]}"
             )
-        for file, names in self._by_file(wanted).items():
-            with _opened(file) as tensors:
-                for name in names:
-                    header = tensors.get_slice(name)
-                    shape, kind = tuple(header.get_shape()), header.get_dtype()
-                    if shape != wanted[name]:
-                        raise ModelError(
-                            f"{file}: {name} is {_shown(shape)}; "
-                            f"config.json wants {_shown(wanted[name])}"
-                        )
-                    if kind not in _FLOATS:
-                        raise ModelError(f"{file}: {name} is {kind}, not {', '.join(_FLOATS)}")
+        for name in wanted:
+            shape = self.shape(name)
+            if shape != wanted[name]:
+                raise ModelError(
+                    f"{self._files[name]}: {name} is {shown(shape)}; "
+                    f"config.json wants {shown(wanted[name])}"
+                )
 
-    def take(self, name: str, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-        """One tensor, read now; in its own precision where `dtype` is None. Raises ModelError."""
-        if name not in self._files:
-            raise ModelError(f"{self._folder} has no tensor {name}")
-        with _opened(self._files[name]) as tensors:
-            tensor: Tensor = tensors.get_tensor(name)
-            return tensor.to(device, dtype or tensor.dtype)
-
-    def _by_file(self, names: Mapping[str, Shape]) -> dict[Path, list[str]]:
-        grouped: dict[Path, list[str]] = {}
-        for name in names:
-            grouped.setdefault(self._files[name], []).append(name)
-        return grouped
+    def read(self, name: str) -> Tensor:
+        """One tensor, in its own precision; a view of the file."""
+        tensor: Tensor = self._opened[self._files[name]].get_tensor(name)
+        return tensor
 
 
 def _indexed(folder: Path) -> dict[str, Path]:
@@ -99,24 +99,16 @@ def _indexed(folder: Path) -> dict[str, Path]:
             raise ModelError(f"{folder / INDEX} names a file outside its folder: {file[:200]!r}")
         if not (folder / file).is_file():
             raise ModelError(f"{folder} lacks {file}, which its index names: half a download?")
-        held[file] = set(_names(folder / file))
+        held[file] = set(_open(folder / file).keys())
     for name, file in files.items():
         if name not in held[file]:
             raise ModelError(f"{folder / file} lacks {name}, which the index says it holds")
     return {name: folder / file for name, file in files.items()}
 
 
-def _names(file: Path) -> list[str]:
-    with _opened(file) as tensors:
-        return list(tensors.keys())
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    """A safetensors file, whose own complaints become ours."""
+def _open(file: Path) -> Any:
     try:
-        with safe_open(file, framework="pt") as tensors:
-            yield tensors
+        return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is no whole safetensors file: {_reason(file, error)}") from error
 
@@ -129,5 +121,6 @@ def _reason(file: Path, error: Exception) -> str:
     return f"{error}; half a download?"
 
 
-def _shown(shape: Shape) -> str:
-    return "×".join(map(str, shape)) or "a scalar"
+def shown(shape: Shape | None) -> str:
+    """A shape as messages spell it: 2×3."""
+    return "×".join(map(str, shape or ())) or "a scalar"

@@ -21,20 +21,26 @@ FLOORS = [
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server"},
-    {"jobs.checkpoint", "jobs.package"},
+    {"jobs.source"},
+    {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
+    {"jobs.canonical", "jobs.hub", "jobs.checkpoint"},
+    {"jobs.find", "jobs.reference"},
+    {"jobs.package"},
     {"jobs.embedded"},
     {"__main__"},
 ]
 
 # Who may use what. NumPy is everybody's.
 DOORS = {
-    "torch": {"encoder", "towers", "weights", "jobs.checkpoint", "jobs.embedded"},
+    "torch": {"encoder", "towers", "weights"}
+    | {"jobs.canonical", "jobs.checkpoint", "jobs.embedded", "jobs.kerashub", "jobs.openclip"}
+    | {"jobs.huggingface", "jobs.reference", "jobs.source"},
     "transformers": {"jobs.reference"},
     "huggingface_hub": {"jobs.hub"},
     "h5py": {"jobs.kerashub"},
-    "safetensors": {"weights", "jobs.checkpoint"},
+    "safetensors": {"weights", "jobs.canonical", "jobs.checkpoint"},
     "tokenizers": {"texts"},
-    "PIL": {"images", "jobs.package"},
+    "PIL": {"images", "jobs.openclip", "jobs.package"},
     "urllib3": {"fetch"},
     "certifi": {"fetch"},
     "ipaddress": {"addresses", "settings"},
