@@ -9,7 +9,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -32,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             level=settings.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
-        verb = {"embed": _embed, "serve": _serve, "package": _package}[options.verb]
-        return verb(options, settings)
+        return _VERBS[options.verb](options, settings)
     except (ScoreError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)
         return UNUSABLE
     except ImportError as error:
-        print(f"score: {error}; pip install 'clip-endpoints[batch,serve]'", file=sys.stderr)
+        extras = "package" if options.verb == "package" else "batch,serve"
+        print(f"score: {error}; pip install 'clip-endpoints[{extras}]'", file=sys.stderr)
         return UNUSABLE
 
 
@@ -94,8 +94,40 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
 def _package(options: argparse.Namespace, settings: Settings) -> int:
     from score.jobs.package import package
 
-    print(package(Path(options.checkpoint), Path(options.output), options.name))
+    made = package(
+        options.checkpoint,
+        Path(options.output),
+        options.name,
+        architecture=options.architecture,
+        tokenizer=Path(options.tokenizer) if options.tokenizer else None,
+        revision=options.revision,
+        precision=options.precision,
+        say=lambda line: print(f"score: {line}", file=sys.stderr),
+    )
+    print(made)
     return DONE
+
+
+def _verify(options: argparse.Namespace, settings: Settings) -> int:
+    from score.jobs.verify import table, verify
+
+    probes, precision, findings = verify(Path(options.model), settings)
+    print(table(findings))
+    broken = [finding for finding in findings if not finding.passed]
+    against = f"{precision} here against {probes.reference}"
+    if broken:
+        print(f"score: {len(broken)} of {len(findings)} probes FAILED; {against}", file=sys.stderr)
+        return TOO_MANY_ERRORS
+    print(f"all {len(findings)} probes as promised; {against}")
+    return DONE
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
+    "embed": _embed,
+    "serve": _serve,
+    "package": _package,
+    "verify": _verify,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,12 +152,23 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=_port, default=5001)
 
-    package = verbs.add_parser("package", help="make an MLflow model folder of a checkpoint")
-    package.add_argument("checkpoint", help="a folder in the transformers layout")
+    package = verbs.add_parser("package", help="make a proven MLflow model folder of a checkpoint")
+    package.add_argument(
+        "checkpoint",
+        help="a folder (transformers, OpenCLIP, KerasHub), a file of weights, a Hub id, or a name "
+        "of the catalog",
+    )
     package.add_argument("--output", required=True, metavar="DIR", help="a folder to create")
     package.add_argument("--name", help="what the metadata calls the model")
+    package.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the weights")
+    package.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
+    package.add_argument("--tokenizer", metavar="DIR", help="take the tokenizer from there")
+    package.add_argument("--revision", help="of the Hub's repository; default: the catalog's")
 
-    for verb in (embed, serve):
+    verify = verbs.add_parser("verify", help="compute a package's probes here, and compare")
+    verify.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")
+
+    for verb in (embed, serve, verify):
         group = verb.add_argument_group("settings", f"each is also a variable {PREFIX}…")
         for knob in knobs():
             default = knob.default if knob.default not in ((), "") else "none"

@@ -7,6 +7,7 @@ is checked here, before a byte of memory is spent on it. Knows nothing of files 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -139,6 +140,11 @@ class Architecture:
         token 49407, which is the largest; MetaCLIP-2's say 2 and mean it.
         """
         return self.kind == "clip" and self.text.end == 2
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights are."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
     def shapes(self) -> dict[str, Shape]:
         """Every tensor's name and shape, in a fixed order."""

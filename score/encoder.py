@@ -35,6 +35,11 @@ class Place(NamedTuple):
     device: torch.device
     dtype: torch.dtype
 
+    @property
+    def precision(self) -> str:
+        """The dtype's name among the settings: fp32, bf16 or fp16."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
     @classmethod
     def of(cls, settings: Settings) -> Place:
         """What the settings ask for; `auto` takes a GPU where there is one.

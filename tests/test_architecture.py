@@ -18,13 +18,15 @@ FLOORS = [
     {"folder", "addresses"},
     {"wire", "fetch", "images", "texts", "tables", "towers", "weights", "zeroshot"},
     {"encoder"},
+    {"probes"},
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server"},
-    {"jobs.source"},
+    {"jobs.source", "jobs.verify"},
     {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
-    {"jobs.canonical", "jobs.hub", "jobs.checkpoint"},
-    {"jobs.find", "jobs.reference"},
+    {"jobs.canonical", "jobs.hub"},
+    {"jobs.find", "jobs.reference", "jobs.checkpoint"},
+    {"jobs.promise", "jobs.card"},
     {"jobs.package"},
     {"jobs.embedded"},
     {"__main__"},
@@ -33,14 +35,14 @@ FLOORS = [
 # Who may use what. NumPy is everybody's.
 DOORS = {
     "torch": {"encoder", "towers", "weights"}
-    | {"jobs.canonical", "jobs.checkpoint", "jobs.embedded", "jobs.kerashub", "jobs.openclip"}
+    | {"jobs.canonical", "jobs.checkpoint", "jobs.kerashub", "jobs.openclip"}
     | {"jobs.huggingface", "jobs.reference", "jobs.source"},
     "transformers": {"jobs.reference"},
     "huggingface_hub": {"jobs.hub"},
     "h5py": {"jobs.kerashub"},
-    "safetensors": {"weights", "jobs.canonical", "jobs.checkpoint"},
+    "safetensors": {"weights", "jobs.canonical"},
     "tokenizers": {"texts"},
-    "PIL": {"images", "jobs.openclip", "jobs.package"},
+    "PIL": {"images", "jobs.openclip", "jobs.package", "jobs.promise", "jobs.reference"},
     "urllib3": {"fetch"},
     "certifi": {"fetch"},
     "ipaddress": {"addresses", "settings"},

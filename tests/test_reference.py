@@ -40,6 +40,7 @@ from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Preprocessor
 from score.jobs import checkpoint
+from score.jobs.catalog import ARCHITECTURES
 from score.params import Params
 from score.rows import Record, Row, Vector
 from score.settings import Settings
@@ -335,7 +336,9 @@ def every_core() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(tmp_path_factory.mktemp("vit-b-32"), checkpoint.vit_b_32())
+    return checkpoint.write(
+        tmp_path_factory.mktemp("vit-b-32"), ARCHITECTURES["ViT-B-32-quickgelu"]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -556,7 +559,7 @@ def test_vectors_alone(
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(tmp_path_factory.mktemp("tiny"), checkpoint.tiny())
+    return checkpoint.write(tmp_path_factory.mktemp("tiny"), checkpoint.TINY)
 
 
 @pytest.fixture
@@ -724,7 +727,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights of another width": (_edit("config.json", _other_width), "config.json wants 49408×32"),
     "no weights": (_no("model.safetensors"), "no model.safetensors in"),
     "a pickle": (_pickle, "no model.safetensors in"),
-    "a tensor missing": (_lose_a_tensor, "lacks 1 of the tensors that its config.json needs, such as visual"),
+    "a tensor missing": (
+        _lose_a_tensor,
+        "lacks 1 of the tensors that its config.json needs, such as visual",
+    ),
     "weights cut short": (_cut_short, "no whole safetensors file"),
     "weights empty": (_write("model.safetensors", ""), "no whole safetensors file"),
     "no preprocessor": (_no("preprocessor_config.json"), "no preprocessor_config.json"),

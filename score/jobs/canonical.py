@@ -41,13 +41,13 @@ _XLM_TOKENS = {
 
 
 def write(source: Source, folder: Path, precision: Precision | None = None) -> Path:
-    """Writes a source into `folder`, which must not exist, and returns it.
+    """Writes a source into `folder`, and returns it.
 
     `precision`: what the weights are stored in; None leaves them as they are. Raises ModelError for
     a source that is not whole, and for weights that are not finite in that precision.
     """
     source.check()
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     dtype = _dtype(source, precision)
     config = {**source.architecture.config(), "dtype": str(dtype).removeprefix("torch.")}
     write_json(folder / "config.json", config)

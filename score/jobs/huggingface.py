@@ -19,7 +19,12 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
 
-def source(path: Path) -> Source:
+def has_weights(path: Path) -> bool:
+    """Whether a folder holds weights in this layout."""
+    return any((path / name).is_file() for name in (FILE, INDEX, PICKLE, PICKLE_INDEX))
+
+
+def folder(path: Path) -> Source:
     """The checkpoint in a folder. Raises ModelError."""
     folder = ModelFolder.open(path)
     return Source(
