@@ -23,7 +23,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoTokenizer,
     CLIPModel,
@@ -45,6 +44,7 @@ from score.params import Params
 from score.rows import Record, Row, Vector
 from score.settings import Settings
 from score.texts import Texts
+from tests import xlm
 
 TOLERANCE = 1e-5
 CONTEXT = 77
@@ -604,7 +604,7 @@ def metaclip2(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("metaclip2")
     layers = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     layers |= {"num_attention_heads": 2, "projection_dim": 48}
-    tokenizer = _unigrams()
+    tokenizer = xlm.tokenizer()
     ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     config = MetaClip2Config(
         text_config={**layers, **ids, "vocab_size": tokenizer.get_vocab_size()},
@@ -622,33 +622,6 @@ def metaclip2(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lambda config: config.update(size={"shortest_edge": 64}, crop_size=64),
     )
     return folder
-
-
-def _unigrams() -> Tokenizer:
-    """XLM-V's tokenizer, which MetaCLIP 2 uses, with a vocabulary of letters and a few words."""
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    pieces = [
-        "▁",
-        *(chr(n) for n in range(33, 127)),
-        "▁a",
-        "▁the",
-        "▁photo",
-        "ca",
-        "cat",
-        "▁猫",
-        "é",
-    ]
-    scores = [0.0] * len(special) + [-float(place) for place, _ in enumerate(pieces)]
-    vocabulary = [*zip([*special, *pieces], scores, strict=True), ("<mask>", 0.0)]
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3, byte_fallback=False))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    tokenizer.add_special_tokens([*special, "<mask>"])
-    return tokenizer
 
 
 def test_a_metaclip2(metaclip2: Path) -> None:

@@ -118,7 +118,8 @@ class Source:
 
 
 def _unpickled(file: Path) -> object:
-    head = file.open("rb").read(4)
+    with file.open("rb") as stream:
+        head = stream.read(4)
     try:
         # Only the zip layout can be mapped; a file of torch before 1.6 is read whole.
         content: object = torch.load(
