@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from score.architecture import Architecture
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
@@ -67,6 +68,7 @@ class Encoder:
 
     def __init__(
         self,
+        architecture: Architecture,
         images: ImageTower,
         texts: TextTower,
         logit_scale: float,
@@ -76,10 +78,11 @@ class Encoder:
     ) -> None:
         """`logit_scale`: what cosines are multiplied with, the exponential taken; `lookup`:
         `Preprocessor.lookup`; `batch_size`: pictures in one forward pass."""
+        self.architecture = architecture
         self.logit_scale = logit_scale
         self._image_tower, self._text_tower = images, texts
         self.place = place
-        self.dimension: int = images.dimension
+        self.dimension = architecture.dimension
         self._lookup = torch.from_numpy(lookup).flatten().to(place.device)
         self._channels = 256 * torch.arange(3, dtype=torch.int32, device=place.device).view(3, 1, 1)
         self._batch_size = batch_size
@@ -108,7 +111,8 @@ class Encoder:
         scale = weights.read("logit_scale").float().exp()
         images = ImageTower(take, made.vision)
         texts = TextTower(take, made.text, largest=made.pools_largest)
-        return cls(images, texts, float(scale), preprocessor.lookup(), place, settings.batch_size)
+        lookup = preprocessor.lookup()
+        return cls(made, images, texts, float(scale), lookup, place, settings.batch_size)
 
     def images(self, pictures: Sequence[Pixels]) -> Matrix:
         """uint8 pictures of one size [height, width, 3] → vectors [pictures, dimension]."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from score import images
+from score.architecture import Architecture
 from score.encoder import Encoder, Matrix
 from score.errors import ModelError, RowError
 from score.images import Pixels, Preprocessor
@@ -95,7 +96,7 @@ class PictureProbe:
 class Finding(NamedTuple):
     """What one probe came to.
 
-    input: whether its ids, or its pixels, are the reference's. cosine, error: of its vector to the
+    input: whether its ids, pixels or settings are the reference's. cosine, error: of its vector to the
     reference's, as `Tolerance` has them; None where it was not computed.
     """
 
@@ -108,6 +109,8 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         """Why it failed."""
+        if self.kind == "config":
+            return f"{self.name} is not what it was when the package was made"
         if not self.input:
             what = "token ids" if self.kind == "text" else "pixels"
             return f"the {what} of {self.name[:60]!r} are not the reference's"
@@ -119,9 +122,10 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """The promises of a model folder. `reference`: who made them, as the folder tells."""
+    """The promises of a model folder. `reference`: who computed them; `architecture`: of what."""
 
     reference: str
+    architecture: Architecture
     texts: tuple[TextProbe, ...]
     pictures: tuple[PictureProbe, ...]
     tolerances: Mapping[str, Tolerance]
@@ -134,7 +138,7 @@ class Probes:
             return None
         try:
             return cls._parse(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
             raise ModelError(f"cannot read {file}: {error!r}") from error
 
     @classmethod
@@ -143,6 +147,7 @@ class Probes:
             raise ValueError(f"version {content['version']!r} is not {_VERSION}")
         return cls(
             reference=str(content["reference"]),
+            architecture=Architecture.from_config(content["architecture"]),
             texts=tuple(
                 TextProbe(str(probe["text"]), list(probe["ids"]), _vector(probe["vector"]))
                 for probe in content["texts"]
@@ -167,6 +172,7 @@ class Probes:
         content = {
             "version": _VERSION,
             "reference": self.reference,
+            "architecture": self.architecture.config(),
             "tolerances": {name: given._asdict() for name, given in self.tolerances.items()},
             "texts": [
                 {"text": probe.text, "ids": probe.ids, "vector": _text(probe.vector)}
@@ -197,6 +203,7 @@ class Probes:
         if tolerance is None:
             raise ModelError(f"{FILE} states no tolerance for {encoder.place.precision}")
         return [
+            self._check_config(encoder.architecture),
             *(
                 probe.check(encoder, texts, tolerance, vectors=not (quick and place))
                 for place, probe in enumerate(self.texts)
@@ -206,6 +213,22 @@ class Probes:
                 for place, probe in enumerate(self.pictures)
             ),
         ]
+
+    def _check_config(self, found: Architecture) -> Finding:
+        """Whether the model is the one that was asked.
+
+        Vectors alone would not tell: in half precision, GELU and QuickGELU may be closer to each
+        other than rounding is.
+        """
+        ours, theirs = found.config(), self.architecture.config()
+        changed = [
+            f"{part}.{name}"
+            for part in ("text_config", "vision_config")
+            for name, value in theirs[part].items()
+            if ours[part][name] != value
+        ]
+        same = found == self.architecture
+        return Finding("config", ", ".join(changed) or "config.json", same, None, None, same)
 
 
 def sample(pixels: Pixels) -> Pixels:

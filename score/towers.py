@@ -121,11 +121,6 @@ class ImageTower:
         self._projection = take("visual_projection.weight")
         self._tower = Tower(take, "vision_model", made.tower)
 
-    @property
-    def dimension(self) -> int:
-        """Length of every vector."""
-        return len(self._projection)
-
     def encode(self, pixels: Tensor) -> Tensor:
         """The vectors of normalised pixels."""
         side = self._side

@@ -41,6 +41,7 @@ def promise(reference: Reference) -> Probes:
     """The reference's answers to every probe."""
     return Probes(
         reference=NAME,
+        architecture=reference.architecture,
         texts=tuple(
             TextProbe(text, reference.ids(text), reference.text_vector(text)) for text in TEXTS
         ),

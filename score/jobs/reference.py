@@ -43,7 +43,7 @@ class Reference:
     def __init__(self, canonical: Path, original: Path | None, made: Architecture) -> None:
         """`canonical`: where the weights are; `original`: where configuration, tokenizer and
         preprocessor are read instead, if the checkpoint came in that layout. Raises ModelError."""
-        self._context = made.text.context
+        self.architecture = made
         told = original or canonical
         config, model = _KINDS[made.kind]
         shown = transformers.utils.logging.is_progress_bar_enabled()
@@ -77,9 +77,9 @@ class Reference:
 
     def ids(self, text: str) -> Ids:
         """A text's token ids, begin and end tokens included, cut to the context."""
-        ids: Ids = self._tokenizer([text], truncation=True, max_length=self._context)["input_ids"][
-            0
-        ]
+        ids: Ids = self._tokenizer(
+            [text], truncation=True, max_length=self.architecture.text.context
+        )["input_ids"][0]
         return ids
 
     def pixels(self, data: bytes) -> Pixels:
