@@ -188,8 +188,9 @@ def test_full_finds_what_quick_does_not_look_at(model: Path) -> None:
         "[]",
         "null",
         '{"version": 2}',
-        '{"version": 1, "reference": "x", "architecture": {}, "texts": [{}], "pictures": [], "tolerances": {}}',
-        '{"version": 1, "reference": "x", "architecture": {}, "texts": 3, "pictures": [], "tolerances": {}}',
+        '{"version": 1, "reference": "x", "architecture": {}}',
+        '{"version": 1, "reference": "x", "architecture": {"model_type": "clip"}, "texts": 3}',
+        '{"version": 1, "reference": "x", "architecture": {"model_type": "clip"}, "texts": [{}]}',
     ],
 )
 def test_broken_probes_are_a_model_error(content: str, model: Path) -> None:

@@ -120,20 +120,22 @@ class Source:
 def _unpickled(file: Path) -> object:
     with file.open("rb") as stream:
         head = stream.read(4)
+    if head == b"vers":
+        raise ModelError(f"{file} is a Git LFS pointer; run `git lfs pull`")
+    if not head.startswith((b"PK", b"\x80")):  # a zip, or a bare pickle
+        raise ModelError(f"{file} is no torch file: it begins with {head!r}")
     try:
         # Only the zip layout can be mapped; a file of torch before 1.6 is read whole.
         content: object = torch.load(
             file, map_location="cpu", weights_only=True, mmap=head == b"PK\x03\x04"
         )
     except Exception as error:  # torch has no one error for a file that is not what it should be
-        raise ModelError(f"{file} {_reason(head, error)}") from None
+        raise ModelError(f"{file} {_reason(error)}") from None
     return content
 
 
-def _reason(head: bytes, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     text = str(error)
-    if head == b"vers":
-        return "is a Git LFS pointer; run `git lfs pull`"
     if "TorchScript" in text:
         return "is a TorchScript archive, which holds code; use a checkpoint that holds weights"
     if "Weights only load failed" in text or "Unsupported" in text:
