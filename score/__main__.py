@@ -28,10 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = _settings(options)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("score").setLevel(settings.log_level.upper())
         return _VERBS[options.verb](options, settings)
     except (ScoreError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)

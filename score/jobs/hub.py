@@ -80,7 +80,7 @@ def download(id: str, revision: str | None = None) -> Download:
     except ModelError:
         raise
     except (HfHubHTTPError, HFValidationError) as error:
-        raise ModelError(f"the Hub does not give {id}: {_first_line(error)}") from None
+        raise ModelError(f"the Hub does not give {id}: {_plain(error)}") from None
     except Exception as error:  # no network, whichever of its libraries met that first
         cached = _cached(name, revision)
         if cached:
@@ -118,13 +118,12 @@ def _elsewhere(name: str, revision: str | None, error: Exception) -> str:
     folder = name.split("/")[-1]
     pinned = f" --revision {revision}" if revision else ""
     return (
-        f"cannot reach the Hub for {name} ({_first_line(error)}). On a machine that can, run\n"
+        f"cannot reach the Hub for {name} ({_plain(error)}). On a machine that can, run\n"
         f"    hf download {name}{pinned} --local-dir {folder}\n"
         f"copy the folder here, and package it:\n"
         f"    score package {folder} --output dist/{folder}"
     )
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:300]
+def _plain(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
