@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("score").setLevel(settings.log_level.upper())
         return _VERBS[options.verb](options, settings)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (ScoreError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)
         return UNUSABLE
@@ -106,6 +109,21 @@ def _package(options: argparse.Namespace, settings: Settings) -> int:
     return DONE
 
 
+def _catalog(options: argparse.Namespace, settings: Settings) -> int:
+    from score.jobs import catalog
+
+    if options.name is None:
+        print(catalog.table())
+        return DONE
+    entry = catalog.lookup(options.name)
+    if entry is None:
+        known = ", ".join(catalog.CATALOG)
+        print(f"score: {options.name!r} is not in the catalog: {known}", file=sys.stderr)
+        return UNUSABLE
+    print(catalog.describe(entry))
+    return DONE
+
+
 def _verify(options: argparse.Namespace, settings: Settings) -> int:
     from score.jobs.verify import table, verify
 
@@ -123,6 +141,7 @@ def _verify(options: argparse.Namespace, settings: Settings) -> int:
 _VERBS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
     "embed": _embed,
     "serve": _serve,
+    "catalog": _catalog,
     "package": _package,
     "verify": _verify,
 }
@@ -162,6 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
     package.add_argument("--tokenizer", metavar="DIR", help="take the tokenizer from there")
     package.add_argument("--revision", help="of the Hub's repository; default: the catalog's")
+
+    catalog = verbs.add_parser("catalog", help="list the checkpoints known by name")
+    catalog.add_argument("name", nargs="?", help="tell all about this one")
 
     verify = verbs.add_parser("verify", help="compute a package's probes here, and compare")
     verify.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")

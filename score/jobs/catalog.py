@@ -386,3 +386,40 @@ def lookup(name: str) -> Entry | None:
         if wanted in (entry.hub.lower(), entry.keras, file):
             return entry
     return None
+
+
+def table() -> str:
+    """The catalog in a table of plain text."""
+    lines = [f"{'name':20} {'dim':>4} {'parameters':>13} {'top-1':>5}  {'licence':12} source"]
+    for name, entry in CATALOG.items():
+        accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.1f}"
+        lines.append(
+            f"{name:20} {entry.made.dimension:4} {entry.parameters:13,} {accuracy:>5}  "
+            f"{entry.licence.name:12} {entry.hub}"
+        )
+    return "\n".join(lines)
+
+
+def describe(entry: Entry) -> str:
+    """All that the catalog knows of an entry, in plain text."""
+    made = entry.made
+    vision, text = made.vision, made.text
+    facts = {
+        "authors": f"{entry.authors}, {entry.source}",
+        "Hub": f"{entry.hub}, revision {entry.revision or '(none pinned: the newest)'}",
+        "bare weights": entry.file and f"{entry.file}, SHA-256 {entry.sha256}",
+        "KerasHub": entry.keras,
+        "licence": f"{entry.licence.name}: {entry.licence.says}",
+        "architecture": f"{entry.architecture} (OpenCLIP's name), {made.kind} in transformers",
+        "parameters": f"{entry.parameters:,}",
+        "vectors": f"{made.dimension} numbers",
+        "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
+        "pictures": f"{vision.image} pixels, patches of {vision.patch}, bicubic, {entry.resize}",
+        "texts": f"{text.context} tokens; {entry.tokenizer}; {entry.pooling}",
+        "languages": entry.languages,
+        "ImageNet-1k": f"zero-shot top-1 {entry.accuracy} % ({entry.figures})"
+        if entry.accuracy
+        else "zero-shot top-1: not published, as far as known",
+    }
+    lines = [entry.title, *(f"  {key:12} {value}" for key, value in facts.items() if value)]
+    return "\n".join([*lines, *(f"  limit        {limit}" for limit in entry.limits)])
