@@ -11,6 +11,7 @@ Knows nothing of HTTP, JSON or tables.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import queue
@@ -71,6 +72,12 @@ class Embedder:
     def dimension(self) -> int:
         """Length of every vector."""
         return self.encoder.dimension
+
+    def fetching(self, fetcher: Fetcher) -> Embedder:
+        """This very model, whose pictures come in by another fetcher."""
+        other = copy.copy(self)
+        other._fetcher = fetcher
+        return other
 
     def embed(
         self, rows: Iterable[Row], params: Params | None = None, *, root: Path | None = None

@@ -22,7 +22,9 @@ FLOORS = [
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server"},
     {"jobs.checkpoint", "jobs.package"},
-    {"jobs.embedded"},
+    {"jobs.embedded", "jobs.names", "jobs.pictures"},
+    {"jobs.imagefolder"},
+    {"jobs.label"},
     {"__main__"},
 ]
 
