@@ -38,6 +38,7 @@ from score.texts import Ids, Texts
 
 _WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
 _LABEL_SETS = 16  # whose vectors are kept: at most 16 × 2000 × 512 floats, 62 MiB, by default
+_LABEL_TEXT = 2**20  # characters of a label set that is kept: their text stays in memory, too
 _LINGER = 0.01  # seconds that a ready row waits for company, while others are on their way
 
 
@@ -53,8 +54,7 @@ class Embedder:
         self.settings = settings
         self._fetcher = Fetcher(settings)
         self._decoding = threading.Semaphore(settings.decode_workers or _cores())
-        # Unit vectors [labels, dimension]; those of the last label sets asked for are kept.
-        self.label_vectors = functools.lru_cache(_LABEL_SETS)(self._encode_labels)
+        self._kept_labels = functools.lru_cache(_LABEL_SETS)(self._encode_labels)
 
     @classmethod
     def load(cls, folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder:
@@ -117,15 +117,16 @@ class Embedder:
     def classify(
         self,
         image: Picture,
-        labels: Labels | Iterable[str] | Mapping[str, str],
+        labels: Labels | Iterable[str] | Mapping[str, str | Sequence[str]],
         *,
         confidence: float = 0.0,
     ) -> dict[str, float]:
         """Label → probability, the most probable first, those below `confidence` left out.
 
-        `labels`: labels, or label → prompt. Raises RowError, BadParams, OSError.
+        `labels`: labels, or label → prompt (or prompts), or the JSON of either. Raises RowError,
+        BadParams, OSError.
         """
-        asked = labels if isinstance(labels, (Labels, Mapping)) else list(labels)
+        asked = labels if isinstance(labels, (Labels, Mapping, str)) else list(labels)
         chosen = asked if isinstance(asked, Labels) else Labels.parse(asked)
         if chosen is None or not 0 <= confidence <= 1:
             raise BadParams("classify needs labels, and a confidence from 0 to 1")
@@ -138,8 +139,17 @@ class Embedder:
             raise record.error
         return record
 
+    def label_vectors(self, labels: Labels, truncate: Truncate) -> Matrix:
+        """Unit vectors, float32 [labels, dimension]; those of the last label sets are kept.
+
+        Raises BadParams for too many prompts, or one that cannot be encoded.
+        """
+        texts = [*labels.names, *(prompt for prompts in labels.prompts for prompt in prompts)]
+        if sum(map(len, texts)) > _LABEL_TEXT:
+            return self._encode_labels(labels, truncate)
+        return self._kept_labels(labels, truncate)
+
     def _encode_labels(self, labels: Labels, truncate: Truncate) -> Matrix:
-        """Raises BadParams for too many prompts, or one that cannot be encoded."""
         counts = [len(prompts) for prompts in labels.prompts]
         if sum(counts) > self.settings.max_prompts:
             raise BadParams(
