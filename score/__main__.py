@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,8 +88,6 @@ def _label(options: argparse.Namespace, settings: Settings) -> int:
 @contextmanager
 def _watched(summary: Summary, size: int, *, quiet: bool) -> Iterator[Callable[[Summary], None]]:
     """A progress bar of `size` steps over a job. A job that is stopped ends the process."""
-    # So that a job ended by its scheduler, too, removes what it began.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     bar = tqdm(
         total=size,
         disable=True if quiet else None,
@@ -103,11 +102,24 @@ def _watched(summary: Summary, size: int, *, quiet: bool) -> Iterator[Callable[[
         )
 
     try:
-        with bar:
+        with bar, _stopping():
             yield show
     except KeyboardInterrupt:
         print(f"score: interrupted, nothing written; {summary}", file=sys.stderr, flush=True)
         os._exit(130)  # downloads under way are threads that would hold the exit up
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """SIGTERM is an interrupt, so that a job which its scheduler ends removes what it began."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _done(output: Path, summary: Summary, max_errors: int | None) -> int:

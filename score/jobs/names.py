@@ -24,11 +24,11 @@ def safe(text: str, longest: int = LONGEST) -> str:
     """`text` as one path component of at most `longest` bytes. Not unique, never empty."""
     text = unicodedata.normalize("NFC", text)
     text = _MEANT.sub("_", "".join(_visible(character) for character in text))
-    text = _DEVICE.sub(r"\1_", _trimmed(text))
-    if text.startswith("."):  # hidden, `.` and `..` among them
+    # The cut comes first, for it can bring a device to light; one byte is left for what hides it.
+    text = _trimmed(_trimmed(text).encode()[: longest - 1].decode(errors="ignore"))
+    if text.startswith("."):  # hidden
         text = "_" + text[1:]
-    text = _trimmed(text.encode()[:longest].decode(errors="ignore"))
-    return text or "_"
+    return _DEVICE.sub(r"\1_", text) or "_"
 
 
 def same(name: str) -> str:

@@ -140,12 +140,13 @@ def _entries(root: Path, folder: str) -> Iterator[tuple[str, bool]]:
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
     """Whether it is a file, or a link other than to a folder: a dead one is an error to report."""
-    return entry.is_file() or (entry.is_symlink() and not entry.is_dir())
+    # os.path's questions take a link to itself for a dead one, where the entry's own raise.
+    return os.path.isfile(entry) or (entry.is_symlink() and not os.path.isdir(entry))
 
 
 def _cell(root: Path, path: str) -> object:
     if (root / path).is_symlink():
-        if not (root / path).exists():
+        if not os.path.exists(root / path):
             return FetchFailed("is a link that leads nowhere")
         if not (root / path).resolve().is_relative_to(root):
             return FetchFailed("is a link that leads out of the folder")
