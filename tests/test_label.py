@@ -60,7 +60,9 @@ def labelled(
     parsed = labels if isinstance(labels, Labels) else Labels.parse(labels)
     assert parsed is not None
     with open_pictures(source) as pictures:
-        return label(embedder, pictures, parsed, output, **options)
+        summary = label(embedder, pictures, parsed, output, **options)
+        assert summary.position == (pictures.size if summary.rows else 0)  # the bar is full
+    return summary
 
 
 def tree(folder: Path) -> set[str]:
