@@ -112,7 +112,7 @@ CAPTIONS = {
 
 
 def requests(folder: Path) -> None:
-    """The three cases that Azure documents, with base64 so that they work anywhere, and a mix."""
+    """The three cases that Azure documents, with base64 for any place; a mix; labels."""
     folder.mkdir(parents=True, exist_ok=True)
     apple, house = (_thumbnail(name) for name in ("apple.png", "house.jpg"))
     _request(folder / "image.json", [[apple, ""], [house, ""]])
@@ -121,6 +121,9 @@ def requests(folder: Path) -> None:
     url = f"http://127.0.0.1:{PORT}/tree.webp"
     mixed = [[apple, ""], ["", "a red apple"], [url, "a green tree"], ["", ""], ["%%%", ""]]
     _request(folder / "mixed.json", mixed, {"on_error": "report", "normalize": True})
+    # A string, as MLflow's signature has it, so that every surface takes it.
+    labels = json.dumps({"apple": "a red apple", "house": ["a house", "a house with a red roof"]})
+    _request(folder / "labels.json", [[apple, ""], [house, ""]], {"labels": labels})
 
 
 def _thumbnail(name: str) -> str:
@@ -135,6 +138,15 @@ def _request(file: Path, rows: list[list[str]], params: dict[str, object] | None
     table = {"columns": ["image", "text"], "index": list(range(len(rows))), "data": rows}
     body = {"input_data": table, **({"params": params} if params else {})}
     file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+
+
+def ontology(file: Path) -> None:
+    """For `score label`: label → prompt, or prompts."""
+    labels: dict[str, str | list[str]] = {
+        name.partition(".")[0]: caption for name, caption in CAPTIONS.items()
+    }
+    labels["apple"] = ["a red apple", "a drawing of an apple"]
+    file.write_text(json.dumps(labels, indent=2) + "\n", encoding="utf-8")
 
 
 def tables(folder: Path) -> None:
@@ -154,3 +166,4 @@ if __name__ == "__main__":
     draw(HERE / "images")
     requests(HERE / "requests")
     tables(HERE)
+    ontology(HERE / "ontology.json")

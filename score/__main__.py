@@ -8,15 +8,22 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from score.errors import ScoreError
 from score.folder import EMBEDDED
 from score.settings import PREFIX, Settings, knobs
+
+if TYPE_CHECKING:  # it brings pandas, which only some verbs need
+    from score.batch import Summary
 
 _METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
 
@@ -55,9 +62,37 @@ def _embed(options: argparse.Namespace, settings: Settings) -> int:
         raise FileNotFoundError(f"no such file: {source}")
     params = Params(normalize=options.normalize, truncate=options.truncate, on_error="report")
     embedder = Embedder.load(options.model, settings)
+    summary = Summary()
+    with _watched(summary, source.stat().st_size, quiet=options.quiet) as show:
+        embed_file(embedder, source, output, params, show, summary)
+    return _done(output, summary, options.max_errors)
+
+
+def _label(options: argparse.Namespace, settings: Settings) -> int:
+    from score.embedder import Embedder
+    from score.jobs.label import LabelSummary, check_output, label, read_ontology
+    from score.jobs.pictures import open_pictures
+
+    source, output, ontology = Path(options.input), Path(options.output), Path(options.ontology)
+    check_output(output, source)
+    if not ontology.exists():
+        raise FileNotFoundError(f"no such file: {ontology}")
+    summary = LabelSummary()
+    with open_pictures(source) as pictures:
+        embedder = Embedder.load(options.model, settings)
+        labels = read_ontology(ontology, embedder)
+        choice = {"confidence": options.confidence, "top": options.top}
+        with _watched(summary, pictures.size, quiet=options.quiet) as show:
+            label(embedder, pictures, labels, output, **choice, progress=show, summary=summary)
+    return _done(output, summary, options.max_errors)
+
+
+@contextmanager
+def _watched(summary: Summary, size: int, *, quiet: bool) -> Iterator[Callable[[Summary], None]]:
+    """A progress bar of `size` steps over a job. A job that is stopped ends the process."""
     bar = tqdm(
-        total=source.stat().st_size,
-        disable=True if options.quiet else None,
+        total=size,
+        disable=True if quiet else None,
         bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
     )
 
@@ -68,15 +103,31 @@ def _embed(options: argparse.Namespace, settings: Settings) -> int:
             refresh=False,
         )
 
-    summary = Summary()
     try:
-        with bar:
-            embed_file(embedder, source, output, params, show, summary)
+        with bar, _stopping():
+            yield show
     except KeyboardInterrupt:
         print(f"score: interrupted, nothing written; {summary}", file=sys.stderr, flush=True)
         os._exit(130)  # downloads under way are threads that would hold the exit up
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """SIGTERM is an interrupt, so that a job which its scheduler ends removes what it began."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _done(output: Path, summary: Summary, max_errors: int | None) -> int:
+    """Says how a job went, and returns its exit code."""
     print(f"{output}: {summary}", file=sys.stderr)
-    allowed = summary.rows - 1 if options.max_errors is None else options.max_errors
+    allowed = summary.rows - 1 if max_errors is None else max_errors
     return TOO_MANY_ERRORS if summary.errors > max(allowed, 0) else DONE
 
 
@@ -140,6 +191,7 @@ def _verify(options: argparse.Namespace, settings: Settings) -> int:
 
 _VERBS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
     "embed": _embed,
+    "label": _label,
     "serve": _serve,
     "catalog": _catalog,
     "package": _package,
@@ -159,10 +211,29 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--model", default=EMBEDDED, metavar="DIR", help="default: the embedded one")
     embed.add_argument("--normalize", action="store_true", help="unit length vectors")
     embed.add_argument("--truncate", choices=("end", "error"), default="end", help="long texts")
-    embed.add_argument(
-        "--max-errors", type=int, metavar="N", help="more failed rows exit with 1; default: all"
+
+    label = verbs.add_parser("label", help="label pictures with a class each, by zero-shot CLIP")
+    label.add_argument("input", help="folder of pictures, or CSV (or .csv.gz) with an image column")
+    label.add_argument(
+        "--ontology", required=True, metavar="FILE", help="JSON: labels, or label → prompt(s)"
     )
-    embed.add_argument("--quiet", action="store_true", help="no progress bar")
+    label.add_argument(
+        "--output", required=True, help="a .csv file, or a new folder for the sorted pictures"
+    )
+    label.add_argument("--model", default=EMBEDDED, metavar="DIR", help="default: the embedded one")
+    label.add_argument(
+        "--confidence",
+        type=_probability,
+        default=0.0,
+        metavar="P",
+        help="pictures whose best label is less probable get none (0)",
+    )
+    label.add_argument("--top", type=_positive, default=1, metavar="K", help="labels a picture (1)")
+    for job in (embed, label):
+        job.add_argument(
+            "--max-errors", type=int, metavar="N", help="more failed rows exit with 1; default: all"
+        )
+        job.add_argument("--quiet", action="store_true", help="no progress bar")
 
     serve = verbs.add_parser("serve", help="answer POST /score and GET /ping")
     serve.add_argument("model", nargs="?", default=EMBEDDED, metavar="DIR")
@@ -188,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = verbs.add_parser("verify", help="compute a package's probes here, and compare")
     verify.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")
 
-    for verb in (embed, serve, verify):
+    for verb in (embed, label, serve, verify):
         group = verb.add_argument_group("settings", f"each is also a variable {PREFIX}…")
         for knob in knobs():
             default = knob.default if knob.default not in ((), "") else "none"
@@ -203,6 +274,22 @@ def _parser() -> argparse.ArgumentParser:
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000")
     return int(text)
 
 

@@ -11,6 +11,7 @@ Knows nothing of HTTP, JSON or tables.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import queue
@@ -38,6 +39,7 @@ from score.texts import Ids, Texts
 
 _WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
 _LABEL_SETS = 16  # whose vectors are kept: at most 16 × 2000 × 512 floats, 62 MiB, by default
+_LABEL_TEXT = 2**20  # characters of a label set that is kept: their text stays in memory, too
 _LINGER = 0.01  # seconds that a ready row waits for company, while others are on their way
 
 
@@ -53,8 +55,7 @@ class Embedder:
         self.settings = settings
         self._fetcher = Fetcher(settings)
         self._decoding = threading.Semaphore(settings.decode_workers or _cores())
-        # Unit vectors [labels, dimension]; those of the last label sets asked for are kept.
-        self.label_vectors = functools.lru_cache(_LABEL_SETS)(self._encode_labels)
+        self._kept_labels = functools.lru_cache(_LABEL_SETS)(self._encode_labels)
 
     @classmethod
     def load(cls, folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder:
@@ -91,6 +92,12 @@ class Embedder:
     def dimension(self) -> int:
         """Length of every vector."""
         return self.encoder.dimension
+
+    def fetching(self, fetcher: Fetcher) -> Embedder:
+        """This very model, whose pictures come in by another fetcher."""
+        other = copy.copy(self)
+        other._fetcher = fetcher
+        return other
 
     def embed(
         self, rows: Iterable[Row], params: Params | None = None, *, root: Path | None = None
@@ -130,15 +137,16 @@ class Embedder:
     def classify(
         self,
         image: Picture,
-        labels: Labels | Iterable[str] | Mapping[str, str],
+        labels: Labels | Iterable[str] | Mapping[str, str | Sequence[str]],
         *,
         confidence: float = 0.0,
     ) -> dict[str, float]:
         """Label → probability, the most probable first, those below `confidence` left out.
 
-        `labels`: labels, or label → prompt. Raises RowError, BadParams, OSError.
+        `labels`: labels, or label → prompt (or prompts), or the JSON of either. Raises RowError,
+        BadParams, OSError.
         """
-        asked = labels if isinstance(labels, (Labels, Mapping)) else list(labels)
+        asked = labels if isinstance(labels, (Labels, Mapping, str)) else list(labels)
         chosen = asked if isinstance(asked, Labels) else Labels.parse(asked)
         if chosen is None or not 0 <= confidence <= 1:
             raise BadParams("classify needs labels, and a confidence from 0 to 1")
@@ -151,8 +159,17 @@ class Embedder:
             raise record.error
         return record
 
+    def label_vectors(self, labels: Labels, truncate: Truncate) -> Matrix:
+        """Unit vectors, float32 [labels, dimension]; those of the last label sets are kept.
+
+        Raises BadParams for too many prompts, or one that cannot be encoded.
+        """
+        texts = [*labels.names, *(prompt for prompts in labels.prompts for prompt in prompts)]
+        if sum(map(len, texts)) > _LABEL_TEXT:
+            return self._encode_labels(labels, truncate)
+        return self._kept_labels(labels, truncate)
+
     def _encode_labels(self, labels: Labels, truncate: Truncate) -> Matrix:
-        """Raises BadParams for too many prompts, or one that cannot be encoded."""
         counts = [len(prompts) for prompts in labels.prompts]
         if sum(counts) > self.settings.max_prompts:
             raise BadParams(

@@ -101,7 +101,7 @@ class Fetcher:
             raise BadUrl(f"only http and https URLs are fetched, not {scheme[1].lower()}")
         if cell[:5].lower() == "data:":
             return self._capped(self._data_uri(cell))
-        if root and (file := _file_below(root.resolve(), cell)):
+        if root and (file := file_below(root.resolve(), cell)):
             return self._read(file)
         try:
             return self._capped(self._base64(cell))
@@ -550,7 +550,7 @@ def _trust(ca_bundle: str) -> ssl.SSLContext:
     return context
 
 
-def _file_below(root: Path, cell: str) -> Path | None:
+def file_below(root: Path, cell: str) -> Path | None:
     """The file below `root` that a cell names; links that lead out of `root` do not count."""
     if len(cell) > 1024 or "\0" in cell:
         return None

@@ -33,6 +33,21 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM
 (MPO, a phone's JPEG with more pictures behind it, is opened as the JPEG it begins with.)
 """
 
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".mpo"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+ENDINGS = frozenset(ending for endings in _ENDINGS.values() for ending in endings)
+"""The file name endings of those formats, in lower case."""
+
 # How the formats begin that can be told by their beginning; BMP's and PPM's two letters cannot.
 _SIGNATURES = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|....ftypavi[fs]"
@@ -186,6 +201,11 @@ def decode(data: bytes, max_pixels: int, *, exif_orientation: bool = False) -> I
         raise TooManyPixels(f"{width}×{height} does not fit in memory") from error
     except _DAMAGED as error:
         raise TruncatedImage(f"the {image.format or 'picture'} is cut short or damaged") from error
+
+
+def ending(data: bytes) -> str:
+    """The usual file name ending of a picture's format, such as `.jpg`. Raises as `decode`."""
+    return _ENDINGS[_open(data).format or ""][0]
 
 
 # What Pillow's decoders raise on damaged files, beside OSError.

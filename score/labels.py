@@ -96,4 +96,10 @@ def _decode(text: str) -> object:
 def _text(value: object, what: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadParams(f"param 'labels': {what} must be a text, not {value!r:.80}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadParams(
+            f"param 'labels': {what} holds half a character (a lone surrogate): {value[:80]!r}"
+        ) from None
     return value

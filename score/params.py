@@ -79,7 +79,8 @@ def _probability(given: Mapping[str, object], name: str) -> float:
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(
         value, (bool, np.bool_)
     )
-    if not number or not 0 <= float(value) <= 1:  # type: ignore[arg-type]
+    # Compared before it is a float: some whole numbers are too large to become one.
+    if not number or not 0 <= value <= 1:  # type: ignore[operator]
         raise BadParams(f"param {name!r} must be a number from 0 to 1, not {_shown(value)}")
     return float(value)  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -204,7 +204,7 @@ class Writer(ABC):
         """Every file that it may write."""
         return [self.path]
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -272,7 +272,7 @@ class CsvWriter(Writer):
     def _open(self) -> None:
         self._file: IO[str] = self.part().open("w", encoding="utf-8", newline="")
         self._csv = csv.writer(self._file)
-        self._csv.writerow([*self.columns, *FEATURES, *ERRORS])
+        self._csv.writerow([*self.columns, *self.reserved])
 
     @override
     def write(self, kept: Sequence[str | None], record: Record) -> None:
@@ -282,6 +282,38 @@ class CsvWriter(Writer):
     @override
     def _close(self) -> None:
         self._file.close()
+
+
+class VerdictWriter(CsvWriter):
+    """CSV: what each picture was called, in place of its vectors.
+
+    `label` and `confidence` (a probability), `label_2` and `confidence_2` and so on to `top`,
+    where `placed` also `file`, then the errors.
+    """
+
+    def __init__(
+        self, path: Path, columns: Sequence[str], top: int = 1, *, placed: bool = False
+    ) -> None:
+        names = ["label", "confidence"]
+        for rank in range(2, top + 1):
+            names += [f"label_{rank}", f"confidence_{rank}"]
+        self.reserved = (*names, *(["file"] if placed else []), *ERRORS)
+        self._top, self._placed = top, placed
+        super().__init__(path, columns, dimension=0)
+
+    def add(
+        self,
+        kept: Sequence[str | None],
+        record: Record,
+        confidence: float = 0.0,
+        file: str | None = None,
+    ) -> None:
+        """Adds a picture's verdict. A label below `confidence` is left out, its probability not."""
+        cells: list[object] = []
+        for label, prob in zip(record.labels or (), record.probs or (), strict=True):
+            cells += [label if prob >= confidence else None, prob]
+        cells = [*cells, *[None] * 2 * self._top][: 2 * self._top]
+        self._csv.writerow([*kept, *cells, *([file] if self._placed else []), *_error(record)])
 
 
 class JsonLinesWriter(Writer):

@@ -16,6 +16,8 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float32]
 
+_STEEPEST = 1e300  # a scale by which any difference of two cosines is all or nothing
+
 
 def unit(vectors: Matrix) -> Matrix:
     """Vectors [..., dimension] made length one; zeros stay zeros."""
@@ -37,14 +39,17 @@ def label_vectors(prompts: Matrix, counts: Sequence[int]) -> Matrix:
 def probabilities(images: Matrix, labels: Matrix, scale: float) -> Matrix:
     """float32 [images, labels], each row summing to one.
 
-    `images` of any length, `labels` of length one; `scale` is exp(logit_scale).
+    `images` of any length, `labels` of length one; `scale` is exp(logit_scale), be it infinite.
     """
-    logits = scale * (unit(images).astype(np.float64) @ labels.T.astype(np.float64))
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    cosines = unit(images).astype(np.float64) @ labels.T.astype(np.float64)
+    # The best is subtracted before scaling, so that the powers are of nothing above zero.
+    behind = cosines - cosines.max(axis=1, keepdims=True)
+    powers = np.exp(behind * min(scale, _STEEPEST))
     probs: Matrix = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return probs
 
 
 def cosine(a: Vector, b: Vector) -> float:
     """The similarity of two vectors of any length, from -1 to 1."""
-    return float(np.dot(unit(a), unit(b)))
+    product = unit(a).astype(np.float64) @ unit(b).astype(np.float64)
+    return float(np.clip(product, -1, 1))

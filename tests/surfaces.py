@@ -79,6 +79,8 @@ class BatchCsv(Surface):
     def takes(self, body: Any) -> bool:
         if not isinstance(body, dict) or set(body) - {"input_data", "params"}:
             return False
+        if {"labels", "confidence"} & set(body.get("params", {})):
+            return False  # a batch job embeds; `score label` is the one that classifies
         table = body.get("input_data")
         return _is_table(table) and all(
             cell is None or isinstance(cell, str) for row in table["data"] for cell in row

@@ -28,7 +28,9 @@ FLOORS = [
     {"jobs.find", "jobs.reference", "jobs.checkpoint"},
     {"jobs.promise", "jobs.card"},
     {"jobs.package"},
-    {"jobs.embedded"},
+    {"jobs.embedded", "jobs.names", "jobs.pictures"},
+    {"jobs.imagefolder"},
+    {"jobs.label"},
     {"__main__"},
 ]
 

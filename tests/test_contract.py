@@ -37,6 +37,10 @@ HTML = in_base64(b"<!DOCTYPE html><html><body>Not found</body></html>")
 CUT = in_base64(picture(4, (300, 300), "JPEG")[:-2000])
 
 IMAGE, TEXT, BOTH = {"image_features"}, {"text_features"}, {"image_features", "text_features"}
+NAMED = {*IMAGE, "labels", "probs"}
+LABELS = '["a cat", "a dog", "a house"]'
+ONTOLOGY = '{"cat": "a photo of a cat", "dog": ["a dog", "a puppy"], "house": "a red house"}'
+MANY = json.dumps([f"label {number}" for number in range(2001)])
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,88 @@ CASES = [
         "lists and booleans",
         table([[["a"], ""], [True, ""], ["", "a cat"]], on_error="report"),
         ["bad_type", "bad_type", TEXT],
+    ),
+    Case("labels, a list", table([[PICTURE, ""], [LINES, ""]], labels=LABELS), [NAMED, NAMED]),
+    Case("labels, an ontology", table([[PICTURE, ""]], labels=ONTOLOGY), [NAMED]),
+    Case(
+        "labels are for pictures alone",
+        table([["", "a cat"], [PICTURE, "a cat"], ["", "b"]], labels=LABELS),
+        [TEXT, {*NAMED, *TEXT}, TEXT],
+    ),
+    Case("labels without a row", table([], labels=LABELS), []),
+    Case("labels for texts only", table([["", "a cat"]], labels=ONTOLOGY), [TEXT]),
+    Case("blank labels ask for none", table([[PICTURE, ""]], labels=" "), [IMAGE]),
+    Case("labels and normalize", table([[PICTURE, ""]], labels=LABELS, normalize=True), [NAMED]),
+    Case(
+        "labels by URL",
+        table([["{pictures}/house.jpg", ""], ["{pictures}/apple.png", ""]], labels=ONTOLOGY),
+        [NAMED, NAMED],
+    ),
+    Case(
+        "unicode labels",
+        table([[PICTURE, ""]], labels='{"Straße": "eine Straße", "قطة": "🐈", "\\u732b": "a cat"}'),
+        [NAMED],
+    ),
+    Case(
+        "labels that tie", table([[PICTURE, ""]], labels='{"b": "x", "a": "x", "c": "x"}'), [NAMED]
+    ),
+    Case("confidence", table([[PICTURE, ""]], labels=LABELS, confidence=0.33), [NAMED]),
+    Case("confidence that is whole", table([[PICTURE, ""]], labels=LABELS, confidence=1), [NAMED]),
+    Case("confidence without labels", table([[PICTURE, ""]], confidence=0.5), [IMAGE]),
+    Case(
+        "labels beside failed rows",
+        table([[PICTURE, ""], ["%%%", ""], ["", "a"]], labels=LABELS, on_error="report"),
+        [NAMED, "bad_base64", TEXT],
+    ),
+    Case(
+        "labels and a row that fails", table([[PICTURE, ""], ["", ""]], labels=LABELS), "bad_rows"
+    ),
+    Case(
+        "labels as they are, a list",
+        table([[PICTURE, ""]], labels=["a cat", "a dog"]),
+        [NAMED],
+        mlflow_refuses=True,  # its signature says string; its server's body is ours to decode
+    ),
+    Case(
+        "labels as they are, an object",
+        table([[PICTURE, ""]], labels={"cat": "a cat", "dog": ["a dog", "a puppy"]}),
+        [NAMED],
+        mlflow_refuses=True,
+    ),
+    Case("a long prompt is cut", table([[PICTURE, ""]], labels=json.dumps([LONG, "a"])), [NAMED]),
+    Case(
+        "truncate=error and a long prompt",
+        table([[PICTURE, ""]], labels=json.dumps([LONG, "a"]), truncate="error", on_error="report"),
+        "bad_params",
+    ),
+    Case("labels not JSON", table([[PICTURE, ""]], labels="a cat"), "bad_params"),
+    Case("labels half JSON", table([[PICTURE, ""]], labels='["a cat"'), "bad_params"),
+    Case("labels empty", table([[PICTURE, ""]], labels="[]"), "bad_params"),
+    Case("labels an empty object", table([[PICTURE, ""]], labels="{}"), "bad_params"),
+    Case("labels twice", table([[PICTURE, ""]], labels='["a", "b", "a"]'), "bad_params"),
+    Case(
+        "labels twice, an object", table([["", "a"]], labels='{"a": "x", "a": "y"}'), "bad_params"
+    ),
+    Case("labels with a number", table([["", "a"]], labels='["a", 3]'), "bad_params"),
+    Case("labels with a blank", table([["", "a"]], labels='["a", " "]'), "bad_params"),
+    Case("labels a number", table([["", "a"]], labels="3"), "bad_params"),
+    Case("labels of half a character", table([["", "a"]], labels='["\\ud83d"]'), "bad_params"),
+    Case("prompt of half a character", table([["", "a"]], labels='{"a": "\\ud83d"}'), "bad_params"),
+    Case("too many prompts", table([["", "a"]], labels=MANY), "bad_params"),
+    Case("labels even without rows", table([], labels="a cat"), "bad_params"),
+    Case("confidence over 1", table([["", "a"]], labels=LABELS, confidence=2), "bad_params"),
+    Case("confidence below 0", table([["", "a"]], labels=LABELS, confidence=-0.1), "bad_params"),
+    Case(
+        "confidence vast", table([["", "a"]], confidence=10**400), "bad_params", mlflow_refuses=True
+    ),
+    Case(
+        "confidence a text", table([["", "a"]], confidence="x"), "bad_params", mlflow_refuses=True
+    ),
+    Case(
+        "confidence a boolean",
+        table([["", "a"]], confidence=True),
+        "bad_params",
+        mlflow_refuses=True,
     ),
     Case("miscased columns", table([[PICTURE, "a"]], ("Image", "Text")), "bad_columns"),
     Case("unrelated columns", table([["x", "y"]], ("url", "caption")), "bad_columns"),
@@ -277,6 +363,18 @@ def test_vectors_are_not_normalised_unless_asked(surfaces: dict[str, Surface]) -
             _close(unit[name], vector / np.linalg.norm(vector))
 
 
+def test_labels_are_those_of_classify(embedder: Embedder, surfaces: dict[str, Surface]) -> None:
+    body = table([[PICTURE, ""], ["", "a cat"]], labels=ONTOLOGY, confidence=0.3)
+    wanted = embedder.classify(PNG, ONTOLOGY, confidence=0.3)
+    assert 0 < len(wanted) < 3
+    for surface in surfaces.values():
+        if surface.takes(body):
+            named, text = surface.ask(body).records or []
+            assert named["labels"] == list(wanted)
+            np.testing.assert_allclose(named["probs"], list(wanted.values()), atol=1e-5)
+            assert set(text) == TEXT
+
+
 @pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
 def test_statuses(surface: str, surfaces: dict[str, Surface]) -> None:
     server = surfaces[surface]
@@ -315,6 +413,9 @@ def _same_records(got: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> No
             assert one["error"] == other["error"]
         for name in BOTH & set(other):
             _close(one[name], other[name])
+        if "labels" in other:
+            assert one["labels"] == other["labels"]
+            np.testing.assert_allclose(one["probs"], other["probs"], atol=1e-5)
 
 
 def _same_rows(got: Outcome, wanted: Outcome) -> None:

@@ -21,13 +21,14 @@ from tests.surfaces import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["image", "text", "both", "mixed"])
+@pytest.mark.parametrize("name", ["image", "text", "both", "mixed", "labels"])
 def test_the_request_bodies_are_answered(embedder: Embedder, name: str) -> None:
     answer = endpoint.score(embedder, (ROOT / f"samples/requests/{name}.json").read_bytes())
     assert answer.status == 200, answer.body
     records = json.loads(answer.body)
     wanted = {"image": {"image_features"}, "text": {"text_features"}}
     wanted["both"] = wanted["image"] | wanted["text"]
+    wanted["labels"] = wanted["image"] | {"labels", "probs"}
     if name == "mixed":
         assert [record["error"]["code"] for record in records if "error" in record][-2:] == [
             "empty_row",
@@ -41,7 +42,7 @@ def test_the_samples_are_what_their_script_writes(tmp_path: Path) -> None:
     script = tmp_path / "draw.py"
     script.write_text((ROOT / "samples/draw.py").read_text())
     subprocess.run([sys.executable, str(script)], check=True)
-    for name in ("urls.csv", "paths.csv"):
+    for name in ("urls.csv", "paths.csv", "ontology.json", "requests/labels.json"):
         assert (tmp_path / name).read_text() == (ROOT / "samples" / name).read_text()
     drawn = {path.name for path in (tmp_path / "images").iterdir()}
     assert drawn == {path.name for path in (ROOT / "samples/images").iterdir()}
@@ -79,6 +80,17 @@ def test_the_readmes_python_runs(
     assert len(blocks) >= 2
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_readmes_excerpt_of_labels_is_what_is_answered(embedder: Embedder) -> None:
+    (block,) = re.findall(r'```json\n(.*"probs".*)\n```', README)
+    (excerpt,) = json.loads(block.replace("0.92, -0.13, …", "0.92"))
+    answer = endpoint.score(embedder, (ROOT / "samples/requests/labels.json").read_bytes())
+    first = json.loads(answer.body)[0]
+    assert set(excerpt) == set(first)
+    assert sorted(excerpt["labels"]) == sorted(first["labels"])
+    assert sum(excerpt["probs"]) == pytest.approx(1)
+    assert excerpt["probs"] == sorted(excerpt["probs"], reverse=True)
 
 
 def test_azures_own_loader_takes_the_readmes_deployment(tmp_path: Path) -> None:

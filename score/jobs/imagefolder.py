@@ -1,0 +1,114 @@
+"""A data set in torchvision's ImageFolder layout: FOLDER/<label>/<file>, and FOLDER/labels.csv.
+
+It is made beside its place, under a hidden name, and moved there when it is whole. Pictures come to
+the disk as they are fetched, the very bytes that the model sees, and are moved to their label once
+it is known: nothing is fetched twice and nothing waits in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import mkdtemp
+
+from typing_extensions import override
+
+from score import images
+from score.errors import RequestError
+from score.fetch import Fetcher
+from score.jobs import names
+
+TABLE = "labels.csv"
+
+
+class Kept(str):
+    """An image cell whose bytes are to be left in `file` as well."""
+
+    file: Path
+
+    def __new__(cls, cell: str, file: Path) -> Kept:
+        """The cell, with the place for its bytes."""
+        kept = super().__new__(cls, cell)
+        kept.file = file
+        return kept
+
+
+class KeepingFetcher(Fetcher):
+    """Leaves what it fetches where a `Kept` cell says. Raises OSError where the disk is full."""
+
+    @override
+    def fetch(self, image: object, root: Path | None = None, until: float | None = None) -> bytes:
+        data = super().fetch(image, root, until)
+        if isinstance(image, Kept):
+            image.file.write_bytes(data)
+        return data
+
+
+class ImageFolder:
+    """The data set in the making. Use it as a context manager: leaving it puts the folder in its
+    place, leaving it by an exception removes what was begun."""
+
+    def __init__(self, output: Path, labels: Iterable[str]) -> None:
+        """`output`: a folder that is new or empty. Raises RequestError for any other."""
+        check(output)
+        self._output = output.resolve()
+        self._folders = names.folders(labels, taken=[TABLE])
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        self._begun = Path(mkdtemp(dir=self._output.parent, prefix=f".{self._output.name}."))
+        self._staged, self.path = self._begun / "staged", self._begun / "made"
+        self._staged.mkdir()
+        self.path.mkdir()
+
+    def stage(self, number: int, cell: object) -> object:
+        """The cell of picture `number`, which brings the bytes to disk when it is fetched."""
+        return Kept(cell, self._file(number)) if isinstance(cell, str) else cell
+
+    def place(self, number: int, name: str, label: str) -> str:
+        """Moves picture `number` to its label, under `name` or one like it.
+
+        Returns its path below the data set, with slashes.
+        """
+        staged, folder = self._file(number), self._folders[label]
+        stem, ending = os.path.splitext(name)
+        if ending.lower() not in images.ENDINGS:
+            stem, ending = name, images.ending(staged.read_bytes())
+        (self.path / folder).mkdir(exist_ok=True)
+
+        def taken(name: str) -> bool:
+            return (self.path / folder / name).exists()
+
+        free = names.first_free(stem or f"row-{number}", taken, ending)
+        staged.rename(self.path / folder / free)
+        return f"{folder}/{free}"
+
+    def drop(self, number: int) -> None:
+        """Removes picture `number`, if its bytes ever came."""
+        self._file(number).unlink(missing_ok=True)
+
+    def __enter__(self) -> ImageFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.path.replace(self._output)
+        finally:
+            # Renamed first: a download still under way must find no place to write to.
+            gone = self._begun.with_name(self._begun.name + ".gone")
+            self._begun.rename(gone)
+            shutil.rmtree(gone)
+
+    def _file(self, number: int) -> Path:
+        return self._staged / str(number)
+
+
+def check(output: Path) -> None:
+    """Raises RequestError unless a data set may be put at `output`."""
+    if output.exists() and not output.is_dir():
+        raise RequestError(f"{output} is a file; a data set needs a new or empty folder")
+    if output.is_dir() and any(output.iterdir()):
+        raise RequestError(f"{output} is not empty; a data set needs a new or empty folder")
+    if output.is_mount():
+        raise RequestError(f"{output} is a mount point; name a folder below it")

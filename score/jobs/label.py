@@ -1,0 +1,161 @@
+"""Labels a data set: pictures and an ontology in, a class for each picture out.
+
+The class is the zero-shot one, `Embedder.classify`'s; the result a CSV, or the pictures themselves
+sorted into a folder for each label, ready to train a small model on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from score.batch import Summary
+from score.embedder import Embedder
+from score.errors import BadParams, RequestError
+from score.jobs import imagefolder
+from score.jobs.imagefolder import ImageFolder, KeepingFetcher
+from score.jobs.pictures import Picture, Pictures
+from score.labels import Labels
+from score.params import Params
+from score.rows import Record, Row
+from score.tables import VerdictWriter
+
+_PARAM = "param 'labels'"  # what errors about labels begin with
+_SHOWN = 50  # labels in a summary
+
+
+@dataclass
+class LabelSummary(Summary):
+    """How a labelling went: for each label how many pictures it got, and how many got none."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    unlabelled: int = 0
+
+    def __str__(self) -> str:
+        counts = self.labels.most_common()
+        lines = [f"{count:9,}  {_printable(label)}" for label, count in counts[:_SHOWN]]
+        if more := counts[_SHOWN:]:
+            lines.append(f"{sum(count for _, count in more):9,}  in {len(more):,} more labels")
+        if self.unlabelled:
+            lines.append(f"{self.unlabelled:9,}  below the confidence asked for, unlabelled")
+        return "\n".join([super().__str__(), *lines])
+
+
+def read_ontology(file: Path, embedder: Embedder) -> Labels:
+    """The labels in a JSON file: a list, or an object of label → prompt, or → prompts.
+
+    Raises BadParams, which names the file, for what is none or what the model cannot encode.
+    """
+    try:
+        labels = Labels.parse(file.read_text(encoding="utf-8-sig"))
+        if labels is None:
+            raise BadParams(f"{_PARAM} is empty: it needs a JSON list or object")
+        embedder.label_vectors(labels, Params().truncate)
+    except UnicodeDecodeError:
+        raise BadParams(f"{file} is not UTF-8 text") from None
+    except BadParams as error:
+        raise BadParams(str(error).replace(_PARAM, str(file), 1)) from None
+    return labels
+
+
+def check_output(output: Path, source: Path) -> None:
+    """Raises RequestError unless a labelling of `source` may be written to `output`."""
+    if output.suffix == ".csv":
+        if output.resolve() == source.resolve():
+            raise RequestError(f"the output would replace the input {source}")
+    elif output.suffix and not output.is_dir():
+        raise RequestError(f"{output.name} must end in .csv, or have no ending and be a folder")
+    else:
+        imagefolder.check(output)
+
+
+def label(
+    embedder: Embedder,
+    pictures: Pictures,
+    labels: Labels,
+    output: Path,
+    *,
+    confidence: float = 0.0,
+    top: int = 1,
+    progress: Callable[[LabelSummary], None] | None = None,
+    summary: LabelSummary | None = None,
+) -> LabelSummary:
+    """Labels every picture, into a CSV where `output` ends in .csv, else into an image folder.
+
+    confidence: a probability from 0 to 1; a picture whose best label is below it gets none.
+    top: how many labels a line names. `progress` is called after each picture; a `summary` given is
+    counted on while the job runs. Raises BadColumns where a column is called as one of ours,
+    RequestError for an image folder that is not new or empty.
+    """
+    summary = summary or LabelSummary()
+    summary.labels.update(dict.fromkeys(labels.names, 0))
+    began = time.perf_counter()
+    with ExitStack() as files:
+        folder: ImageFolder | None = None
+        table = output
+        if output.suffix != ".csv":
+            folder = files.enter_context(ImageFolder(output, labels.names))
+            table = folder.path / imagefolder.TABLE
+        writer = files.enter_context(
+            VerdictWriter(table, pictures.columns, top, placed=folder is not None)
+        )
+        for number, picture, record in _verdicts(embedder, pictures, labels, folder):
+            given = _best(record, confidence)
+            file = _placed(folder, number, picture, given) if folder else None
+            writer.add(picture.kept, record, confidence, file)
+            _count(summary, picture, record, given)
+            summary.seconds = time.perf_counter() - began
+            if progress:
+                progress(summary)
+    return summary
+
+
+def _verdicts(
+    embedder: Embedder, pictures: Pictures, labels: Labels, folder: ImageFolder | None
+) -> Iterator[tuple[int, Picture, Record]]:
+    """Each picture with its number and record; what stood for it is forgotten by then."""
+    waiting: deque[Picture] = deque()
+
+    def rows() -> Iterator[Row]:
+        for number, picture in enumerate(pictures):
+            waiting.append(replace(picture, cell=None))
+            yield Row(image=folder.stage(number, picture.cell) if folder else picture.cell)
+
+    if folder:
+        embedder = embedder.fetching(KeepingFetcher(embedder.settings))
+    params = Params(on_error="report", labels=labels)
+    for number, record in enumerate(embedder.embed(rows(), params, root=pictures.root)):
+        yield number, waiting.popleft(), record
+
+
+def _best(record: Record, confidence: float) -> str | None:
+    """The label that a picture gets; None where it failed or none is probable enough."""
+    if record.labels and record.probs and record.probs[0] >= confidence:
+        return record.labels[0]
+    return None
+
+
+def _placed(folder: ImageFolder, number: int, picture: Picture, given: str | None) -> str | None:
+    if given is not None:
+        return folder.place(number, picture.name, given)
+    folder.drop(number)
+    return None
+
+
+def _count(summary: LabelSummary, picture: Picture, record: Record, given: str | None) -> None:
+    summary.rows += 1
+    summary.position = picture.position
+    if record.error:
+        summary.failed[record.error.code] += 1
+    elif given is None:
+        summary.unlabelled += 1
+    else:
+        summary.labels[given] += 1
+
+
+def _printable(label: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in label[:80])
