@@ -21,7 +21,7 @@ FLOORS = [
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server"},
-    {"jobs.source"},
+    {"jobs.source", "jobs.h5", "jobs.pieces"},
     {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
     {"jobs.canonical", "jobs.hub", "jobs.checkpoint"},
     {"jobs.find", "jobs.reference"},
@@ -34,13 +34,13 @@ FLOORS = [
 DOORS = {
     "torch": {"encoder", "towers", "weights"}
     | {"jobs.canonical", "jobs.checkpoint", "jobs.embedded", "jobs.kerashub", "jobs.openclip"}
-    | {"jobs.huggingface", "jobs.reference", "jobs.source"},
+    | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source"},
     "transformers": {"jobs.reference"},
     "huggingface_hub": {"jobs.hub"},
-    "h5py": {"jobs.kerashub"},
+    "h5py": {"jobs.h5"},
     "safetensors": {"weights", "jobs.canonical", "jobs.checkpoint"},
     "tokenizers": {"texts"},
-    "PIL": {"images", "jobs.openclip", "jobs.package"},
+    "PIL": {"images", "jobs.kerashub", "jobs.openclip", "jobs.package"},
     "urllib3": {"fetch"},
     "certifi": {"fetch"},
     "ipaddress": {"addresses", "settings"},
