@@ -42,4 +42,5 @@ $(VENV)/dev.installed: pyproject.toml | $(BIN)/python
 	$(PIP) '$(TORCH)'
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps 'open_clip_torch==3.3.0'  # for CLIP's vocabulary; its other needs are not ours
+	$(PIP) --no-deps 'keras-hub==0.32.0'  # a reference; it asks for TensorFlow and runs on torch without
 	@touch $@

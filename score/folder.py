@@ -96,7 +96,7 @@ def read_json(file: Path) -> Json:
     """The JSON object in a file. Raises ModelError."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {file}: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{file} must hold a JSON object")

@@ -22,7 +22,7 @@ FLOORS = [
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server"},
-    {"jobs.source", "jobs.verify"},
+    {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces"},
     {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
     {"jobs.canonical", "jobs.hub"},
     {"jobs.find", "jobs.reference", "jobs.checkpoint"},
@@ -38,13 +38,20 @@ FLOORS = [
 DOORS = {
     "torch": {"encoder", "towers", "weights"}
     | {"jobs.canonical", "jobs.checkpoint", "jobs.kerashub", "jobs.openclip"}
-    | {"jobs.huggingface", "jobs.reference", "jobs.source"},
+    | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source"},
     "transformers": {"jobs.reference"},
     "huggingface_hub": {"jobs.hub"},
-    "h5py": {"jobs.kerashub"},
+    "h5py": {"jobs.h5"},
     "safetensors": {"weights", "jobs.canonical"},
     "tokenizers": {"texts"},
-    "PIL": {"images", "jobs.openclip", "jobs.package", "jobs.promise", "jobs.reference"},
+    "PIL": {
+        "images",
+        "jobs.kerashub",
+        "jobs.openclip",
+        "jobs.package",
+        "jobs.promise",
+        "jobs.reference",
+    },
     "urllib3": {"fetch"},
     "certifi": {"fetch"},
     "ipaddress": {"addresses", "settings"},

@@ -1,0 +1,180 @@
+"""SentencePiece's vocabulary file (`.spm`, `.model`): bytes → pieces and normalisation table.
+
+A reader for the few fields of `sentencepiece_model.proto` (google/sentencepiece) that make token
+ids, so that packaging needs neither sentencepiece nor protobuf. Only what XLM-V is passes: a
+Unigram model with SentencePiece's own treatment of spaces. Knows nothing of files or tokenizers.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from score.errors import ModelError
+
+Value = int | bytes
+
+_MOST_PIECES = 2**22  # four times XLM-V's
+_LONGEST_VARINT = 10  # bytes
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
+_NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3
+_TYPES = {4: "user-defined", 5: "unused", 6: "a byte"}
+_MODELS = {1: "Unigram", 2: "BPE", 3: "word", 4: "character"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What a vocabulary file holds.
+
+    pieces: each piece with its score, in order, after `<unk> <s> </s>`, the first three.
+    charsmap: the compiled table by which texts are normalised; empty for none.
+    """
+
+    pieces: list[tuple[str, float]]
+    charsmap: bytes
+
+
+def parse(data: bytes) -> Pieces:
+    """The pieces in a vocabulary file. Raises ModelError for anything but a whole Unigram model."""
+    pieces: list[tuple[str, float, int]] = []
+    trainer: dict[int, Value] = {}
+    normalizer: dict[int, Value] = {}
+    for number, value in _fields(data):
+        if number == 1:
+            pieces.append(_piece(_message(value)))
+            if len(pieces) > _MOST_PIECES:
+                raise ModelError(f"the SentencePiece vocabulary has over {_MOST_PIECES:,} pieces")
+        elif number == 2:
+            trainer |= dict(_fields(_message(value)))
+        elif number == 3:
+            normalizer |= dict(_fields(_message(value)))
+    _check_settings(trainer, normalizer)
+    _check_pieces(pieces)
+    charsmap = _message(normalizer.get(2, b""))
+    if charsmap:
+        _check_charsmap(charsmap)
+    return Pieces([(text, score) for text, score, _ in pieces[3:]], charsmap)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
+    """The fields of a protobuf message, in order."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            size, at = _varint(data, at)
+        elif wire in (_FIXED32, _FIXED64):
+            size = 4 if wire == _FIXED32 else 8
+        else:
+            raise _broken()
+        if at + size > len(data):
+            raise _broken()
+        yield number, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where what follows it begins."""
+    value = 0
+    for place, byte in enumerate(data[at : at + _LONGEST_VARINT]):
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            return value, at + place + 1
+    raise _broken()
+
+
+def _message(value: Value) -> bytes:
+    if not isinstance(value, bytes):
+        raise _broken()
+    return value
+
+
+def _broken() -> ModelError:
+    return ModelError("the SentencePiece vocabulary is damaged or cut short: half a download?")
+
+
+def _piece(data: bytes) -> tuple[str, float, int]:
+    """A piece's text, score and type."""
+    fields = dict(_fields(data))
+    kind, score = fields.get(3, _NORMAL), _message(fields.get(2, bytes(4)))
+    try:
+        text = _message(fields.get(1, b"")).decode("utf-8")
+        (number,) = struct.unpack("<f", score)
+    except (UnicodeDecodeError, struct.error):
+        raise _broken() from None
+    if not isinstance(kind, int) or not text or not math.isfinite(number):
+        raise _broken()
+    return text, number, kind
+
+
+def _check_settings(trainer: dict[int, Value], normalizer: dict[int, Value]) -> None:
+    """Field numbers and defaults are those of `TrainerSpec` and `NormalizerSpec`."""
+    model = trainer.get(3, 1)
+    if model != 1:
+        name = _MODELS.get(model, model) if isinstance(model, int) else "unknown"
+        raise ModelError(f"the SentencePiece model is of type {name}, not Unigram")
+    for name, value, wanted in (
+        ("byte_fallback", trainer.get(35, 0), 0),
+        ("treat_whitespace_as_suffix", trainer.get(24, 0), 0),
+        ("add_dummy_prefix", normalizer.get(3, 1), 1),
+        ("remove_extra_whitespaces", normalizer.get(4, 1), 1),
+        ("escape_whitespaces", normalizer.get(5, 1), 1),
+    ):
+        if value != wanted:
+            raise ModelError(
+                f"the SentencePiece model has {name} {'off' if wanted else 'on'}, unlike XLM-V's"
+            )
+
+
+def _check_pieces(pieces: list[tuple[str, float, int]]) -> None:
+    first = [(text, kind) for text, _, kind in pieces[:3]]
+    if first != [("<unk>", _UNKNOWN), ("<s>", _CONTROL), ("</s>", _CONTROL)]:
+        raise ModelError("the SentencePiece vocabulary does not begin with <unk>, <s> and </s>")
+    seen = {"<unk>", "<s>", "</s>", "<pad>", "<mask>"}
+    for text, _, kind in pieces[3:]:
+        if kind != _NORMAL:
+            what = _TYPES.get(kind, "of a special type")
+            raise ModelError(
+                f"the SentencePiece piece {text[:80]!r} is {what}; XLM-V has none such"
+            )
+        if text in seen:
+            raise ModelError(f"the SentencePiece vocabulary has {text[:80]!r} twice")
+        seen.add(text)
+
+
+def _check_charsmap(charsmap: bytes) -> None:
+    """Raises ModelError for a table that would lead its reader out of its bounds.
+
+    It is a trie as Darts-clone packs it, its size before it, and the replacements behind it, each
+    ended by a NUL. Readers follow the trie unchecked; the one in tokenizers panics on a wrong step,
+    when a text comes by that takes it.
+    """
+    size = int.from_bytes(charsmap[:4], "little")
+    texts = np.frombuffer(charsmap[4 + size :], dtype=np.uint8)
+    if len(charsmap) < 4 + size or size % 4 or not size or not len(texts):
+        raise _broken()
+    units = np.frombuffer(charsmap[4 : 4 + size], dtype="<u4").astype(np.int64)
+    offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
+    next = np.arange(len(units)) ^ offsets
+    inner = units < 1 << 31  # the others are values, which nothing steps on; the root is stepped on
+    inner[0] = True
+    if (next[inner] | 255).max() >= len(units):  # any byte of a text may be the next step
+        raise _broken()
+    values = units[next[inner & (units >> 8 & 1 == 1)]] & (1 << 31) - 1
+    begins = np.append(texts & 0xC0 != 0x80, True)  # not amid a character
+    try:
+        charsmap[4 + size :].decode("utf-8")
+    except UnicodeDecodeError:
+        raise _broken() from None
+    if (values > len(texts)).any() or not begins[values].all():
+        raise _broken()
