@@ -96,8 +96,8 @@ class PictureProbe:
 class Finding(NamedTuple):
     """What one probe came to.
 
-    input: whether its ids, pixels or settings are the reference's. cosine, error: of its vector to the
-    reference's, as `Tolerance` has them; None where it was not computed.
+    input: whether its ids, pixels or settings are the reference's. cosine, error: of its vector to
+    the reference's, as `Tolerance` has them; None where it was not computed.
     """
 
     kind: str

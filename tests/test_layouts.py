@@ -28,7 +28,6 @@ from score.jobs.catalog import ARCHITECTURES, CATALOG
 from score.jobs.package import package
 from score.probes import Probes, difference
 from score.settings import Settings
-from tests import xlm
 from tests.open_clip_reference import OpenClip, config
 from tests.open_clip_reference import package as open_clip_package
 
@@ -81,7 +80,8 @@ def write_open_clip(folder: Path, model: OpenClip, model_cfg: Json, preprocess: 
     state = {name: tensor.contiguous() for name, tensor in model.model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     if model_cfg["text_cfg"].get("pool_type") == "eos":
-        xlm.tokenizer().save(str(folder / "tokenizer.json"))
+        words = checkpoint.xlm_vocabulary(model_cfg["text_cfg"]["vocab_size"])
+        (folder / "tokenizer.json").write_text(words)
     else:
         shutil.copy(ROOT / "model" / "tokenizer.json", folder)
     return folder

@@ -23,7 +23,6 @@ from score.jobs.package import package
 from score.jobs.verify import table, verify
 from score.probes import FILE, Finding, Probes, difference, sample
 from score.settings import Settings
-from tests import xlm
 from tests.surfaces import ROOT
 
 Change = Callable[[Path], None]
@@ -89,7 +88,7 @@ def test_a_wrong_pooling_shows_in_the_vectors(model: Path) -> None:
 
 
 def another_tokenizer(model: Path) -> None:
-    xlm.tokenizer().save(str(model / "tokenizer.json"))
+    (model / "tokenizer.json").write_text(checkpoint.xlm_vocabulary(1000))
 
 
 def a_weight_off(model: Path) -> None:

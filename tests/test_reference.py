@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from transformers import (
     AutoTokenizer,
     CLIPModel,
@@ -44,7 +45,6 @@ from score.params import Params
 from score.rows import Record, Row, Vector
 from score.settings import Settings
 from score.texts import Texts
-from tests import xlm
 
 TOLERANCE = 1e-5
 CONTEXT = 77
@@ -604,7 +604,7 @@ def metaclip2(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("metaclip2")
     layers = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     layers |= {"num_attention_heads": 2, "projection_dim": 48}
-    tokenizer = xlm.tokenizer()
+    tokenizer = Tokenizer.from_str(checkpoint.xlm_vocabulary(600))
     ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     config = MetaClip2Config(
         text_config={**layers, **ids, "vocab_size": tokenizer.get_vocab_size()},

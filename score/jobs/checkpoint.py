@@ -26,7 +26,7 @@ from score.jobs import canonical
 from score.jobs.canonical import DTYPES, Precision
 from score.jobs.catalog import ARCHITECTURES
 from score.jobs.source import Part, Source
-from score.texts import clip_tokenizer
+from score.texts import clip_tokenizer, xlm_tokenizer
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 VOCABULARY = 49408  # 256 bytes, twice; 48,894 merges; begin and end (openai/CLIP)
@@ -90,7 +90,7 @@ def write(
 ) -> Path:
     """Writes config, weights, tokenizer and preprocessor into `folder`, and returns it.
 
-    `tokenizer`: a `tokenizer.json`, by default CLIP's own.
+    `tokenizer`: a `tokenizer.json`, by default CLIP's own, or one of XLM-V's kind for MetaCLIP 2.
     """
     return canonical.write(source(architecture, seed, tokenizer), folder, precision)
 
@@ -103,10 +103,16 @@ def source(architecture: Architecture, seed: int = 0, tokenizer: str | None = No
         layout="random",
         architecture=architecture,
         preprocessor=Preprocessor.from_config({"size": size, "crop_size": size}),
-        tokenizer=tokenizer or clip_vocabulary(),
+        tokenizer=tokenizer or _vocabulary(architecture),
         tensors=RandomTensors(architecture, seed),
         parts=parts,
     )
+
+
+def _vocabulary(architecture: Architecture) -> str:
+    if architecture.kind == "clip":
+        return clip_vocabulary()
+    return xlm_vocabulary(architecture.text.vocabulary)
 
 
 def clip_vocabulary() -> str:
@@ -120,6 +126,18 @@ def clip_vocabulary() -> str:
     if len(vocabulary) != VOCABULARY:
         raise ModelError(f"the vocabulary has {len(vocabulary)} entries, not {VOCABULARY}")
     text: str = clip_tokenizer(vocabulary, merges).to_str()
+    return text
+
+
+def xlm_vocabulary(entries: int) -> str:
+    """A `tokenizer.json` of XLM-V's kind and size: letters of some scripts, then made-up words."""
+    ranges = ((33, 127), (0xA1, 0x180), (0x391, 0x3CA), (0x410, 0x450), (0x3041, 0x3097))
+    letters = [chr(code) for first, last in ranges for code in range(first, last)]
+    real = ["▁", "▁a", "▁the", "▁photo", "ca", "cat", "▁猫", *letters]
+    pieces = real[: entries - 5]  # ids 0 to 3 and the last are special
+    pieces += [f"▁word{number}" for number in range(entries - 5 - len(pieces))]
+    scored = [(piece, -1.0 - place / 1000) for place, piece in enumerate(pieces)]
+    text: str = xlm_tokenizer(scored, b"", mask=True).to_str()
     return text
 
 
