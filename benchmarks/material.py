@@ -76,7 +76,7 @@ def model(given: Path | None, scratch: Path) -> Path:
     if given:
         return given
     folder = scratch / "vit-b-32"
-    command = [sys.executable, "-m", "score.jobs.checkpoint", "vit-b-32", str(folder)]
+    command = [sys.executable, "-m", "score.jobs.checkpoint", "ViT-B-32-quickgelu", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder
 

@@ -35,16 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = _settings(options)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("score").setLevel(settings.log_level.upper())
         return _VERBS[options.verb](options, settings)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (ScoreError, OSError) as error:
         print(f"score: {error}", file=sys.stderr)
         return UNUSABLE
     except ImportError as error:
-        print(f"score: {error}; pip install 'clip-endpoints[batch,serve]'", file=sys.stderr)
+        extras = "package" if options.verb == "package" else "batch,serve"
+        print(f"score: {error}; pip install 'clip-endpoints[{extras}]'", file=sys.stderr)
         return UNUSABLE
 
 
@@ -144,11 +146,57 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
 def _package(options: argparse.Namespace, settings: Settings) -> int:
     from score.jobs.package import package
 
-    print(package(Path(options.checkpoint), Path(options.output), options.name))
+    made = package(
+        options.checkpoint,
+        Path(options.output),
+        options.name,
+        architecture=options.architecture,
+        tokenizer=Path(options.tokenizer) if options.tokenizer else None,
+        revision=options.revision,
+        precision=options.precision,
+        say=lambda line: print(f"score: {line}", file=sys.stderr),
+    )
+    print(made)
     return DONE
 
 
-_VERBS = {"embed": _embed, "label": _label, "serve": _serve, "package": _package}
+def _catalog(options: argparse.Namespace, settings: Settings) -> int:
+    from score.jobs import catalog
+
+    if options.name is None:
+        print(catalog.table())
+        return DONE
+    entry = catalog.lookup(options.name)
+    if entry is None:
+        known = ", ".join(catalog.CATALOG)
+        print(f"score: {options.name!r} is not in the catalog: {known}", file=sys.stderr)
+        return UNUSABLE
+    print(catalog.describe(entry))
+    return DONE
+
+
+def _verify(options: argparse.Namespace, settings: Settings) -> int:
+    from score.jobs.verify import table, verify
+
+    probes, precision, findings = verify(Path(options.model), settings)
+    print(table(findings))
+    broken = [finding for finding in findings if not finding.passed]
+    against = f"{precision} here against {probes.reference}"
+    if broken:
+        print(f"score: {len(broken)} of {len(findings)} probes FAILED; {against}", file=sys.stderr)
+        return TOO_MANY_ERRORS
+    print(f"all {len(findings)} probes as promised; {against}")
+    return DONE
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
+    "embed": _embed,
+    "label": _label,
+    "serve": _serve,
+    "catalog": _catalog,
+    "package": _package,
+    "verify": _verify,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -192,12 +240,26 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=_port, default=5001)
 
-    package = verbs.add_parser("package", help="make an MLflow model folder of a checkpoint")
-    package.add_argument("checkpoint", help="a folder in the transformers layout")
+    package = verbs.add_parser("package", help="make a proven MLflow model folder of a checkpoint")
+    package.add_argument(
+        "checkpoint",
+        help="a folder (transformers, OpenCLIP, KerasHub), a file of weights, a Hub id, or a name "
+        "of the catalog",
+    )
     package.add_argument("--output", required=True, metavar="DIR", help="a folder to create")
     package.add_argument("--name", help="what the metadata calls the model")
+    package.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the weights")
+    package.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
+    package.add_argument("--tokenizer", metavar="DIR", help="take the tokenizer from there")
+    package.add_argument("--revision", help="of the Hub's repository; default: the catalog's")
 
-    for verb in (embed, label, serve):
+    catalog = verbs.add_parser("catalog", help="list the checkpoints known by name")
+    catalog.add_argument("name", nargs="?", help="tell all about this one")
+
+    verify = verbs.add_parser("verify", help="compute a package's probes here, and compare")
+    verify.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")
+
+    for verb in (embed, label, serve, verify):
         group = verb.add_argument_group("settings", f"each is also a variable {PREFIX}…")
         for knob in knobs():
             default = knob.default if knob.default not in ((), "") else "none"

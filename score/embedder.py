@@ -26,12 +26,13 @@ import numpy as np
 
 from score import images, zeroshot
 from score.encoder import Encoder, Matrix
-from score.errors import BadParams, EmptyRow, RowError, RowsFailed
+from score.errors import BadParams, EmptyRow, ModelError, RowError, RowsFailed
 from score.fetch import Fetcher
 from score.folder import EMBEDDED, ModelFolder
 from score.images import Pixels, Preprocessor
 from score.labels import Labels
 from score.params import Params, Truncate
+from score.probes import Finding, Probes
 from score.rows import IMAGE, TEXT, Record, Row, Vector, is_empty
 from score.settings import Settings
 from score.texts import Ids, Texts
@@ -58,15 +59,34 @@ class Embedder:
 
     @classmethod
     def load(cls, folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder:
-        """The model in `folder`: a package or a plain transformers folder. Raises ModelError."""
+        """The model in `folder`: a package or a plain transformers folder.
+
+        Where the folder has probes, it must compute them, as far as `settings.verify` asks. Raises
+        ModelError.
+        """
         settings = settings or Settings()
         opened = ModelFolder.open(folder)
-        return cls(
-            Encoder.load(opened, settings),
-            Texts.load(opened),
-            Preprocessor.from_config(opened.preprocessor),
-            settings,
-        )
+        texts = Texts.load(opened)  # before the weights: what is quick to refuse comes first
+        preprocessor = Preprocessor.from_config(opened.preprocessor)
+        embedder = cls(Encoder.load(opened, settings), texts, preprocessor, settings)
+        if settings.verify != "off":
+            embedder._keep_promises(Probes.read(opened.path))
+        return embedder
+
+    def _keep_promises(self, probes: Probes | None) -> None:
+        quick = self.settings.verify == "quick"
+        broken = [finding for finding in self.check(probes, quick=quick) if not finding.passed]
+        if broken:
+            raise ModelError(
+                f"this model does not compute here what its package promises: {broken[0]}; "
+                "run `score verify` on it"
+            )
+
+    def check(self, probes: Probes | None, *, quick: bool = False) -> list[Finding]:
+        """What probes come to here. Raises ModelError for a precision they say nothing of."""
+        if probes is None:
+            return []
+        return probes.check(self.encoder, self.texts, self.preprocessor, quick=quick)
 
     @property
     def dimension(self) -> int:

@@ -13,20 +13,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import transformers
-from transformers import CLIPModel, MetaClip2Model, PreTrainedModel
-from transformers.activations import ACT2FN
 
+from score.architecture import Architecture
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
 from score.settings import Settings
 from score.texts import Ids
-from score.towers import Activation, ImageTower, TextTower, quick_gelu
+from score.towers import ImageTower, TextTower
+from score.weights import Weights
 
 Matrix = npt.NDArray[np.float32]
 
-_ARCHITECTURES = {"clip": CLIPModel, "metaclip_2": MetaClip2Model}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PAD = 0  # any id but the end token's: what stands after the end token is never looked at
 _TEXT_TOKENS = 2560  # token ids, padding included, in one forward pass: about 32 full contexts
@@ -37,6 +35,11 @@ class Place(NamedTuple):
 
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def precision(self) -> str:
+        """The dtype's name among the settings: fp32, bf16 or fp16."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     @classmethod
     def of(cls, settings: Settings) -> Place:
@@ -65,6 +68,7 @@ class Encoder:
 
     def __init__(
         self,
+        architecture: Architecture,
         images: ImageTower,
         texts: TextTower,
         logit_scale: float,
@@ -74,10 +78,11 @@ class Encoder:
     ) -> None:
         """`logit_scale`: what cosines are multiplied with, the exponential taken; `lookup`:
         `Preprocessor.lookup`; `batch_size`: pictures in one forward pass."""
+        self.architecture = architecture
         self.logit_scale = logit_scale
         self._image_tower, self._text_tower = images, texts
         self.place = place
-        self.dimension: int = images.dimension
+        self.dimension = architecture.dimension
         self._lookup = torch.from_numpy(lookup).flatten().to(place.device)
         self._channels = 256 * torch.arange(3, dtype=torch.int32, device=place.device).view(3, 1, 1)
         self._batch_size = batch_size
@@ -90,17 +95,24 @@ class Encoder:
         Raises ModelError for a folder that is not, or not wholly, a CLIP model in safetensors.
         """
         place = Place.of(settings)
-        model = _load(folder, place.dtype).to(place.device)
-        scale = float(model.logit_scale.detach().float().exp())
-        images, texts = _towers(model)
+        made = folder.architecture
         preprocessor = Preprocessor.from_config(folder.preprocessor)
-        wanted = int(folder.config.get("vision_config", {}).get("image_size", 224))
-        if preprocessor.size != (wanted, wanted):
+        if preprocessor.size != (made.vision.image, made.vision.image):
             raise ModelError(
                 f"preprocessor_config.json makes pictures of {preprocessor.size}, "
-                f"config.json wants {wanted}×{wanted}"
+                f"config.json wants {made.vision.image}×{made.vision.image}"
             )
-        return cls(images, texts, scale, preprocessor.lookup(), place, settings.batch_size)
+        weights = Weights.open(folder.path)
+        weights.check(made.shapes())
+
+        def take(name: str) -> torch.Tensor:
+            return weights.read(name).to(place.device, place.dtype)
+
+        scale = weights.read("logit_scale").float().exp()
+        images = ImageTower(take, made.vision)
+        texts = TextTower(take, made.text, largest=made.pools_largest)
+        lookup = preprocessor.lookup()
+        return cls(made, images, texts, float(scale), lookup, place, settings.batch_size)
 
     def images(self, pictures: Sequence[Pixels]) -> Matrix:
         """uint8 pictures of one size [height, width, 3] → vectors [pictures, dimension]."""
@@ -162,58 +174,3 @@ def _finite(vectors: Matrix) -> Matrix:
     if not np.isfinite(vectors).all():
         raise ModelError("the model computed NaN or infinity; try SCORE_PRECISION=fp32 or bf16")
     return vectors
-
-
-def _towers(model: PreTrainedModel) -> tuple[ImageTower, TextTower]:
-    """The model's tensors, as our own towers compute with them."""
-    config, state = model.config, model.state_dict()
-    text, vision = config.text_config, config.vision_config
-    end = text.eos_token_id
-    if config.model_type == "clip" and end == 2:
-        end = None  # CLIP's first configs say 2 and mean the largest id; MetaCLIP-2's mean 2
-    return (
-        ImageTower(state, vision, _activation(vision.hidden_act)),
-        TextTower(state, text, _activation(text.hidden_act), end),
-    )
-
-
-def _activation(name: str) -> Activation:
-    return quick_gelu if name == "quick_gelu" else ACT2FN[name]
-
-
-def _load(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
-    kind = folder.config.get("model_type")
-    if kind not in _ARCHITECTURES:
-        known = ", ".join(_ARCHITECTURES)
-        raise ModelError(f"{folder.path}: model_type {kind!r} is not one of {known}")
-    try:
-        with _quietly():
-            model, loaded = _ARCHITECTURES[kind].from_pretrained(
-                folder.path,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-            )
-    except Exception as error:  # whatever transformers makes of a broken folder
-        raise ModelError(f"cannot load the model in {folder.path}: {error}") from error
-    missing = sorted([*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])])
-    if missing:
-        raise ModelError(
-            f"the weights in {folder.path} do not fit its config.json: "
-            f"{len(missing)} missing or misshapen, such as {missing[0]}"
-        )
-    return model
-
-
-class _quietly:
-    """transformers draws a progress bar while it loads; a server's log is no place for it."""
-
-    def __enter__(self) -> None:
-        self._shown = transformers.utils.logging.is_progress_bar_enabled()
-        transformers.utils.logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            transformers.utils.logging.enable_progress_bar()

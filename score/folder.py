@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from score.architecture import Architecture
 from score.errors import ModelError
 
 Json = Mapping[str, Any]
@@ -26,13 +27,13 @@ class ModelFolder:
     """A CLIP checkpoint in the transformers layout.
 
     path: the folder that holds `config.json`, `model.safetensors` and the tokenizer.
-    config: its `config.json`.
+    architecture: what its `config.json` declares.
     preprocessor: how pictures become pixels, from `preprocessor_config.json`.
     tokenizer_config: its `tokenizer_config.json`, empty where there is none.
     """
 
     path: Path
-    config: Json
+    architecture: Architecture
     preprocessor: Json
     tokenizer_config: Json
 
@@ -46,9 +47,9 @@ class ModelFolder:
         tokenizer_config = folder / "tokenizer_config.json"
         return cls(
             path=folder,
-            config=_read(folder / "config.json"),
+            architecture=_architecture(folder / "config.json"),
             preprocessor=_preprocessor(folder),
-            tokenizer_config=_read(tokenizer_config) if tokenizer_config.is_file() else {},
+            tokenizer_config=read_json(tokenizer_config) if tokenizer_config.is_file() else {},
         )
 
 
@@ -71,17 +72,28 @@ def _locate(path: Path) -> Path:
     raise ModelError(f"no config.json in {path}, nor in {path / _PACKAGE_DATA}")
 
 
+def _architecture(file: Path) -> Architecture:
+    config = read_json(file)
+    try:
+        return Architecture.from_config(config)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
+
+
 def _preprocessor(folder: Path) -> Json:
     own = folder / "preprocessor_config.json"
     if own.is_file():
-        return _read(own)
+        return read_json(own)
     combined = folder / "processor_config.json"  # how transformers 5 saves a whole processor
-    if combined.is_file() and isinstance(nested := _read(combined).get("image_processor"), dict):
+    if combined.is_file() and isinstance(
+        nested := read_json(combined).get("image_processor"), dict
+    ):
         return nested
     raise ModelError(f"no preprocessor_config.json in {folder}")
 
 
-def _read(file: Path) -> Json:
+def read_json(file: Path) -> Json:
+    """The JSON object in a file. Raises ModelError."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -67,9 +67,9 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # The processor's defaults (transformers, models/clip/image_processing_pil_clip.py).
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_BICUBIC = 3
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+BICUBIC = Image.Resampling.BICUBIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +98,37 @@ class Preprocessor:
                 crop=_pair(config.get("crop_size", 224))
                 if config.get("do_center_crop", True)
                 else None,
-                resample=Image.Resampling(config.get("resample", _BICUBIC)),
+                resample=Image.Resampling(config.get("resample", BICUBIC)),
                 rescale=float(config.get("rescale_factor", 1 / 255))
                 if config.get("do_rescale", True)
                 else None,
-                mean=_channels(config.get("image_mean", _CLIP_MEAN)) if normalize else None,
-                std=_channels(config.get("image_std", _CLIP_STD)) if normalize else None,
+                mean=_channels(config.get("image_mean", CLIP_MEAN)) if normalize else None,
+                std=_channels(config.get("image_std", CLIP_STD)) if normalize else None,
             )
         except (TypeError, ValueError, KeyError) as error:
             raise ModelError(f"unusable preprocessor_config.json: {error}") from error
+
+    def config(self) -> dict[str, Any]:
+        """The `preprocessor_config.json` that says all of this."""
+        crop = {"height": self.crop[0], "width": self.crop[1]} if self.crop else None
+        size = (
+            {"height": self.resize[0], "width": self.resize[1]}
+            if isinstance(self.resize, tuple)
+            else {"shortest_edge": self.resize}
+        )
+        return {
+            "do_center_crop": crop is not None,
+            "do_convert_rgb": True,
+            "do_normalize": self.mean is not None,
+            "do_rescale": self.rescale is not None,
+            "do_resize": self.resize is not None,
+            "image_processor_type": "CLIPImageProcessor",
+            "resample": int(self.resample),
+            **({"crop_size": crop} if crop else {}),
+            **({"size": size} if self.resize is not None else {}),
+            **({"rescale_factor": self.rescale} if self.rescale is not None else {}),
+            **({"image_mean": self.mean, "image_std": self.std} if self.mean is not None else {}),
+        }
 
     @property
     def size(self) -> tuple[int, int]:

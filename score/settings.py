@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from score.errors import SettingError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Verify = Literal["off", "quick", "full"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 MIB = 2**20
@@ -60,6 +61,7 @@ class Settings:
     # The model.
     device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto takes a GPU where there is one")
     precision: Precision = _setting("auto", "auto, fp32, bf16 or fp16")
+    verify: Verify = _setting("quick", "the model's probes on loading: off, quick or full")
     batch_size: int = _setting(32, "pictures in one forward pass", least=1)
     decode_workers: int = _setting(0, "pictures decoded at a time; 0 means one a core", least=0)
 
@@ -96,7 +98,11 @@ def names() -> list[str]:
     return [knob.name for knob in knobs()]
 
 
-_CHOICES = {"precision": get_args(Precision), "log_level": get_args(LogLevel)}
+_CHOICES = {
+    "precision": get_args(Precision),
+    "verify": get_args(Verify),
+    "log_level": get_args(LogLevel),
+}
 
 
 def _parse(knob: Field[Any], text: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 
+from score.architecture import Architecture
 from score.errors import BadType, ModelError, RowError, TextTooLong
 from score.folder import ModelFolder
 from score.params import Truncate
@@ -35,18 +36,48 @@ class Texts:
 
     @classmethod
     def load(cls, folder: ModelFolder) -> Texts:
-        """The tokenizer of a model folder. Raises ModelError."""
-        context = folder.config.get("text_config", {}).get("max_position_embeddings", 77)
-        file = folder.path / "tokenizer.json"
-        vocabulary, merges = folder.path / "vocab.json", folder.path / "merges.txt"
+        """The tokenizer of a model folder. Raises ModelError for one that is not the model's."""
+        texts = cls.of(folder.path, folder.architecture.text.context)
+        texts.check(folder.architecture)
+        return texts
+
+    @classmethod
+    def of(cls, path: Path, context: int) -> Texts:
+        """The tokenizer whose files lie in `path`. Raises ModelError."""
+        file = path / "tokenizer.json"
+        vocabulary, merges = path / "vocab.json", path / "merges.txt"
         try:
             if file.is_file():
-                return cls(Tokenizer.from_file(str(file)), int(context))
+                return cls(Tokenizer.from_file(str(file)), context)
             if vocabulary.is_file() and merges.is_file():
-                return cls(_from_merges(vocabulary, merges), int(context))
+                return cls(_from_merges(vocabulary, merges), context)
         except Exception as error:  # tokenizers raises bare Exception on a broken file
-            raise ModelError(f"cannot read the tokenizer in {folder.path}: {error}") from error
-        raise ModelError(f"no tokenizer.json, nor vocab.json and merges.txt, in {folder.path}")
+            raise ModelError(f"cannot read the tokenizer in {path}: {error}") from error
+        raise ModelError(f"no tokenizer.json, nor vocab.json and merges.txt, in {path}")
+
+    def check(self, architecture: Architecture) -> None:
+        """Raises ModelError for a tokenizer that cannot be this model's.
+
+        Its ids must have embeddings, and its texts must end with the token that is pooled.
+        """
+        text = architecture.text
+        largest = max(self._tokenizer.get_vocab().values(), default=0)
+        if largest >= text.vocabulary:
+            raise ModelError(
+                f"the tokenizer makes ids up to {largest:,}, the model has embeddings for "
+                f"{text.vocabulary:,}"
+            )
+        last = next(reversed(self._tokenizer.encode("").ids), None)
+        end = largest if architecture.pools_largest else text.end
+        if last != end:
+            raise ModelError(f"the tokenizer ends a text with id {last}, the model pools at {end}")
+
+    def to_json(self) -> str:
+        """The `tokenizer.json` of this tokenizer, neither padding nor truncation in it."""
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.no_truncation()
+        text: str = tokenizer.to_str()
+        return text
 
     def encode(self, texts: Sequence[object], truncate: Truncate) -> list[Ids | RowError]:
         """Token ids of each text, from begin to end token, or why it has none.

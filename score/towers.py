@@ -11,22 +11,16 @@ Knows tensors; knows nothing of folders, devices or batches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-State = dict[str, Tensor]
-Activation = Callable[[Tensor], Tensor]
+from score.architecture import Text, Transformer, Vision
 
-
-class TowerConfig(Protocol):
-    """What a tower reads of `text_config` or `vision_config`."""
-
-    num_hidden_layers: int
-    num_attention_heads: int
-    layer_norm_eps: float
+Take = Callable[[str], Tensor]
+"""Hands over a tensor by its name."""
 
 
 class Affine(NamedTuple):
@@ -53,17 +47,14 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 class Tower:
-    """The transformer that both towers are. Takes its tensors out of `state`."""
+    """The transformer that both towers are."""
 
-    def __init__(
-        self, state: State, prefix: str, config: TowerConfig, activation: Activation
-    ) -> None:
-        self._heads = config.num_attention_heads
-        self._eps = config.layer_norm_eps
-        self._activation = activation
+    def __init__(self, take: Take, prefix: str, made: Transformer) -> None:
+        self._heads = made.heads
+        self._eps = made.epsilon
+        self._activation = quick_gelu if made.activation == "quick_gelu" else F.gelu
         self._layers = [
-            _layer(state, f"{prefix}.encoder.layers.{number}")
-            for number in range(config.num_hidden_layers)
+            _layer(take, f"{prefix}.encoder.layers.{number}") for number in range(made.layers)
         ]
 
     def pooled(self, x: Tensor, at: Tensor | None) -> Tensor:
@@ -118,22 +109,17 @@ class Tower:
 class ImageTower:
     """Normalised pixels [n, 3, height, width] → vectors [n, dimension]."""
 
-    def __init__(self, state: State, config: TowerConfig, activation: Activation) -> None:
+    def __init__(self, take: Take, made: Vision) -> None:
         embeddings = "vision_model.embeddings"
-        patch = state.pop(f"{embeddings}.patch_embedding.weight")
-        self._side = patch.shape[-1]
+        patch = take(f"{embeddings}.patch_embedding.weight")
+        self._side = made.patch
         self._patch = patch.flatten(1)
-        self._class = state.pop(f"{embeddings}.class_embedding")
-        self._positions = state.pop(f"{embeddings}.position_embedding.weight")
-        self._pre = _affine(state, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
-        self._post = _affine(state, "vision_model.post_layernorm")
-        self._projection = state.pop("visual_projection.weight")
-        self._tower = Tower(state, "vision_model", config, activation)
-
-    @property
-    def dimension(self) -> int:
-        """Length of every vector."""
-        return len(self._projection)
+        self._class = take(f"{embeddings}.class_embedding")
+        self._positions = take(f"{embeddings}.position_embedding.weight")
+        self._pre = _affine(take, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
+        self._post = _affine(take, "vision_model.post_layernorm")
+        self._projection = take("visual_projection.weight")
+        self._tower = Tower(take, "vision_model", made.tower)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """The vectors of normalised pixels."""
@@ -157,17 +143,15 @@ class TextTower:
     largest id. What stands behind that token is never looked at.
     """
 
-    def __init__(
-        self, state: State, config: TowerConfig, activation: Activation, end: int | None
-    ) -> None:
-        """`end`: the end token's id; None to pool at the largest id."""
+    def __init__(self, take: Take, made: Text, *, largest: bool) -> None:
+        """`largest`: pool at the largest id, `Architecture.pools_largest`."""
         embeddings = "text_model.embeddings"
-        self._end = end
-        self._tokens = state.pop(f"{embeddings}.token_embedding.weight")
-        self._positions = state.pop(f"{embeddings}.position_embedding.weight")
-        self._norm = _affine(state, "text_model.final_layer_norm")
-        self._projection = state.pop("text_projection.weight")
-        self._tower = Tower(state, "text_model", config, activation)
+        self._end = None if largest else made.end
+        self._tokens = take(f"{embeddings}.token_embedding.weight")
+        self._positions = take(f"{embeddings}.position_embedding.weight")
+        self._norm = _affine(take, "text_model.final_layer_norm")
+        self._projection = take("text_projection.weight")
+        self._tower = Tower(take, "text_model", made.tower)
 
     def encode(self, ids: Tensor) -> Tensor:
         """The vectors of token ids, filled up behind their end token to one length."""
@@ -177,17 +161,17 @@ class TextTower:
         return F.linear(self._tower.norm(pooled, self._norm), self._projection)
 
 
-def _layer(state: State, prefix: str) -> Layer:
-    qkv = [_affine(state, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
+def _layer(take: Take, prefix: str) -> Layer:
+    qkv = [_affine(take, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
     return Layer(
-        norm1=_affine(state, f"{prefix}.layer_norm1"),
+        norm1=_affine(take, f"{prefix}.layer_norm1"),
         qkv=Affine(*(torch.cat(parts) for parts in zip(*qkv, strict=True))),
-        out=_affine(state, f"{prefix}.self_attn.out_proj"),
-        norm2=_affine(state, f"{prefix}.layer_norm2"),
-        fc1=_affine(state, f"{prefix}.mlp.fc1"),
-        fc2=_affine(state, f"{prefix}.mlp.fc2"),
+        out=_affine(take, f"{prefix}.self_attn.out_proj"),
+        norm2=_affine(take, f"{prefix}.layer_norm2"),
+        fc1=_affine(take, f"{prefix}.mlp.fc1"),
+        fc2=_affine(take, f"{prefix}.mlp.fc2"),
     )
 
 
-def _affine(state: State, prefix: str) -> Affine:
-    return Affine(state.pop(f"{prefix}.weight"), state.pop(f"{prefix}.bias"))
+def _affine(take: Take, prefix: str) -> Affine:
+    return Affine(take(f"{prefix}.weight"), take(f"{prefix}.bias"))

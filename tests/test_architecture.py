@@ -14,14 +14,20 @@ PACKAGE = Path(__file__).parent.parent / "score"
 FLOORS = [
     {"errors"},
     {"labels", "settings"},
-    {"rows", "params"},
+    {"rows", "params", "architecture"},
     {"folder", "addresses"},
-    {"wire", "fetch", "images", "texts", "tables", "towers", "zeroshot"},
+    {"wire", "fetch", "images", "texts", "tables", "towers", "weights", "zeroshot"},
     {"encoder"},
+    {"probes"},
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server"},
-    {"jobs.checkpoint", "jobs.package"},
+    {"jobs.source", "jobs.verify"},
+    {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
+    {"jobs.canonical", "jobs.hub"},
+    {"jobs.find", "jobs.reference", "jobs.checkpoint"},
+    {"jobs.promise", "jobs.card"},
+    {"jobs.package"},
     {"jobs.embedded", "jobs.names", "jobs.pictures"},
     {"jobs.imagefolder"},
     {"jobs.label"},
@@ -30,11 +36,15 @@ FLOORS = [
 
 # Who may use what. NumPy is everybody's.
 DOORS = {
-    "torch": {"encoder", "towers", "jobs.checkpoint", "jobs.embedded"},
-    "transformers": {"encoder", "jobs.checkpoint"},
-    "safetensors": {"jobs.checkpoint"},
+    "torch": {"encoder", "towers", "weights"}
+    | {"jobs.canonical", "jobs.checkpoint", "jobs.kerashub", "jobs.openclip"}
+    | {"jobs.huggingface", "jobs.reference", "jobs.source"},
+    "transformers": {"jobs.reference"},
+    "huggingface_hub": {"jobs.hub"},
+    "h5py": {"jobs.kerashub"},
+    "safetensors": {"weights", "jobs.canonical"},
     "tokenizers": {"texts"},
-    "PIL": {"images", "jobs.package"},
+    "PIL": {"images", "jobs.openclip", "jobs.package", "jobs.promise", "jobs.reference"},
     "urllib3": {"fetch"},
     "certifi": {"fetch"},
     "ipaddress": {"addresses", "settings"},

@@ -23,7 +23,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoTokenizer,
     CLIPModel,
@@ -40,10 +39,12 @@ from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Preprocessor
 from score.jobs import checkpoint
+from score.jobs.catalog import ARCHITECTURES
 from score.params import Params
 from score.rows import Record, Row, Vector
 from score.settings import Settings
 from score.texts import Texts
+from tests import xlm
 
 TOLERANCE = 1e-5
 CONTEXT = 77
@@ -335,7 +336,9 @@ def every_core() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(tmp_path_factory.mktemp("vit-b-32"), checkpoint.vit_b_32())
+    return checkpoint.write(
+        tmp_path_factory.mktemp("vit-b-32"), ARCHITECTURES["ViT-B-32-quickgelu"]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -556,7 +559,7 @@ def test_vectors_alone(
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(tmp_path_factory.mktemp("tiny"), checkpoint.tiny())
+    return checkpoint.write(tmp_path_factory.mktemp("tiny"), checkpoint.TINY)
 
 
 @pytest.fixture
@@ -601,7 +604,7 @@ def metaclip2(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("metaclip2")
     layers = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     layers |= {"num_attention_heads": 2, "projection_dim": 48}
-    tokenizer = _unigrams()
+    tokenizer = xlm.tokenizer()
     ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     config = MetaClip2Config(
         text_config={**layers, **ids, "vocab_size": tokenizer.get_vocab_size()},
@@ -619,33 +622,6 @@ def metaclip2(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lambda config: config.update(size={"shortest_edge": 64}, crop_size=64),
     )
     return folder
-
-
-def _unigrams() -> Tokenizer:
-    """XLM-V's tokenizer, which MetaCLIP 2 uses, with a vocabulary of letters and a few words."""
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    pieces = [
-        "▁",
-        *(chr(n) for n in range(33, 127)),
-        "▁a",
-        "▁the",
-        "▁photo",
-        "ca",
-        "cat",
-        "▁猫",
-        "é",
-    ]
-    scores = [0.0] * len(special) + [-float(place) for place, _ in enumerate(pieces)]
-    vocabulary = [*zip([*special, *pieces], scores, strict=True), ("<mask>", 0.0)]
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3, byte_fallback=False))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    tokenizer.add_special_tokens([*special, "<mask>"])
-    return tokenizer
 
 
 def test_a_metaclip2(metaclip2: Path) -> None:
@@ -721,12 +697,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         _edit("config.json", lambda config: config.update(model_type="siglip")),
         "model_type 'siglip' is not one of clip",
     ),
-    "weights of another width": (_edit("config.json", _other_width), "do not fit its config.json"),
-    "no weights": (_no("model.safetensors"), "no file named model.safetensors"),
-    "a pickle": (_pickle, "no file named model.safetensors"),
-    "a tensor missing": (_lose_a_tensor, "1 missing or misshapen, such as visual_projection"),
-    "weights cut short": (_cut_short, "cannot load the model"),
-    "weights empty": (_write("model.safetensors", ""), "cannot load the model"),
+    "weights of another width": (_edit("config.json", _other_width), "config.json wants 49408×32"),
+    "no weights": (_no("model.safetensors"), "no model.safetensors in"),
+    "a pickle": (_pickle, "no model.safetensors in"),
+    "a tensor missing": (
+        _lose_a_tensor,
+        "lacks 1 of the tensors that its config.json needs, such as visual",
+    ),
+    "weights cut short": (_cut_short, "no whole safetensors file"),
+    "weights empty": (_write("model.safetensors", ""), "no whole safetensors file"),
     "no preprocessor": (_no("preprocessor_config.json"), "no preprocessor_config.json"),
     "preprocessor of another size": (
         _edit("preprocessor_config.json", lambda config: config.update(crop_size=336)),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-
-from score.folder import EMBEDDED
+from score.folder import EMBEDDED, ModelFolder
 from score.jobs import checkpoint
 from score.jobs.package import describe
+from score.jobs.promise import promise
+from score.jobs.reference import Reference
 
 NAME = "clip-endpoints-tiny-random"
 SEED = 20261121
@@ -21,7 +21,9 @@ SEED = 20261121
 
 def build(root: Path) -> None:
     """Writes the embedded model's package files below `root`."""
-    checkpoint.write(root / "model", checkpoint.tiny(), SEED, torch.float16)
+    model = checkpoint.write(root / "model", checkpoint.TINY, SEED, "fp16")
+    with Reference(model, None, ModelFolder.open(model).architecture) as reference:
+        promise(reference).write(model)
     describe(root, NAME)
 
 

@@ -1,14 +1,17 @@
-"""Turns a model folder into an MLflow model folder: `MLmodel`, `conda.yaml`, `model/`, `score/`.
+"""Turns a checkpoint into an MLflow model folder: `MLmodel conda.yaml README.md model/ score/`.
 
-The repository root is one of these, written by this module around the embedded model.
+The repository root is one of these, written by this module around the embedded model. A package is
+proven before it exists: what it computes is compared with the reference, and goes with it.
 """
 
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import json
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
@@ -20,6 +23,13 @@ from PIL import Image
 from score.embedder import Embedder
 from score.errors import ModelError
 from score.folder import ModelFolder
+from score.jobs import canonical, card
+from score.jobs.canonical import Precision
+from score.jobs.find import Found, find
+from score.jobs.promise import promise
+from score.jobs.reference import Reference
+from score.probes import Finding, Probes
+from score.settings import Settings
 
 SOURCE = Path(__file__).resolve().parent.parent  # the package `score` itself
 
@@ -35,27 +45,10 @@ REQUIREMENTS = (
     "tokenizers>=0.21",
     "torch==2.13.0",
     "tqdm>=4.66",
-    "transformers==5.23.0",
     "typing_extensions",
     "urllib3>=2.6,<3",
 )
 """What a package's environment installs. What decides pixels, ids and vectors is pinned."""
-
-# What a checkpoint brings along; pickles, other frameworks' weights and .git stay behind.
-_MODEL_FILES = (
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "LICENSE*",
-    "README.md",
-)
 
 _PARAMS = (
     ("normalize", "boolean", False),
@@ -93,7 +86,7 @@ saved_input_example_info:
 metadata:
   base_model_name: $name
   base_model_task: embeddings
-  dimension: $dimension
+  dimension: $dimension$more
 
 mlflow_version: 3.17.2
 model_uuid: $uuid
@@ -112,42 +105,90 @@ dependencies:
 """
 
 
-def package(checkpoint: Path, output: Path, name: str | None = None) -> Path:
-    """Writes an MLflow folder around a transformers-layout checkpoint, and returns it.
+def package(
+    checkpoint: str | Path,
+    output: Path,
+    name: str | None = None,
+    *,
+    architecture: str | None = None,
+    tokenizer: Path | None = None,
+    revision: str | None = None,
+    precision: Precision | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Writes a proven MLflow folder around a checkpoint, and returns it.
 
-    `name` is what the metadata calls the model, by default the checkpoint folder's name. Raises
-    ModelError for a folder that is no checkpoint and for an `output` that holds something already.
+    `checkpoint`, `architecture`, `tokenizer`, `revision`: as `find.find` has them. `name` is what
+    the metadata calls the model, by default the checkpoint's. `precision`: what the weights are
+    stored in, by default as they come. `say` is told what happens, the licence first of all. Raises
+    ModelError for what is no checkpoint, for an `output` that holds something already, and for a
+    model that does not compute here what the reference computes.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ModelError(f"{output} is not empty")
-    folder = ModelFolder.open(checkpoint).path
-    Embedder.load(folder)  # what does not load is not packaged
+    found = find(str(checkpoint), architecture=architecture, tokenizer=tokenizer, revision=revision)
+    title = name or found.name
+    say(card.notice(found))
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
         begun = Path(scratch) / "package"
-        (begun / "model").mkdir(parents=True)
-        for pattern in _MODEL_FILES:
-            for file in sorted(folder.glob(pattern)):
-                shutil.copyfile(file, begun / "model" / file.name)
+        say(f"writing {found.source.architecture.parameters:,} parameters")
+        model = canonical.write(found.source, begun / "model", precision)
+        say("asking the reference implementation for its vectors")
+        findings = _prove(found, model)
+        for file in found.licence_files:
+            shutil.copyfile(file, model / file.name)
         shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
-        describe(begun, name or folder.name)
+        describe(begun, title, _metadata(found))
+        card.write(begun, title, found, findings, _dot())
         begun.replace(output)
     return output
 
 
-def describe(root: Path, name: str) -> None:
+def _prove(found: Found, model: Path) -> Sequence[Finding]:
+    """Writes the reference's probes beside the model, and computes them without the reference."""
+    made = found.source.architecture
+    with Reference(model, found.source.original, made) as reference:
+        promise(reference).write(model)
+    gc.collect()  # the reference is as large as the model that comes next
+    settings = Settings(device="cpu", precision="fp32", verify="off")
+    embedder = Embedder.load(model, settings)
+    findings = embedder.check(Probes.read(model))
+    broken = [finding for finding in findings if not finding.passed]
+    if broken:
+        raise ModelError(
+            f"this checkpoint cannot be packaged: computed here, {broken[0]}"
+            + (f" (and {len(broken) - 1} more)" if broken[1:] else "")
+        )
+    return findings
+
+
+def _metadata(found: Found) -> dict[str, str]:
+    entry = found.entry
+    known = {
+        "source": found.origin,
+        "revision": found.revision,
+        "license": entry.licence.name if entry else None,
+        "architecture": entry.architecture if entry else None,
+    }
+    return {key: value for key, value in known.items() if value}
+
+
+def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -> None:
     """Writes what makes a folder with `model/` and `score/` an MLflow model."""
-    config = ModelFolder.open(root / "model").config
+    architecture = ModelFolder.open(root / "model").architecture
     inputs = [{"type": "string", "name": column, "required": False} for column in ("image", "text")]
     params = [
         {"name": param, "type": kind, "default": default, "shape": None}
         for param, kind, default in _PARAMS
     ]
+    more = "".join(f"\n  {key}: {json.dumps(value)}" for key, value in (metadata or {}).items())
     mlmodel = _MLMODEL.substitute(
         inputs=json.dumps(inputs),
         params=json.dumps(params),
         name=json.dumps(name),  # a JSON string is a YAML string, whatever it holds
-        dimension=config.get("projection_dim", 512),  # transformers' default
+        dimension=architecture.dimension,
+        more=more,
         uuid=uuid4().hex,
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     )

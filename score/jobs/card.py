@@ -1,0 +1,98 @@
+"""A package's `README.md`: what the model is, what it may be used for, and proof that it works."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from score.jobs.find import Found
+from score.jobs.verify import table
+from score.probes import Finding, Probes
+
+
+def notice(found: Found) -> str:
+    """What must be known before a checkpoint is used: whose it is, and its licence."""
+    entry = found.entry
+    if entry is None:
+        return f"{found.origin} is not in the catalog: find out yourself what its licence allows"
+    return f"{entry.title}, by {entry.authors}. Licence {entry.licence.name}: {entry.licence.says}."
+
+
+def write(root: Path, name: str, found: Found, findings: Sequence[Finding], picture: str) -> None:
+    """Writes the card of the package at `root`; `picture` is one in base64, for the example."""
+    probes = Probes.read(root / "model")
+    assert probes, "a package has probes"
+    parts = [
+        f"# {name}",
+        notice(found),
+        "Made by clip-endpoints. This folder is an MLflow model: it needs nothing beside it.",
+        "## The model\n\n" + _facts(root, found),
+        "## Ask it\n\n" + _requests(picture),
+        "## Limits\n\n" + _limits(found),
+        "## Proof\n\n" + _proof(probes, findings),
+    ]
+    (root / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _facts(root: Path, found: Found) -> str:
+    made, entry = found.source.architecture, found.entry
+    preprocessor = found.source.preprocessor
+    vision, text = made.vision, made.text
+    config = json.loads((root / "model" / "config.json").read_text(encoding="utf-8"))
+    squash = isinstance(preprocessor.resize, tuple)
+    facts = {
+        "source": found.origin + (f", revision `{found.revision}`" if found.revision else ""),
+        "came as": found.source.layout,
+        "authors": f"{entry.authors}, {entry.source}" if entry else "see the source",
+        "licence": f"{entry.licence.name}: {entry.licence.says}" if entry else "see the source",
+        "vectors": f"{made.dimension} numbers, not normalised",
+        "parameters": f"{made.parameters:,}, stored as {config['dtype']}",
+        "pictures": f"{vision.image}×{vision.image} pixels in patches of {vision.patch}; "
+        + ("squashed to a square" if squash else "shortest edge resized, centre cropped")
+        + f", {preprocessor.resample.name.lower()}",
+        "texts": f"up to {text.context} tokens of {text.vocabulary:,}; "
+        + ("pooled at the largest id" if made.pools_largest else f"pooled at token {text.end}"),
+        "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
+        "languages": entry.languages if entry else "see the source",
+        "ImageNet-1k zero-shot top-1": f"{entry.accuracy} % ({entry.figures})"
+        if entry and entry.accuracy
+        else "not published, as far as the catalog knows",
+    }
+    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    return f"| | |\n|---|---|\n{rows}"
+
+
+def _requests(picture: str) -> str:
+    both = {"columns": ["image", "text"], "data": [[picture, ""], ["", "a photo of a cat"]]}
+    labels = {"columns": ["image"], "data": [[picture]]}
+    ask = {"input_data": both}
+    classify = {"input_data": labels, "params": {"labels": '["a red square", "a cat"]'}}
+    command = "curl http://127.0.0.1:5002/invocations -H 'Content-Type: application/json' -d"
+    return f"""\
+```sh
+mlflow models serve -m . --env-manager local -p 5002 &
+curl --retry 30 --retry-connrefused --silent http://127.0.0.1:5002/ping
+{command} '{json.dumps(ask)}'
+{command} '{json.dumps(classify)}'
+```
+
+The first answers with vectors, the second with probabilities beside them. An image is an http(s)
+URL, base64 or a `data:` URI."""
+
+
+def _limits(found: Found) -> str:
+    entry = found.entry
+    limits = entry.limits if entry else ("Not in the catalog: see what its authors say.",)
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _proof(probes: Probes, findings: Sequence[Finding]) -> str:
+    return f"""\
+`model/probes.json` holds what the reference implementation ({probes.reference}) computes for the
+texts and pictures below. Loading the model recomputes some of it, and refuses to serve if it
+differs; `score verify .` recomputes all of it on the machine at hand. When this package was made:
+
+```
+{table(findings)}
+```"""

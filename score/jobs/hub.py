@@ -1,0 +1,129 @@
+"""Checkpoints on the Hugging Face Hub: an id → a folder on this machine.
+
+huggingface_hub does the work: files are resumed where a download broke off, checked against the
+sizes that the Hub states, shown by progress bars, and kept in its cache.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+from score.errors import ModelError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?")
+
+# One set of weights is enough; the first of these that a repository has is taken. Safetensors
+# before pickles, the transformers layout before others.
+_WEIGHTS: Sequence[Sequence[str]] = (
+    ("model.safetensors",),
+    ("model.safetensors.index.json", "*-of-*.safetensors"),
+    ("open_clip_model.safetensors",),
+    ("pytorch_model.bin",),
+    ("pytorch_model.bin.index.json", "*-of-*.bin"),
+    ("open_clip_pytorch_model.bin",),
+    ("model.weights.h5",),
+    ("model.weights.json", "*.weights.h5"),
+)
+_BESIDE = (
+    "config.json",
+    "open_clip_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "metadata.json",
+    "preprocessor.json",
+    "image_converter.json",
+    "assets/tokenizer/*",
+    "LICENSE*",
+)
+
+
+class Download(NamedTuple):
+    """A repository's files on this machine, and the commit that they are of."""
+
+    folder: Path
+    revision: str
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form `owner/name` or `owner/name@revision`."""
+    return _ID.fullmatch(text) is not None and ".." not in text
+
+
+def download(id: str, revision: str | None = None) -> Download:
+    """Fetches what packaging needs of a repository; what is already here is not fetched again.
+
+    `revision`: a branch, tag or commit; None is the newest of the main branch. Raises ModelError,
+    which says how to fetch it elsewhere.
+    """
+    name, _, named = id.partition("@")
+    revision = named or revision
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise ModelError(f"{error}; pip install 'clip-endpoints[package]'") from None
+    try:
+        info = huggingface_hub.HfApi().model_info(name, revision=revision)
+        files = [sibling.rfilename for sibling in info.siblings or ()]
+        commit = info.sha or revision or "main"
+        patterns = [*_BESIDE, *_weights(name, files)]
+        folder = huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=patterns)
+        return Download(Path(folder), commit)
+    except ModelError:
+        raise
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise ModelError(f"the Hub does not give {id}: {_plain(error)}") from None
+    except Exception as error:  # no network, whichever of its libraries met that first
+        cached = _cached(name, revision)
+        if cached:
+            return cached
+        raise ModelError(_elsewhere(name, revision, error)) from None
+
+
+def _cached(name: str, revision: str | None) -> Download | None:
+    """What an earlier download left, for a machine that cannot reach the Hub now."""
+    import huggingface_hub
+
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
+        )
+    except (OSError, ValueError):
+        return None
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    complete = any(_found(patterns, files) for patterns in _WEIGHTS)
+    return Download(folder, folder.name) if complete else None
+
+
+def _weights(name: str, files: Sequence[str]) -> Sequence[str]:
+    for patterns in _WEIGHTS:
+        if _found(patterns, files):
+            return patterns
+    raise ModelError(f"the Hub's {name} holds no weights that can be packaged: {', '.join(files)}")
+
+
+def _found(patterns: Sequence[str], files: Sequence[str]) -> bool:
+    return all(any(fnmatch(file, pattern) for file in files) for pattern in patterns)
+
+
+def _elsewhere(name: str, revision: str | None, error: Exception) -> str:
+    folder = name.split("/")[-1]
+    pinned = f" --revision {revision}" if revision else ""
+    return (
+        f"cannot reach the Hub for {name} ({_plain(error)}). On a machine that can, run\n"
+        f"    hf download {name}{pinned} --local-dir {folder}\n"
+        f"copy the folder here, and package it:\n"
+        f"    score package {folder} --output dist/{folder}"
+    )
+
+
+def _plain(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

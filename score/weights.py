@@ -1,0 +1,126 @@
+"""The tensors of a model folder: safetensors files, checked before they are read.
+
+What a file says of itself is compared with what the model needs while it is still only a header; a
+tensor is read when it is taken, so that no second copy of a model is ever in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from score.architecture import Shape
+from score.errors import ModelError
+
+FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_LFS_POINTER = b"version https://git-lfs"
+
+
+class Weights:
+    """Tensors by name, in one safetensors file or several."""
+
+    def __init__(self, folder: Path, files: Mapping[str, Path]) -> None:
+        """`files`: where each tensor is said to be."""
+        self._folder = folder
+        self._files = dict(files)
+        self._opened = {file: _open(file) for file in dict.fromkeys(files.values())}
+
+    @classmethod
+    def open(cls, folder: Path) -> Weights:
+        """The weights in `folder`. Raises ModelError for files that are none, or not whole."""
+        if (folder / FILE).is_file():
+            return cls.of(folder / FILE)
+        if (folder / INDEX).is_file():
+            return cls(folder, _indexed(folder))
+        raise ModelError(f"no {FILE} in {folder}, nor an {INDEX}")
+
+    @classmethod
+    def of(cls, file: Path) -> Weights:
+        """The weights in one file. Raises ModelError."""
+        return cls(file.parent, dict.fromkeys(_open(file).keys(), file))
+
+    def shape(self, name: str) -> Shape | None:
+        """A tensor's shape, from its header alone; None where there is no such tensor.
+
+        Raises ModelError for one that is no float.
+        """
+        if name not in self._files:
+            return None
+        header = self._opened[self._files[name]].get_slice(name)
+        if header.get_dtype() not in _FLOATS:
+            raise ModelError(
+                f"{self._files[name]}: {name} is {header.get_dtype()}, not {', '.join(_FLOATS)}"
+            )
+        return tuple(header.get_shape())
+
+    def check(self, wanted: Mapping[str, Shape]) -> None:
+        """Raises ModelError unless each tensor wanted is there, in its shape, and a float.
+
+        Only headers are read. Tensors that nobody wants are nobody's business.
+        """
+        missing = [name for name in wanted if name not in self._files]
+        if missing:
+            raise ModelError(
+                f"{self._folder} lacks {len(missing)} of the tensors that its config.json needs, "
+                f"such as {missing[0]}"
+            )
+        for name in wanted:
+            shape = self.shape(name)
+            if shape != wanted[name]:
+                raise ModelError(
+                    f"{self._files[name]}: {name} is {shown(shape)}; "
+                    f"config.json wants {shown(wanted[name])}"
+                )
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in its own precision; a view of the file."""
+        tensor: Tensor = self._opened[self._files[name]].get_tensor(name)
+        return tensor
+
+
+def _indexed(folder: Path) -> dict[str, Path]:
+    """What an index says: tensor → file. The files must lie beside it, and hold what it says."""
+    try:
+        places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        files = {str(name): str(file) for name, file in places.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot read {folder / INDEX}: {error!r}") from error
+    held: dict[str, set[str]] = {}
+    for file in dict.fromkeys(files.values()):
+        if Path(file).name != file or file in ("", ".", ".."):
+            raise ModelError(f"{folder / INDEX} names a file outside its folder: {file[:200]!r}")
+        if not (folder / file).is_file():
+            raise ModelError(f"{folder} lacks {file}, which its index names: half a download?")
+        held[file] = set(_open(folder / file).keys())
+    for name, file in files.items():
+        if name not in held[file]:
+            raise ModelError(f"{folder / file} lacks {name}, which the index says it holds")
+    return {name: folder / file for name, file in files.items()}
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is no whole safetensors file: {_reason(file, error)}") from error
+
+
+def _reason(file: Path, error: Exception) -> str:
+    with file.open("rb") as stream:
+        head = stream.read(len(_LFS_POINTER))
+    if head == _LFS_POINTER:
+        return "it is a Git LFS pointer; run `git lfs pull`"
+    return f"{error}; half a download?"
+
+
+def shown(shape: Shape | None) -> str:
+    """A shape as messages spell it: 2×3."""
+    return "×".join(map(str, shape or ())) or "a scalar"
