@@ -295,7 +295,11 @@ def test_a_deep_folder_is_no_deep_stack(embedder: Embedder, tmp_path: Path) -> N
         Path("deep.png").write_bytes(PNG)
     finally:
         os.chdir(here)
-    summary = labelled(embedder, root, tmp_path / "out.csv")
+    try:
+        summary = labelled(embedder, root, tmp_path / "out.csv")
+    finally:
+        # pytest's own way of removing it is a deep stack.
+        subprocess.run(["rm", "-rf", str(root)], check=True)
     assert summary.rows == 2
     assert [line["error_code"] for line in read(tmp_path / "out.csv")] == ["bad_base64", ""]
 

@@ -33,7 +33,7 @@ def safe(text: str, longest: int = LONGEST) -> str:
 
 def same(name: str) -> str:
     """Equal for names that some file system takes for one: case, accents' spelling, invisibles."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name.upper()).casefold())
+    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name.upper()).casefold())
     return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
