@@ -41,5 +41,6 @@ $(VENV)/demo.installed: pyproject.toml | $(BIN)/python
 $(VENV)/dev.installed: pyproject.toml | $(BIN)/python
 	$(PIP) '$(TORCH)'
 	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps 'open_clip_torch==3.3.0'  # for CLIP's vocabulary; its other needs are not ours
+	# For CLIP's vocabulary, and as what `score evaluate` must equal; their other needs are not ours.
+	$(PIP) --no-deps 'open_clip_torch==3.3.0' 'clip_benchmark==1.6.2'
 	@touch $@

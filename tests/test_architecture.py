@@ -21,8 +21,10 @@ FLOORS = [
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server"},
-    {"jobs.checkpoint", "jobs.package"},
-    {"jobs.embedded"},
+    {"jobs.checkpoint", "jobs.package", "jobs.prompts", "jobs.imagefolder", "jobs.metrics"},
+    {"jobs.embedded", "jobs.charts", "jobs.evaluate"},
+    {"jobs.report"},
+    {"jobs.page"},
     {"__main__"},
 ]
 
@@ -47,6 +49,7 @@ DOORS = {
     "starlette": {"server"},
     "uvicorn": {"server"},
     "tqdm": {"__main__"},
+    "matplotlib": {"jobs.charts"},
     "argparse": {"__main__", "jobs.checkpoint"},
     "pickle": set(),
     "subprocess": set(),
