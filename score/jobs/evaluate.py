@@ -272,7 +272,7 @@ def retrieval(embedder: Embedder, source: Path, progress: Progress | None = None
     file that is no such table, OSError.
     """
     began = time.perf_counter()
-    pairs = _Pairs()
+    pairs = _Pairs(embedder.dimension)
     with CsvTable(source) as table:
         for name in COLUMNS:
             if name not in table.columns:
@@ -303,7 +303,8 @@ def retrieval(embedder: Embedder, source: Path, progress: Progress | None = None
 class _Pairs:
     """A table's distinct pictures and texts, as vectors, and which of them belong together."""
 
-    def __init__(self) -> None:
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
         self.rows = 0
         self.failures = Failures()
         # By column: cell → its number; the vectors by number, None where the cell failed.
@@ -371,7 +372,7 @@ class _Pairs:
 
     def _matrix(self, column: str, numbers: Sequence[int]) -> Matrix:
         vectors = [self._vectors[column][number] for number in numbers]
-        return unit(np.array(vectors, dtype=np.float32).reshape(len(numbers), -1))
+        return unit(np.array(vectors, dtype=np.float32).reshape(len(numbers), self._dimension))
 
 
 def _problem(row: Row) -> RowError | None:
