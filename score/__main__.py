@@ -82,8 +82,8 @@ def _embed(options: argparse.Namespace, settings: Settings) -> int:
 def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
     from score.embedder import Embedder
     from score.jobs import prompts
+    from score.jobs.classfolders import ClassFolders
     from score.jobs.evaluate import retrieval, zeroshot
-    from score.jobs.imagefolder import ImageFolder
     from score.jobs.report import Model, as_text
 
     source = Path(options.data)
@@ -95,7 +95,7 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
         check_output(output, [Path(file) for file in texts if file])
     # Whatever can be refused is refused before the model is loaded.
     if options.task == "zeroshot":
-        folder = ImageFolder.open(source)
+        folder = ClassFolders.open(source)
         names = prompts.class_names(options.classnames, folder.classes)
         templates = prompts.load_templates(options.templates)
     elif not source.is_file():

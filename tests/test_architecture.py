@@ -21,7 +21,7 @@ FLOORS = [
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server"},
-    {"jobs.checkpoint", "jobs.package", "jobs.prompts", "jobs.imagefolder", "jobs.metrics"},
+    {"jobs.checkpoint", "jobs.package", "jobs.prompts", "jobs.classfolders", "jobs.metrics"},
     {"jobs.embedded", "jobs.charts", "jobs.evaluate"},
     {"jobs.report"},
     {"jobs.page"},

@@ -23,8 +23,8 @@ from score.embedder import Embedder
 from score.errors import RequestError
 from score.folder import EMBEDDED
 from score.jobs import evaluate, page, prompts, report
+from score.jobs.classfolders import EXTENSIONS, ClassFolders
 from score.jobs.evaluate import class_vectors, retrieval, zeroshot
-from score.jobs.imagefolder import EXTENSIONS, ImageFolder
 from score.jobs.metrics import (
     Captions,
     Tally,
@@ -232,7 +232,7 @@ def test_zeroshot_on_pictures_is_clip_benchmarks(
         "cpu",
         amp=False,
     )
-    folder = ImageFolder.open(shapes)
+    folder = ClassFolders.open(shapes)
     ours = zeroshot(embedder, folder, names, templates)
     assert set(ours.metrics) == set(theirs)
     for name, value in theirs.items():
@@ -252,7 +252,7 @@ def test_folders_of_one_name_tie_and_the_first_is_answered(
         (tmp_path / name).mkdir()
         for seed in range(3):
             (tmp_path / name / f"{seed}.png").write_bytes(picture(seed))
-    folder = ImageFolder.open(tmp_path)
+    folder = ClassFolders.open(tmp_path)
     result = zeroshot(embedder, folder, ["missile", "missile"], ["a {}"])
     assert [c.recall for c in result.classes] == [1.0, 0.0]
     assert any("(missile)" in note for note in result.notes)
@@ -287,7 +287,7 @@ def test_pictures_are_not_all_in_memory(
     monkeypatch.setattr(embedder, "embed", lazy)
     monkeypatch.setattr(evaluate, "_PICTURES_AT_ONCE", 5)
     monkeypatch.setattr(Tally, "add", counted)
-    result = zeroshot(embedder, ImageFolder.open(shapes), SHAPES, ["{}"])
+    result = zeroshot(embedder, ClassFolders.open(shapes), SHAPES, ["{}"])
     assert pulled == result.counts["pictures"] == 69
     assert most == 1
     assert blocks == [5] * 13 + [4]
@@ -423,9 +423,9 @@ def test_each_picture_and_text_is_embedded_once(
         tmp_path / "in.csv",
         ["image", "text"],
         *[
-            (cell, text)
+            (cell + " " * place, text)  # blanks around a cell make it no other picture
             for number, cell in enumerate(cells)
-            for text in ("the same words", long, f"only {number}")
+            for place, text in enumerate(("the same words", long, f"only {number}"))
         ],
     )
     asked: list[Row] = []
@@ -468,6 +468,30 @@ def test_what_fails_is_left_out_with_what_depends_on_it(embedder: Embedder, capt
     assert messages[f"row {last}"] == "has no text"
     assert "1 cells, not 2" in messages[f"row {last + 1}"]
     assert f"5 rows of {len(rows) + 5} left out" in result.notes[0]
+
+
+def test_a_picture_whose_captions_all_fail_is_gone_with_them(
+    embedder: Embedder, captions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = retrieval(embedder, captions)
+    (captions.parent / "more.png").write_bytes(picture(99))
+    rows = [(row["image"], row["text"]) for row in read(captions)]
+    source = captions.parent / "more.csv"
+    table(source, ["image", "text"], ["more.png", "unreadable"], *rows, ["more.png", "unreadable"])
+    embed = embedder.embed
+
+    def failing(rows: Iterator[Row], *args: Any, **named: Any) -> Iterator[Record]:
+        asked = []
+        for record in embed((asked.append(row) or row for row in rows), *args, **named):  # type: ignore[func-returns-value]
+            unreadable = asked.pop(0).text == "unreadable"
+            yield Record(error=evaluate.EmptyRow("cannot be read")) if unreadable else record
+
+    monkeypatch.setattr(embedder, "embed", failing)
+    result = retrieval(embedder, source)
+    assert result.metrics == whole.metrics
+    assert result.counts == whole.counts
+    assert [f.item for f in result.failures.examples] == ["row 0, text"]
+    assert f"2 rows of {len(rows) + 2} left out" in result.notes[0]
 
 
 # -- names and templates ---------------------------------------------------------------------------
@@ -534,7 +558,7 @@ def test_templates_come_from_files(tmp_path: Path) -> None:
 
 
 def test_folders_are_read_as_torchvision_reads_them(shapes: Path) -> None:
-    folder = ImageFolder.open(shapes)
+    folder = ClassFolders.open(shapes)
     assert folder.classes == SHAPES == tuple(sorted(SHAPES))
     assert sorted(folder.pictures()) == sorted(sorted_pictures(shapes))
     numbers = [number for number, _ in folder.pictures()]
@@ -550,11 +574,12 @@ def test_links_are_followed_and_empty_classes_told(embedder: Embedder, tmp_path:
     (store / "x.png").write_bytes(picture(1))
     root = tmp_path / "root"
     (root / "b").mkdir(parents=True)
-    (root / "a").symlink_to(store)
+    (root / "a").mkdir()
+    (root / "a" / "deep").symlink_to(store)
     (root / "c").mkdir()
     (root / "b" / "link.png").symlink_to(store / "x.png")
     (root / "b" / "nowhere.png").symlink_to(store / "y.png")
-    result = zeroshot(embedder, ImageFolder.open(root), ["a", "b", "c"], ["{}"])
+    result = zeroshot(embedder, ClassFolders.open(root), ["a", "b", "c"], ["{}"])
     assert [c.pictures for c in result.classes] == [1, 1, 0]
     assert [(f.item, f.code) for f in result.failures.examples] == [
         ("b/nowhere.png", "fetch_failed")
@@ -566,6 +591,21 @@ def test_links_are_followed_and_empty_classes_told(embedder: Embedder, tmp_path:
         "but not part of the mean per-class recall (c).",
         "With 3 classes, the top 5 are all of them.",
     )
+
+
+def test_what_cannot_be_listed_does_not_count_as_empty(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("still"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match="still"):
+        ClassFolders.open(shapes)
 
 
 # -- the command line ------------------------------------------------------------------------------
@@ -735,7 +775,7 @@ def test_names_that_are_no_text_do_not_stop_a_report(embedder: Embedder, tmp_pat
         stream.write(b"no picture")
     with open(folder + b"/good \xfe.png", "wb") as stream:
         stream.write(picture(1))
-    result = zeroshot(embedder, ImageFolder.open(tmp_path), ["coffee"], ["{}"])
+    result = zeroshot(embedder, ClassFolders.open(tmp_path), ["coffee"], ["{}"])
     assert result.counts["pictures"] == 1
     assert [f.item for f in result.failures.examples] == ["caf\ufffd/\ufffd.png"]
     page.write(result, MODEL, tmp_path / "out.json")
@@ -744,7 +784,7 @@ def test_names_that_are_no_text_do_not_stop_a_report(embedder: Embedder, tmp_pat
 
 def test_progress_is_told(embedder: Embedder, shapes: Path, captions: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    zeroshot(embedder, ImageFolder.open(shapes), SHAPES, ["{}", "a {}"], lambda *a: told.append(a))
+    zeroshot(embedder, ClassFolders.open(shapes), SHAPES, ["{}", "a {}"], lambda *a: told.append(a))
     assert told[0] == ("prompts", 2, 12)
     assert told[5:7] == [("prompts", 12, 12), ("pictures", 1, 69)]
     assert told[-1] == ("pictures", 69, 69)
@@ -799,6 +839,7 @@ FILES = {
         ("zeroshot image.csv", "no such folder: image.csv"),
         ("zeroshot nothing", "nothing has no class folders"),
         ("zeroshot blank", "the class folders of blank hold no pictures (.jpg, "),
+        ("zeroshot loop", "loop/class/again is a link to a folder that it is in"),
         ("zeroshot SHAPES --classnames short.txt", "short.txt has 2 names for 6 class folders"),
         ("zeroshot SHAPES --classnames blank.txt", "blank.txt, entry 2: must be a text, not ''"),
         (
@@ -844,6 +885,8 @@ def test_unusable_input_is_a_sentence_and_exit_code_2(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "folder.json").mkdir()
+    (tmp_path / "loop" / "class").mkdir(parents=True)
+    (tmp_path / "loop" / "class" / "again").symlink_to("../class")
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     words = [str(shapes) if word == "SHAPES" else word for word in arguments.split()]

@@ -23,7 +23,7 @@ import numpy as np
 
 from score.embedder import Embedder
 from score.errors import BadColumns, EmptyRow, FetchFailed, RequestError, RowError
-from score.jobs.imagefolder import ImageFolder
+from score.jobs.classfolders import ClassFolders
 from score.jobs.metrics import (
     RECALL_AT,
     TOP,
@@ -135,7 +135,7 @@ class Retrieval(Evaluation):
 
 def zeroshot(
     embedder: Embedder,
-    folder: ImageFolder,
+    folder: ClassFolders,
     names: Sequence[str],
     templates: Sequence[str],
     progress: Progress | None = None,
@@ -207,7 +207,7 @@ def class_vectors(
 
 
 def _picture_vectors(
-    embedder: Embedder, folder: ImageFolder, failures: Failures, progress: Progress | None
+    embedder: Embedder, folder: ClassFolders, failures: Failures, progress: Progress | None
 ) -> Iterator[tuple[int, Vector]]:
     """Class number and vector of each picture that can be read."""
     asked: deque[tuple[int, Path]] = deque()
@@ -236,7 +236,7 @@ def _cell(file: Path) -> object:
     return str(file.absolute())
 
 
-def _zeroshot_notes(folder: ImageFolder, names: Sequence[str], tally: Tally) -> Iterator[str]:
+def _zeroshot_notes(folder: ClassFolders, names: Sequence[str], tally: Tally) -> Iterator[str]:
     without = [
         _shown(name)
         for name, count in zip(folder.classes, tally.pictures, strict=True)

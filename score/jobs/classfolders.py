@@ -17,7 +17,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFolder:
+class ClassFolders:
     """Classes and their pictures.
 
     classes: the names of the folders in `path`, sorted; hidden ones are no classes.
@@ -29,7 +29,7 @@ class ImageFolder:
     counts: tuple[int, ...]
 
     @classmethod
-    def open(cls, path: Path) -> ImageFolder:
+    def open(cls, path: Path) -> ClassFolders:
         """Raises RequestError for a folder without class folders or pictures, OSError."""
         if not path.is_dir():
             raise FileNotFoundError(f"no such folder: {path}")
@@ -56,7 +56,15 @@ class ImageFolder:
 
 def _pictures(folder: Path) -> Iterator[Path]:
     for where, _, names in os.walk(folder, followlinks=True, onerror=_raise):
+        if os.path.islink(where):
+            _check_link(Path(where))
         yield from (Path(where, name) for name in names if name.lower().endswith(EXTENSIONS))
+
+
+def _check_link(link: Path) -> None:
+    """Round a loop each picture would be counted some forty times, until the system gives up."""
+    if link.parent.resolve().is_relative_to(link.resolve()):
+        raise RequestError(f"{link} is a link to a folder that it is in")
 
 
 def _raise(error: OSError) -> None:
