@@ -745,26 +745,31 @@ def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
     )
     failures = evaluate.Failures()
     for i in range(2000):
-        failures.add(f"picture {i}", evaluate.EmptyRow("empty"))
+        failures.add(f"<b>picture {i}", evaluate.EmptyRow("<b>empty"))
     assert (failures.total, len(failures.examples)) == (2000, 1000)
     result = evaluate.ZeroShot(
-        data="val",
+        data="<b>val ${title}",
         metrics={"acc1": 0.5, "acc5": 0.7, "mean_per_class_recall": 0.5},
         counts={"pictures": 50_000, "classes": 1000},
         failures=failures,
-        notes=(),
+        notes=("<b>a note",),
         seconds=1.0,
         classes=classes,
         mistakes=tuple(evaluate.Mistake("n1", f"n{i}", 99 - i) for i in range(2, 99)),
-        templates=("{}",),
+        templates=("<b>{}",),
     )
-    text = page.as_html(result, MODEL)
+    text = page.as_html(result, MODEL._replace(name="<b>model"))
     seen = Tags(text)
+    assert seen.tags.count("b") == 3  # the figures
+    for words in ("val ${title}", "a note", "{}", "model", "picture 0", "empty"):
+        assert f"<b>{words}" in seen.words
     assert "classes, best first" in seen.words
     assert "2,000 failed and left out, the first 20" in seen.words
     assert seen.tags.count("tr") == 3 * 21
     assert len(text) < 400_000
-    assert text == page.as_html(result, MODEL)  # the same figures, the same page
+    assert text == page.as_html(
+        result, MODEL._replace(name="<b>model")
+    )  # the same figures, the same page
     assert len(report.as_text(result, MODEL).splitlines()) < 25
 
 
