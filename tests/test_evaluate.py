@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from score.__main__ import main
 from score.embedder import Embedder
 from score.errors import RequestError
 from score.folder import EMBEDDED
-from score.jobs import evaluate, page, prompts, report
+from score.jobs import charts, evaluate, page, prompts, report
 from score.jobs.classfolders import EXTENSIONS, ClassFolders
 from score.jobs.evaluate import class_vectors, retrieval, zeroshot
 from score.jobs.metrics import (
@@ -739,6 +740,19 @@ def test_nothing_but_failures_is_exit_code_1(
         assert "svg" not in Tags(output.with_suffix(".html").read_text(encoding="utf-8")).tags
 
 
+def test_charts_say_what_they_are_given() -> None:
+    names = ["$a$ & <b>", "日本", "c_{1}$"]
+    words = re.findall(r"<text[^>]*>([^<]+)</text>", charts.class_recalls(names, [0.2, 0.9, 0.4]))
+    assert [unescape(word) for word in words if not word.endswith("%")] == [
+        "日本", "c_{1}$", "$a$ & <b>",
+    ]  # fmt: skip
+    assert words[-4:] == ["90.0%", "40.0%", "20.0%", "mean 50.0%"]
+    pair = charts.grouped(["R@1", "R@5"], {"one": [0.1, 0.2], "other": [0.3, 0.4]})
+    words = re.findall(r"<text[^>]*>([^<]+)</text>", pair)
+    assert words[:2] == ["R@1", "R@5"]
+    assert words[-6:] == ["10.0%", "20.0%", "30.0%", "40.0%", "one", "other"]
+
+
 def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
     classes = tuple(
         evaluate.ClassResult(f"n{i}", f"class {i}", 50, (i % 50) / 49) for i in range(1000)
@@ -767,9 +781,8 @@ def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
     assert "2,000 failed and left out, the first 20" in seen.words
     assert seen.tags.count("tr") == 3 * 21
     assert len(text) < 400_000
-    assert text == page.as_html(
-        result, MODEL._replace(name="<b>model")
-    )  # the same figures, the same page
+    again = page.as_html(result, MODEL._replace(name="<b>model"))
+    assert text == again  # the same figures, the same page
     assert len(report.as_text(result, MODEL).splitlines()) < 25
 
 
