@@ -41,6 +41,6 @@ $(VENV)/demo.installed: pyproject.toml | $(BIN)/python
 $(VENV)/dev.installed: pyproject.toml | $(BIN)/python
 	$(PIP) '$(TORCH)'
 	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps 'open_clip_torch==3.3.0'  # for CLIP's vocabulary; its other needs are not ours
-	$(PIP) --no-deps 'keras-hub==0.32.0'  # a reference; it asks for TensorFlow and runs on torch without
+	# CLIP's vocabulary, and the references: what else they ask for (TensorFlow, torchvision) is not used.
+	$(PIP) --no-deps 'open_clip_torch==3.3.0' 'clip_benchmark==1.6.2' 'keras-hub==0.32.0'
 	@touch $@

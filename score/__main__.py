@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"score: {error}", file=sys.stderr)
         return UNUSABLE
     except ImportError as error:
-        extras = "package" if options.verb == "package" else "batch,serve"
+        extras = options.verb if options.verb in ("package", "evaluate") else "batch,serve"
         print(f"score: {error}; pip install 'clip-endpoints[{extras}]'", file=sys.stderr)
         return UNUSABLE
 
@@ -131,6 +131,63 @@ def _done(output: Path, summary: Summary, max_errors: int | None) -> int:
     return TOO_MANY_ERRORS if summary.errors > max(allowed, 0) else DONE
 
 
+def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
+    from score.embedder import Embedder
+    from score.jobs import prompts
+    from score.jobs.classfolders import ClassFolders
+    from score.jobs.evaluate import retrieval, zeroshot
+    from score.jobs.report import Model, as_text
+
+    source = Path(options.data)
+    output = Path(options.output) if options.output else None
+    if output:
+        from score.jobs.page import check_output, page_of, write
+
+        texts = [getattr(options, name, None) for name in ("templates", "classnames")]
+        check_output(output, [Path(file) for file in texts if file])
+    # Whatever can be refused is refused before the model is loaded.
+    if options.task == "zeroshot":
+        folder = ClassFolders.open(source)
+        names = prompts.class_names(options.classnames, folder.classes)
+        templates = prompts.load_templates(options.templates)
+    elif not source.is_file():
+        raise FileNotFoundError(f"no such file: {source}")
+    embedder = Embedder.load(options.model, settings)
+    bar = tqdm(
+        disable=True if options.quiet else None,
+        bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
+    )
+
+    stage = ""
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal stage
+        if what != stage:
+            stage = what
+            bar.reset(total)
+            bar.set_description_str(what, refresh=False)
+        bar.update(done - bar.n)
+
+    try:
+        with bar:
+            evaluation = (
+                zeroshot(embedder, folder, names, templates, show)
+                if options.task == "zeroshot"
+                else retrieval(embedder, source, show)
+            )
+    except KeyboardInterrupt:
+        print("score: interrupted, nothing written", file=sys.stderr, flush=True)
+        os._exit(130)  # downloads under way are threads that would hold the exit up
+    model = Model.of(embedder, options.model)
+    print(as_text(evaluation, model))
+    if output:
+        write(evaluation, model, output)
+        print(f"{output}, {page_of(output)}", file=sys.stderr)
+    failed, allowed = evaluation.failures.total, options.max_errors
+    too_many = evaluation.empty or (allowed is not None and failed > max(allowed, 0))
+    return TOO_MANY_ERRORS if too_many else DONE
+
+
 def _serve(options: argparse.Namespace, settings: Settings) -> int:
     from score.embedder import Embedder
     from score.server import serve
@@ -191,6 +248,7 @@ def _verify(options: argparse.Namespace, settings: Settings) -> int:
 
 _VERBS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
     "embed": _embed,
+    "evaluate": _evaluate,
     "label": _label,
     "serve": _serve,
     "catalog": _catalog,
@@ -259,7 +317,32 @@ def _parser() -> argparse.ArgumentParser:
     verify = verbs.add_parser("verify", help="compute a package's probes here, and compare")
     verify.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")
 
-    for verb in (embed, label, serve, verify):
+    evaluate = verbs.add_parser("evaluate", help="how right a model is on pictures of yours")
+    tasks = evaluate.add_subparsers(dest="task", required=True, metavar="TASK")
+    zeroshot = tasks.add_parser("zeroshot", help="classify a folder of class folders")
+    zeroshot.add_argument("data", help="a folder with a folder of pictures for each class")
+    zeroshot.add_argument(
+        "--templates",
+        default="openai",
+        metavar="openai|simple|FILE",
+        help="texts around a name: OpenAI's 80 or 7, or one a line; default: openai",
+    )
+    zeroshot.add_argument(
+        "--classnames",
+        metavar="imagenet|FILE",
+        help="OpenAI's names for ImageNet, or JSON or lines of names; default: the folders' names",
+    )
+    retrieval = tasks.add_parser("retrieval", help="find captions' pictures, pictures' captions")
+    retrieval.add_argument("data", help="CSV with an image and a text column, one caption a row")
+    for task in (zeroshot, retrieval):
+        task.add_argument("--output", metavar="FILE.json", help="and FILE.html beside it")
+        task.add_argument("--model", default=EMBEDDED, metavar="DIR", help="default: the embedded")
+        task.add_argument(
+            "--max-errors", type=int, metavar="N", help="more failures exit with 1; default: all"
+        )
+        task.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    for verb in (embed, label, serve, verify, zeroshot, retrieval):
         group = verb.add_argument_group("settings", f"each is also a variable {PREFIX}…")
         for knob in knobs():
             default = knob.default if knob.default not in ((), "") else "none"

@@ -1,0 +1,101 @@
+"""Charts as SVG text that can stand in a page. matplotlib's only door."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+COLOURS = ("#2f6fb0", "#e08a2c")
+
+_MOST_BARS = 40  # more classes are a curve
+_WIDTH = 9.0  # inches
+_GREY = "#57606a"
+_STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: the page's fonts know more letters than ours
+    "svg.hashsalt": "score",  # the same figures give the same file
+    "font.size": 10,
+    "axes.edgecolor": "#d0d7de",
+    "axes.labelcolor": _GREY,
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+}
+
+
+def class_recalls(names: Sequence[str], recalls: Sequence[float]) -> str:
+    """Each class's recall (0 to 1) as a bar, or all of them as a falling curve, best first."""
+    order = sorted(range(len(names)), key=lambda place: -recalls[place])
+    values = [recalls[place] for place in order]
+    mean = sum(values) / len(values)
+    if len(names) > _MOST_BARS:
+        with mpl.rc_context(_STYLE):
+            figure, axes = _axes(3.4)
+            axes.fill_between(range(len(values)), values, step="mid", color=COLOURS[0], alpha=0.85)
+            axes.axhline(mean, color=COLOURS[1], label=f"mean {mean:.1%}")
+            axes.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, 1), xlabel="classes, best first")
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+            _legend(axes)
+            return _svg(figure)
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(1.0 + 0.26 * len(names))
+        bars = axes.barh(range(len(values)), values, height=0.7, color=COLOURS[0])
+        axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=4, color=_GREY)
+        axes.axvline(mean, color=COLOURS[1], label=f"mean {mean:.1%}")
+        labels = [names[place] for place in order]
+        axes.set_yticks(range(len(values)), labels, parse_math=False)
+        axes.set(xlim=(0, 1.08), ylim=(len(values) - 0.4, -0.6))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.tick_params(axis="y", length=0)
+        _legend(axes)
+        return _svg(figure)
+
+
+def grouped(groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
+    """Shares from 0 to 1 as bars side by side: one group a name, in it one bar a series."""
+    width = 0.8 / len(series)
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(3.2)
+        for place, ((name, values), colour) in enumerate(
+            zip(series.items(), COLOURS, strict=False)
+        ):
+            where = [
+                group + (place - (len(series) - 1) / 2) * width for group in range(len(values))
+            ]
+            bars = axes.bar(where, values, width * 0.92, color=colour, label=name)
+            axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3, color=_GREY)
+        axes.set_xticks(range(len(groups)), list(groups))
+        axes.set(ylim=(0, 1.08))
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.tick_params(axis="x", length=0)
+        _legend(axes)
+        return _svg(figure)
+
+
+def _axes(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor=_GREY)
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with warnings.catch_warnings():
+        # Letters that matplotlib's font lacks are the page's to draw, not matplotlib's.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    text = stream.getvalue()
+    return text[text.index("<svg") :]  # without the prolog, which names an address

@@ -1,0 +1,150 @@
+"""How right a model is: ranks, accuracies and recalls. Arrays in, numbers out.
+
+The definitions are those of open_clip (`zero_shot.py`) and CLIP_benchmark
+(`zeroshot_classification.py`, `zeroshot_retrieval.py`).
+
+Ties. Of items with the same score the earlier one stands ahead, and one whose score is no number
+behind all: a model that finds everything alike is not taken for a good one. PyTorch's `topk`, which
+those programs use, promises no order there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.intp]
+
+TOP = (1, 5)
+RECALL_AT = (1, 5, 10)
+
+_SCORES_AT_ONCE = 2**22  # 16 MiB of float32, and as much again for each comparison
+
+
+def ranks(scores: Matrix, targets: Integers) -> Integers:
+    """How many items stand ahead of each query's target: [queries], 0 for the best.
+
+    `scores` [queries, items]; `targets` [queries] are item numbers.
+    """
+    own = np.take_along_axis(scores, targets[:, None], axis=1)
+    # Told by what is behind: comparisons with NaN are false, so NaN puts nothing behind it.
+    behind = (scores < own).sum(axis=1)
+    later = np.arange(scores.shape[1]) > targets[:, None]
+    behind += ((scores == own) & later).sum(axis=1)
+    ahead: Integers = scores.shape[1] - 1 - behind
+    return ahead
+
+
+def share_within(places: Integers, k: int) -> float | None:
+    """The share of ranks that are among the first `k`; None where there are none."""
+    return float((places < k).mean()) if len(places) else None
+
+
+# -- zero-shot ---------------------------------------------------------------------------------
+
+
+class Tally:
+    """Counts what pictures were taken for. Memory grows with the classes, not the pictures."""
+
+    def __init__(self, classes: int) -> None:
+        self.pictures = np.zeros(classes, dtype=np.intp)
+        """[classes] How many pictures of each class came."""
+        self.right = {k: np.zeros(classes, dtype=np.intp) for k in TOP}
+        """k → [classes] How many of these had their class among the k most probable."""
+        self.mistakes: Counter[tuple[int, int]] = Counter()
+        """(true, predicted) → how often; right answers are not among them."""
+
+    def add(self, scores: Matrix, targets: Integers) -> None:
+        """`scores` [pictures, classes] of any scale, `targets` [pictures] the true classes."""
+        np.add.at(self.pictures, targets, 1)
+        places = ranks(scores, targets)
+        for k, right in self.right.items():
+            np.add.at(right, targets[places < k], 1)
+        wrong = places > 0
+        predicted = scores[wrong].argmax(axis=1)
+        self.mistakes.update(zip(targets[wrong].tolist(), predicted.tolist(), strict=True))
+
+    def accuracy(self, k: int) -> float | None:
+        """The share of pictures whose class is among the `k` most probable; None without any."""
+        total = int(self.pictures.sum())
+        return int(self.right[k].sum()) / total if total else None
+
+    def recall(self) -> list[float | None]:
+        """Each class's share of pictures that were recognised; None for one without pictures."""
+        pairs = zip(self.right[1].tolist(), self.pictures.tolist(), strict=True)
+        return [right / total if total else None for right, total in pairs]
+
+    def mean_recall(self) -> float | None:
+        """The mean of `recall` over the classes that have pictures (balanced accuracy)."""
+        known = [recall for recall in self.recall() if recall is not None]
+        return sum(known) / len(known) if known else None
+
+
+# -- retrieval ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Captions:
+    """Which picture each caption describes.
+
+    text: [captions] the number of the caption's text among the distinct texts.
+    image: [captions] the number of its picture.
+    """
+
+    text: Integers
+    image: Integers
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+def ranks_of_images(
+    texts: Matrix, images: Matrix, captions: Captions, at_once: int = _SCORES_AT_ONCE
+) -> Integers:
+    """Text → image: how many pictures stand ahead of each caption's own, [captions].
+
+    `texts` [distinct texts, dimension] and `images` [images, dimension] are unit vectors; at most
+    `at_once` scores are held at a time, but always those of one query.
+    """
+    places = np.empty(len(captions), dtype=np.intp)
+    for part in _blocks(len(captions), len(images), at_once):
+        places[part] = ranks(texts[captions.text[part]] @ images.T, captions.image[part])
+    return places
+
+
+def ranks_of_texts(
+    texts: Matrix, images: Matrix, captions: Captions, at_once: int = _SCORES_AT_ONCE
+) -> Integers:
+    """Image → text: how many captions stand ahead of the best of each picture's own, [images].
+
+    Each caption is an item of its own, also where another picture's has the same words: those two
+    tie. Every picture needs a caption. The rest as in `ranks_of_images`.
+    """
+    own = _captions_of(captions, len(images))
+    places = np.empty(len(images), dtype=np.intp)
+    for part in _blocks(len(images), len(captions), at_once):
+        # Scored by distinct text, then spread: same words have the same score, to the last bit.
+        scores = (images[part] @ texts.T)[:, captions.text]
+        best = [c[row[c].argmax()] for row, c in zip(scores, own[part], strict=True)]
+        places[part] = ranks(scores, np.array(best, dtype=np.intp))
+    return places
+
+
+def _captions_of(captions: Captions, images: int) -> list[Integers]:
+    order = np.argsort(captions.image, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(captions.image, minlength=images))[:-1])
+
+
+def _blocks(queries: int, items: int, at_once: int) -> Iterator[slice]:
+    step = max(1, at_once // max(items, 1))
+    yield from (slice(start, start + step) for start in range(0, queries, step))
+
+
+def recalls(places: Integers, at: Sequence[int] = RECALL_AT) -> dict[int, float | None]:
+    """R@k for each k: a hit if any right item is among the first k."""
+    return {k: share_within(places, k) for k in at}

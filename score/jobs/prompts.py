@@ -1,0 +1,125 @@
+"""What classes are called, and the texts around those names.
+
+Names and templates of ImageNet are OpenAI's, shipped in `data/`, where their source and licence
+stand. Knows files; knows nothing of models and pictures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from score.errors import RequestError
+
+_DATA = Path(__file__).parent / "data"
+_SHIPPED = ("openai", "simple")  # templates
+_IMAGENET = "imagenet"  # names
+_PLACE = "{}"
+
+
+def fill(templates: Sequence[str], name: str) -> list[str]:
+    """The prompts that stand for a class: its name in each template."""
+    return [template.replace(_PLACE, name) for template in templates]
+
+
+def load_templates(given: str) -> tuple[str, ...]:
+    """Templates by name, or from a file: a JSON list, or a text of one a line.
+
+    `openai` are the 80 of the CLIP paper's ImageNet figures, `simple` the 7 that OpenAI's notebook
+    found to do nearly as well (open_clip's SIMPLE_IMAGENET_TEMPLATES). The name's place is `{}`;
+    `{c}`, as CLIP_benchmark's files spell it, is read as that. Raises RequestError, OSError.
+    """
+    if given in _SHIPPED:
+        return tuple(_shipped("templates")[given])
+    file = _file(given, f"templates {given!r}: neither {' nor '.join(_SHIPPED)} nor a file")
+    templates = [text.replace("{c}", _PLACE) for text in _list(file)]
+    if not templates:
+        raise RequestError(f"{file} holds no template")
+    for template in templates:
+        if _PLACE not in template:
+            raise RequestError(f"{file}: the template {template[:80]!r} has no {_PLACE}")
+    return tuple(templates)
+
+
+def class_names(given: str | None, folders: Sequence[str]) -> tuple[str, ...]:
+    """The name of each class folder, in the folders' order.
+
+    `given`: nothing, and the folders' own names are taken, `_` as a space; `imagenet`, and folders
+    named by WordNet id or by the number of their class (0 to 999, as in ImageNetV2) get OpenAI's
+    names, be they all 1000 or some; or a file: a JSON object of folder → name, a JSON list or a
+    text of one name a line, these two in the folders' order. Raises RequestError, OSError.
+    """
+    if given is None:
+        return tuple(folder.replace("_", " ") for folder in folders)
+    if given == _IMAGENET:
+        names = _shipped(_IMAGENET)["names"]
+        numbered = dict(zip(map(str, range(len(names))), names.values(), strict=True))
+        return _by_folder(numbered if folders[0] in numbered else names, folders, _IMAGENET)
+    file = _file(given, f"class names {given!r}: neither {_IMAGENET} nor a file")
+    decoded = _decoded(file) if _is_json(file) else None
+    if isinstance(decoded, dict):
+        return _by_folder(decoded, folders, str(file))
+    listed = _list(file)
+    if len(listed) != len(folders):
+        raise RequestError(f"{file} has {len(listed):,} names for {len(folders):,} class folders")
+    return tuple(listed)
+
+
+def _by_folder(names: dict[str, object], folders: Sequence[str], where: str) -> tuple[str, ...]:
+    lacking = [folder for folder in folders if folder not in names]
+    if lacking:
+        raise RequestError(
+            f"{where} has no name for {len(lacking):,} of {len(folders):,} class folders, "
+            f"such as {lacking[0]!r}"
+        )
+    return tuple(_text(names[folder], f"{where}, {folder!r}") for folder in folders)
+
+
+def _list(file: Path) -> list[str]:
+    if _is_json(file):
+        given = _decoded(file)
+        if not isinstance(given, list):
+            raise RequestError(f"{file} must hold a JSON list")
+    else:
+        given = _read(file).rstrip("\n").split("\n")
+    return [_text(text, f"{file}, entry {place}") for place, text in enumerate(given, start=1)]
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise RequestError(f"{where}: must be a text, not {value!r:.80}")
+    return value.strip()
+
+
+def _is_json(file: Path) -> bool:
+    return file.suffix.lower() == ".json"
+
+
+def _decoded(file: Path) -> object:
+    try:
+        decoded: object = json.loads(_read(file))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{file} is not JSON: {error}") from error
+    return decoded
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{file} is not UTF-8 text") from error
+
+
+def _file(given: str, otherwise: str) -> Path:
+    file = Path(given)
+    if not file.is_file():
+        raise RequestError(otherwise)
+    return file
+
+
+def _shipped(name: str) -> dict[str, dict[str, object]]:
+    shipped: dict[str, dict[str, object]] = json.loads(
+        (_DATA / f"{name}.json").read_text(encoding="utf-8")
+    )
+    return shipped

@@ -1,0 +1,114 @@
+"""An evaluation in a few lines for the screen, and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from score.embedder import Embedder
+from score.jobs.evaluate import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
+from score.jobs.metrics import RECALL_AT, TOP
+
+LABELS = {
+    **{f"acc{k}": f"top-{k}" for k in TOP},
+    "mean_per_class_recall": "mean per-class recall",
+    **{f"image_retrieval_recall@{k}": f"text → image R@{k}" for k in RECALL_AT},
+    **{f"text_retrieval_recall@{k}": f"image → text R@{k}" for k in RECALL_AT},
+}
+"""What people call the metrics."""
+
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}  # as settings spell them
+_LINES = 5  # of mistakes and failures on the screen
+
+
+class Model(NamedTuple):
+    """What was evaluated, and how it computed."""
+
+    name: str
+    precision: str
+    device: str
+
+    @classmethod
+    def of(cls, embedder: Embedder, folder: str | Path) -> Model:
+        """The model that was loaded from a folder."""
+        place = embedder.encoder.place
+        dtype = str(place.dtype).removeprefix("torch.")
+        return cls(Path(folder).resolve().name, _PRECISIONS[dtype], place.device.type)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.precision}, {self.device})"
+
+
+def as_text(evaluation: Evaluation, model: Model) -> str:
+    """What the command line prints."""
+    lines = [f"{task(evaluation)} on {evaluation.data}, model {model}"]
+    lines += [
+        f"  {LABELS[name]:24}{percent(value):>8}" for name, value in evaluation.metrics.items()
+    ]
+    lines.append(f"  {counted(evaluation)}; {evaluation.seconds:.1f} s")
+    lines += _failed(evaluation.failures)
+    lines += [f"  {note}" for note in evaluation.notes]
+    if isinstance(evaluation, ZeroShot) and evaluation.mistakes:
+        lines.append("  most frequent mistakes:")
+        shown = labels(evaluation.classes)
+        lines += [
+            f"    {m.pictures:,} × {shown[m.true]} → {shown[m.predicted]}"
+            for m in evaluation.mistakes[:_LINES]
+        ]
+    return "\n".join(lines)
+
+
+def _failed(failures: Failures) -> list[str]:
+    if not failures.total:
+        return []
+    codes = ", ".join(f"{code} {count:,}" for code, count in failures.by_code.most_common())
+    lines = [f"  {failures.total:,} failed and left out ({codes}):"]
+    lines += [f"    {f.item}: {f.message}" for f in failures.examples[:_LINES]]
+    more = failures.total - _LINES
+    return [*lines, f"    and {more:,} more"] if more > 0 else lines
+
+
+def labels(classes: Sequence[ClassResult]) -> dict[str, str]:
+    """What to call each class folder: its name, and the folder too where it shares the name."""
+    times = Counter(c.name for c in classes)
+    return {c.folder: c.name if times[c.name] == 1 else f"{c.name} ({c.folder})" for c in classes}
+
+
+def task(evaluation: Evaluation) -> str:
+    """What was done, in words."""
+    return "retrieval" if isinstance(evaluation, Retrieval) else "zero-shot classification"
+
+
+def counted(evaluation: Evaluation) -> str:
+    """How much was evaluated."""
+    return ", ".join(f"{count:,} {what}" for what, count in evaluation.counts.items())
+
+
+def percent(share: float | None) -> str:
+    """A share from 0 to 1 as published figures are written."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def as_json(evaluation: Evaluation, model: Model) -> dict[str, object]:
+    """The whole evaluation; metrics by CLIP_benchmark's names, shares from 0 to 1."""
+    failures = evaluation.failures
+    record: dict[str, object] = {
+        "task": "retrieval" if isinstance(evaluation, Retrieval) else "zeroshot",
+        "data": evaluation.data,
+        "model": model._asdict(),
+        "metrics": evaluation.metrics,
+        "counts": {**evaluation.counts, "failed": failures.total},
+        "failed": {
+            "by_code": dict(failures.by_code.most_common()),
+            "examples": [failure._asdict() for failure in failures.examples],
+        },
+        "notes": list(evaluation.notes),
+        "seconds": round(evaluation.seconds, 3),
+    }
+    if isinstance(evaluation, ZeroShot):
+        record["templates"] = list(evaluation.templates)
+        record["classes"] = [result._asdict() for result in evaluation.classes]
+        record["mistakes"] = [mistake._asdict() for mistake in evaluation.mistakes]
+    return record
