@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNUSABLE
     except ImportError as error:
         extras = options.verb if options.verb in ("package", "evaluate") else "batch,serve"
-        print(f"score: {error}; pip install 'clip-endpoints[{extras}]'", file=sys.stderr)
+        print(f"score: {error}: pip install -e '.[{extras}]' in the clone", file=sys.stderr)
         return UNUSABLE
 
 

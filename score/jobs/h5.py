@@ -90,7 +90,7 @@ def _open(file: Path) -> Any:
         import h5py
     except ImportError:
         raise ModelError(
-            "Keras weights are read with h5py: pip install 'clip-endpoints[keras]'"
+            "Keras weights are read with h5py: install the extra `package`"
         ) from None
     try:
         return h5py.File(file, "r")

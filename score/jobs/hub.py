@@ -69,7 +69,7 @@ def download(id: str, revision: str | None = None) -> Download:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError as error:
-        raise ModelError(f"{error}; pip install 'clip-endpoints[package]'") from None
+        raise ModelError(f"{error}: install the extra `package`") from None
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision)
         files = [sibling.rfilename for sibling in info.siblings or ()]
