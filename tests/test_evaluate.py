@@ -825,7 +825,7 @@ def test_without_matplotlib_only_the_report_is_missing(shapes: Path, tmp_path: P
         )
         assert result.returncode == exit_code, result.stderr
     assert "matplotlib" in result.stderr
-    assert "pip install 'clip-endpoints[evaluate]'" in result.stderr
+    assert "pip install -e '.[evaluate]' in the clone" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 

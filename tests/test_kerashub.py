@@ -483,6 +483,16 @@ def two_bytes_of_a_record(file: h5py.File, name: str, shape: tuple[int, ...]) ->
     made.attrs["dtype"] = "bfloat16"
 
 
+def stretched(folder: Path) -> None:
+    """The shape in the header of a tensor, changed by hand: ten times the bytes that there are."""
+    data = (folder / FILE).read_bytes()
+    before, after = (
+        np.array([32, 20 * times, 32, 20 * times], "<u8").tobytes() for times in (1, 10)
+    )
+    assert before in data  # the shape, and the largest that it may become
+    (folder / FILE).write_bytes(data.replace(before, after))
+
+
 def in_shards(change: Callable[[Json], object]) -> Damage:
     """The weights with an index, and a change of it."""
 
@@ -617,6 +627,7 @@ BROKEN: dict[str, tuple[Damage, str]] = {
         "declares 4,398,046,511,104 bytes and holds 0",
     ),
     "never written": (dataset(dtype="<f4"), "bytes and holds 0"),
+    "stretched": (stretched, f"{DENSE} is damaged: "),
     "of no shape": (
         replaced(lambda f, name, _: f.create_dataset(name, data=h5py.Empty("f"))),
         "is empty",
