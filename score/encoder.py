@@ -106,9 +106,12 @@ class Encoder:
         weights.check(made.shapes())
 
         def take(name: str) -> torch.Tensor:
-            return weights.read(name).to(place.device, place.dtype)
+            # Copied: a view would change, or crash the process, with the file under it.
+            return weights.read(name).to(place.device, place.dtype, copy=True)
 
         scale = weights.read("logit_scale").float().exp()
+        if scale.isnan():
+            raise ModelError(f"{folder.path}: logit_scale is NaN")
         images = ImageTower(take, made.vision)
         texts = TextTower(take, made.text, largest=made.pools_largest)
         lookup = preprocessor.lookup()

@@ -29,13 +29,11 @@ class ModelFolder:
     path: the folder that holds `config.json`, `model.safetensors` and the tokenizer.
     architecture: what its `config.json` declares.
     preprocessor: how pictures become pixels, from `preprocessor_config.json`.
-    tokenizer_config: its `tokenizer_config.json`, empty where there is none.
     """
 
     path: Path
     architecture: Architecture
     preprocessor: Json
-    tokenizer_config: Json
 
     @classmethod
     def open(cls, path: str | Path) -> ModelFolder:
@@ -44,12 +42,10 @@ class ModelFolder:
         The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). Raises ModelError.
         """
         folder = _locate(Path(path))
-        tokenizer_config = folder / "tokenizer_config.json"
         return cls(
             path=folder,
             architecture=_architecture(folder / "config.json"),
             preprocessor=_preprocessor(folder),
-            tokenizer_config=read_json(tokenizer_config) if tokenizer_config.is_file() else {},
         )
 
 
@@ -81,14 +77,15 @@ def _architecture(file: Path) -> Architecture:
 
 
 def _preprocessor(folder: Path) -> Json:
+    """Where transformers looks: what a whole processor was saved as counts more than its part."""
+    combined = folder / "processor_config.json"
+    if combined.is_file():
+        nested = read_json(combined).get("image_processor")
+        if isinstance(nested, dict):
+            return nested
     own = folder / "preprocessor_config.json"
     if own.is_file():
         return read_json(own)
-    combined = folder / "processor_config.json"  # how transformers 5 saves a whole processor
-    if combined.is_file() and isinstance(
-        nested := read_json(combined).get("image_processor"), dict
-    ):
-        return nested
     raise ModelError(f"no preprocessor_config.json in {folder}")
 
 

@@ -69,6 +69,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # The processor's defaults (transformers, models/clip/image_processing_pil_clip.py).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_LARGEST_SIDE = 10_000  # pixels; models want some hundreds
 BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -99,13 +100,13 @@ class Preprocessor:
                 if config.get("do_center_crop", True)
                 else None,
                 resample=Image.Resampling(config.get("resample", BICUBIC)),
-                rescale=float(config.get("rescale_factor", 1 / 255))
+                rescale=_channels(config.get("rescale_factor", 1 / 255))[0]
                 if config.get("do_rescale", True)
                 else None,
                 mean=_channels(config.get("image_mean", CLIP_MEAN)) if normalize else None,
-                std=_channels(config.get("image_std", CLIP_STD)) if normalize else None,
+                std=_channels(config.get("image_std", CLIP_STD), least=1e-6) if normalize else None,
             )
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise ModelError(f"unusable preprocessor_config.json: {error}") from error
 
     def config(self) -> dict[str, Any]:
@@ -314,23 +315,31 @@ def _center_crop(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
 
 def _resize(size: object) -> int | tuple[int, int]:
     if isinstance(size, int):
-        return size
+        return _side(size)
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
-        return int(size["shortest_edge"])
+        return _side(size["shortest_edge"])
     return _pair(size)
 
 
 def _pair(size: object) -> tuple[int, int]:
     if isinstance(size, int):
-        return size, size
+        return _side(size), _side(size)
     if isinstance(size, Mapping) and {"height", "width"} <= set(size):
-        return int(size["height"]), int(size["width"])
+        return _side(size["height"]), _side(size["width"])
     raise ValueError(f"size {size!r}")
 
 
-def _channels(values: object) -> tuple[float, ...]:
-    if isinstance(values, (int, float)):
-        return (float(values),) * 3
-    if isinstance(values, Sequence) and len(values) == 3:
-        return tuple(float(value) for value in values)
-    raise ValueError(f"{values!r} is not a value for each of three channels")
+def _side(value: Any) -> int:
+    side = int(value)
+    if not 0 < side <= _LARGEST_SIDE:
+        raise ValueError(f"a side of {side} pixels")
+    return side
+
+
+def _channels(values: object, least: float = -math.inf) -> tuple[float, ...]:
+    several = values if isinstance(values, Sequence) else [values] * 3
+    if len(several) != 3 or not all(isinstance(value, (int, float)) for value in several):
+        raise ValueError(f"{values!r} is not a value for each of three channels")
+    if not all(math.isfinite(value) and value >= least for value in several):
+        raise ValueError(f"{values!r} is not finite, or too small")
+    return tuple(float(value) for value in several)

@@ -20,6 +20,7 @@ from score import images
 from score.architecture import Architecture
 from score.encoder import Encoder, Matrix
 from score.errors import ModelError, RowError
+from score.folder import read_json
 from score.images import Pixels, Preprocessor
 from score.rows import Vector
 from score.texts import Ids, Texts
@@ -137,7 +138,7 @@ class Probes:
         if not file.is_file():
             return None
         try:
-            return cls._parse(json.loads(file.read_text(encoding="utf-8")))
+            return cls._parse(read_json(file))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
             raise ModelError(f"cannot read {file}: {error!r}") from error
 

@@ -67,9 +67,10 @@ class Texts:
                 f"the tokenizer makes ids up to {largest:,}, the model has embeddings for "
                 f"{text.vocabulary:,}"
             )
-        last = next(reversed(self._tokenizer.encode("").ids), None)
-        end = largest if architecture.pools_largest else text.end
-        if last != end:
+        ids = self._tokenizer.encode("a photo").ids
+        end = max(ids, default=None) if architecture.pools_largest else text.end
+        if not ids or ids[-1] != end or not self._specials:
+            last = ids[-1] if ids and self._specials else "none of its own (no post_processor)"
             raise ModelError(f"the tokenizer ends a text with id {last}, the model pools at {end}")
 
     def to_json(self) -> str:

@@ -6,7 +6,6 @@ tensor is read when it is taken, so that no second copy of a model is ever in me
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from score.architecture import Shape
 from score.errors import ModelError
+from score.folder import read_json
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -39,13 +39,22 @@ class Weights:
         if (folder / FILE).is_file():
             return cls.of(folder / FILE)
         if (folder / INDEX).is_file():
-            return cls(folder, _indexed(folder))
+            files = indexed(folder / INDEX)
+            weights = cls(folder, files)
+            held = {file: weights._held(file) for file in set(files.values())}
+            for name, file in files.items():
+                if name not in held[file]:
+                    raise ModelError(f"{file} lacks {name}, which the index says it holds")
+            return weights
         raise ModelError(f"no {FILE} in {folder}, nor an {INDEX}")
 
     @classmethod
     def of(cls, file: Path) -> Weights:
         """The weights in one file. Raises ModelError."""
         return cls(file.parent, dict.fromkeys(_open(file).keys(), file))
+
+    def _held(self, file: Path) -> frozenset[str]:
+        return frozenset(self._opened[file].keys())
 
     def shape(self, name: str) -> Shape | None:
         """A tensor's shape, from its header alone; None where there is no such tensor.
@@ -86,24 +95,21 @@ class Weights:
         return tensor
 
 
-def _indexed(folder: Path) -> dict[str, Path]:
-    """What an index says: tensor → file. The files must lie beside it, and hold what it says."""
-    try:
-        places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = {str(name): str(file) for name, file in places.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"cannot read {folder / INDEX}: {error!r}") from error
-    held: dict[str, set[str]] = {}
-    for file in dict.fromkeys(files.values()):
-        if Path(file).name != file or file in ("", ".", ".."):
-            raise ModelError(f"{folder / INDEX} names a file outside its folder: {file[:200]!r}")
-        if not (folder / file).is_file():
-            raise ModelError(f"{folder} lacks {file}, which its index names: half a download?")
-        held[file] = set(_open(folder / file).keys())
-    for name, file in files.items():
-        if name not in held[file]:
-            raise ModelError(f"{folder / file} lacks {name}, which the index says it holds")
-    return {name: folder / file for name, file in files.items()}
+def indexed(index: Path) -> dict[str, Path]:
+    """What an index (`…index.json`) says: tensor → file. The files must lie beside it.
+
+    Raises ModelError.
+    """
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise ModelError(f"cannot read {index}: it has no weight_map")
+    files = {name: index.parent / str(file) for name, file in places.items()}
+    for name, file in dict(zip(places.values(), files.values(), strict=True)).items():
+        if Path(str(name)).name != name or name in ("", ".", ".."):
+            raise ModelError(f"{index} names a file outside its folder: {str(name)[:200]!r}")
+        if not file.is_file():
+            raise ModelError(f"{index.parent} lacks {name}, which its index names: half a download?")
+    return files
 
 
 def _open(file: Path) -> Any:

@@ -73,13 +73,18 @@ def download(id: str, revision: str | None = None) -> Download:
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision)
         files = [sibling.rfilename for sibling in info.siblings or ()]
-        commit = info.sha or revision or "main"
         patterns = [*_BESIDE, *_weights(name, files)]
-        folder = huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=patterns)
-        return Download(Path(folder), commit)
+        folder = Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
+        )
+        return Download(folder, folder.name)  # the cache names snapshots by their commit
     except ModelError:
         raise
     except (HfHubHTTPError, HFValidationError) as error:
+        if getattr(getattr(error, "response", None), "status_code", 0) >= 500 and (
+            cached := _cached(name, revision)
+        ):
+            return cached
         raise ModelError(f"the Hub does not give {id}: {_plain(error)}") from None
     except Exception as error:  # no network, whichever of its libraries met that first
         cached = _cached(name, revision)
@@ -117,11 +122,12 @@ def _found(patterns: Sequence[str], files: Sequence[str]) -> bool:
 def _elsewhere(name: str, revision: str | None, error: Exception) -> str:
     folder = name.split("/")[-1]
     pinned = f" --revision {revision}" if revision else ""
+    source = f"{name}@{revision}" if revision else name
     return (
         f"cannot reach the Hub for {name} ({_plain(error)}). On a machine that can, run\n"
         f"    hf download {name}{pinned} --local-dir {folder}\n"
         f"copy the folder here, and package it:\n"
-        f"    score package {folder} --output dist/{folder}"
+        f"    score package {folder} --source {source} --output dist/{folder}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import Tensor
@@ -13,7 +12,7 @@ from score.folder import ModelFolder
 from score.images import Preprocessor
 from score.jobs.source import Part, Pickled, Source, Tensors
 from score.texts import Texts
-from score.weights import FILE, INDEX, Weights
+from score.weights import FILE, INDEX, Weights, indexed
 
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
@@ -52,29 +51,12 @@ class _Shards:
     """`pytorch_model-00001-of-….bin`, as an index lists them."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            places = json.loads((folder / PICKLE_INDEX).read_text("utf-8"))["weight_map"]
-            files = dict.fromkeys(map(str, places.values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"cannot read {folder / PICKLE_INDEX}: {error!r}") from error
-        self._shards: list[Pickled] = []
-        for file in files:
-            if Path(file).name != file:
-                raise ModelError(
-                    f"{folder / PICKLE_INDEX} names a file outside its folder: {file[:200]!r}"
-                )
-            if not (folder / file).is_file():
-                raise ModelError(f"{folder} lacks {file}, which its index names: half a download?")
-            self._shards.append(Pickled(folder / file))
-
-    def _shard(self, name: str) -> Pickled | None:
-        return next((shard for shard in self._shards if name in shard.names()), None)
+        files = indexed(folder / PICKLE_INDEX)
+        opened = {file: Pickled(file) for file in sorted(set(files.values()))}
+        self._shards = {name: opened[file] for name, file in files.items()}
 
     def shape(self, name: str) -> Shape | None:
-        shard = self._shard(name)
-        return shard.shape(name) if shard else None
+        return self._shards[name].shape(name) if name in self._shards else None
 
     def read(self, name: str) -> Tensor:
-        shard = self._shard(name)
-        assert shard, f"{name} was not looked for"
-        return shard.read(name)
+        return self._shards[name].read(name)

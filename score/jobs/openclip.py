@@ -7,6 +7,7 @@ can describe and the canonical layout cannot is refused by name, never guessed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from score.texts import Texts
 from score.weights import Weights
 
 Json = Mapping[str, Any]
+Tokenizer = Callable[[Architecture, str | None], Texts]
+"""Finds what makes token ids: for an architecture, and the Hub id that a configuration names."""
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -63,7 +66,7 @@ def architecture(model: Json) -> Architecture:
                 "hidden_size": width,
                 "intermediate_size": _times(width, vision.get("mlp_ratio", 4.0)),
                 "num_hidden_layers": vision.get("layers", 12),
-                "num_attention_heads": _times(width, 1 / _head(vision)),
+                "num_attention_heads": _heads(width, vision.get("head_width", 64)),
                 "image_size": vision.get("image_size", 224),
                 "patch_size": vision.get("patch_size", 16),
             },
@@ -81,20 +84,22 @@ def architecture(model: Json) -> Architecture:
     )
 
 
-def folder(path: Path, tokenizer: Callable[[Architecture], Texts]) -> Source:
+def folder(path: Path, tokenizer: Tokenizer) -> Source:
     """The checkpoint in a folder. `tokenizer` finds what makes token ids. Raises ModelError."""
     config = read_json(path / CONFIG)
     found = [path / name for name in WEIGHTS if (path / name).is_file()]
     if not found:
         raise ModelError(f"no weights in {path}: neither {' nor '.join(WEIGHTS)}")
     made = architecture(_object(config, "model_cfg"))
-    preprocess = config.get("preprocess_cfg") or {}
-    return _source(found[0], made, _preprocessor(preprocess, made.vision.image), tokenizer(made))
+    preprocess = _object(config, "preprocess_cfg") if config.get("preprocess_cfg") else {}
+    named = _object(_object(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
+    texts = tokenizer(made, str(named) if named else None)
+    return _source(found[0], made, _preprocessor(preprocess, made.vision.image), texts)
 
 
-def file(path: Path, made: Architecture, tokenizer: Callable[[Architecture], Texts]) -> Source:
+def file(path: Path, made: Architecture, tokenizer: Tokenizer) -> Source:
     """The checkpoint in a bare file, whose architecture is known. Raises ModelError."""
-    return _source(path, made, _preprocessor({}, made.vision.image), tokenizer(made))
+    return _source(path, made, _preprocessor({}, made.vision.image), tokenizer(made, None))
 
 
 def _source(
@@ -110,7 +115,7 @@ def _source(
         preprocessor=preprocessor,
         tokenizer=tokenizer.to_json(),
         tensors=tensors,
-        parts=_parts(made, prefix, tensors.shape("logit_scale") or ()),
+        parts=_parts(made, prefix, (1,) if tensors.shape("logit_scale") == (1,) else ()),
     )
 
 
@@ -174,7 +179,7 @@ def _preprocessor(config: Json, size: int) -> Preprocessor:
     """`preprocess_cfg`, whose defaults are those of `open_clip.transform.PreprocessCfg`."""
     modes = {"bicubic": BICUBIC, "bilinear": Image.Resampling.BILINEAR}
     interpolation, mode = config.get("interpolation", "bicubic"), config.get("resize_mode")
-    if interpolation not in modes:
+    if not isinstance(interpolation, str) or interpolation not in modes:
         raise ModelError(f"OpenCLIP's interpolation {interpolation!r} is not bicubic or bilinear")
     if mode not in (None, "shortest", "squash"):
         raise ModelError(f"OpenCLIP's resize_mode {mode!r} is not shortest or squash")
@@ -203,14 +208,16 @@ def _object(config: Json, name: str) -> Json:
     return value
 
 
-def _head(vision: Json) -> float:
-    width = vision.get("head_width", 64)
-    if not isinstance(width, (int, float)) or width < 1:
-        raise ModelError(f"OpenCLIP's vision_cfg.head_width {width!r} is no width")
-    return float(width)
+def _heads(width: object, head: object) -> object:
+    """How many heads there are, as OpenCLIP divides; nonsense is passed on to be refused."""
+    if not isinstance(width, int) or not isinstance(head, int) or head < 1:
+        return f"{width!r:.40} / {head!r:.40}"
+    return width // head
 
 
 def _times(width: object, factor: object) -> object:
     """`int(width * factor)` as OpenCLIP rounds it; nonsense is passed on to be refused."""
-    numbers = isinstance(width, (int, float)) and isinstance(factor, (int, float))
-    return int(width * factor) if numbers else width  # type: ignore[operator]
+    if not isinstance(width, int) or not isinstance(factor, (int, float)):
+        return width
+    product = float(min(width, 2**53)) * factor
+    return int(product) if math.isfinite(product) else f"{width} × {factor}"

@@ -51,9 +51,13 @@ class Reference:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what old checkpoints spell in old ways
+                # A checkpoint may ask for kernels and quantizers to be fetched; it gets neither.
+                asked = config.from_pretrained(told, local_files_only=True)
+                asked.__dict__.pop("quantization_config", None)
                 self._model = model.from_pretrained(
                     canonical,
-                    config=config.from_pretrained(told, local_files_only=True),
+                    config=asked,
+                    attn_implementation="sdpa",
                     dtype=torch.float32,
                     local_files_only=True,
                     use_safetensors=True,

@@ -19,7 +19,6 @@ LABELS = {
 }
 """What people call the metrics."""
 
-_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}  # as settings spell them
 _LINES = 5  # of mistakes and failures on the screen
 
 
@@ -34,8 +33,7 @@ class Model(NamedTuple):
     def of(cls, embedder: Embedder, folder: str | Path) -> Model:
         """The model that was loaded from a folder."""
         place = embedder.encoder.place
-        dtype = str(place.dtype).removeprefix("torch.")
-        return cls(Path(folder).resolve().name, _PRECISIONS[dtype], place.device.type)
+        return cls(Path(folder).resolve().name, place.precision, place.device.type)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.precision}, {self.device})"

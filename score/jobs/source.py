@@ -62,6 +62,8 @@ class Pickled:
             return None
         if tensor.dtype not in FLOATS:
             raise ModelError(f"{self._file}: {name} is {tensor.dtype}, no float")
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            raise ModelError(f"{self._file}: {name} is no plain tensor ({tensor.layout})")
         return tuple(tensor.shape)
 
     def read(self, name: str) -> Tensor:
