@@ -160,7 +160,8 @@ def test_a_csv_keeps_its_columns_and_its_failures(embedder: Embedder, tmp_path: 
     assert lines[1]["error_message"] == "image: is empty"
     assert "has 2 cells, not 3" in lines[2]["error_message"]
     assert lines[1]["text"] == "a text is no picture"
-    assert len({line["confidence"][:7] for line in lines if line["label"]}) == 1  # one picture
+    probs = [float(line["confidence"]) for line in lines if line["label"]]
+    assert probs == pytest.approx([probs[0]] * 4, abs=1e-5)  # of one picture
     assert (summary.rows, summary.good) == (9, 4)
     assert "9 rows: 4 good, 5 failed" in str(summary)
 
@@ -169,16 +170,23 @@ def test_a_label_below_the_confidence_is_left_out_and_its_probability_kept(
     embedder: Embedder, tmp_path: Path
 ) -> None:
     every = read_after(embedder, tmp_path / "every.csv")
-    middle = sorted(float(line["confidence"]) for line in every)[3]
+    # Between two, since a picture's last bits depend on the company it keeps.
+    middle = sum(sorted(float(line["confidence"]) for line in every)[2:4]) / 2
     some = read_after(embedder, tmp_path / "some.csv", confidence=middle)
     for one, other in zip(every, some, strict=True):
-        assert one["confidence"] == other["confidence"]
+        assert float(one["confidence"]) == pytest.approx(float(other["confidence"]), abs=1e-5)
         enough = float(one["confidence"]) >= middle
         assert other["label"] == (one["label"] if enough else "")
     assert counts(some).total() == 3
     summary = labelled(embedder, SAMPLES / "images", tmp_path / "x.csv", confidence=middle)
     assert (summary.unlabelled, summary.good, summary.labels.total()) == (3, 6, 3)
     assert "        3  below the confidence asked for, unlabelled" in str(summary)
+
+
+def test_a_label_as_probable_as_asked_is_enough(embedder: Embedder, tmp_path: Path) -> None:
+    summary = labelled(embedder, SAMPLES / "images", tmp_path / "a.csv", ["only"], confidence=1)
+    assert summary.labels == {"only": 6}
+    assert {line["label"] for line in read(tmp_path / "a.csv")} == {"only"}
 
 
 def read_after(embedder: Embedder, output: Path, **options: Any) -> Lines:
@@ -202,7 +210,7 @@ def test_top_names_further_labels(embedder: Embedder, tmp_path: Path) -> None:
     strict = read_after(embedder, tmp_path / "b.csv", top=2, confidence=(first + second) / 2)[0]
     assert strict["label"]
     assert strict["label_2"] == ""
-    assert strict["confidence_2"] == lines[0]["confidence_2"]
+    assert float(strict["confidence_2"]) == pytest.approx(second, abs=1e-5)
     wide = read_after(embedder, tmp_path / "c.csv", top=8)[0]
     assert wide["label_6"]
     assert wide["label_7"] == wide["confidence_8"] == ""
@@ -766,7 +774,11 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("name", ["out", "out.csv"])
-def test_memory_does_not_grow_with_the_rows(embedder: Embedder, tmp_path: Path, name: str) -> None:
+def test_memory_does_not_grow_with_the_rows(
+    embedder: Embedder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Rows that failed wait for the pictures before them, up to this many; 3,000 would not show.
+    monkeypatch.setattr("score.embedder._WINDOW", 400)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(PNG)
     source = tmp_path / "in" / "t.csv"
@@ -786,5 +798,4 @@ def test_memory_does_not_grow_with_the_rows(embedder: Embedder, tmp_path: Path, 
         labelled(embedder, source, tmp_path / name, progress=look)
     finally:
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0] + 2**20
-    assert peaks[1] < 30 * 2**20  # all notes are 60 MB
+    assert peaks[1] < 1.2 * peaks[0]  # the notes of the rows between are 40 MB
