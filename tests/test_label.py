@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from score.__main__ import main
 from score.embedder import Embedder
@@ -160,7 +162,8 @@ def test_a_csv_keeps_its_columns_and_its_failures(embedder: Embedder, tmp_path: 
     assert lines[1]["error_message"] == "image: is empty"
     assert "has 2 cells, not 3" in lines[2]["error_message"]
     assert lines[1]["text"] == "a text is no picture"
-    assert len({line["confidence"][:7] for line in lines if line["label"]}) == 1  # one picture
+    probs = [float(line["confidence"]) for line in lines if line["label"]]
+    assert probs == pytest.approx([probs[0]] * 4, abs=1e-5)  # of one picture
     assert (summary.rows, summary.good) == (9, 4)
     assert "9 rows: 4 good, 5 failed" in str(summary)
 
@@ -169,16 +172,23 @@ def test_a_label_below_the_confidence_is_left_out_and_its_probability_kept(
     embedder: Embedder, tmp_path: Path
 ) -> None:
     every = read_after(embedder, tmp_path / "every.csv")
-    middle = sorted(float(line["confidence"]) for line in every)[3]
+    # Between two, since a picture's last bits depend on the company it keeps.
+    middle = sum(sorted(float(line["confidence"]) for line in every)[2:4]) / 2
     some = read_after(embedder, tmp_path / "some.csv", confidence=middle)
     for one, other in zip(every, some, strict=True):
-        assert one["confidence"] == other["confidence"]
+        assert float(one["confidence"]) == pytest.approx(float(other["confidence"]), abs=1e-5)
         enough = float(one["confidence"]) >= middle
         assert other["label"] == (one["label"] if enough else "")
     assert counts(some).total() == 3
     summary = labelled(embedder, SAMPLES / "images", tmp_path / "x.csv", confidence=middle)
     assert (summary.unlabelled, summary.good, summary.labels.total()) == (3, 6, 3)
     assert "        3  below the confidence asked for, unlabelled" in str(summary)
+
+
+def test_a_label_as_probable_as_asked_is_enough(embedder: Embedder, tmp_path: Path) -> None:
+    summary = labelled(embedder, SAMPLES / "images", tmp_path / "a.csv", ["only"], confidence=1)
+    assert summary.labels == {"only": 6}
+    assert {line["label"] for line in read(tmp_path / "a.csv")} == {"only"}
 
 
 def read_after(embedder: Embedder, output: Path, **options: Any) -> Lines:
@@ -202,7 +212,7 @@ def test_top_names_further_labels(embedder: Embedder, tmp_path: Path) -> None:
     strict = read_after(embedder, tmp_path / "b.csv", top=2, confidence=(first + second) / 2)[0]
     assert strict["label"]
     assert strict["label_2"] == ""
-    assert strict["confidence_2"] == lines[0]["confidence_2"]
+    assert float(strict["confidence_2"]) == pytest.approx(second, abs=1e-5)
     wide = read_after(embedder, tmp_path / "c.csv", top=8)[0]
     assert wide["label_6"]
     assert wide["label_7"] == wide["confidence_8"] == ""
@@ -310,6 +320,10 @@ def test_every_format_has_its_ending() -> None:
                            ("JPEG2000", ".jp2"), ("MPO", ".jpg")):  # fmt: skip
         assert ending(picture(1, format=format)) == wanted
         assert wanted in ENDINGS
+    several = io.BytesIO()
+    frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
+    frames[0].save(several, "MPO", save_all=True, append_images=frames[1:])
+    assert ending(several.getvalue()) == ".jpg"  # a phone's JPEG
 
 
 # -- into an image folder ----------------------------------------------------------------------
@@ -317,7 +331,9 @@ def test_every_format_has_its_ending() -> None:
 
 def test_pictures_are_sorted_into_their_labels(embedder: Embedder, tmp_path: Path) -> None:
     output = tmp_path / "deep" / "out"
+    fetcher = embedder._fetcher
     labelled(embedder, SAMPLES / "images", output)
+    assert embedder._fetcher is fetcher  # the model itself is as it was
     lines = read(output / "labels.csv")
     assert list(lines[0])[:4] == ["image", "label", "confidence", "file"]
     for line in lines:
@@ -766,7 +782,11 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("name", ["out", "out.csv"])
-def test_memory_does_not_grow_with_the_rows(embedder: Embedder, tmp_path: Path, name: str) -> None:
+def test_memory_does_not_grow_with_the_rows(
+    embedder: Embedder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Rows that failed wait for the pictures before them, up to this many; 3,000 would not show.
+    monkeypatch.setattr("score.embedder._WINDOW", 400)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(PNG)
     source = tmp_path / "in" / "t.csv"
@@ -774,17 +794,15 @@ def test_memory_does_not_grow_with_the_rows(embedder: Embedder, tmp_path: Path, 
     with source.open("w") as stream:
         stream.write("note,image\n")
         stream.writelines(f"{number:020000},{cells[number % 10]}\n" for number in range(rows))
-    peaks: list[int] = []
+    held: list[int] = []
 
-    def look(summary: LabelSummary) -> None:
-        if summary.rows in (rows // 3, rows):
-            peaks.append(tracemalloc.get_traced_memory()[1])
-            tracemalloc.reset_peak()
+    def look(_: LabelSummary) -> None:
+        held.append(tracemalloc.get_traced_memory()[0])
 
     tracemalloc.start()
     try:
         labelled(embedder, source, tmp_path / name, progress=look)
     finally:
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0] + 2**20
-    assert peaks[1] < 30 * 2**20  # all notes are 60 MB
+    early, late = (statistics.median(part) for part in (held[500:1000], held[2500:]))
+    assert late < early + 4 * 2**20  # the notes of the rows between are 40 MB

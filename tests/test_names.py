@@ -116,6 +116,8 @@ def test_harmless_text_is_left_alone(text: str) -> None:
         ("..", "."),
         ("con", "CON"),
         ("ſ", "s"),
+        ("ẞ", "ß"),
+        ("𝐀", "a"),
     ],
 )
 def test_labels_that_a_disk_may_take_for_one_get_two_folders(one: str, other: str) -> None:

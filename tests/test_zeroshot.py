@@ -23,6 +23,7 @@ from score.errors import BadBase64, BadParams
 from score.folder import EMBEDDED
 from score.images import Pixels
 from score.jobs import checkpoint
+from score.jobs.catalog import ARCHITECTURES
 from score.labels import Labels
 from score.params import Params
 from score.rows import Row
@@ -50,8 +51,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return EMBEDDED
     made: Path = tmp_path_factory.mktemp("model")
     if request.param == "full size":
-        return checkpoint.write(made, checkpoint.vit_b_32(), seed=5)
-    checkpoint.write(made, checkpoint.tiny(), seed=4)
+        return checkpoint.write(made, ARCHITECTURES["ViT-B-32-quickgelu"], seed=5)
+    checkpoint.write(made, checkpoint.TINY, seed=4)
     return scaled(made, math.log(100))
 
 
