@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # it brings pandas, which only some verbs need
 
 _METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
 
+_VERIFY_KNOBS = ("device", "precision", "batch_size", "log_level")
+
 DONE, TOO_MANY_ERRORS, UNUSABLE = 0, 1, 2
 
 
@@ -38,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("score").setLevel(settings.log_level.upper())
         return _VERBS[options.verb](options, settings)
+    except KeyboardInterrupt:
+        print("score: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -207,6 +212,7 @@ def _package(options: argparse.Namespace, settings: Settings) -> int:
         options.checkpoint,
         Path(options.output),
         options.name,
+        source=options.source,
         architecture=options.architecture,
         tokenizer=Path(options.tokenizer) if options.tokenizer else None,
         revision=options.revision,
@@ -298,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=_port, default=5001)
 
-    package = verbs.add_parser("package", help="make a proven MLflow model folder of a checkpoint")
+    package = verbs.add_parser("package", help="turn a checkpoint into a proven MLflow folder")
     package.add_argument(
         "checkpoint",
         help="a folder (transformers, OpenCLIP, KerasHub), a file of weights, a Hub id, or a name "
@@ -306,9 +312,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     package.add_argument("--output", required=True, metavar="DIR", help="a folder to create")
     package.add_argument("--name", help="what the metadata calls the model")
-    package.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the weights")
+    package.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="of the weights; default: as they come",
+    )
     package.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
-    package.add_argument("--tokenizer", metavar="DIR", help="take the tokenizer from there")
+    package.add_argument(
+        "--tokenizer", metavar="DIR", help="a folder with the tokenizer.json to use"
+    )
+    package.add_argument("--source", metavar="ID", help="what a folder here was downloaded as")
     package.add_argument("--revision", help="of the Hub's repository; default: the catalog's")
 
     catalog = verbs.add_parser("catalog", help="list the checkpoints known by name")
@@ -317,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = verbs.add_parser("verify", help="compute a package's probes here, and compare")
     verify.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")
 
-    evaluate = verbs.add_parser("evaluate", help="how right a model is on pictures of yours")
+    evaluate = verbs.add_parser("evaluate", help="measure zero-shot accuracy or retrieval recall")
     tasks = evaluate.add_subparsers(dest="task", required=True, metavar="TASK")
     zeroshot = tasks.add_parser("zeroshot", help="classify a folder of class folders")
     zeroshot.add_argument("data", help="a folder with a folder of pictures for each class")
@@ -345,6 +358,8 @@ def _parser() -> argparse.ArgumentParser:
     for verb in (embed, label, serve, verify, zeroshot, retrieval):
         group = verb.add_argument_group("settings", f"each is also a variable {PREFIX}…")
         for knob in knobs():
+            if verb is verify and knob.name not in _VERIFY_KNOBS:
+                continue
             default = knob.default if knob.default not in ((), "") else "none"
             group.add_argument(
                 "--" + knob.name.replace("_", "-"),

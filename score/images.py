@@ -15,7 +15,7 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -336,8 +336,8 @@ def _side(value: Any) -> int:
     return side
 
 
-def _channels(values: object, least: float = -math.inf) -> tuple[float, ...]:
-    several = values if isinstance(values, Sequence) else [values] * 3
+def _channels(values: Any, least: float = -math.inf) -> tuple[float, ...]:
+    several = [values] * 3 if isinstance(values, (int, float)) else list(values)
     if len(several) != 3 or not all(isinstance(value, (int, float)) for value in several):
         raise ValueError(f"{values!r} is not a value for each of three channels")
     if not all(math.isfinite(value) and value >= least for value in several):

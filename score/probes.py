@@ -111,7 +111,7 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         """Why it failed."""
         if self.kind == "config":
-            return f"{self.name} is not what it was when the package was made"
+            return f"changed since the package was made: {self.name}"
         if not self.input:
             what = "token ids" if self.kind == "text" else "pixels"
             return f"the {what} of {self.name[:60]!r} are not the reference's"

@@ -52,7 +52,9 @@ class Texts:
             if vocabulary.is_file() and merges.is_file():
                 return cls(_from_merges(vocabulary, merges), context)
         except Exception as error:  # tokenizers raises bare Exception on a broken file
-            raise ModelError(f"cannot read the tokenizer in {path}: {error}") from error
+            pointer = file.is_file() and file.read_bytes()[:7] == b"version"
+            reason = "it is a Git LFS pointer; run `git lfs pull`" if pointer else error
+            raise ModelError(f"cannot read the tokenizer in {path}: {reason}") from error
         raise ModelError(f"no tokenizer.json, nor vocab.json and merges.txt, in {path}")
 
     def check(self, architecture: Architecture) -> None:

@@ -46,7 +46,9 @@ class Weights:
                 if name not in held[file]:
                     raise ModelError(f"{file} lacks {name}, which the index says it holds")
             return weights
-        raise ModelError(f"no {FILE} in {folder}, nor an {INDEX}")
+        raise ModelError(
+            f"no {FILE} in {folder}, nor an index of several; `score package` reads other layouts"
+        )
 
     @classmethod
     def of(cls, file: Path) -> Weights:
@@ -108,7 +110,9 @@ def indexed(index: Path) -> dict[str, Path]:
         if Path(str(name)).name != name or name in ("", ".", ".."):
             raise ModelError(f"{index} names a file outside its folder: {str(name)[:200]!r}")
         if not file.is_file():
-            raise ModelError(f"{index.parent} lacks {name}, which its index names: half a download?")
+            raise ModelError(
+                f"{index.parent} lacks {name}, which its index names: half a download?"
+            )
     return files
 
 

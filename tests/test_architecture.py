@@ -70,6 +70,7 @@ DOORS = {
     "tqdm": {"__main__"},
     "matplotlib": {"jobs.charts"},
     "argparse": {"__main__", "jobs.checkpoint"},
+    "yaml": {"jobs.find"},
     "pickle": set(),
     "subprocess": set(),
 }

@@ -227,7 +227,9 @@ def test_without_a_network_it_says_what_to_run_elsewhere(name: str, tmp_path: Pa
     command = f"hf download openai/clip-vit-base-patch32 --revision {revision} --local-dir"
     assert "cannot reach the Hub for openai/clip-vit-base-patch32" in result.stderr
     assert command in result.stderr
-    assert "score package clip-vit-base-patch32 --output" in result.stderr
+    again = f"--source openai/clip-vit-base-patch32@{revision} --output"
+    assert f"score package clip-vit-base-patch32 {again}" in result.stderr
+    assert "Licence MIT" in result.stderr
     assert "Traceback" not in result.stderr
 
 

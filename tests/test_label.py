@@ -806,3 +806,12 @@ def test_memory_does_not_grow_with_the_rows(
         tracemalloc.stop()
     early, late = (statistics.median(part) for part in (held[500:1000], held[2500:]))
     assert late < early + 4 * 2**20  # the notes of the rows between are 40 MB
+
+
+def test_a_data_set_is_not_put_into_the_folder_it_is_made_of(tmp_path: Path) -> None:
+    from score.jobs.label import check_output
+
+    (tmp_path / "in").mkdir()
+    with pytest.raises(RequestError, match="would be labelled the next time"):
+        check_output(tmp_path / "in" / "out", tmp_path / "in")
+    check_output(tmp_path / "out", tmp_path / "in")

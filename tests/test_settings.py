@@ -22,7 +22,7 @@ def test_defaults_are_those_of_an_empty_environment() -> None:
 def test_every_setting_is_a_variable() -> None:
     texts = {
         "allow_hosts": "10.0.0.0/8, cdn.internal,", "ca_bundle": "/ca.pem", "device": "cpu",
-        "precision": "bf16", "log_level": "error", "exif_orientation": "true",
+        "precision": "bf16", "verify": "full", "log_level": "error", "exif_orientation": "true",
     }  # fmt: skip
     environ = {f"SCORE_{name.upper()}": texts.get(name, "7") for name in names()}
     settings = Settings.from_env(environ)

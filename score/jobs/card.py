@@ -10,13 +10,10 @@ from score.jobs.find import Found
 from score.jobs.verify import table
 from score.probes import Finding, Probes
 
-
-def notice(found: Found) -> str:
-    """What must be known before a checkpoint is used: whose it is, and its licence."""
-    entry = found.entry
-    if entry is None:
-        return f"{found.origin} is not in the catalog: find out yourself what its licence allows"
-    return f"{entry.title}, by {entry.authors}. Licence {entry.licence.name}: {entry.licence.says}."
+_UNCONFIRMED = (
+    "Its weights do not say with which activation they were trained, and nothing in them can "
+    "confirm the one that was named: `score evaluate` tells."
+)
 
 
 def write(root: Path, name: str, found: Found, findings: Sequence[Finding], picture: str) -> None:
@@ -25,7 +22,7 @@ def write(root: Path, name: str, found: Found, findings: Sequence[Finding], pict
     assert probes, "a package has probes"
     parts = [
         f"# {name}",
-        notice(found),
+        found.notice,
         "Made by clip-endpoints. This folder is an MLflow model: it needs nothing beside it.",
         "## The model\n\n" + _facts(root, found),
         "## Ask it\n\n" + _requests(picture),
@@ -84,6 +81,8 @@ URL, base64 or a `data:` URI."""
 def _limits(found: Found) -> str:
     entry = found.entry
     limits = entry.limits if entry else ("Not in the catalog: see what its authors say.",)
+    if found.source.original is None and entry is None:
+        limits = (*limits, _UNCONFIRMED)
     return "\n".join(f"- {limit}" for limit in limits)
 
 

@@ -105,6 +105,11 @@ class Entry:
     keras: str | None = None
 
     @property
+    def notice(self) -> str:
+        """What must be known before it is used: whose it is, and its licence."""
+        return f"{self.title}, by {self.authors}. Licence {self.licence.name}: {self.licence.says}."
+
+    @property
     def made(self) -> Architecture:
         """Its architecture."""
         return ARCHITECTURES[self.architecture]

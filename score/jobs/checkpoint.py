@@ -60,6 +60,10 @@ class RandomTensors:
         self._shapes = architecture.shapes()
         self._seed = seed
 
+    def names(self) -> list[str]:
+        """As `Tensors.names`."""
+        return list(self._shapes)
+
     def shape(self, name: str) -> Shape | None:
         """As `Tensors.shape`."""
         return self._shapes.get(name)

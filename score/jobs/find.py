@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import yaml
 
 from score.architecture import Architecture
 from score.errors import ModelError
@@ -16,6 +18,9 @@ from score.jobs.source import Source
 from score.texts import Texts
 
 _BARE = (".pt", ".pth", ".bin", ".safetensors")
+_HUB = "huggingface.co/"
+_LARGEST_LICENCE = 2**20  # bytes
+_CLIP_VOCABULARY = 49408
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,45 +39,126 @@ class Found:
     entry: Entry | None = None
     licence_files: tuple[Path, ...] = ()
 
+    @property
+    def notice(self) -> str:
+        """What must be known before it is used: whose it is, and its licence."""
+        return self.entry.notice if self.entry else _unknown(self.origin)
+
+
+def _unknown(origin: str) -> str:
+    return f"{origin} is not in the catalog: find out yourself what its licence allows"
+
 
 def find(
     checkpoint: str,
     *,
+    source: str | None = None,
     architecture: str | None = None,
     tokenizer: Path | None = None,
     revision: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Found:
     """Looks at a checkpoint: a path here, a catalog name, or a Hub id, in this order.
 
-    `architecture`: OpenCLIP's name of what a bare file of weights holds. `tokenizer`: a folder to
-    take the tokenizer from instead. Raises ModelError.
+    `source`: the Hub id or catalog name that a folder here was downloaded as; a folder's own name
+    proves nothing. `architecture`: OpenCLIP's name of what a bare file of weights holds.
+    `tokenizer`: a folder to take the tokenizer from instead. `say` is told the licence as soon as
+    it is known, before anything is downloaded. Raises ModelError.
     """
     path = Path(checkpoint)
-    entry = lookup(path.name if path.is_file() else checkpoint)
     if path.exists():
-        source = _local(path, architecture, tokenizer, entry)
-        name = path.resolve().stem if path.is_file() else path.resolve().name
-        found = Found(source, name, path.resolve().name, None, entry, _licences(path))
-    elif entry or hub.is_id(checkpoint):
-        id = entry.hub if entry and checkpoint in CATALOG else checkpoint
-        pinned = revision or (entry.revision if entry and id == entry.hub else None)
-        download = hub.download(id, pinned)
-        source = _folder(download.folder, tokenizer)
-        origin, licences = f"huggingface.co/{id.partition('@')[0]}", _licences(download.folder)
-        name = id.partition("@")[0].split("/")[-1]
-        found = Found(source, name, origin, download.revision, entry, licences)
+        found = _here(path, source, architecture, tokenizer)
+        say(found.notice)
+    elif path.suffix in _BARE:
+        known = lookup(path.name)
+        where = f"; download it from {known.file}" if known and known.file else ""
+        raise ModelError(f"no such file: {path}{where}")
+    elif checkpoint.startswith(("/", "./", "../", "~")):
+        raise ModelError(f"no such file or folder: {checkpoint}")
     else:
+        found = _on_the_hub(checkpoint, tokenizer, revision, say)
+    if found.entry:
+        _must_agree(found.source.architecture, found.entry)
+    return found
+
+
+def _here(
+    path: Path, source: str | None, architecture: str | None, tokenizer: Path | None
+) -> Found:
+    told = _told(path)
+    origin = source or told.get("source") or path.resolve().name
+    id, _, revision = origin.removeprefix(_HUB).partition("@")
+    entry = lookup(path.name) if path.is_file() else None
+    if source or told.get("source"):
+        entry = lookup(id)
+    if source and entry is None and not hub.is_id(source):
+        raise ModelError(f"--source {source!r} is neither a Hub id nor a name of the catalog")
+    if hub.is_id(id) and (source or origin.startswith(_HUB)):
+        origin = _HUB + id
+    elif entry and source:
+        origin = _HUB + entry.hub
+    name = path.resolve().stem if path.is_file() else path.resolve().name
+    return Found(
+        _local(path, architecture, tokenizer, entry),
+        name,
+        origin,
+        revision or told.get("revision"),
+        entry,
+        _licences(path),
+    )
+
+
+def _told(path: Path) -> Mapping[str, str]:
+    """What a package's `MLmodel` says of where it came from; nothing for what is no package."""
+    file = path / "MLmodel"
+    if not file.is_file():
+        return {}
+    try:
+        metadata = yaml.safe_load(file.read_text(encoding="utf-8"))["metadata"]
+        return {str(key): str(value) for key, value in metadata.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ModelError(f"cannot read {file}: {error}") from error
+
+
+def _on_the_hub(
+    checkpoint: str, tokenizer: Path | None, revision: str | None, say: Callable[[str], None]
+) -> Found:
+    named, _, asked = checkpoint.partition("@")
+    entry = lookup(named)
+    id = named if "/" in named else entry.hub if entry and named in CATALOG else f"keras/{named}"
+    if not hub.is_id(id) or ("/" not in named and entry is None):
         raise ModelError(
             f"no checkpoint {checkpoint!r}: it is no file or folder here, no Hub id (owner/name), "
             f"and none of {', '.join(CATALOG)}"
         )
-    if entry:
-        _must_agree(found.source.architecture, entry)
-    return found
+    say(entry.notice if entry else _unknown(_HUB + id))
+    pinned = entry.revision if entry and id.lower() == entry.hub.lower() else None
+    download = hub.download(id, asked or revision or pinned)
+    return Found(
+        _folder(download.folder, tokenizer),
+        id.split("/")[-1],
+        _HUB + id,
+        download.revision,
+        entry,
+        _licences(download.folder),
+    )
 
 
 def _licences(path: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path.glob("LICENSE*"))) if path.is_dir() else ()
+    """The licence files of a folder or a package: real files of its own, none too large."""
+    if not path.is_dir():
+        return ()
+    # A download's files are links into the Hub's cache, two folders up.
+    real = path.resolve()
+    homes = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
+    found = [*path.glob("LICENSE*"), *path.glob("model/LICENSE*")]
+    return tuple(
+        file
+        for file in sorted(found)
+        if file.is_file()
+        and file.stat().st_size <= _LARGEST_LICENCE
+        and any(file.resolve().is_relative_to(home) for home in homes)
+    )
 
 
 def _local(
@@ -93,7 +179,8 @@ def _local(
     if name is None:
         raise ModelError(
             f"{path} holds bare weights: say of which --architecture, one of "
-            f"{', '.join(ARCHITECTURES)}"
+            f"{', '.join(ARCHITECTURES)}. Nothing in the weights can confirm it: -quickgelu is for "
+            "those that were trained with QuickGELU, as OpenAI's and MetaCLIP's were"
         )
     if name not in ARCHITECTURES:
         raise ModelError(f"no architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
@@ -117,23 +204,25 @@ def _folder(path: Path, tokenizer: Path | None) -> Source:
     source = huggingface.folder(path)
     if tokenizer:
         made = source.architecture
-        texts = _tokenizer_of(path, tokenizer)(made)
+        texts = _tokenizer_of(path, tokenizer)(made, None)
         source = replace(source, tokenizer=texts.to_json(), original=None)
     return source
 
 
-def _tokenizer_of(folder: Path, given: Path | None) -> Callable[[Architecture], Texts]:
-    """Finds the tokenizer: the one given, the checkpoint's own, else CLIP's for CLIP."""
+def _tokenizer_of(folder: Path, given: Path | None) -> openclip.Tokenizer:
+    """Finds the tokenizer: the one given, the checkpoint's own, else CLIP's for plain CLIP."""
 
-    def find(made: Architecture) -> Texts:
+    def find(made: Architecture, named: str | None) -> Texts:
         own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
         place = given or (folder if own else None)
-        if place is None and made.kind == "clip":
+        clips = made.kind == "clip" and made.text.vocabulary == _CLIP_VOCABULARY and not named
+        if place is None and clips:
             place = EMBEDDED  # the embedded model's tokenizer is CLIP's own
         if place is None:
             raise ModelError(
-                "these weights come without their tokenizer (XLM-V): name a folder that has its "
-                "tokenizer.json with --tokenizer, such as a download of facebook/xlm-v-base"
+                f"these weights come without their tokenizer ({named or 'XLM-V'}): name a folder "
+                "that has its tokenizer.json with --tokenizer"
+                f", such as a download of {named or 'facebook/xlm-v-base'}"
             )
         texts = Texts.of(place, made.text.context)
         texts.check(made)

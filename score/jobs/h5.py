@@ -55,6 +55,10 @@ class H5:
             return cls(dict(_indexed(folder)), [])
         raise ModelError(f"no weights in {folder}: neither {FILE} nor {INDEX}")
 
+    def names(self) -> list[str]:
+        """None are listed: Keras keeps the optimizer's beside the model's."""
+        return []
+
     def shape(self, name: str) -> Shape | None:
         """As `source.Tensors.shape`. Raises ModelError for what Keras would not have written."""
         place = self._find(name)
@@ -89,9 +93,7 @@ def _open(file: Path) -> Any:
     try:
         import h5py
     except ImportError:
-        raise ModelError(
-            "Keras weights are read with h5py: install the extra `package`"
-        ) from None
+        raise ModelError("Keras weights are read with h5py: install the extra `package`") from None
     try:
         return h5py.File(file, "r")
     except Exception as error:  # as above

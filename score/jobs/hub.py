@@ -126,7 +126,7 @@ def _elsewhere(name: str, revision: str | None, error: Exception) -> str:
     return (
         f"cannot reach the Hub for {name} ({_plain(error)}). On a machine that can, run\n"
         f"    hf download {name}{pinned} --local-dir {folder}\n"
-        f"copy the folder here, and package it:\n"
+        f"copy the folder here, and package it, with the options that you gave:\n"
         f"    score package {folder} --source {source} --output dist/{folder}"
     )
 

@@ -55,6 +55,9 @@ class _Shards:
         opened = {file: Pickled(file) for file in sorted(set(files.values()))}
         self._shards = {name: opened[file] for name, file in files.items()}
 
+    def names(self) -> list[str]:
+        return list(self._shards)
+
     def shape(self, name: str) -> Shape | None:
         return self._shards[name].shape(name) if name in self._shards else None
 

@@ -69,6 +69,8 @@ def check_output(output: Path, source: Path) -> None:
             raise RequestError(f"the output would replace the input {source}")
     elif output.suffix and not output.is_dir():
         raise RequestError(f"{output.name} must end in .csv, or have no ending and be a folder")
+    elif source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise RequestError(f"{output} lies in {source}, and would be labelled the next time")
     else:
         imagefolder.check(output)
 

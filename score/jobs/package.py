@@ -110,6 +110,7 @@ def package(
     output: Path,
     name: str | None = None,
     *,
+    source: str | None = None,
     architecture: str | None = None,
     tokenizer: Path | None = None,
     revision: str | None = None,
@@ -118,21 +119,28 @@ def package(
 ) -> Path:
     """Writes a proven MLflow folder around a checkpoint, and returns it.
 
-    `checkpoint`, `architecture`, `tokenizer`, `revision`: as `find.find` has them. `name` is what
-    the metadata calls the model, by default the checkpoint's. `precision`: what the weights are
-    stored in, by default as they come. `say` is told what happens, the licence first of all. Raises
-    ModelError for what is no checkpoint, for an `output` that holds something already, and for a
-    model that does not compute here what the reference computes.
+    `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`: as `find.find` has them. `name`
+    is what the metadata calls the model, by default the checkpoint's. `precision`: what the weights
+    are stored in, by default as they come. `say` is told what happens, the licence first of all.
+    Raises ModelError for what is no checkpoint, for an `output` that holds something already, and
+    for a model that does not compute here what the reference computes.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ModelError(f"{output} is not empty")
-    found = find(str(checkpoint), architecture=architecture, tokenizer=tokenizer, revision=revision)
-    title = name or found.name
-    say(card.notice(found))
+    _must_be_free(output)
+    found = find(
+        str(checkpoint),
+        source=source,
+        architecture=architecture,
+        tokenizer=tokenizer,
+        revision=revision,
+        say=say,
+    )
+    title = "".join(c for c in name or found.name if c.isprintable())
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
         begun = Path(scratch) / "package"
         say(f"writing {found.source.architecture.parameters:,} parameters")
+        if unused := found.source.unused():
+            say(f"{len(unused)} tensors of the checkpoint are not used, such as {unused[0]}")
         model = canonical.write(found.source, begun / "model", precision)
         say("asking the reference implementation for its vectors")
         findings = _prove(found, model)
@@ -143,6 +151,13 @@ def package(
         card.write(begun, title, found, findings, _dot())
         begun.replace(output)
     return output
+
+
+def _must_be_free(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ModelError(f"{output} is not empty")
+    if output.exists() and (output.is_mount() or output.resolve() == Path.cwd()):
+        raise ModelError(f"{output} cannot be replaced: name a folder that does not exist yet")
 
 
 def _prove(found: Found, model: Path) -> Sequence[Finding]:
@@ -182,11 +197,11 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
         {"name": param, "type": kind, "default": default, "shape": None}
         for param, kind, default in _PARAMS
     ]
-    more = "".join(f"\n  {key}: {json.dumps(value)}" for key, value in (metadata or {}).items())
+    more = "".join(f"\n  {key}: {_quoted(value)}" for key, value in (metadata or {}).items())
     mlmodel = _MLMODEL.substitute(
         inputs=json.dumps(inputs),
         params=json.dumps(params),
-        name=json.dumps(name),  # a JSON string is a YAML string, whatever it holds
+        name=_quoted(name),
         dimension=architecture.dimension,
         more=more,
         uuid=uuid4().hex,
@@ -197,6 +212,11 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
     (root / "conda.yaml").write_text(_CONDA + pip, encoding="utf-8")
     example = {"columns": ["image", "text"], "data": [[_dot(), ""], ["", "a photo of a cat"]]}
     (root / "input_example.json").write_text(json.dumps(example) + "\n", encoding="utf-8")
+
+
+def _quoted(text: str) -> str:
+    """A YAML string. JSON's is one, where nothing beyond the first plane is escaped in pairs."""
+    return json.dumps("".join(c for c in text if c.isprintable()), ensure_ascii=False)
 
 
 def _dot() -> str:

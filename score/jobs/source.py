@@ -7,6 +7,7 @@ Nothing here executes a byte of a checkpoint.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,15 @@ from score.weights import shown
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+_BUFFERS = ("position_ids", "attn_mask")  # what old checkpoints saved beside their weights
+
+
 class Tensors(Protocol):
     """Tensors by name, read one at a time."""
+
+    def names(self) -> list[str]:
+        """The tensors there are."""
+        ...
 
     def shape(self, name: str) -> Shape | None:
         """A tensor's shape, from its header alone; None where there is no such tensor.
@@ -102,6 +110,11 @@ class Source:
     parts: Mapping[str, Part]
     original: Path | None = None
 
+    def unused(self) -> list[str]:
+        """Tensors that the architecture has no place for; buffers do not count."""
+        used = {part.source for part in self.parts.values()}
+        return [n for n in self.tensors.names() if n not in used and not n.endswith(_BUFFERS)]
+
     def check(self) -> None:
         """Raises ModelError unless every tensor is there in the shape that it must have."""
         shapes = {part.source: self.tensors.shape(part.source) for part in self.parts.values()}
@@ -128,9 +141,11 @@ def _unpickled(file: Path) -> object:
         raise ModelError(f"{file} is no torch file: it begins with {head!r}")
     try:
         # Only the zip layout can be mapped; a file of torch before 1.6 is read whole.
-        content: object = torch.load(
-            file, map_location="cpu", weights_only=True, mmap=head == b"PK\x03\x04"
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old protocols: what cannot be read says so below
+            content: object = torch.load(
+                file, map_location="cpu", weights_only=True, mmap=head == b"PK\x03\x04"
+            )
     except Exception as error:  # torch has no one error for a file that is not what it should be
         raise ModelError(f"{file} {_reason(error)}") from None
     return content
@@ -144,9 +159,7 @@ def _reason(error: Exception) -> str:
         what = next(
             (line for line in text.splitlines() if "GLOBAL" in line or "global" in line), ""
         )
-        return (
-            f"holds more than tensors, and is not executed to find out what {what[:200]}".rstrip()
-        )
+        return f"holds more than tensors, and is not executed. {what.strip()[:200]}".rstrip()
     return f"is no whole torch file: {text.splitlines()[0][:200] if text else error!r}"
 
 
