@@ -55,6 +55,10 @@ class Weights:
         """The weights in one file. Raises ModelError."""
         return cls(file.parent, dict.fromkeys(_open(file).keys(), file))
 
+    def names(self) -> list[str]:
+        """The tensors there are."""
+        return list(self._files)
+
     def _held(self, file: Path) -> frozenset[str]:
         return frozenset(self._opened[file].keys())
 

@@ -384,5 +384,5 @@ def test_what_is_nothing_known(name: str, tmp_path: Path) -> None:
     if name == "":
         (tmp_path / "empty").mkdir()
         name = str(tmp_path / "empty")
-    with pytest.raises(ModelError, match=r"no checkpoint|no config\.json"):
+    with pytest.raises(ModelError, match=r"no checkpoint|no such file|no config\.json"):
         package(name, tmp_path / "p")

@@ -12,6 +12,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
@@ -30,6 +31,7 @@ from score.jobs.promise import promise
 from score.jobs.reference import Reference
 from score.probes import Finding, Probes
 from score.settings import Settings
+from score.weights import Weights
 
 SOURCE = Path(__file__).resolve().parent.parent  # the package `score` itself
 
@@ -142,6 +144,8 @@ def package(
         if unused := found.source.unused():
             say(f"{len(unused)} tensors of the checkpoint are not used, such as {unused[0]}")
         model = canonical.write(found.source, begun / "model", precision)
+        # The checkpoint's own files are let go of: what is left of it is what was written.
+        found = replace(found, source=replace(found.source, tensors=Weights.open(model), parts={}))
         say("asking the reference implementation for its vectors")
         findings = _prove(found, model)
         for file in found.licence_files:
