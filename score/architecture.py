@@ -132,6 +132,16 @@ class Architecture:
             "vision_config": tower("vision", self.vision.tower, picture),
         }
 
+    def differences(self, other: Architecture) -> dict[str, tuple[Any, Any]]:
+        """Field of a tower's config → its value here and in `other`, where they differ."""
+        ours, theirs = self.config(), other.config()
+        return {
+            f"{part}.{name}": (ours[part][name], value)
+            for part in ("vision_config", "text_config")
+            for name, value in theirs[part].items()
+            if ours[part][name] != value
+        }
+
     @property
     def pools_largest(self) -> bool:
         """Whether a text is pooled at its largest id rather than at its first end token.

@@ -25,7 +25,7 @@ from score.weights import Weights
 
 Matrix = npt.NDArray[np.float32]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PAD = 0  # any id but the end token's: what stands after the end token is never looked at
 _TEXT_TOKENS = 2560  # token ids, padding included, in one forward pass: about 32 full contexts
 
@@ -39,7 +39,7 @@ class Place(NamedTuple):
     @property
     def precision(self) -> str:
         """The dtype's name among the settings: fp32, bf16 or fp16."""
-        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
     @classmethod
     def of(cls, settings: Settings) -> Place:
@@ -60,7 +60,7 @@ class Place(NamedTuple):
         precision = settings.precision
         if precision == "auto":
             precision = "fp16" if device.type == "cuda" else "fp32"
-        return cls(device, _DTYPES[precision])
+        return cls(device, DTYPES[precision])
 
 
 class Encoder:

@@ -19,6 +19,7 @@ Json = Mapping[str, Any]
 EMBEDDED = Path(__file__).resolve().parent.parent / "model"
 """The model that ships with the project."""
 
+_LFS_POINTER = b"version https://git-lfs"
 _PACKAGE_DATA = "model"  # what a package's MLmodel names as `data`
 
 
@@ -87,6 +88,12 @@ def _preprocessor(folder: Path) -> Json:
     if own.is_file():
         return read_json(own)
     raise ModelError(f"no preprocessor_config.json in {folder}")
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is what Git leaves in the place of one that was not downloaded."""
+    with file.open("rb") as stream:
+        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def read_json(file: Path) -> Json:

@@ -221,13 +221,7 @@ class Probes:
         Vectors alone would not tell: in half precision, GELU and QuickGELU may be closer to each
         other than rounding is.
         """
-        ours, theirs = found.config(), self.architecture.config()
-        changed = [
-            f"{part}.{name}"
-            for part in ("text_config", "vision_config")
-            for name, value in theirs[part].items()
-            if ours[part][name] != value
-        ]
+        changed = sorted(found.differences(self.architecture))
         same = found == self.architecture
         return Finding("config", ", ".join(changed) or "config.json", same, None, None, same)
 

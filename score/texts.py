@@ -14,7 +14,7 @@ from tokenizers.models import BPE, Unigram
 
 from score.architecture import Architecture
 from score.errors import BadType, ModelError, RowError, TextTooLong
-from score.folder import ModelFolder
+from score.folder import ModelFolder, is_lfs_pointer
 from score.params import Truncate
 
 Ids = list[int]
@@ -52,7 +52,7 @@ class Texts:
             if vocabulary.is_file() and merges.is_file():
                 return cls(_from_merges(vocabulary, merges), context)
         except Exception as error:  # tokenizers raises bare Exception on a broken file
-            pointer = file.is_file() and file.read_bytes()[:7] == b"version"
+            pointer = file.is_file() and is_lfs_pointer(file)
             reason = "it is a Git LFS pointer; run `git lfs pull`" if pointer else error
             raise ModelError(f"cannot read the tokenizer in {path}: {reason}") from error
         raise ModelError(f"no tokenizer.json, nor vocab.json and merges.txt, in {path}")

@@ -15,23 +15,22 @@ from torch import Tensor
 
 from score.architecture import Shape
 from score.errors import ModelError
-from score.folder import read_json
+from score.folder import is_lfs_pointer, read_json
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_LFS_POINTER = b"version https://git-lfs"
 
 
 class Weights:
     """Tensors by name, in one safetensors file or several."""
 
-    def __init__(self, folder: Path, files: Mapping[str, Path]) -> None:
-        """`files`: where each tensor is said to be."""
+    def __init__(self, folder: Path, opened: Mapping[Path, Any], files: Mapping[str, Path]) -> None:
+        """`opened`: the files; `files`: where each tensor is."""
         self._folder = folder
+        self._opened = opened
         self._files = dict(files)
-        self._opened = {file: _open(file) for file in dict.fromkeys(files.values())}
 
     @classmethod
     def open(cls, folder: Path) -> Weights:
@@ -40,12 +39,12 @@ class Weights:
             return cls.of(folder / FILE)
         if (folder / INDEX).is_file():
             files = indexed(folder / INDEX)
-            weights = cls(folder, files)
-            held = {file: weights._held(file) for file in set(files.values())}
+            opened = {file: _open(file) for file in dict.fromkeys(files.values())}
+            held = {file: frozenset(tensors.keys()) for file, tensors in opened.items()}
             for name, file in files.items():
                 if name not in held[file]:
                     raise ModelError(f"{file} lacks {name}, which the index says it holds")
-            return weights
+            return cls(folder, opened, files)
         raise ModelError(
             f"no {FILE} in {folder}, nor an index of several; `score package` reads other layouts"
         )
@@ -53,14 +52,12 @@ class Weights:
     @classmethod
     def of(cls, file: Path) -> Weights:
         """The weights in one file. Raises ModelError."""
-        return cls(file.parent, dict.fromkeys(_open(file).keys(), file))
+        tensors = _open(file)
+        return cls(file.parent, {file: tensors}, dict.fromkeys(tensors.keys(), file))
 
     def names(self) -> list[str]:
         """The tensors there are."""
         return list(self._files)
-
-    def _held(self, file: Path) -> frozenset[str]:
-        return frozenset(self._opened[file].keys())
 
     def shape(self, name: str) -> Shape | None:
         """A tensor's shape, from its header alone; None where there is no such tensor.
@@ -109,15 +106,16 @@ def indexed(index: Path) -> dict[str, Path]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict):
         raise ModelError(f"cannot read {index}: it has no weight_map")
-    files = {name: index.parent / str(file) for name, file in places.items()}
-    for name, file in dict(zip(places.values(), files.values(), strict=True)).items():
-        if Path(str(name)).name != name or name in ("", ".", ".."):
-            raise ModelError(f"{index} names a file outside its folder: {str(name)[:200]!r}")
-        if not file.is_file():
-            raise ModelError(
-                f"{index.parent} lacks {name}, which its index names: half a download?"
-            )
-    return files
+    return {name: beside(index, file) for name, file in places.items()}
+
+
+def beside(index: Path, name: object) -> Path:
+    """The file that an index names, which must lie in the index's own folder. Raises ModelError."""
+    if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+        raise ModelError(f"{index} names a file outside its folder: {str(name)[:200]!r}")
+    if not (index.parent / name).is_file():
+        raise ModelError(f"{index.parent} lacks {name}, which its index names: half a download?")
+    return index.parent / name
 
 
 def _open(file: Path) -> Any:
@@ -128,9 +126,7 @@ def _open(file: Path) -> Any:
 
 
 def _reason(file: Path, error: Exception) -> str:
-    with file.open("rb") as stream:
-        head = stream.read(len(_LFS_POINTER))
-    if head == _LFS_POINTER:
+    if is_lfs_pointer(file):
         return "it is a Git LFS pointer; run `git lfs pull`"
     return f"{error}; half a download?"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from score.embedder import Embedder
+from score.jobs import checkpoint
 from score.settings import Settings
 from tests.pictures import SAMPLES, served
 
@@ -19,6 +21,12 @@ torch.set_num_threads(1)
 def embedder() -> Embedder:
     """The embedded model, allowed to fetch from this machine."""
     return Embedder.load(settings=Settings(allow_hosts=("127.0.0.1",), retry_wait=0.01))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint as small as the embedded one, in the transformers layout."""
+    return checkpoint.write(tmp_path_factory.mktemp("tiny") / "c", checkpoint.TINY)
 
 
 @pytest.fixture(scope="session")

@@ -20,16 +20,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from score.errors import ModelError
-from score.jobs import checkpoint
 from score.jobs.package import package
 from tests.surfaces import ROOT
 
 Spoil = Callable[[Path], object]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(tmp_path_factory.mktemp("tiny") / "c", checkpoint.TINY)
 
 
 @pytest.fixture

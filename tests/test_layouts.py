@@ -218,11 +218,6 @@ def test_what_is_no_plain_clip_is_refused_by_name(part: str | None, key: str, va
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(tmp_path_factory.mktemp("tiny") / "c", checkpoint.TINY)
-
-
-@pytest.fixture(scope="module")
 def vectors(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     """What the tiny model computes, packaged from safetensors."""
     return promised(package(tiny, tmp_path_factory.mktemp("package") / "p"))

@@ -557,11 +557,6 @@ def test_vectors_alone(
 # -- other folders -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(tmp_path_factory.mktemp("tiny"), checkpoint.TINY)
-
-
 @pytest.fixture
 def copy(tiny: Path, tmp_path: Path) -> Path:
     """A tiny model folder to change."""

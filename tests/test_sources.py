@@ -27,11 +27,6 @@ from tests.test_layouts import SMALL, write_open_clip
 CPU = Settings(device="cpu")
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(tmp_path_factory.mktemp("tiny") / "c", checkpoint.TINY)
-
-
 @pytest.fixture
 def folder(tiny: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny, tmp_path / "c"))

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from score.architecture import Architecture
+from score.encoder import DTYPES
 from score.errors import ModelError
 from score.jobs.source import Source
 from score.weights import FILE, INDEX
 
 Precision = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _SHARD = 2 * 2**30  # bytes of tensors in one file, and so at once in memory
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from score.architecture import Activation, Architecture, Kind, Text, Transformer, Vision
 
@@ -162,137 +162,134 @@ _WORLDWIDE_LIMITS = (
 )
 
 
-def _openai(title: str, hub: str, revision: str, architecture: str, accuracy: float) -> Entry:
-    return Entry(
-        title=f"OpenAI CLIP {title}",
-        authors="OpenAI",
-        hub=f"openai/{hub}",
-        revision=revision,
-        licence=MIT,
-        architecture=architecture,
-        accuracy=accuracy,
-        figures=_OPENCLIP,
-        languages="English",
-        limits=_OPENAI_LIMITS,
-        source="github.com/openai/CLIP",
-    )
+class _Family(NamedTuple):
+    """What the checkpoints of one project have in common. title, hub: how each one's begin."""
+
+    title: str
+    authors: str
+    hub: str
+    licence: Licence
+    figures: str
+    languages: str
+    limits: tuple[str, ...]
+    source: str
+    resize: Resize = "shortest edge, centre crop"
 
 
-def _laion(title: str, hub: str, revision: str, architecture: str, accuracy: float) -> Entry:
-    return Entry(
-        title=f"LAION CLIP {title}",
-        authors="LAION",
-        hub=f"laion/{hub}",
-        revision=revision,
-        licence=MIT,
-        architecture=architecture,
-        accuracy=accuracy,
-        figures=_OPENCLIP,
-        languages="English",
-        limits=_LAION_LIMITS,
-        source="github.com/mlfoundations/open_clip",
-    )
+_OPENAI = _Family(
+    "OpenAI CLIP",
+    "OpenAI",
+    "openai/",
+    MIT,
+    _OPENCLIP,
+    "English",
+    _OPENAI_LIMITS,
+    "github.com/openai/CLIP",
+)
+_LAION = _Family(
+    "LAION CLIP",
+    "LAION",
+    "laion/",
+    MIT,
+    _OPENCLIP,
+    "English",
+    _LAION_LIMITS,
+    "github.com/mlfoundations/open_clip",
+)
+_METACLIP_1 = _Family(
+    "MetaCLIP",
+    "Meta AI",
+    "facebook/",
+    CC_BY_NC,
+    _METACLIP,
+    "English",
+    _METACLIP_LIMITS,
+    "github.com/facebookresearch/MetaCLIP",
+)
+_METACLIP_2 = _METACLIP_1._replace(
+    title="MetaCLIP 2",
+    hub="facebook/metaclip-2-worldwide-",
+    figures="arxiv.org/abs/2507.22062",
+    languages="more than 300",
+    limits=_WORLDWIDE_LIMITS,
+    resize="squash",  # as transformers' conversion writes its preprocessor_config.json
+)
 
 
-def _metaclip(
-    title: str,
-    hub: str,
-    revision: str | None,
-    architecture: str,
-    accuracy: float,
-    file: str,
-    sha256: str,
-) -> Entry:
-    return Entry(
-        title=f"MetaCLIP {title}",
-        authors="Meta AI",
-        hub=f"facebook/{hub}",
-        revision=revision,
-        licence=CC_BY_NC,
-        architecture=architecture,
-        accuracy=accuracy,
-        figures=_METACLIP,
-        languages="English",
-        limits=_METACLIP_LIMITS,
-        source="github.com/facebookresearch/MetaCLIP",
-        file=f"{_META}/{file}",
-        sha256=sha256,
-    )
-
-
-def _worldwide(
+def _entry(
+    family: _Family,
     title: str,
     hub: str,
     revision: str | None,
     architecture: str,
     accuracy: float | None,
-    file: str,
-    sha256: str,
-    keras: str,
+    file: str | None = None,
+    sha256: str | None = None,
+    keras: str | None = None,
 ) -> Entry:
+    own = {"title": f"{family.title} {title}", "hub": f"{family.hub}{hub}"}
     return Entry(
-        title=f"MetaCLIP 2 {title}",
-        authors="Meta AI",
-        hub=f"facebook/metaclip-2-worldwide-{hub}",
+        **{**family._asdict(), **own},
         revision=revision,
-        licence=CC_BY_NC,
         architecture=architecture,
         accuracy=accuracy,
-        figures="arxiv.org/abs/2507.22062",
-        languages="more than 300",
-        limits=_WORLDWIDE_LIMITS,
-        source="github.com/facebookresearch/MetaCLIP",
-        resize="squash",  # as transformers' conversion writes its preprocessor_config.json
-        file=f"{_META}/{file}",
+        file=file and f"{_META}/{file}",
         sha256=sha256,
         keras=keras,
     )
 
 
 CATALOG: Mapping[str, Entry] = {
-    "openai-vit-b-32": _openai(
+    "openai-vit-b-32": _entry(
+        _OPENAI,
         "ViT-B/32",
         "clip-vit-base-patch32",
         "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
         "ViT-B-32-quickgelu",
         63.3,
     ),
-    "openai-vit-b-16": _openai(
+    "openai-vit-b-16": _entry(
+        _OPENAI,
         "ViT-B/16",
         "clip-vit-base-patch16",
         "57c216476eefef5ab752ec549e440a49ae4ae5f3",
         "ViT-B-16-quickgelu",
         68.3,
     ),
-    "openai-vit-l-14": _openai(
+    "openai-vit-l-14": _entry(
+        _OPENAI,
         "ViT-L/14",
         "clip-vit-large-patch14",
         "32bd64288804d66eefd0ccbe215aa642df71cc41",
         "ViT-L-14-quickgelu",
         75.5,
     ),
-    "openai-vit-l-14-336": _openai(
+    "openai-vit-l-14-336": _entry(
+        _OPENAI,
         "ViT-L/14 at 336 pixels",
         "clip-vit-large-patch14-336",
         "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
         "ViT-L-14-336-quickgelu",
         76.6,
     ),
-    "laion-vit-b-16": _laion(
+    "laion-vit-b-16": _entry(
+        _LAION,
         "ViT-B/16 laion2B-s34B-b88K",
         "CLIP-ViT-B-16-laion2B-s34B-b88K",
         "7288da5a0d6f0b51c4a2b27c624837a9236d0112",
         "ViT-B-16",
         70.2,
     ),
-    "laion-vit-bigg-14": _laion(
+    "laion-vit-bigg-14": _entry(
+        _LAION,
         "ViT-bigG/14 laion2B-39B-b160k",
         "CLIP-ViT-bigG-14-laion2B-39B-b160k",
         "743c27bd53dfe508a0ade0f50698f99b39d03bec",
         "ViT-bigG-14",
         80.1,
     ),
-    "metaclip-b-32-400m": _metaclip(
+    "metaclip-b-32-400m": _entry(
+        _METACLIP_1,
         "ViT-B/32 400M",
         "metaclip-b32-400m",
         "d09846ebe09e56b80e92e8a6db1071350044d7cf",
@@ -301,7 +298,8 @@ CATALOG: Mapping[str, Entry] = {
         "b32_400m.pt",
         "3c68642594a329afc1ec0fe489ee2b58ab19c9d0556ccf7c404a59baa0762d71",
     ),
-    "metaclip-b-16-400m": _metaclip(
+    "metaclip-b-16-400m": _entry(
+        _METACLIP_1,
         "ViT-B/16 400M",
         "metaclip-b16-400m",
         "22f8d590ed578af104cbf16b9405f2d21c9a2a09",
@@ -310,7 +308,8 @@ CATALOG: Mapping[str, Entry] = {
         "b16_400m.pt",
         "68dfb5996c52a8f4fecb9bd16601e97e1895236645082778bd9cede8429a8d49",
     ),
-    "metaclip-b-16": _metaclip(
+    "metaclip-b-16": _entry(
+        _METACLIP_1,
         "ViT-B/16 fullcc2.5B",
         "metaclip-b16-fullcc2.5b",
         None,
@@ -319,7 +318,8 @@ CATALOG: Mapping[str, Entry] = {
         "b16_fullcc2.5b.pt",
         "512ea0fb9f2cf88d027e96e4674247a1a91a96af18abc2e2fcdb8008c551e04b",
     ),
-    "metaclip-h-14": _metaclip(
+    "metaclip-h-14": _entry(
+        _METACLIP_1,
         "ViT-H/14 fullcc2.5B",
         "metaclip-h14-fullcc2.5b",
         None,
@@ -328,7 +328,8 @@ CATALOG: Mapping[str, Entry] = {
         "h14_fullcc2.5b.pt",
         "1286807d5cc8d9a0b12563b47474efb53b9522eb3d7eac5a9a5d39c3a776ad5c",
     ),
-    "metaclip-2-huge": _worldwide(
+    "metaclip-2-huge": _entry(
+        _METACLIP_2,
         "ViT-H/14 worldwide",
         "huge-quickgelu",
         "c139061af7b10fdb2e754b60d2b1182a3d5526c2",
@@ -338,7 +339,8 @@ CATALOG: Mapping[str, Entry] = {
         "9d28636c949d20d9c2e4cb4fd3824082e12d383851b6bfcd65eb33e165c63e37",
         "metaclip_2_vit_huge_patch14_224",
     ),
-    "metaclip-2-huge-378": _worldwide(
+    "metaclip-2-huge-378": _entry(
+        _METACLIP_2,
         "ViT-H/14 worldwide at 378 pixels",
         "huge-378",
         None,
@@ -348,7 +350,8 @@ CATALOG: Mapping[str, Entry] = {
         "914d25384ad6655af5309e875abc17619f4a4ce9c2030675bcec7626214341a9",
         "metaclip_2_vit_huge_patch14_378",
     ),
-    "metaclip-2-giant": _worldwide(
+    "metaclip-2-giant": _entry(
+        _METACLIP_2,
         "ViT-bigG/14 worldwide",
         "giant",
         None,
@@ -358,7 +361,8 @@ CATALOG: Mapping[str, Entry] = {
         "aa87c36904aa607b0f58a6537d965ce08e62073e4204acc38e8a5c586cc83624",
         "metaclip_2_vit_giant_patch14_224",
     ),
-    "metaclip-2-giant-378": _worldwide(
+    "metaclip-2-giant-378": _entry(
+        _METACLIP_2,
         "ViT-bigG/14 worldwide at 378 pixels",
         "giant-378",
         None,

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from score.architecture import Architecture, Shape, Text, Transformer, Vision
+from score.encoder import DTYPES
 from score.errors import ModelError
 from score.images import Preprocessor
 from score.jobs import canonical
-from score.jobs.canonical import DTYPES, Precision
+from score.jobs.canonical import Precision
 from score.jobs.catalog import ARCHITECTURES
 from score.jobs.source import Part, Source
 from score.texts import clip_tokenizer, xlm_tokenizer

@@ -187,12 +187,9 @@ def _local(
     if entry and entry.sha256:
         _check_sum(path, entry)
     source = openclip.file(path, ARCHITECTURES[name], _tokenizer_of(path.parent, tokenizer))
-    if entry:  # bare weights say nothing of their pictures; the catalog does
-        resize = source.preprocessor.size if entry.resize == "squash" else None
-        if resize:
-            source = replace(
-                source, preprocessor=replace(source.preprocessor, resize=resize, crop=None)
-            )
+    if entry and entry.resize == "squash":  # bare weights say nothing of their pictures
+        plain = source.preprocessor
+        source = replace(source, preprocessor=replace(plain, resize=plain.size, crop=None))
     return source
 
 
@@ -243,11 +240,8 @@ def _check_sum(path: Path, entry: Entry) -> None:
 
 def _must_agree(made: Architecture, entry: Entry) -> None:
     """What a checkpoint says of itself must be what its authors published."""
-    ours, theirs = made.config(), entry.made.config()
-    for part in ("vision_config", "text_config"):
-        for name, value in theirs[part].items():
-            if not name.endswith("token_id") and ours[part][name] != value:
-                raise ModelError(
-                    f"this is not {entry.title}: its {part}.{name} is {ours[part][name]!r}, "
-                    f"published was {value!r}"
-                )
+    for name, (ours, theirs) in made.differences(entry.made).items():
+        if not name.endswith("token_id"):
+            raise ModelError(
+                f"this is not {entry.title}: its {name} is {ours!r}, published was {theirs!r}"
+            )

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from score.architecture import Shape
 from score.errors import ModelError
-from score.folder import read_json
+from score.folder import is_lfs_pointer, read_json
+from score.weights import beside
 
 FILE = "model.weights.h5"
 INDEX = "model.weights.json"
@@ -97,8 +98,7 @@ def _open(file: Path) -> Any:
     try:
         return h5py.File(file, "r")
     except Exception as error:  # as above
-        with file.open("rb") as stream:
-            pointer = stream.read(8) == b"version "
+        pointer = is_lfs_pointer(file)
         reason = "it is a Git LFS pointer; run `git lfs pull`" if pointer else "half a download?"
         raise ModelError(f"{file} is no whole HDF5 file: {reason}") from error
 
@@ -110,14 +110,7 @@ def _indexed(folder: Path) -> Iterator[tuple[str, list[Path]]]:
         raise ModelError(f"{folder / INDEX} has no weight_map")
     for group, value in groups.items():
         names = value if isinstance(value, list) else [value]  # a group may be on a shard's border
-        for name in names:
-            if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-                raise ModelError(
-                    f"{folder / INDEX} names a file outside its folder: {str(name)[:200]!r}"
-                )
-            if not (folder / name).is_file():
-                raise ModelError(f"{folder} lacks {name}, which its index names: half a download?")
-        yield group.strip("/"), [folder / name for name in names]
+        yield group.strip("/"), [beside(folder / INDEX, name) for name in names]
 
 
 def _dataset(file: Any, name: str) -> Any:

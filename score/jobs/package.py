@@ -7,7 +7,6 @@ proven before it exists: what it computes is compared with the reference, and go
 from __future__ import annotations
 
 import base64
-import gc
 import io
 import json
 import shutil
@@ -169,7 +168,6 @@ def _prove(found: Found, model: Path) -> Sequence[Finding]:
     made = found.source.architecture
     with Reference(model, found.source.original, made) as reference:
         promise(reference).write(model)
-    gc.collect()  # the reference is as large as the model that comes next
     settings = Settings(device="cpu", precision="fp32", verify="off")
     embedder = Embedder.load(model, settings)
     findings = embedder.check(Probes.read(model))

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from score.architecture import Architecture, Shape
 from score.errors import ModelError
+from score.folder import is_lfs_pointer
 from score.images import Preprocessor
 from score.weights import shown
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
 
 _BUFFERS = ("position_ids", "attn_mask")  # what old checkpoints saved beside their weights
 
@@ -133,10 +133,10 @@ class Source:
 
 
 def _unpickled(file: Path) -> object:
+    if is_lfs_pointer(file):
+        raise ModelError(f"{file} is a Git LFS pointer; run `git lfs pull`")
     with file.open("rb") as stream:
         head = stream.read(4)
-    if head == b"vers":
-        raise ModelError(f"{file} is a Git LFS pointer; run `git lfs pull`")
     if not head.startswith((b"PK", b"\x80")):  # a zip, or a bare pickle
         raise ModelError(f"{file} is no torch file: it begins with {head!r}")
     try:
