@@ -26,6 +26,13 @@ def picture(seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG"
     return stream.getvalue()
 
 
+def as_png(picture: Image.Image) -> bytes:
+    """A picture, encoded."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
 def in_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

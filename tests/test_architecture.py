@@ -29,7 +29,7 @@ FLOORS = [
     {"jobs.find", "jobs.reference", "jobs.checkpoint"},
     {"jobs.promise", "jobs.card"},
     {"jobs.package"},
-    {"jobs.embedded", "jobs.names", "jobs.pictures"},
+    {"jobs.embedded", "jobs.names", "jobs.pictures", "jobs.train"},
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
     {"jobs.page"},
@@ -40,12 +40,12 @@ FLOORS = [
 DOORS = {
     "torch": {"encoder", "towers", "weights"}
     | {"jobs.canonical", "jobs.checkpoint", "jobs.kerashub", "jobs.openclip"}
-    | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source"},
-    "transformers": {"jobs.reference"},
+    | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source", "jobs.train"},
+    "transformers": {"jobs.reference", "jobs.train"},
     "huggingface_hub": {"jobs.hub"},
     "h5py": {"jobs.h5"},
     "safetensors": {"weights", "jobs.canonical"},
-    "tokenizers": {"texts"},
+    "tokenizers": {"texts", "jobs.train"},
     "PIL": {
         "images",
         "jobs.kerashub",
@@ -53,6 +53,7 @@ DOORS = {
         "jobs.package",
         "jobs.promise",
         "jobs.reference",
+        "jobs.train",
     },
     "urllib3": {"fetch"},
     "certifi": {"fetch"},
@@ -69,7 +70,8 @@ DOORS = {
     "uvicorn": {"server"},
     "tqdm": {"__main__"},
     "matplotlib": {"jobs.charts"},
-    "argparse": {"__main__", "jobs.checkpoint"},
+    "argparse": {"__main__", "jobs.checkpoint", "jobs.train"},
+    "emoji": {"jobs.train"},
     "yaml": {"jobs.find"},
     "pickle": set(),
     "subprocess": set(),

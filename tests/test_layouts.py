@@ -24,7 +24,7 @@ from score.architecture import Architecture
 from score.embedder import Embedder
 from score.errors import ModelError
 from score.jobs import checkpoint, find, openclip, promise
-from score.jobs.catalog import ARCHITECTURES, CATALOG
+from score.jobs.catalog import ARCHITECTURES, CATALOG, CLIP_TOKENIZER
 from score.jobs.package import package
 from score.probes import Probes, difference
 from score.settings import Settings
@@ -32,7 +32,6 @@ from tests.open_clip_reference import OpenClip, config
 from tests.open_clip_reference import package as open_clip_package
 
 Json = dict[str, Any]
-ROOT = Path(__file__).parent.parent
 FP32 = Settings(device="cpu", precision="fp32")
 TEXTS = promise.TEXTS
 PICTURES = promise.pictures()
@@ -83,7 +82,7 @@ def write_open_clip(folder: Path, model: OpenClip, model_cfg: Json, preprocess: 
         words = checkpoint.xlm_vocabulary(model_cfg["text_cfg"]["vocab_size"])
         (folder / "tokenizer.json").write_text(words)
     else:
-        shutil.copy(ROOT / "model" / "tokenizer.json", folder)
+        shutil.copy(CLIP_TOKENIZER / "tokenizer.json", folder)
     return folder
 
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from score.architecture import Activation, Architecture, Kind, Text, Transformer, Vision
 
 Resize = Literal["shortest edge, centre crop", "squash"]
+
+CLIP_VOCABULARY = 49408  # 256 bytes, twice; 48,894 merges; begin and end (openai/CLIP)
+CLIP_TOKENIZER = Path(__file__).parent / "data" / "clip"
+"""The folder of the `tokenizer.json` of all CLIPs here but MetaCLIP 2; where it is from is there."""
 
 # (width, layers, heads, perceptron) of each tower.
 _BASE = (768, 12, 12, 3072), (512, 12, 8, 2048), 512
@@ -29,7 +34,7 @@ def _made(
 ) -> Architecture:
     vision, text, dimension = towers
     # CLIP's byte pairs, or XLM-V's pieces with fairseq's `<s> <pad> </s>` before them.
-    words, begin, end = (49408, 49406, 49407) if kind == "clip" else (901629, 0, 2)
+    words, begin, end = (CLIP_VOCABULARY, 49406, 49407) if kind == "clip" else (901629, 0, 2)
     return Architecture(
         kind=kind,
         dimension=dimension,

@@ -1,15 +1,13 @@
 """Writes a randomly initialised CLIP in the canonical layout.
 
 Its vectors mean nothing, but everything about them is real: the files, the tokenizer, the shapes,
-the arithmetic. The embedded model is one; tests and benchmarks make others, full size too.
+the arithmetic. Tests and benchmarks make them, full size too.
 Deterministic for a seed, on any machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import importlib.util
 import math
 import zlib
 from collections.abc import Sequence
@@ -21,16 +19,13 @@ from torch import Tensor
 
 from score.architecture import Architecture, Shape, Text, Transformer, Vision
 from score.encoder import DTYPES
-from score.errors import ModelError
 from score.images import Preprocessor
 from score.jobs import canonical
 from score.jobs.canonical import Precision
-from score.jobs.catalog import ARCHITECTURES
+from score.jobs.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.jobs.source import Part, Source
-from score.texts import clip_tokenizer, xlm_tokenizer
+from score.texts import xlm_tokenizer
 
-BEGIN, END = "<|startoftext|>", "<|endoftext|>"
-VOCABULARY = 49408  # 256 bytes, twice; 48,894 merges; begin and end (openai/CLIP)
 CONTEXT = 77
 
 TINY = Architecture(
@@ -39,14 +34,14 @@ TINY = Architecture(
     vision=Vision(Transformer(64, 2, 2, 256, "quick_gelu"), image=224, patch=32),
     text=Text(
         Transformer(64, 2, 2, 256, "quick_gelu"),
-        vocabulary=VOCABULARY,
+        vocabulary=CLIP_VOCABULARY,
         context=CONTEXT,
-        begin=VOCABULARY - 2,
-        end=VOCABULARY - 1,
+        begin=CLIP_VOCABULARY - 2,
+        end=CLIP_VOCABULARY - 1,
         pad=1,
     ),
 )
-"""The embedded model's: ViT-B/32's shape, two thin layers deep."""
+"""ViT-B/32's shape, two thin layers deep."""
 
 
 class RandomTensors:
@@ -122,16 +117,7 @@ def _vocabulary(architecture: Architecture) -> str:
 
 def clip_vocabulary() -> str:
     """CLIP's own byte-pair vocabulary as a `tokenizer.json`."""
-    merges = _merges()
-    symbols = list(_BYTES)
-    symbols += [symbol + "</w>" for symbol in symbols]
-    symbols += ["".join(pair) for pair in merges]
-    symbols += [BEGIN, END]
-    vocabulary = {symbol: place for place, symbol in enumerate(symbols)}
-    if len(vocabulary) != VOCABULARY:
-        raise ModelError(f"the vocabulary has {len(vocabulary)} entries, not {VOCABULARY}")
-    text: str = clip_tokenizer(vocabulary, merges).to_str()
-    return text
+    return (CLIP_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
 
 
 def xlm_vocabulary(entries: int) -> str:
@@ -144,29 +130,6 @@ def xlm_vocabulary(entries: int) -> str:
     scored = [(piece, -1.0 - place / 1000) for place, piece in enumerate(pieces)]
     text: str = xlm_tokenizer(scored, b"", mask=True).to_str()
     return text
-
-
-def _merges() -> list[tuple[str, str]]:
-    """The merges of openai/CLIP's `bpe_simple_vocab_16e6.txt.gz`, which open_clip carries."""
-    spec = importlib.util.find_spec("open_clip")  # located, not imported: no torchvision needed
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            "CLIP's vocabulary comes with open_clip: pip install --no-deps open_clip_torch"
-        )
-    file = Path(spec.submodule_search_locations[0]) / "bpe_simple_vocab_16e6.txt.gz"
-    lines = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")
-    pairs = [line.split() for line in lines[1 : VOCABULARY - 512 - 2 + 1]]
-    return [(left, right) for left, right in pairs]
-
-
-def _byte_symbols() -> list[str]:
-    """A visible character for each byte, printable ones first (GPT-2's `bytes_to_unicode`)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = 256 - len(printable)
-    return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(others)]
-
-
-_BYTES = _byte_symbols()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,16 +11,21 @@ import yaml
 
 from score.architecture import Architecture
 from score.errors import ModelError
-from score.folder import EMBEDDED
 from score.jobs import hub, huggingface, kerashub, openclip
-from score.jobs.catalog import ARCHITECTURES, CATALOG, Entry, lookup
+from score.jobs.catalog import (
+    ARCHITECTURES,
+    CATALOG,
+    CLIP_TOKENIZER,
+    CLIP_VOCABULARY,
+    Entry,
+    lookup,
+)
 from score.jobs.source import Source
 from score.texts import Texts
 
 _BARE = (".pt", ".pth", ".bin", ".safetensors")
 _HUB = "huggingface.co/"
 _LARGEST_LICENCE = 2**20  # bytes
-_CLIP_VOCABULARY = 49408
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +217,9 @@ def _tokenizer_of(folder: Path, given: Path | None) -> openclip.Tokenizer:
     def find(made: Architecture, named: str | None) -> Texts:
         own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
         place = given or (folder if own else None)
-        clips = made.kind == "clip" and made.text.vocabulary == _CLIP_VOCABULARY and not named
+        clips = made.kind == "clip" and made.text.vocabulary == CLIP_VOCABULARY and not named
         if place is None and clips:
-            place = EMBEDDED  # the embedded model's tokenizer is CLIP's own
+            place = CLIP_TOKENIZER
         if place is None:
             raise ModelError(
                 f"these weights come without their tokenizer ({named or 'XLM-V'}): name a folder "

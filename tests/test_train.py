@@ -1,0 +1,356 @@
+"""Training the embedded model, on a small scale: eight signs, two thin towers, no font."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, features
+from transformers import CLIPImageProcessorPil, CLIPModel
+
+from score.embedder import Embedder
+from score.errors import ModelError
+from score.jobs.train import (
+    COLOURS,
+    FONT,
+    GROUPS,
+    HELD_OUT,
+    TRAINING,
+    Config,
+    Memory,
+    Pictogram,
+    Samples,
+    article,
+    background,
+    batches,
+    build,
+    contrast,
+    draw,
+    embed_images,
+    orthogonal,
+    phrase,
+    pictograms,
+    plural,
+    save,
+    train,
+    vocabulary,
+)
+from score.rows import Row
+from score.zeroshot import unit
+from tests.pictures import as_png
+from tests.surfaces import ROOT
+
+SMALL = Config(
+    steps=250,
+    batch=7,
+    warmup=5,
+    image=48,
+    patch=12,
+    width=64,
+    layers=1,
+    keep=1.0,
+    text_width=64,
+    text_layers=1,
+    vocabulary=1024,
+)
+
+
+def sign(name: str, colour: str, shape: str) -> Pictogram:
+    glyph = Image.new("RGBA", (136, 128))
+    pen = ImageDraw.Draw(glyph)
+    getattr(pen, shape)((20, 16, 116, 112), fill=COLOURS[colour])
+    return Pictogram("x", name, (f"{name} sign",), (), None, glyph)
+
+
+SIGNS = [
+    sign(name, colour, shape)
+    for name, colour, shape in (
+        ("sun", "yellow", "ellipse"),
+        ("tomato", "red", "ellipse"),
+        ("pea", "green", "ellipse"),
+        ("coal", "black", "ellipse"),
+        ("brick", "brown", "rectangle"),
+        ("snow", "white", "rectangle"),
+        ("lilac", "purple", "rectangle"),
+        ("sea", "blue", "rectangle"),
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a short run leaves."""
+    tokenizer = vocabulary(SIGNS, SMALL.vocabulary)
+    model = train(SMALL, SIGNS, tokenizer)
+    return save(model, tokenizer, SMALL, tmp_path_factory.mktemp("trained") / "model")
+
+
+def accuracy(model: Embedder) -> float:
+    """Over four fresh pictures of each sign."""
+    rows, right = [], []
+    for place, thing in enumerate(SIGNS):
+        for seed in range(4):
+            random = np.random.default_rng((99, place, seed))
+            picture = draw(random, [thing.glyph], 64, strength=0.3, backgrounds=HELD_OUT)
+            rows.append(Row(image=as_png(picture)))
+            right.append(place)
+    said = unit(np.stack([model.embed_text(thing.name) for thing in SIGNS]))
+    seen = unit(np.stack([record.image_features for record in model.embed(rows)]))
+    return float(((seen @ said.T).argmax(1) == np.array(right)).mean())
+
+
+def test_a_short_run_learns(folder: Path, tmp_path: Path) -> None:
+    untrained = save(build(SMALL), vocabulary(SIGNS, SMALL.vocabulary), SMALL, tmp_path / "m")
+    assert accuracy(Embedder.load(folder)) >= 0.7
+    assert accuracy(Embedder.load(untrained)) <= 0.4
+
+
+def test_a_run_is_the_same_every_time() -> None:
+    config = dataclasses.replace(SMALL, steps=4, keep=0.5, whole=0.5)
+    tokenizer = vocabulary(SIGNS, config.vocabulary)
+    one, two = (train(config, SIGNS, tokenizer).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    other = train(dataclasses.replace(config, seed=1), SIGNS, tokenizer).state_dict()
+    assert not torch.equal(one["visual_projection.weight"], other["visual_projection.weight"])
+
+
+def test_the_vocabulary_is_the_same_in_every_process() -> None:
+    code = (
+        "from hashlib import sha256; from tests.test_train import SIGNS, SMALL, vocabulary;"
+        "print(sha256(vocabulary(SIGNS, SMALL.vocabulary).to_str().encode()).hexdigest())"
+    )
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(3)]
+    assert len({run.communicate(timeout=120)[0] for run in runs}) == 1
+    assert all(run.returncode == 0 for run in runs)
+
+
+def test_who_draws_makes_no_difference() -> None:
+    samples = Samples(SIGNS, SMALL, vocabulary(SIGNS, SMALL.vocabulary))
+    for one, two in zip(batches(samples, 3, 2), batches(samples, 3, 0), strict=True):
+        assert all((mine == other).all() for mine, other in zip(one, two, strict=True))
+
+
+def test_what_is_saved_is_what_was_trained(tmp_path: Path) -> None:
+    tokenizer = vocabulary(SIGNS, SMALL.vocabulary)
+    model = build(SMALL).eval()
+    made = Embedder.load(save(model, tokenizer, SMALL, tmp_path / "model"))
+    ids = tokenizer.encode("a red tomato").ids
+    assert (ids[0], ids[-1]) == (SMALL.vocabulary - 2, SMALL.vocabulary - 1)
+    with torch.no_grad():
+        wanted = model.get_text_features(torch.tensor([ids])).pooler_output[0].numpy()
+    found = made.embed_text("a red tomato")
+    assert found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted) > 0.9999
+    picture = draw(np.random.default_rng(0), [SIGNS[0].glyph], SMALL.image)
+    with torch.no_grad():
+        seen = embed_images(model, torch.from_numpy(np.array(picture))[None], 1.0)[0].numpy()
+        again = CLIPModel.from_pretrained(tmp_path / "model")
+        processor = CLIPImageProcessorPil.from_pretrained(tmp_path / "model")
+        theirs = again.get_image_features(**processor(picture, return_tensors="pt"))
+    for vector in (made.embed_image(as_png(picture)), theirs.pooler_output[0].numpy()):
+        assert unit(vector) @ seen > 0.9999
+
+
+# -- the loss ----------------------------------------------------------------------------------
+
+
+def unit_rows(*rows: Sequence[float]) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float), dim=-1)
+
+
+def test_the_loss_is_clips() -> None:
+    seen, said = unit_rows([1, 2], [3, -1], [0, 1]), unit_rows([1, 1], [2, -1], [-1, 1])
+    scale = torch.tensor(5.0)
+    truth = torch.eye(3, dtype=torch.bool)
+    logits = scale * seen @ said.T
+    target = torch.arange(3)
+    cross = torch.nn.functional.cross_entropy
+    wanted = (cross(logits, target) + cross(logits.T, target)) / 2
+    assert contrast(seen, said, target, truth, scale, None).item() == pytest.approx(wanted.item())
+
+
+def test_what_is_true_of_another_is_no_mistake() -> None:
+    """A picture of a fruit, said to be a fruit, is not wrong beside an apple."""
+    seen = said = unit_rows([1, 0], [1, 0.01])
+    classes = torch.arange(2)
+    scale = torch.tensor(10.0)
+    apart = contrast(seen, said, classes, torch.eye(2, dtype=torch.bool), scale, None)
+    together = contrast(seen, said, classes, torch.ones(2, 2, dtype=torch.bool), scale, None)
+    assert apart > 0.5
+    assert together == 0
+
+
+def test_what_is_remembered_is_told_from_what_is_seen() -> None:
+    seen = said = unit_rows([1, 0], [0, 1])
+    truth = torch.eye(3, dtype=torch.bool)[:2]
+    memory = Memory(3, 2, "cpu")
+    scale = torch.tensor(10.0)
+    classes = torch.arange(2)
+    without = contrast(seen, said, classes, truth, scale, None)
+    stale = unit_rows([1, 0])
+    memory.update(torch.tensor([2]), stale, stale)  # a third, and just like the first
+    assert contrast(seen, said, classes, truth, scale, memory) > without + 0.3
+    truth[0, 2] = True  # the first one's caption is true of it, too
+    assert contrast(seen, said, classes, truth, scale, memory) == pytest.approx(
+        without.item(), abs=0.01
+    )
+
+
+def test_matrices_are_made_orthogonal() -> None:
+    random = torch.Generator().manual_seed(0)
+    for shape in ((3, 16, 40), (2, 40, 16), (1, 8, 8)):
+        made = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=random)))
+        assert made.min() > 0.3
+        assert made.max() < 1.3
+
+
+# -- the data ----------------------------------------------------------------------------------
+
+
+def test_a_batch_has_each_once_and_an_epoch_none_twice() -> None:
+    config = dataclasses.replace(SMALL, batch=3)
+    samples = Samples(SIGNS, config, vocabulary(SIGNS, config.vocabulary))
+    first, second, third = (samples.classes(step).tolist() for step in range(3))
+    assert len(set(first + second)) == 6
+    assert len(set(third)) == 3
+    batch = samples.batch(0)
+    assert batch.pictures.shape == (3, 48, 48, 3)
+    assert batch.truth[range(3), batch.classes].all()
+    assert (batch.ids[:, -1] == config.vocabulary - 1).all()
+
+
+def test_a_batch_that_leaves_nothing_out_is_refused() -> None:
+    config = dataclasses.replace(SMALL, batch=8)
+    with pytest.raises(ModelError, match="a batch of 8 needs more than 8 pictograms"):
+        train(config, SIGNS, vocabulary(SIGNS, config.vocabulary))
+
+
+def test_a_caption_is_true_of_all_that_it_says() -> None:
+    """Over many samples of the tomato: a fruit as the pea is, and a "love apple" as the sea."""
+    things = [
+        dataclasses.replace(
+            thing,
+            group="fruit" if thing.name in ("tomato", "pea") else None,
+            synonyms=("love apple",) if thing.name in ("tomato", "sea") else (),
+        )
+        for thing in SIGNS
+    ]
+    samples = Samples(things, SMALL, vocabulary(things, SMALL.vocabulary))
+    tomato, pea, sea, other = (place(name) for name in ("tomato", "pea", "sea", "coal"))
+    seen = set()
+    for seed in range(400):
+        sample = samples.sample(np.random.default_rng(seed), tomato, other, 0.5)
+        kinds = {
+            "two": "coal" in sample.caption,
+            "fruit": re.search("fruit", sample.caption) and "tomato" not in sample.caption,
+            "shared": "love apple" in sample.caption,
+            "counted": sample.caption.startswith(("two", "three", "four")),
+            "coloured": re.match("(a |an )?(red|blue) tomato", sample.caption),
+        }
+        wanted = {tomato} | ({other} if kinds["two"] else set())
+        wanted |= {pea} if kinds["fruit"] and not kinds["shared"] else set()
+        wanted |= {sea} if kinds["shared"] else set()
+        assert set(sample.true_of) == wanted, sample.caption
+        assert not (sample.plain and (kinds["two"] or kinds["counted"]))
+        seen |= {kind for kind, is_it in kinds.items() if is_it}
+    assert seen == {"two", "fruit", "shared", "counted", "coloured"}
+
+
+def place(name: str) -> int:
+    return next(number for number, thing in enumerate(SIGNS) if thing.name == name)
+
+
+@pytest.mark.parametrize("kind", sorted({*TRAINING, *HELD_OUT}))
+def test_every_background_is_drawn_and_repeats(kind: str) -> None:
+    one, two, other = (
+        np.asarray(background(np.random.default_rng(seed), kind, 32)) for seed in (1, 1, 2)
+    )
+    assert one.shape == (32, 32, 3)
+    assert (one == two).all()
+    assert kind == "white" or (one != other).any()
+
+
+def test_most_backgrounds_are_held_out() -> None:
+    assert set(TRAINING) & set(HELD_OUT) == {"plain"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("tint", [None, *COLOURS])
+def test_pictures_are_drawn_at_any_strength(count: int, tint: str | None) -> None:
+    for strength in (0.0, 0.5, 1.0):
+        random = np.random.default_rng(count)
+        picture = draw(random, [SIGNS[0].glyph] * count, 40, strength=strength, tint=tint)
+        assert (picture.size, picture.mode) == ((40, 40), "RGB")
+
+
+def test_a_colour_has_its_word() -> None:
+    assert [thing.colour for thing in SIGNS[:4]] == ["yellow", "red", "green", "black"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("apple", "apples"),
+        ("box", "boxes"),
+        ("cherry", "cherries"),
+        ("key", "keys"),
+        ("slice of pizza", "slices of pizza"),
+        ("cat with wry smile", "cats with wry smile"),
+        ("a button (blood type)", "a buttons (blood type)"),
+    ],
+)
+def test_plurals(name: str, wanted: str) -> None:
+    assert plural(name) == wanted
+
+
+def test_phrases() -> None:
+    for name in ("an owl", "a unicorn", "an hourglass", "a cat"):
+        assert article(name.partition(" ")[2]) == name
+    assert phrase("a photo of {a}", "cat") == "a photo of a cat"
+    assert phrase("{names}", "cat") == "cats"
+
+
+def test_a_font_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"apt install fonts-noto-color-emoji"):
+        pictograms(tmp_path / "none.ttf")
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "score.jobs.train", str(tmp_path / "m")]
+    command += ["--font", str(tmp_path / "none.ttf")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert result.stderr.strip().endswith("apt install fonts-noto-color-emoji")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(
+    not (FONT.is_file() and features.check("raqm")), reason="needs fonts-noto-color-emoji"
+)
+def test_the_font_has_them_all() -> None:
+    things = pictograms()
+    assert len(things) > 1850
+    assert len({thing.name for thing in things}) == len(things)
+    by_name = {thing.name: thing for thing in things}
+    assert by_name["banana"].colour == "yellow"
+    assert by_name["turkey"].group == "bird"
+    assert "france flag" in by_name["flag of france"].synonyms
+    assert by_name["dog face"].foreign[2] == "tête de chien"
+    assert {thing.group for thing in things} == {None, *GROUPS}
+
+
+def test_the_rate_rises_and_falls() -> None:
+    from score.jobs.train import _rate
+
+    rates = [_rate(Config(), step) for step in range(Config.steps)]
+    assert rates[0] < rates[50] < rates[Config.warmup] == 1
+    assert rates[-1] < 1e-5
+    assert math.isclose(max(rates), 1)
