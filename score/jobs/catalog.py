@@ -18,7 +18,7 @@ Resize = Literal["shortest edge, centre crop", "squash"]
 
 CLIP_VOCABULARY = 49408  # 256 bytes, twice; 48,894 merges; begin and end (openai/CLIP)
 CLIP_TOKENIZER = Path(__file__).parent / "data" / "clip"
-"""The folder of the `tokenizer.json` of all CLIPs here but MetaCLIP 2; where it is from is there."""
+"""Where the `tokenizer.json` of all CLIPs here but MetaCLIP 2 lies, and its licence."""
 
 # (width, layers, heads, perceptron) of each tower.
 _BASE = (768, 12, 12, 3072), (512, 12, 8, 2048), 512
