@@ -19,7 +19,10 @@ Json = Mapping[str, Any]
 EMBEDDED = Path(__file__).resolve().parent.parent / "model"
 """The model that ships with the project."""
 
-_LFS_POINTER = b"version https://git-lfs"
+LFS_POINTER = "a Git LFS pointer; run `git lfs pull`"
+"""What to say of a file for which `is_lfs_pointer` is true."""
+
+_LFS_HEAD = b"version https://git-lfs"
 _PACKAGE_DATA = "model"  # what a package's MLmodel names as `data`
 
 
@@ -93,7 +96,7 @@ def _preprocessor(folder: Path) -> Json:
 def is_lfs_pointer(file: Path) -> bool:
     """Whether a file is what Git leaves in the place of one that was not downloaded."""
     with file.open("rb") as stream:
-        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+        return stream.read(len(_LFS_HEAD)) == _LFS_HEAD
 
 
 def read_json(file: Path) -> Json:

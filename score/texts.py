@@ -14,10 +14,12 @@ from tokenizers.models import BPE, Unigram
 
 from score.architecture import Architecture
 from score.errors import BadType, ModelError, RowError, TextTooLong
-from score.folder import ModelFolder, is_lfs_pointer
+from score.folder import LFS_POINTER, ModelFolder, is_lfs_pointer
 from score.params import Truncate
 
 Ids = list[int]
+
+CLIP_BEGIN, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
 # What is read of a text: far more than fills a context, and little enough to be read in no time.
 _MOST_CHARACTERS = 100_000
@@ -53,7 +55,7 @@ class Texts:
                 return cls(_from_merges(vocabulary, merges), context)
         except Exception as error:  # tokenizers raises bare Exception on a broken file
             pointer = file.is_file() and is_lfs_pointer(file)
-            reason = "it is a Git LFS pointer; run `git lfs pull`" if pointer else error
+            reason = f"it is {LFS_POINTER}" if pointer else error
             raise ModelError(f"cannot read the tokenizer in {path}: {reason}") from error
         raise ModelError(f"no tokenizer.json, nor vocab.json and merges.txt, in {path}")
 
@@ -112,14 +114,13 @@ def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
     The rules are those of openai/CLIP's `simple_tokenizer.py`, as `transformers.CLIPTokenizer`
     writes them down.
     """
-    begin, end = "<|startoftext|>", "<|endoftext|>"
     tokenizer = Tokenizer(
         BPE(
             vocab=vocabulary,
             merges=list(merges),
             continuing_subword_prefix="",
             end_of_word_suffix="</w>",
-            unk_token=end,
+            unk_token=CLIP_END,
         )
     )
     tokenizer.normalizer = normalizers.Sequence(
@@ -137,12 +138,12 @@ def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(
-        (end, vocabulary[end]),
-        (begin, vocabulary[begin]),
+        (CLIP_END, vocabulary[CLIP_END]),
+        (CLIP_BEGIN, vocabulary[CLIP_BEGIN]),
         trim_offsets=False,
         add_prefix_space=False,
     )
-    tokenizer.add_special_tokens([begin, end])
+    tokenizer.add_special_tokens([CLIP_BEGIN, CLIP_END])
     return tokenizer
 
 

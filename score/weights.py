@@ -15,7 +15,7 @@ from torch import Tensor
 
 from score.architecture import Shape
 from score.errors import ModelError
-from score.folder import is_lfs_pointer, read_json
+from score.folder import LFS_POINTER, is_lfs_pointer, read_json
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -127,7 +127,7 @@ def _open(file: Path) -> Any:
 
 def _reason(file: Path, error: Exception) -> str:
     if is_lfs_pointer(file):
-        return "it is a Git LFS pointer; run `git lfs pull`"
+        return f"it is {LFS_POINTER}"
     return f"{error}; half a download?"
 
 

@@ -19,6 +19,7 @@ from score.architecture import Architecture
 from score.encoder import DTYPES
 from score.errors import ModelError
 from score.jobs.source import Source
+from score.texts import CLIP_BEGIN, CLIP_END
 from score.weights import FILE, INDEX
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -26,8 +27,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _SHARD = 2 * 2**30  # bytes of tensors in one file, and so at once in memory
 
 # What transformers reads of a tokenizer beside `tokenizer.json`.
-_CLIP_TOKENS = {"bos_token": "<|startoftext|>"} | dict.fromkeys(
-    ("eos_token", "pad_token", "unk_token"), "<|endoftext|>"
+_CLIP_TOKENS = {"bos_token": CLIP_BEGIN} | dict.fromkeys(
+    ("eos_token", "pad_token", "unk_token"), CLIP_END
 )
 _XLM_TOKENS = {
     "bos_token": "<s>",

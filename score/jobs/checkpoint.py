@@ -19,11 +19,10 @@ from torch import Tensor
 
 from score.architecture import Architecture, Shape, Text, Transformer, Vision
 from score.encoder import DTYPES
-from score.images import Preprocessor
 from score.jobs import canonical
 from score.jobs.canonical import Precision
 from score.jobs.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
-from score.jobs.source import Part, Source
+from score.jobs.source import Source
 from score.texts import xlm_tokenizer
 
 CONTEXT = 77
@@ -97,16 +96,8 @@ def write(
 
 def source(architecture: Architecture, seed: int = 0, tokenizer: str | None = None) -> Source:
     """A random checkpoint that has not been written yet."""
-    parts = {name: Part(name, shape) for name, shape in architecture.shapes().items()}
-    size = architecture.vision.image
-    return Source(
-        layout="random",
-        architecture=architecture,
-        preprocessor=Preprocessor.from_config({"size": size, "crop_size": size}),
-        tokenizer=tokenizer or _vocabulary(architecture),
-        tensors=RandomTensors(architecture, seed),
-        parts=parts,
-    )
+    text = tokenizer or _vocabulary(architecture)
+    return Source.own("random", architecture, text, RandomTensors(architecture, seed))
 
 
 def _vocabulary(architecture: Architecture) -> str:

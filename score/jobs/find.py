@@ -91,11 +91,10 @@ def _here(
     path: Path, source: str | None, architecture: str | None, tokenizer: Path | None
 ) -> Found:
     told = _told(path)
-    origin = source or told.get("source") or path.resolve().name
+    said = source or told.get("source")
+    origin = said or path.resolve().name
     id, _, revision = origin.removeprefix(_HUB).partition("@")
-    entry = lookup(path.name) if path.is_file() else None
-    if source or told.get("source"):
-        entry = lookup(id)
+    entry = lookup(id) if said else lookup(path.name) if path.is_file() else None
     if source and entry is None and not hub.is_id(source):
         raise ModelError(f"--source {source!r} is neither a Hub id nor a name of the catalog")
     if hub.is_id(id) and (source or origin.startswith(_HUB)):

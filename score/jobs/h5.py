@@ -20,7 +20,7 @@ from torch import Tensor
 
 from score.architecture import Shape
 from score.errors import ModelError
-from score.folder import is_lfs_pointer, read_json
+from score.folder import LFS_POINTER, is_lfs_pointer, read_json
 from score.weights import beside
 
 FILE = "model.weights.h5"
@@ -99,7 +99,7 @@ def _open(file: Path) -> Any:
         return h5py.File(file, "r")
     except Exception as error:  # as above
         pointer = is_lfs_pointer(file)
-        reason = "it is a Git LFS pointer; run `git lfs pull`" if pointer else "half a download?"
+        reason = f"it is {LFS_POINTER}" if pointer else "half a download?"
         raise ModelError(f"{file} is no whole HDF5 file: {reason}") from error
 
 

@@ -10,7 +10,7 @@ from score.architecture import Shape
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Preprocessor
-from score.jobs.source import Part, Pickled, Source, Tensors
+from score.jobs.source import Pickled, Source, Tensors, unchanged
 from score.texts import Texts
 from score.weights import FILE, INDEX, Weights, indexed
 
@@ -32,7 +32,7 @@ def folder(path: Path) -> Source:
         preprocessor=Preprocessor.from_config(folder.preprocessor),
         tokenizer=Texts.load(folder).to_json(),
         tensors=_tensors(folder.path),
-        parts={name: Part(name, shape) for name, shape in folder.architecture.shapes().items()},
+        parts=unchanged(folder.architecture),
         original=folder.path,
     )
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from score.architecture import Architecture, Transformer
 from score.errors import ModelError
-from score.folder import is_lfs_pointer, read_json
+from score.folder import LFS_POINTER, is_lfs_pointer, read_json
 from score.images import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
 from score.jobs import pieces
 from score.jobs.h5 import H5
@@ -256,7 +256,7 @@ def _tokenizer(path: Path, made: Architecture) -> Texts:
     if file.stat().st_size > _LARGEST_VOCABULARY:
         raise ModelError(f"{file} is larger than {_LARGEST_VOCABULARY:,} bytes")
     if is_lfs_pointer(file):
-        raise ModelError(f"{file} is a Git LFS pointer; run `git lfs pull`")
+        raise ModelError(f"{file} is {LFS_POINTER}")
     found = pieces.parse(file.read_bytes())
     # The embeddings have a row for `<mask>`, of which the file knows nothing, nor does KerasHub.
     mask = made.text.vocabulary > len(found.pieces) + 4

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from score.architecture import Architecture, Shape
 from score.errors import ModelError
-from score.folder import is_lfs_pointer
+from score.folder import LFS_POINTER, is_lfs_pointer
 from score.images import Preprocessor
 from score.weights import shown
 
@@ -91,6 +91,11 @@ class Part(NamedTuple):
     convert: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
+def unchanged(architecture: Architecture) -> dict[str, Part]:
+    """Every canonical tensor under its own name."""
+    return {name: Part(name, shape) for name, shape in architecture.shapes().items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A checkpoint, looked at but not read.
@@ -109,6 +114,16 @@ class Source:
     tensors: Tensors
     parts: Mapping[str, Part]
     original: Path | None = None
+
+    @classmethod
+    def own(
+        cls, layout: str, architecture: Architecture, tokenizer: str, tensors: Tensors
+    ) -> Source:
+        """A model of our own making: tensors as they are named here, pictures as CLIP's are."""
+        size = architecture.vision.image
+        preprocessor = Preprocessor.from_config({"size": size, "crop_size": size})
+        parts = unchanged(architecture)
+        return cls(layout, architecture, preprocessor, tokenizer, tensors, parts)
 
     def unused(self) -> list[str]:
         """Tensors that the architecture has no place for; buffers do not count."""
@@ -134,7 +149,7 @@ class Source:
 
 def _unpickled(file: Path) -> object:
     if is_lfs_pointer(file):
-        raise ModelError(f"{file} is a Git LFS pointer; run `git lfs pull`")
+        raise ModelError(f"{file} is {LFS_POINTER}")
     with file.open("rb") as stream:
         head = stream.read(4)
     if not head.startswith((b"PK", b"\x80")):  # a zip, or a bare pickle

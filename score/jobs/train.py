@@ -42,11 +42,11 @@ from transformers import CLIPConfig, CLIPModel
 
 from score.architecture import Architecture, Text, Transformer, Vision
 from score.errors import ModelError
-from score.images import Preprocessor
+from score.images import CLIP_MEAN, CLIP_STD
 from score.jobs import canonical
-from score.jobs.source import Part, Source
+from score.jobs.source import Source
 from score.probes import FILE as PROBES
-from score.texts import clip_tokenizer
+from score.texts import CLIP_BEGIN, CLIP_END, clip_tokenizer
 
 # --- Config ---------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ GROUPS = {
     "insect": "🐌🦋🐛🐜🐝🪲🐞🦗🪳🕷️🦂🦟🪰",
     "flower": "💐🌸🪷🏵️🌹🥀🌺🌻🌼🌷🪻",
     "plant": "🪴🌱🌲🌳🌴🌵🌾🌿☘️🍀🍁🍂🍃",
-    "vehicle": ("🚂🚃🚄🚅🚆🚇🚈🚉🚊🚝🚞🚋🚌🚍🚎🚐🚑🚒🚓🚔🚕🚖🚗🚘🚙🛻🚚🚛🚜🏎️🏍️🛵🛺🚲🛴"),
+    "vehicle": "🚂🚃🚄🚅🚆🚇🚈🚉🚊🚝🚞🚋🚌🚍🚎🚐🚑🚒🚓🚔🚕🚖🚗🚘🚙🛻🚚🚛🚜🏎️🏍️🛵🛺🚲🛴",
     "ship": "⛵🛶🚤🛳️⛴️🛥️🚢",
     "aircraft": "✈️🛩️🛫🛬🚁🚀🛸",
     "building": "🏛️🏠🏡🏢🏣🏤🏥🏦🏨🏩🏪🏫🏬🏭🏯🏰⛪🕌🛕🕍",
@@ -171,13 +171,6 @@ class Pictogram:
     foreign: tuple[str, ...]  # its name in each of LANGUAGES, where there is one
     group: str | None
     glyph: Image.Image
-
-    @property
-    def code(self) -> str:
-        """Its code points, as Twemoji names its files."""
-        joined = "\u200d" in self.character
-        letters = self.character if joined else self.character.replace("\ufe0f", "")
-        return "-".join(f"{ord(letter):x}" for letter in letters)
 
     @cached_property
     def colour(self) -> str | None:
@@ -529,14 +522,14 @@ class Samples:
         """The batch of a step."""
         config = self._config
         classes = self.classes(step)
-        rest = np.setdiff1d(np.arange(len(self._things)), classes)
+        rest = np.setdiff1d(np.arange(len(self._things)), classes).tolist()
         # It begins with clean pictures: with spoilt ones nothing is learnt for long.
         strength = min(0.8, 0.3 + step / config.steps)
         truth = np.zeros((len(classes), len(self._things)), dtype=bool)
         samples = []
         for row, place in enumerate(classes.tolist()):
             random = np.random.default_rng((config.seed, 2, step, row))
-            sample = self.sample(random, place, pick(random, rest.tolist()), strength)
+            sample = self.sample(random, place, pick(random, rest), strength)
             truth[row, list(sample.true_of)] = True
             samples.append(sample)
         pictures = np.stack([np.asarray(sample.picture) for sample in samples])
@@ -566,8 +559,10 @@ class Samples:
         thing = self._things[place]
         kind = random.random()
         glyphs, tint, plain, name = [thing.glyph], None, False, thing.name
+        beside: set[int] = set()
         if kind < 0.06:
             glyphs.append(self._things[other].glyph)
+            beside = {other}
             names = [thing.name, self._things[other].name]
             random.shuffle(names)
             caption = " and ".join(names if random.random() < 0.5 else map(article, names))
@@ -587,9 +582,7 @@ class Samples:
             name = self._name(random, thing)
             caption = self._said(random, thing, name)
         picture = draw(random, glyphs, self._config.image, strength=strength, tint=tint)
-        true_of = self._called[name] | self._alike[thing.glyph.tobytes()]
-        if len({id(glyph) for glyph in glyphs}) > 1:
-            true_of = true_of | {other}
+        true_of = self._called[name] | self._alike[thing.glyph.tobytes()] | beside
         return Sample(picture, caption, tuple(sorted(true_of)), plain)
 
     def _name(self, random: Random, thing: Pictogram) -> str:
@@ -609,9 +602,8 @@ class Samples:
 
 def vocabulary(things: Sequence[Pictogram], entries: int) -> Tokenizer:
     """A byte-pair vocabulary learnt from the captions there can be, by CLIP's rules."""
-    begin, end = "<|startoftext|>", "<|endoftext|>"
-    learnt = Tokenizer(BPE(end_of_word_suffix="</w>", unk_token=end))
-    plain = clip_tokenizer({begin: 0, end: 1}, [])
+    learnt = Tokenizer(BPE(end_of_word_suffix="</w>", unk_token=CLIP_END))
+    plain = clip_tokenizer({CLIP_BEGIN: 0, CLIP_END: 1}, [])
     learnt.normalizer, learnt.pre_tokenizer = plain.normalizer, plain.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     endings = [symbol + "</w>" for symbol in alphabet]
@@ -625,11 +617,8 @@ def vocabulary(things: Sequence[Pictogram], entries: int) -> Tokenizer:
     learnt.train_from_iterator(_corpus(things), trainer)
     merges = [tuple(merge) for merge in json.loads(learnt.to_str())["model"]["merges"]]
     symbols = list(dict.fromkeys([*alphabet, *endings, *("".join(merge) for merge in merges)]))
-    symbols = symbols[: entries - 2]
-    known = set(symbols)
-    merges = [merge for merge in merges if "".join(merge) in known]
     symbols += [f"<|unused{place}|>" for place in range(entries - 2 - len(symbols))]
-    table = {symbol: place for place, symbol in enumerate([*symbols, begin, end])}
+    table = {symbol: place for place, symbol in enumerate([*symbols, CLIP_BEGIN, CLIP_END])}
     return clip_tokenizer(table, merges)
 
 
@@ -646,8 +635,6 @@ def _corpus(things: Sequence[Pictogram]) -> Iterator[str]:
 
 # --- Model ----------------------------------------------------------------------------------------
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
-
 
 def build(config: Config) -> CLIPModel:
     """transformers' own CLIP, with fresh weights."""
@@ -662,19 +649,15 @@ def embed_images(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
     and costs little (Li et al., 2023, "FLIP", https://arxiv.org/abs/2212.00794).
     """
     tower = model.vision_model
-    mean, std = torch.tensor([MEAN, STD], device=pictures.device)
+    mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=pictures.device)
     pixels = (pictures.float() / 255 - mean) / std
     hidden = tower.embeddings(pixels.permute(0, 3, 1, 2))
     if keep < 1:
         patches = hidden.shape[1] - 1
-        order = (
-            torch.rand(len(hidden), patches, device=hidden.device).argsort(1)[
-                :, : round(keep * patches)
-            ]
-            + 1
-        )
-        order = F.pad(order, (1, 0))  # the class token is always seen
-        hidden = hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[2]))
+        shuffled = torch.rand(len(hidden), patches, device=hidden.device).argsort(1)
+        shown = shuffled[:, : round(keep * patches)] + 1
+        shown = F.pad(shown, (1, 0))  # the class token is always seen
+        hidden = hidden.gather(1, shown[..., None].expand(-1, -1, hidden.shape[2]))
     hidden = tower.encoder(inputs_embeds=tower.pre_layrnorm(hidden)).last_hidden_state
     features: Tensor = model.visual_projection(tower.post_layernorm(hidden[:, 0]))
     return F.normalize(features, dim=-1)
@@ -851,8 +834,9 @@ class Muon(torch.optim.Optimizer):
     def _momentum(self, weight: Tensor) -> Tensor:
         assert weight.grad is not None
         state = self.state[weight]
-        momentum = state.setdefault("momentum", torch.zeros_like(weight))
-        momentum.lerp_(weight.grad, 0.05)
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum: Tensor = state["momentum"].lerp_(weight.grad, 0.05)
         step: Tensor = weight.grad.lerp(momentum, 0.95)  # Nesterov's
         return step
 
@@ -919,16 +903,7 @@ class _Trained:
 
 def save(model: CLIPModel, tokenizer: Tokenizer, config: Config, folder: Path) -> Path:
     """Writes a model folder, weights in half precision."""
-    architecture = config.architecture
-    size = architecture.vision.image
-    source = Source(
-        layout="trained",
-        architecture=architecture,
-        preprocessor=Preprocessor.from_config({"size": size, "crop_size": size}),
-        tokenizer=tokenizer.to_str(),
-        tensors=_Trained(model),
-        parts={name: Part(name, shape) for name, shape in architecture.shapes().items()},
-    )
+    source = Source.own("trained", config.architecture, tokenizer.to_str(), _Trained(model))
     (folder / PROBES).unlink(missing_ok=True)  # another model's promises
     return canonical.write(source, folder, "fp16")
 
