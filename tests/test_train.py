@@ -25,16 +25,18 @@ from score.jobs.train import (
     HELD_OUT,
     TRAINING,
     Config,
-    Memory,
+    LookAlikes,
     Pictogram,
     Samples,
     article,
     background,
     batches,
     build,
+    centre,
     contrast,
     draw,
     embed_images,
+    embed_texts,
     orthogonal,
     phrase,
     pictograms,
@@ -135,7 +137,8 @@ def test_the_vocabulary_is_the_same_in_every_process() -> None:
 
 def test_who_draws_makes_no_difference() -> None:
     samples = Samples(SIGNS, SMALL, vocabulary(SIGNS, SMALL.vocabulary))
-    for one, two in zip(batches(samples, 3, 2), batches(samples, 3, 0), strict=True):
+    some, same = (LookAlikes(len(SIGNS), SMALL) for _ in range(2))
+    for one, two in zip(batches(samples, some, 3, 2), batches(samples, same, 3, 0), strict=True):
         assert all((mine == other).all() for mine, other in zip(one, two, strict=True))
 
 
@@ -169,39 +172,37 @@ def unit_rows(*rows: Sequence[float]) -> torch.Tensor:
 def test_the_loss_is_clips() -> None:
     seen, said = unit_rows([1, 2], [3, -1], [0, 1]), unit_rows([1, 1], [2, -1], [-1, 1])
     scale = torch.tensor(5.0)
-    truth = torch.eye(3, dtype=torch.bool)
     logits = scale * seen @ said.T
     target = torch.arange(3)
     cross = torch.nn.functional.cross_entropy
     wanted = (cross(logits, target) + cross(logits.T, target)) / 2
-    assert contrast(seen, said, target, truth, scale, None).item() == pytest.approx(wanted.item())
+    clear = torch.zeros(3, 3, dtype=torch.bool)
+    assert contrast(seen, said, clear, scale).item() == pytest.approx(wanted.item())
 
 
 def test_what_is_true_of_another_is_no_mistake() -> None:
     """A picture of a fruit, said to be a fruit, is not wrong beside an apple."""
     seen = said = unit_rows([1, 0], [1, 0.01])
-    classes = torch.arange(2)
     scale = torch.tensor(10.0)
-    apart = contrast(seen, said, classes, torch.eye(2, dtype=torch.bool), scale, None)
-    together = contrast(seen, said, classes, torch.ones(2, 2, dtype=torch.bool), scale, None)
-    assert apart > 0.5
-    assert together == 0
+    other = ~torch.eye(2, dtype=torch.bool)
+    assert contrast(seen, said, other & False, scale) > 0.5
+    assert contrast(seen, said, other, scale) == 0
 
 
-def test_what_is_remembered_is_told_from_what_is_seen() -> None:
-    seen = said = unit_rows([1, 0], [0, 1])
-    truth = torch.eye(3, dtype=torch.bool)[:2]
-    memory = Memory(3, 2, "cpu")
-    scale = torch.tensor(10.0)
-    classes = torch.arange(2)
-    without = contrast(seen, said, classes, truth, scale, None)
-    stale = unit_rows([1, 0])
-    memory.update(torch.tensor([2]), stale, stale)  # a third, and just like the first
-    assert contrast(seen, said, classes, truth, scale, memory) > without + 0.3
-    truth[0, 2] = True  # the first one's caption is true of it, too
-    assert contrast(seen, said, classes, truth, scale, memory) == pytest.approx(
-        without.item(), abs=0.01
-    )
+def test_vectors_begin_apart() -> None:
+    samples = Samples(SIGNS, SMALL, vocabulary(SIGNS, SMALL.vocabulary))
+    batch = samples.batch(0, np.arange(7))
+    pictures, ids = torch.from_numpy(batch.pictures), torch.from_numpy(batch.ids)
+    model = build(SMALL)
+
+    def likeness() -> list[float]:
+        with torch.no_grad():
+            vectors = embed_images(model, pictures, 1.0), embed_texts(model, ids)
+        return [float((some @ some.T).mean()) for some in vectors]
+
+    assert min(likeness()) > 0.5
+    centre(model, pictures, ids)
+    assert max(likeness()) < 0.3
 
 
 def test_matrices_are_made_orthogonal() -> None:
@@ -216,15 +217,40 @@ def test_matrices_are_made_orthogonal() -> None:
 
 
 def test_a_batch_has_each_once_and_an_epoch_none_twice() -> None:
-    config = dataclasses.replace(SMALL, batch=3)
-    samples = Samples(SIGNS, config, vocabulary(SIGNS, config.vocabulary))
-    first, second, third = (samples.classes(step).tolist() for step in range(3))
-    assert len(set(first + second)) == 6
-    assert len(set(third)) == 3
-    batch = samples.batch(0)
+    config = dataclasses.replace(SMALL, batch=3, steps=10, mixed=0.5, group=2)
+    alike = LookAlikes(len(SIGNS), config)
+    for first in (0, 2, 4, 6, 8):  # of any, then of look-alikes
+        epoch = alike.epoch(first)
+        assert [len(classes) for classes in epoch] == [3, 3]
+        assert len(set(np.concatenate(epoch).tolist())) == 6
+    orders = {tuple(np.concatenate(alike.epoch(first)).tolist()) for first in (0, 2, 4, 6, 8)}
+    assert len(orders) > 1
+
+
+def test_look_alikes_come_together_once_they_are_known() -> None:
+    """Eight signs of four kinds, two of each, which nothing but their vectors tells."""
+    config = dataclasses.replace(SMALL, batch=4, steps=100, mixed=0.5, group=2)
+    alike = LookAlikes(len(SIGNS), config)
+    alike.update(np.arange(8), np.eye(4, 512, dtype=np.float32)[np.arange(8) % 4])
+
+    def together(first: int) -> float:
+        """Share of the signs whose like is in the same batch."""
+        epoch = [classes.tolist() for classes in alike.epoch(first)]
+        return sum((one + 4) % 8 in classes for classes in epoch for one in classes) / 8
+
+    assert {together(first) for first in range(50, 100)} == {1.0}
+    assert np.mean([together(first) for first in range(50)]) < 0.8
+
+
+def test_a_batch_says_what_goes_with_what() -> None:
+    twin = dataclasses.replace(SIGNS[1], name="love apple", synonyms=())  # looks like a tomato
+    things = [*SIGNS, twin]
+    samples = Samples(things, SMALL, vocabulary(things, SMALL.vocabulary))
+    batch = samples.batch(0, np.array([8, 0, 1]))
     assert batch.pictures.shape == (3, 48, 48, 3)
-    assert batch.truth[range(3), batch.classes].all()
-    assert (batch.ids[:, -1] == config.vocabulary - 1).all()
+    assert batch.unclear.tolist() == [[False, False, True], [False] * 3, [True, False, False]]
+    assert (batch.ids[:, 0] == SMALL.vocabulary - 2).all()
+    assert (batch.ids[:, -1] == SMALL.vocabulary - 1).all()
 
 
 def test_a_batch_that_leaves_nothing_out_is_refused() -> None:

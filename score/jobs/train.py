@@ -7,9 +7,9 @@ random size, place, rotation, colour and background; the words are the names and
 a CPU with the same libraries and number of threads.
 
 The recipe is CLIP's (Radford et al., 2021, https://arxiv.org/abs/2103.00020): two transformers, one
-learned temperature, a contrastive loss both ways. Added is a memory of each pictogram's last text
-and picture (Wang et al., 2020, "Cross-batch memory", https://arxiv.org/abs/1912.06798), so that a
-small batch is told from all 1,899 of them.
+learned temperature, a contrastive loss both ways. A batch of two cores is small, so that after a
+while it is made of look-alikes: told apart are grapes from blueberries, not grapes from trains
+(as Wang et al., 2017, "Smart mining", https://arxiv.org/abs/1704.01285).
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -58,18 +59,19 @@ class Config:
     """What a run is made of."""
 
     seed: int = 20261121
-    steps: int = 4000
+    steps: int = 7000
     batch: int = 192  # pictures a step, each of another pictogram
-    rate: float = 2e-3  # of learning, at its highest
+    rate: float = 3e-3  # of learning, at its highest
     warmup: int = 100  # steps until then
     decay: float = 0.1  # of weights, per unit of rate
-    alone: float = 0.3  # first share of the steps, in which a batch is told from itself alone
+    mixed: float = 0.2  # first share of the steps, in which a batch is of any pictograms
+    group: int = 16  # look-alikes that come together in a batch after that
     keep: float = 0.5  # share of a picture's patches that the tower is shown (FLIP), but at the end
-    whole: float = 0.2  # last share of the steps, in which it is shown all
+    whole: float = 0.3  # last share of the steps, in which it is shown all
     image: int = 96  # pixels
     patch: int = 16
     width: int = 192
-    layers: int = 6
+    layers: int = 3
     text_width: int = 128
     text_layers: int = 3
     vocabulary: int = 8192
@@ -171,6 +173,13 @@ class Pictogram:
     foreign: tuple[str, ...]  # its name in each of LANGUAGES, where there is one
     group: str | None
     glyph: Image.Image
+
+    @property
+    def code(self) -> str:
+        """Its code points, as Twemoji names its files."""
+        joined = "\u200d" in self.character
+        letters = self.character if joined else self.character.replace("\ufe0f", "")
+        return "-".join(f"{ord(letter):x}" for letter in letters)
 
     @cached_property
     def colour(self) -> str | None:
@@ -405,8 +414,8 @@ def _colour_matrix(random: Random, strength: float) -> tuple[float, ...]:
 
 
 def _warped(random: Random, image: Image.Image, strength: float) -> Image.Image:
-    """Turned, sheared and bent, in one pass over a mesh of three by three quadrilaterals."""
-    cells = 3
+    """Turned, sheared and bent, in one pass over a mesh of two by two quadrilaterals."""
+    cells = 2
     angle = float(np.clip(random.normal(0, 9 * strength), -20, 20)) * math.pi / 180
     shear = random.normal(0, 0.06 * strength)
     margin = 1.0 + abs(math.sin(angle)) * 0.6 + 0.1 * strength
@@ -500,7 +509,7 @@ class Batch(NamedTuple):
     pictures: np.ndarray  # N × S × S × 3 bytes
     ids: np.ndarray  # N × T token ids
     classes: np.ndarray  # N places of pictograms
-    truth: np.ndarray  # N × C: of which pictograms the caption would be true
+    unclear: np.ndarray  # N × N: a caption is true of another row's picture, too
     plain: np.ndarray  # N
 
 
@@ -518,19 +527,18 @@ class Samples:
             for name in (thing.name, *thing.synonyms, *thing.foreign, thing.group or thing.name):
                 self._called.setdefault(name, set()).add(place)
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step."""
+    def batch(self, step: int, classes: np.ndarray) -> Batch:
+        """The batch of a step, of these pictograms."""
         config = self._config
-        classes = self.classes(step)
         rest = np.setdiff1d(np.arange(len(self._things)), classes).tolist()
         # It begins with clean pictures: with spoilt ones nothing is learnt for long.
-        strength = min(0.8, 0.3 + step / config.steps)
-        truth = np.zeros((len(classes), len(self._things)), dtype=bool)
+        strength = min(0.65, 0.25 + step / config.steps)
+        true_of = np.zeros((len(classes), len(self._things)), dtype=bool)
         samples = []
         for row, place in enumerate(classes.tolist()):
             random = np.random.default_rng((config.seed, 2, step, row))
             sample = self.sample(random, place, pick(random, rest), strength)
-            truth[row, list(sample.true_of)] = True
+            true_of[row, list(sample.true_of)] = True
             samples.append(sample)
         pictures = np.stack([np.asarray(sample.picture) for sample in samples])
         ids = [
@@ -542,17 +550,8 @@ class Samples:
             row[: longest - 1] + [end] * (longest - min(len(row), longest - 1)) for row in ids
         ]
         plain = np.array([sample.plain for sample in samples])
-        return Batch(pictures, np.array(padded), classes, truth, plain)
-
-    def classes(self, step: int) -> np.ndarray:
-        """The pictograms of a batch: none twice, nor again before all are shuffled anew.
-
-        What is left of a shuffle, less than a batch, is passed over.
-        """
-        batches = len(self._things) // self._config.batch
-        random = np.random.default_rng((self._config.seed, 1, step // batches))
-        start = step % batches * self._config.batch
-        return random.permutation(len(self._things))[start : start + self._config.batch]
+        unclear = true_of[:, classes] & ~np.eye(len(classes), dtype=bool)
+        return Batch(pictures, np.array(padded), classes, unclear | unclear.T, plain)
 
     def sample(self, random: Random, place: int, other: int, strength: float) -> Sample:
         """One sample of a pictogram; `other` is what may stand beside it."""
@@ -648,6 +647,10 @@ def embed_images(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
     `keep`: the share of patches that the tower sees. Hiding half of them halves the cost of a step
     and costs little (Li et al., 2023, "FLIP", https://arxiv.org/abs/2212.00794).
     """
+    return F.normalize(model.visual_projection(_see(model, pictures, keep)), dim=-1)
+
+
+def _see(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
     tower = model.vision_model
     mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=pictures.device)
     pixels = (pictures.float() / 255 - mean) / std
@@ -659,8 +662,8 @@ def embed_images(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
         shown = F.pad(shown, (1, 0))  # the class token is always seen
         hidden = hidden.gather(1, shown[..., None].expand(-1, -1, hidden.shape[2]))
     hidden = tower.encoder(inputs_embeds=tower.pre_layrnorm(hidden)).last_hidden_state
-    features: Tensor = model.visual_projection(tower.post_layernorm(hidden[:, 0]))
-    return F.normalize(features, dim=-1)
+    pooled: Tensor = tower.post_layernorm(hidden[:, 0])
+    return pooled
 
 
 def embed_texts(model: CLIPModel, ids: Tensor) -> Tensor:
@@ -668,52 +671,81 @@ def embed_texts(model: CLIPModel, ids: Tensor) -> Tensor:
 
     Short texts go with short ones: padding costs as much as words.
     """
+    return F.normalize(model.text_projection(_read(model, ids)), dim=-1)
+
+
+def _read(model: CLIPModel, ids: Tensor) -> Tensor:
     lengths = (ids != model.config.text_config.eos_token_id).sum(1) + 1
     order = lengths.argsort(stable=True)
     pooled = [
         model.text_model(ids[rows, : int(lengths[rows].max())]).pooler_output
         for rows in order.chunk(4)
     ]
-    features: Tensor = model.text_projection(torch.cat(pooled)[order.argsort()])
-    return F.normalize(features, dim=-1)
+    return torch.cat(pooled)[order.argsort()]
+
+
+@torch.no_grad()
+def centre(model: CLIPModel, pictures: Tensor, ids: Tensor) -> None:
+    """Takes out what an untrained model's vectors have in common, by a bias of either tower.
+
+    They are all but equal at first, and steps would go by until they are not.
+    """
+    seen, said = _see(model, pictures, 1.0), _read(model, ids)
+    model.vision_model.post_layernorm.bias -= seen.mean(0)
+    model.text_model.final_layer_norm.bias -= said.mean(0)
 
 
 # --- Training -------------------------------------------------------------------------------------
 
 
-class Memory:
-    """The last text and picture of each pictogram: unit vectors, no gradient."""
+class LookAlikes:
+    """Which pictograms go into which batch: none twice, nor again before the epoch is over.
 
-    def __init__(self, count: int, dimension: int, device: str) -> None:
-        self.images, self.texts = torch.zeros(2, count, dimension, device=device)
+    What is left of an epoch, less than a batch, is passed over.
+    """
 
-    def update(self, classes: Tensor, images: Tensor, texts: Tensor) -> None:
-        """Remembers the vectors of a batch."""
-        self.images[classes], self.texts[classes] = images.detach(), texts.detach()
+    def __init__(self, count: int, config: Config) -> None:
+        self._config = config
+        self._vectors = np.zeros((count, config.architecture.dimension), np.float32)
+
+    def update(self, classes: np.ndarray, vectors: np.ndarray) -> None:
+        """Remembers the last vectors (N × D) of pictograms (N)."""
+        self._vectors[classes] = vectors
+
+    def epoch(self, first: int) -> list[np.ndarray]:
+        """The pictograms of each batch of the epoch that begins with this step."""
+        config = self._config
+        random = np.random.default_rng((config.seed, 1, first))
+        order = random.permutation(len(self._vectors))
+        if first >= config.mixed * config.steps:
+            order = self._grouped(random, order)
+        whole = len(order) // config.batch * config.batch
+        return np.split(order[:whole], whole // config.batch)
+
+    def _grouped(self, random: Random, order: np.ndarray) -> np.ndarray:
+        """In groups: one, with the likest of those that are in no group yet."""
+        alike = self._vectors @ self._vectors.T
+        groups = []
+        for one in order:
+            if alike[one, one] == -np.inf:
+                continue
+            alike[one, one] = np.inf
+            group = np.argsort(-alike[one], kind="stable")[: self._config.group]
+            group = group[alike[one, group] > -np.inf]
+            alike[:, group] = -np.inf
+            groups.append(group)
+        random.shuffle(groups)
+        return np.concatenate(groups)
 
 
-def contrast(
-    seen: Tensor, said: Tensor, classes: Tensor, truth: Tensor, scale: Tensor, memory: Memory | None
-) -> Tensor:
+def contrast(seen: Tensor, said: Tensor, wrong: Tensor, scale: Tensor) -> Tensor:
     """InfoNCE, both ways: the loss of pictures and texts (N × D each) that belong together by row.
 
-    `classes` (N) and `truth` (N × C) are the batch's. What is remembered are further wrong answers.
+    `wrong` (N × N): the pairs of a picture and a text that are neither right nor wrong answers.
     """
-    wrong = truth[:, classes]
-    wrong = (wrong | wrong.T).fill_diagonal_(False)  # true of another row too
-    known = truth.clone()
-    known[:, classes] = True  # in the batch, and fresher there
+    logits = (scale * seen @ said.T).masked_fill(wrong, -torch.inf)
     target = torch.arange(len(seen), device=seen.device)
-
-    def one_way(ours: Tensor, theirs: Tensor, remembered: Tensor | None) -> Tensor:
-        logits = (scale * ours @ theirs.T).masked_fill(wrong, -torch.inf)
-        if remembered is not None:
-            stale = (scale * ours @ remembered.T).masked_fill(known, -torch.inf)
-            logits = torch.cat([logits, stale], 1)
-        return F.cross_entropy(logits, target)
-
-    texts, images = (memory.texts, memory.images) if memory else (None, None)
-    return (one_way(seen, said, texts) + one_way(said, seen, images)) / 2
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def train(
@@ -736,24 +768,26 @@ def train(
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
         for optimizer in optimizers
     ]
-    memory = Memory(len(things), config.architecture.dimension, device)
+    samples, alike = Samples(things, config, tokenizer), LookAlikes(len(things), config)
     began = time.perf_counter()
-    for step, batch in enumerate(
-        batches(Samples(things, config, tokenizer), config.steps, processes)
-    ):
-        pictures, ids, classes, truth, plain = (torch.from_numpy(part).to(device) for part in batch)
+    for step, batch in enumerate(batches(samples, alike, config.steps, processes)):
+        pictures, ids, unclear = (
+            torch.from_numpy(part).to(device) for part in (batch.pictures, batch.ids, batch.unclear)
+        )
+        if step == 0:
+            centre(model, pictures, ids)
         keep = config.keep if step < (1 - config.whole) * config.steps else 1.0
         seen, said = embed_images(model, pictures, keep), embed_texts(model, ids)
         scale = model.logit_scale.exp().clamp(max=100)  # CLIP's limit
-        others = memory if step >= config.alone * config.steps else None
-        loss = contrast(seen, said, classes, truth, scale, others)
+        loss = contrast(seen, said, unclear, scale)
         model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()
-        memory.update(classes[plain], seen[plain], said[plain])
+        known = F.normalize(seen + said, dim=-1).detach().cpu().numpy()
+        alike.update(batch.classes[batch.plain], known[batch.plain])
         if step % 50 == 49:
             _report(step + 1, config, loss, model, seen, said, began)
         if folder and step % 500 == 499:
@@ -780,19 +814,28 @@ def _report(
     )
 
 
-def batches(samples: Samples, steps: int, processes: int) -> Iterator[Batch]:
+def batches(samples: Samples, alike: LookAlikes, steps: int, processes: int) -> Iterator[Batch]:
     """The batches of a run, drawn by so many processes, or by this one if by none.
 
-    Some at a time, and not while the model is trained: the two would wait for each other's cores.
+    An epoch at a time: what goes into it depends on what the model knows by then, and drawing while
+    the model is trained gains nothing where both want the same cores.
     """
+    with _drawers(samples, processes) as draw_all:
+        done = 0
+        while done < steps:
+            epoch = alike.epoch(done)[: steps - done]
+            yield from draw_all(range(done, done + len(epoch)), epoch)
+            done += len(epoch)
+
+
+@contextmanager
+def _drawers(samples: Samples, processes: int) -> Iterator[Callable[..., Iterable[Batch]]]:
     if not processes:
-        yield from map(samples.batch, range(steps))
+        yield partial(map, samples.batch)
         return
-    chunk = 16
     context = multiprocessing.get_context("spawn")  # to fork beside torch's threads may hang
     with ProcessPoolExecutor(processes, context, _share, (samples,)) as pool:
-        for start in range(0, steps, chunk):
-            yield from pool.map(_batch, range(start, min(start + chunk, steps)))
+        yield lambda *arguments: list(pool.map(_batch, *arguments))
 
 
 _shared: Samples  # of a drawing process, so that the glyphs are sent to it once
@@ -803,8 +846,8 @@ def _share(samples: Samples) -> None:
     _shared = samples
 
 
-def _batch(step: int) -> Batch:
-    return _shared.batch(step)
+def _batch(step: int, classes: np.ndarray) -> Batch:
+    return _shared.batch(step, classes)
 
 
 class Muon(torch.optim.Optimizer):
