@@ -1,5 +1,7 @@
-"""The main job, end to end, on this machine alone: pictures and texts become vectors in each of the
-four ways there are to ask. `make demo` runs it.
+"""What the package is for, end to end, on this machine alone. `make demo` runs it.
+
+Pictures behind URLs become vectors, are found by text, get labels, and become a page to look at;
+then the same question is put in each of the four ways there are to ask.
 
 A picture server on 127.0.0.1 stands in for the web, so that URLs really are fetched. Addresses like
 that one are refused by default; the demo allows it with `--allow-hosts 127.0.0.1`.
@@ -20,20 +22,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import page
 import pyarrow.parquet as pq
 import requests
+from page import Hit, Story
 
 from score.__main__ import main as score  # what the console command `score` runs
+from score.embedder import Embedder
+from score.zeroshot import unit
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+IMAGES = HERE / "images"
 OUT = ROOT / "out"
 BIN = Path(sys.executable).parent
 PICTURES = 8800  # the port that samples/urls.csv names
-BODY = HERE / "requests" / "both.json"
+BODY = HERE / "requests" / "text.json"
+LABELLED = HERE / "requests" / "labels.json"
+QUERIES = ("a red apple", "a musical instrument", "an angry face")
+LABELS = ("a fruit", "an animal", "a vehicle", "a flag")
+ASKED = IMAGES / "owl.jpg"
+ON_THE_MAP = 20
 QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "SCORE_LOG_LEVEL": "warning"}
 
 
@@ -43,7 +55,7 @@ class Pictures(SimpleHTTPRequestHandler):
 
 @contextmanager
 def pictures(port: int) -> Iterator[None]:
-    handler = functools.partial(Pictures, directory=str(HERE / "images"))
+    handler = functools.partial(Pictures, directory=str(IMAGES))
     with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield
@@ -98,54 +110,111 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"{process.args} did not come up")
 
 
-def heading(number: int, title: str, command: str) -> None:
-    print(f"\n\033[1m{number}. {title}\033[0m\n   $ {command}", flush=True)
+def heading(number: int, title: str, how: str) -> None:
+    print(f"\n\033[1m{number}. {title}\033[0m\n   {how}", flush=True)
 
 
-def shown(vector: Any) -> str:
-    start = ", ".join(f"{value:+.3f}" for value in vector[:4])
-    return f"[{start}, …] {len(vector)} floats"
+class Album(NamedTuple):
+    """Pictures that were embedded: files, captions, unit vectors of both [N, D]; what failed."""
+
+    files: list[Path]
+    captions: list[str]
+    pictures: np.ndarray
+    texts: np.ndarray
+    failed: list[str]
 
 
-def batch(source: str) -> np.ndarray:
+def embed(source: str) -> Album:
     output = OUT / "vectors.parquet"
     arguments = [source, "--output", str(output.relative_to(ROOT))]
     command = ["embed", *arguments, "--allow-hosts", "127.0.0.1"]
-    heading(1, "A CSV of URLs → parquet (batch)", " ".join(["score", *command]))
+    heading(1, "Pictures behind URLs become vectors", " ".join(["$ score", *command]))
     if score(command) != 0:
         raise SystemExit("the batch job failed")
-    for row in pq.read_table(output).to_pylist():
-        answer = row["error_message"] or shown(row["image_features"])
-        print(f"     {row['id']:10} {row['image']:35} {answer}")
-    first = pq.read_table(output).to_pylist()[0]
-    return np.array(first["text_features"])
+    rows = pq.read_table(output).to_pylist()
+    good = [row for row in rows if not row["error_code"]]
+    failed = [f"{row['image']}: {row['error_message']}" for row in rows if row["error_code"]]
+    for line in failed:
+        print(f"   one row failed, and took nobody along: {line}")
+    return Album(
+        [IMAGES / row["image"].rpartition("/")[2] for row in good],
+        [row["text"] for row in good],
+        *(unit(np.array([row[f"{kind}_features"] for row in good])) for kind in ("image", "text")),
+        failed,
+    )
+
+
+def search(model: Embedder, album: Album) -> dict[str, list[Hit]]:
+    heading(2, "Found by text", "model.embed_text(query), cosine with every picture")
+    found = {}
+    for query in QUERIES:
+        cosines = album.pictures @ unit(model.embed_text(query))
+        best = np.argsort(-cosines)[:7]
+        found[query] = [
+            Hit(album.files[place], album.captions[place], float(cosines[place])) for place in best
+        ]
+        print(f"   “{query}”")
+        for hit in found[query][:4]:
+            print(f"     {hit.score:5.2f} {bar(hit.score):20} {hit.file.name:32} {hit.caption}")
+    return found
+
+
+def classify(model: Embedder) -> dict[str, float]:
+    file = ASKED.relative_to(ROOT)
+    heading(3, "Named by labels", f'model.classify(Path("{file}"), {list(LABELS)})')
+    answers = model.classify(ASKED, list(LABELS))
+    for label, share in answers.items():
+        print(f"     {share:6.1%} {bar(share):20} {label}")
+    return answers
+
+
+def bar(share: float) -> str:
+    return "█" * round(20 * max(0.0, min(1.0, share)))
+
+
+def draw(album: Album, searches: dict[str, list[Hit]], answers: dict[str, float]) -> Path:
+    file = OUT / "demo.html"
+    heading(4, "To look at", str(file.relative_to(ROOT)))
+    some = np.linspace(0, len(album.files) - 1, ON_THE_MAP).astype(int)
+    story = Story(
+        "The embedded model, model/",
+        len(album.files),
+        album.failed,
+        searches,
+        (ASKED, answers),
+        [album.captions[place] for place in some],
+        [album.files[place] for place in some],
+        album.texts[some] @ album.pictures[some].T,
+    )
+    file.write_text(page.as_html(story), encoding="utf-8")
+    print(f"   {file.stat().st_size / 1024:.0f} KB, thumbnails and all; it needs no server")
+    return file
 
 
 def python() -> np.ndarray:
-    heading(2, "From Python (MLflow)", 'mlflow.pyfunc.load_model(".").predict(frame)')
     warnings.simplefilter("ignore")
     import mlflow.pyfunc
     import pandas as pd
 
     model = mlflow.pyfunc.load_model(str(ROOT))
-    frame = pd.DataFrame({"image": [None], "text": ["a red apple"]})
-    (record,) = model.predict(frame)
-    print(f"     a red apple  {shown(record['text_features'])}")
+    (record,) = model.predict(pd.DataFrame({"image": [None], "text": [QUERIES[0]]}))
+    said('mlflow.pyfunc.load_model(".").predict(frame)', record["text_features"])
     return np.array(record["text_features"])
 
 
-def post(number: int, title: str, port: int, path: str) -> np.ndarray:
+def post(port: int, path: str, command: str) -> np.ndarray:
     url = f"http://127.0.0.1:{port}{path}"
-    body = BODY.relative_to(ROOT)
-    heading(number, title, f"curl {url} -H 'Content-Type: application/json' -d @{body}")
     response = requests.post(url, json=json.loads(BODY.read_text()), timeout=60)
     response.raise_for_status()
     answer = response.json()
     records = answer["predictions"] if isinstance(answer, dict) else answer
-    for record in records:
-        for name, vector in record.items():
-            print(f"     {name:15} {shown(vector)}")
+    said(command, records[0]["text_features"])
     return np.array(records[0]["text_features"])
+
+
+def said(how: str, vector: Any) -> None:
+    start = ", ".join(f"{value:+.3f}" for value in vector[:4])
+    print(f"     {how:46} [{start}, …] {len(vector)} floats")
 
 
 def main() -> None:
@@ -157,23 +226,30 @@ def main() -> None:
     images, server, scoring = (free_port(port) for port in (PICTURES, 5001, 5002))
     serve = [sys.executable, "-m", "score", "serve", "--port", str(server)]
     mlflow = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
-    # Both servers start while the batch job runs.
+    # Both servers start while the story is told.
     with pictures(images), started(*serve) as own, started(*mlflow, "-p", str(scoring)) as theirs:
-        vectors = [batch(table(images)), python()]
+        album = embed(table(images))
+        model = Embedder.load()
+        page_file = draw(album, search(model, album), classify(model))
+        heading(5, "Four ways to ask, one answer", f"“{QUERIES[0]}”, put in each")
+        vectors = [model.embed_text(QUERIES[0]), python()]
+        said("Embedder.load().embed_text(…), score embed", vectors[0])
         wait_for(server, own)
-        vectors.append(post(3, "The real-time endpoint (score serve)", server, "/score"))
+        vectors.append(post(server, "/score", "score serve"))
         wait_for(scoring, theirs)
-        vectors.append(post(4, "mlflow models serve -m .", scoring, "/invocations"))
+        vectors.append(post(scoring, "/invocations", "mlflow models serve -m ."))
     apart = max(float(np.abs(vector - vectors[0]).max()) for vector in vectors)
     largest = float(np.abs(vectors[0]).max())
-    print(
-        f"\nFour ways, one vector for 'a red apple': they differ by {apart / largest:.1e} at most."
-    )
-    print(f"That took {time.perf_counter() - began:.0f} s. The vectors are in out/vectors.parquet.")
-    print("The embedded model's weights are random: its vectors have the right shape, no meaning.")
-    print("Next: README.md, 'curl'.")
+    print(f"   They differ by {apart / largest:.1e} at most.")
     if apart > 1e-5 * largest:
         raise SystemExit("the four ways disagree")
+    print(f"\nThat took {time.perf_counter() - began:.0f} s. Look at {page_file}, and go on with\n")
+    print(f'  . "{BIN}/activate"')
+    print("  score serve --port 5001 &")
+    print(
+        "  curl http://127.0.0.1:5001/score -H 'Content-Type: application/json' "
+        f"-d @{LABELLED.relative_to(ROOT)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,114 +1,204 @@
 """Draws the sample pictures and writes the request bodies and CSVs around them.
 
-Each picture is in another format or mode, so that trying the samples tries the decoders too.
+    python samples/draw.py            # the tables alone, from the pictures that are here
+    python samples/draw.py --pictures # the pictures too; needs fonts-noto-color-emoji
+
+The extra `train` has what both need.
+
+The pictures are drawn as the embedded model's training pictures are, by other seeds and mostly on
+backgrounds of other kinds: it has seen what they show, and never seen them. Some are in odd formats
+or modes, so that trying the samples tries the decoders too. `photos/` holds photographs, which the
+model knows nothing of; see `photos/README.md`.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import csv
 import io
 import json
-import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image
+
+from score.errors import ModelError
+from score.jobs.train import HELD_OUT, Pictogram, Random, background, draw, pictograms
 
 HERE = Path(__file__).parent
 PORT = 8800  # where `demo.py` serves the pictures
-SKY, GRASS, RED, YELLOW, BROWN = "#9fd3ff", "#5aa84f", "#d7263d", "#ffd23f", "#7a4a21"
+SEED = 20261122  # not a seed of training
+SIZE = 256
+
+# Group → emoji → what is said of it.
+THINGS = {
+    "fruit": {
+        "🍎": "red apple",
+        "🍏": "green apple",
+        "🍌": "banana",
+        "🍇": "grapes",
+        "🍓": "strawberry",
+        "🍍": "pineapple",
+        "🍉": "watermelon",
+        "🍋": "lemon",
+        "🍒": "cherries",
+    },
+    "vegetable": {"🥕": "carrot", "🥦": "broccoli", "🌽": "ear of corn"},
+    "food": {
+        "🍕": "pizza",
+        "🍔": "hamburger",
+        "🍩": "doughnut",
+        "🍦": "soft ice cream",
+        "☕": "hot beverage",
+    },
+    "animal": {
+        "🐘": "elephant",
+        "🐢": "turtle",
+        "🐼": "panda",
+        "🦊": "fox",
+        "🐙": "octopus",
+        "🦋": "butterfly",
+        "🐝": "honeybee",
+        "🦉": "owl",
+        "🐧": "penguin",
+    },
+    "vehicle": {
+        "🚗": "automobile",
+        "🚲": "bicycle",
+        "🚌": "bus",
+        "🚂": "locomotive",
+        "🚁": "helicopter",
+        "🚀": "rocket",
+        "⛵": "sailboat",
+    },
+    "musical instrument": {
+        "🎸": "guitar",
+        "🎹": "musical keyboard",
+        "🎺": "trumpet",
+        "🎻": "violin",
+        "🥁": "drum",
+    },
+    "ball": {"⚽": "soccer ball", "🏀": "basketball", "🎾": "tennis"},
+    "face": {
+        "😀": "grinning face",
+        "😭": "loudly crying face",
+        "😎": "smiling face with sunglasses",
+        "😡": "enraged face",
+    },
+    "flag": {
+        "🇫🇷": "flag of france",
+        "🇯🇵": "flag of japan",
+        "🇧🇷": "flag of brazil",
+        "🇨🇦": "flag of canada",
+    },
+    "weather": {"☀️": "sun", "🌈": "rainbow", "❄️": "snowflake", "🌙": "crescent moon"},
+    "building": {"🏠": "house", "🏰": "castle"},
+    "plant": {
+        "🌻": "sunflower",
+        "🌹": "rose",
+        "🌷": "tulip",
+        "🌵": "cactus",
+        "🌳": "deciduous tree",
+    },
+    "tool": {"🔨": "hammer", "🔑": "key", "✂️": "scissors"},
+    "thing": {
+        "⏰": "alarm clock",
+        "📷": "camera",
+        "💡": "light bulb",
+        "⛄": "snowman without snow",
+    },
+}
+
+ODD = {  # name → the file, where it is not a plain JPEG of that name
+    "red apple": "apple.png",  # transparent around
+    "house": "house.jpg",  # progressive
+    "deciduous tree": "tree.webp",
+    "sailboat": "boat.jpg",  # stored upside down, with the EXIF tag that says so
+    "sun": "sun.gif",  # a sun that wanders; only the first frame counts
+    "crescent moon": "moon.png",  # greys
+    "snowman without snow": "snowman.jpg",
+}
 
 
-def scene() -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (320, 240), SKY)
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 170, 320, 240), fill=GRASS)
-    return image, draw
+WITHOUT_ARTICLE = ("grapes", "cherries", "broccoli", "tennis", "scissors")
 
 
-def sun(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float) -> None:
-    for ray in range(12):
-        angle = ray * math.pi / 6
-        end = (x + 1.6 * radius * math.cos(angle), y + 1.6 * radius * math.sin(angle))
-        draw.line((x, y, *end), fill=YELLOW, width=4)
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=YELLOW)
+def file_of(name: str) -> str:
+    """The picture's file."""
+    return ODD.get(name, name.replace(" ", "-") + ".jpg")
 
 
-def apple() -> Image.Image:
-    """A red apple, transparent around."""
-    image = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((48, 72, 148, 216), fill=RED)
-    draw.ellipse((108, 72, 208, 216), fill=RED)
-    draw.line((128, 84, 136, 40), fill=BROWN, width=8)
-    draw.ellipse((138, 36, 184, 62), fill=GRASS)
-    return image
+def names() -> Iterator[str]:
+    for things in THINGS.values():
+        yield from things.values()
 
 
-def house() -> Image.Image:
-    image, draw = scene()
-    draw.rectangle((100, 110, 220, 200), fill="#f3e9dc")
-    draw.polygon(((90, 110), (160, 60), (230, 110)), fill=RED)
-    draw.rectangle((146, 150, 174, 200), fill=BROWN)
-    sun(draw, 270, 46, 20)
-    return image
+def caption(name: str) -> str:
+    """What the CSVs say of a picture."""
+    if name in WITHOUT_ARTICLE:
+        return name
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def tree() -> Image.Image:
-    image, draw = scene()
-    draw.rectangle((148, 130, 172, 200), fill=BROWN)
-    draw.ellipse((100, 40, 220, 150), fill="#2f7d32")
-    return image
+def known_emoji(file: Path, things: Sequence[Pictogram]) -> None:
+    """Lists what the embedded model was shown."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["emoji", "code", "name", "colour", "group"])
+        for thing in things:
+            row = (thing.character, thing.code, thing.name, thing.colour, thing.group)
+            table.writerow([cell or "" for cell in row])
 
 
-def sea() -> Image.Image:
-    """A boat; stored upside down, with the EXIF tag that says so."""
-    image, draw = scene()
-    draw.rectangle((0, 150, 320, 240), fill="#2b6cb0")
-    draw.polygon(((90, 160), (230, 160), (200, 190), (120, 190)), fill=BROWN)
-    draw.polygon(((160, 60), (160, 152), (220, 152)), fill="white")
-    return image.rotate(180)
+def pictures(folder: Path, things: Sequence[Pictogram]) -> None:
+    """Draws all pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    glyphs = {thing.character: thing.glyph for thing in things}
+    wanted = [pair for group in THINGS.values() for pair in group.items()]
+    for number, (character, name) in enumerate(wanted):
+        random = np.random.default_rng((SEED, number))
+        odd = {"red apple": apple, "crescent moon": moon, "sun": sun, "sailboat": sailboat}
+        make = odd.get(name, house if name == "house" else plain)
+        make(random, glyphs[character], folder / file_of(name))
 
 
-def turning() -> list[Image.Image]:
-    """A sun that wanders; only the first frame counts."""
+def plain(random: Random, glyph: Image.Image, file: Path) -> None:
+    picture = draw(random, [glyph], SIZE, strength=0.5, backgrounds=HELD_OUT)
+    picture.save(file, quality=88)
+
+
+def house(random: Random, glyph: Image.Image, file: Path) -> None:
+    picture = draw(random, [glyph], SIZE, strength=0.5, backgrounds=HELD_OUT)
+    picture.save(file, quality=88, progressive=True)
+
+
+def apple(random: Random, glyph: Image.Image, file: Path) -> None:
+    glyph.save(file, optimize=True)
+
+
+def moon(random: Random, glyph: Image.Image, file: Path) -> None:
+    night = Image.new("L", (240, 240), 24)
+    night.paste(glyph.convert("L"), (52, 56), glyph)
+    night.save(file, optimize=True)
+
+
+def sun(random: Random, glyph: Image.Image, file: Path) -> None:
     frames = []
     for step in range(4):
-        image, draw = scene()
-        sun(draw, 60 + 60 * step, 80, 34)
-        frames.append(image.quantize(32))
-    return frames
+        frame = Image.new("RGB", (SIZE, SIZE), "#9fd3ff")
+        frame.paste(glyph, (16 + 32 * step, 64), glyph)
+        frames.append(frame.quantize(32))
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=300, loop=0)
 
 
-def moon() -> Image.Image:
-    image = Image.new("L", (240, 240), 24)
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((60, 50, 180, 170), fill=235)
-    draw.ellipse((96, 40, 206, 150), fill=24)
-    return image
-
-
-def draw(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    apple().save(folder / "apple.png", optimize=True)
-    house().save(folder / "house.jpg", quality=88, progressive=True)
-    tree().save(folder / "tree.webp", quality=88)
+def sailboat(random: Random, glyph: Image.Image, file: Path) -> None:
+    sea = background(random, "waves", SIZE)
+    sea.paste(glyph, (60, 64), glyph)
     exif = Image.Exif()
     exif[0x0112] = 3  # Orientation: rotated by 180°
-    sea().save(folder / "boat.jpg", quality=88, exif=exif)
-    first, *rest = turning()
-    first.save(folder / "sun.gif", save_all=True, append_images=rest, duration=300, loop=0)
-    moon().save(folder / "moon.png", optimize=True)
-
-
-CAPTIONS = {
-    "apple.png": "a red apple",
-    "house.jpg": "a house with a red roof",
-    "tree.webp": "a green tree",
-    "boat.jpg": "a sailing boat",
-    "sun.gif": "the sun over a meadow",
-    "moon.png": "the moon at night",
-}
+    sea.rotate(180).save(file, quality=88, exif=exif)
 
 
 def requests(folder: Path) -> None:
@@ -116,21 +206,23 @@ def requests(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     apple, house = (_thumbnail(name) for name in ("apple.png", "house.jpg"))
     _request(folder / "image.json", [[apple, ""], [house, ""]])
-    _request(folder / "text.json", [["", "a red apple"], ["", "a house with a red roof"]])
-    _request(folder / "both.json", [[apple, "a red apple"], [house, "a house with a red roof"]])
+    _request(folder / "text.json", [["", "a red apple"], ["", "a house"]])
+    _request(folder / "both.json", [[apple, "a red apple"], [house, "a house"]])
     url = f"http://127.0.0.1:{PORT}/tree.webp"
-    mixed = [[apple, ""], ["", "a red apple"], [url, "a green tree"], ["", ""], ["%%%", ""]]
+    mixed = [[apple, ""], ["", "a red apple"], [url, "a tree"], ["", ""], ["%%%", ""]]
     _request(folder / "mixed.json", mixed, {"on_error": "report", "normalize": True})
     # A string, as MLflow's signature has it, so that every surface takes it.
-    labels = json.dumps({"apple": "a red apple", "house": ["a house", "a house with a red roof"]})
+    labels = json.dumps({"apple": "a red apple", "house": ["a house", "a picture of a house"]})
     _request(folder / "labels.json", [[apple, ""], [house, ""]], {"labels": labels})
 
 
 def _thumbnail(name: str) -> str:
-    image = Image.open(HERE / "images" / name).convert("RGB")
+    image = Image.open(HERE / "images" / name).convert("RGBA")
     image.thumbnail((64, 64))
+    paper = Image.new("RGB", image.size, "white")
+    paper.paste(image, (0, 0), image)
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=80)
+    paper.save(stream, "JPEG", quality=80)
     return base64.b64encode(stream.getvalue()).decode()
 
 
@@ -142,28 +234,43 @@ def _request(file: Path, rows: list[list[str]], params: dict[str, object] | None
 
 def ontology(file: Path) -> None:
     """For `score label`: label → prompt, or prompts."""
-    labels: dict[str, str | list[str]] = {
-        name.partition(".")[0]: caption for name, caption in CAPTIONS.items()
+    prompts = {
+        group: [caption(name) for name in things.values()] for group, things in THINGS.items()
     }
-    labels["apple"] = ["a red apple", "a drawing of an apple"]
-    file.write_text(json.dumps(labels, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(prompts, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def tables(folder: Path) -> None:
     with (folder / "urls.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["id", "image", "text"])
-        for number, (name, caption) in enumerate(CAPTIONS.items()):
-            writer.writerow([f"picture-{number}", f"http://127.0.0.1:{PORT}/{name}", caption])
+        for number, name in enumerate(names()):
+            url = f"http://127.0.0.1:{PORT}/{file_of(name)}"
+            writer.writerow([f"picture-{number}", url, caption(name)])
         writer.writerow(["gone", f"http://127.0.0.1:{PORT}/gone.jpg", ""])
     with (folder / "paths.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["image", "text"])
-        writer.writerows([f"images/{name}", caption] for name, caption in CAPTIONS.items())
+        writer.writerows([f"images/{file_of(name)}", caption(name)] for name in names())
 
 
-if __name__ == "__main__":
-    draw(HERE / "images")
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pictures", action="store_true", help="draw the pictures, too")
+    if parser.parse_args().pictures:
+        try:
+            things = pictograms()
+        except ModelError as error:
+            parser.exit(2, f"{error}\n")
+        known_emoji(HERE / "emoji.csv", things)
+        pictures(HERE / "images", things)
     requests(HERE / "requests")
     tables(HERE)
     ontology(HERE / "ontology.json")
+
+
+if __name__ == "__main__":
+    main()

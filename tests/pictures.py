@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 SAMPLES = Path(__file__).parent.parent / "samples"
+ALBUM = Path(__file__).parent / "data" / "album"
+"""Six pictures, each in another format, with an ontology and a CSV of URLs around them."""
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG") -> bytes:

@@ -310,7 +310,7 @@ def test_a_mini_batch_is_a_row_for_each_row(table: Path, tmp_path: Path) -> None
 def test_the_model_may_be_below_the_folder_azure_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(ROOT))
     batch.init()
-    assert len(batch.run([str(SAMPLES / "paths.csv")])) == 6
+    assert len(batch.run([str(SAMPLES / "paths.csv")])) == 67
 
 
 # -- the command line --------------------------------------------------------------------------
@@ -325,8 +325,8 @@ def test_the_command_embeds_a_csv_of_urls(
     output = tmp_path / "deep" / "out.parquet"
     arguments = ["embed", str(source), "--output", str(output), "--allow-hosts", "127.0.0.1"]
     assert main(arguments) == 0
-    assert "7 rows: 6 good, 1 failed (fetch_failed 1)" in capsys.readouterr().err
-    assert pq.read_table(output).num_rows == 7
+    assert "68 rows: 67 good, 1 failed (fetch_failed 1)" in capsys.readouterr().err
+    assert pq.read_table(output).num_rows == 68
     assert main([*arguments, "--max-errors", "0"]) == 1
     assert main([*arguments, "--max-errors", "1"]) == 0
 

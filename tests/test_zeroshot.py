@@ -305,7 +305,7 @@ def test_label_sets_are_not_kept_without_end(fresh: Embedder) -> None:
 
 
 def test_refused_labels_are_refused_again(fresh: Embedder) -> None:
-    params = Params(labels=Labels.parse({"a": "word " * 100}), truncate="error")
+    params = Params(labels=Labels.parse({"a": "apple " * 100}), truncate="error")
     for _ in range(2):
         with pytest.raises(BadParams, match="102 tokens"):
             fresh.answer([Row(text="a")], params)
@@ -453,10 +453,10 @@ def test_from_prompts_turns_autodistills_ontology_round() -> None:
 
 
 def test_a_prompt_that_is_too_long_is_cut_unless_told_otherwise(embedder: Embedder) -> None:
-    long, cut = {"a": "word " * 100, "b": "x"}, {"a": "word " * 75, "b": "x"}
+    long, cut = {"a": "apple " * 100, "b": "x"}, {"a": "apple " * 75, "b": "x"}
     assert embedder.classify(PICTURES[0], long) == embedder.classify(PICTURES[0], cut)
     params = Params(labels=Labels.parse(long), truncate="error")
-    with pytest.raises(BadParams, match=r"'word .*: 102 tokens; the model's context is 77"):
+    with pytest.raises(BadParams, match=r"'apple .*: 102 tokens; the model's context is 77"):
         embedder.embed([Row(PICTURES[0])], params)
 
 

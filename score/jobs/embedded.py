@@ -1,30 +1,32 @@
-"""Writes the embedded model and makes the repository root an MLflow model around it.
+"""Makes the repository root an MLflow model around the embedded model.
 
-`python -m score.jobs.embedded` rebuilds `model/`, `MLmodel`, `conda.yaml` and `input_example.json`.
-The weights are random: the vectors are real numbers of the right shape, and mean nothing.
+`python -m score.jobs.train model` leaves a model in `model/`; `python -m score.jobs.embedded` then
+writes its `probes.json`, and `MLmodel`, `conda.yaml` and `input_example.json` beside it.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 from score.folder import EMBEDDED, ModelFolder
-from score.jobs import checkpoint
 from score.jobs.package import describe
 from score.jobs.promise import promise
 from score.jobs.reference import Reference
+from score.probes import FILE
 
-NAME = "clip-endpoints-tiny-random"
-SEED = 20261121
+NAME = "clip-endpoints-emoji"
 
 
 def build(root: Path) -> None:
-    """Writes the embedded model's package files below `root`."""
-    model = checkpoint.write(root / "model", checkpoint.TINY, SEED, "fp16")
+    """Writes the embedded model's package files below `root`, around its weights."""
+    model = root / "model"
+    if model.resolve() != EMBEDDED.resolve():
+        shutil.copytree(EMBEDDED, model, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
     with Reference(model, None, ModelFolder.open(model).architecture) as reference:
         promise(reference).write(model)
-    describe(root, NAME)
+    describe(root, NAME, {"license": "MIT"})
 
 
 if __name__ == "__main__":

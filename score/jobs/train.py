@@ -7,9 +7,10 @@ random size, place, rotation, colour and background; the words are the names and
 a CPU with the same libraries and number of threads.
 
 The recipe is CLIP's (Radford et al., 2021, https://arxiv.org/abs/2103.00020): two transformers, one
-learned temperature, a contrastive loss both ways. A batch of two cores is small, so that after a
-while it is made of look-alikes: told apart are grapes from blueberries, not grapes from trains
-(as Wang et al., 2017, "Smart mining", https://arxiv.org/abs/1704.01285).
+learned temperature, a contrastive loss both ways. A batch that two cores can manage is small, so
+after a while it is made of hard negatives, groups of look-alikes: told apart are grapes from
+blueberries, not grapes from trains (as Harwood et al., 2017, "Smart mining for deep metric
+learning", https://arxiv.org/abs/1704.01285).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -509,7 +511,7 @@ class Batch(NamedTuple):
     pictures: np.ndarray  # N × S × S × 3 bytes
     ids: np.ndarray  # N × T token ids
     classes: np.ndarray  # N places of pictograms
-    unclear: np.ndarray  # N × N: a caption is true of another row's picture, too
+    unclear: np.ndarray  # N × N, symmetric: one row's caption is true of the other's picture, too
     plain: np.ndarray  # N
 
 
@@ -688,7 +690,8 @@ def _read(model: CLIPModel, ids: Tensor) -> Tensor:
 def centre(model: CLIPModel, pictures: Tensor, ids: Tensor) -> None:
     """Takes out what an untrained model's vectors have in common, by a bias of either tower.
 
-    They are all but equal at first, and steps would go by until they are not.
+    They are all but equal at first, and steps would go by until they are not. The pictures
+    (N × S × S × 3 bytes) and token ids (N × T) are a batch's.
     """
     seen, said = _see(model, pictures, 1.0), _read(model, ids)
     model.vision_model.post_layernorm.bias -= seen.mean(0)
@@ -697,11 +700,14 @@ def centre(model: CLIPModel, pictures: Tensor, ids: Tensor) -> None:
 
 # --- Training -------------------------------------------------------------------------------------
 
+SAVE_EVERY = 500  # steps
+
 
 class LookAlikes:
     """Which pictograms go into which batch: none twice, nor again before the epoch is over.
 
-    What is left of an epoch, less than a batch, is passed over.
+    What is left of an epoch, less than a batch, is passed over. Two are alike as their vectors are:
+    of each the last picture's and text's, added, so that likeness of either kind counts.
     """
 
     def __init__(self, count: int, config: Config) -> None:
@@ -709,7 +715,7 @@ class LookAlikes:
         self._vectors = np.zeros((count, config.architecture.dimension), np.float32)
 
     def update(self, classes: np.ndarray, vectors: np.ndarray) -> None:
-        """Remembers the last vectors (N × D) of pictograms (N)."""
+        """Remembers the last vectors (N × D, unit) of pictograms (N)."""
         self._vectors[classes] = vectors
 
     def epoch(self, first: int) -> list[np.ndarray]:
@@ -727,9 +733,9 @@ class LookAlikes:
         alike = self._vectors @ self._vectors.T
         groups = []
         for one in order:
-            if alike[one, one] == -np.inf:
+            if alike[one, one] == -np.inf:  # it is in a group
                 continue
-            alike[one, one] = np.inf
+            alike[one, one] = np.inf  # first in its own, also where it has no vector yet
             group = np.argsort(-alike[one], kind="stable")[: self._config.group]
             group = group[alike[one, group] > -np.inf]
             alike[:, group] = -np.inf
@@ -738,12 +744,12 @@ class LookAlikes:
         return np.concatenate(groups)
 
 
-def contrast(seen: Tensor, said: Tensor, wrong: Tensor, scale: Tensor) -> Tensor:
+def contrast(seen: Tensor, said: Tensor, unclear: Tensor, scale: Tensor) -> Tensor:
     """InfoNCE, both ways: the loss of pictures and texts (N × D each) that belong together by row.
 
-    `wrong` (N × N): the pairs of a picture and a text that are neither right nor wrong answers.
+    `unclear` (N × N): the pairs of a picture and a text that are neither right nor wrong answers.
     """
-    logits = (scale * seen @ said.T).masked_fill(wrong, -torch.inf)
+    logits = (scale * seen @ said.T).masked_fill(unclear, -torch.inf)
     target = torch.arange(len(seen), device=seen.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
@@ -759,8 +765,8 @@ def train(
 ) -> CLIPModel:
     """The trained model, its weights fp32.
 
-    Every 500 steps it is left in `folder` as it is. `processes`: how many others draw the pictures.
-    Raises ModelError for fewer pictograms than a batch needs.
+    Every SAVE_EVERY steps it is left in `folder` as it is. `processes`: how many others draw the
+    pictures. Raises ModelError for fewer pictograms than a batch needs.
     """
     model = build(config).train().to(device)
     optimizers = _optimizers(model, config)
@@ -790,7 +796,7 @@ def train(
         alike.update(batch.classes[batch.plain], known[batch.plain])
         if step % 50 == 49:
             _report(step + 1, config, loss, model, seen, said, began)
-        if folder and step % 500 == 499:
+        if folder and (step + 1) % SAVE_EVERY == 0:
             save(model, tokenizer, config, folder)
     return model.eval()
 
@@ -954,11 +960,15 @@ def save(model: CLIPModel, tokenizer: Tokenizer, config: Config, folder: Path) -
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m score.jobs.train FOLDER`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path, help="where the model goes")
+    parser.add_argument(
+        "folder", type=Path, help="where the model goes, unfinished ones on the way; replaces"
+    )
     parser.add_argument("--font", type=Path, default=FONT, help=f"default: {FONT}")
     parser.add_argument("--seed", type=int, default=Config.seed, help="of all that is random")
     parser.add_argument("--steps", type=int, default=Config.steps, help=f"default: {Config.steps}")
     options = parser.parse_args(arguments)
+    if options.steps < 1:
+        parser.error(f"--steps must be at least 1, not {options.steps}")
     folder, config = options.folder, Config(seed=options.seed, steps=options.steps)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -968,6 +978,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cores = os.cpu_count() or 1
         model = train(config, things, tokenizer, folder, processes=cores, device=device)
         print(save(model, tokenizer, config, folder))
+    except BrokenProcessPool:
+        parser.exit(1, "a process that drew pictures was killed: too little memory?\n")
     except (ModelError, OSError) as error:
         parser.exit(2, f"{error}\n")
 
