@@ -53,14 +53,15 @@ def held_out(things: Sequence[Pictogram], folder: Path, each: int) -> None:
 
 def sheet(things: Sequence[Pictogram], file: Path) -> None:
     """Writes one held-out picture each of some, side by side, and beside it a list of which."""
-    chosen = np.random.default_rng(SEED).choice(len(things), COLUMNS * COLUMNS, replace=False)
+    places = np.random.default_rng(SEED).choice(len(things), COLUMNS * COLUMNS, replace=False)
+    places.sort()
     paper = Image.new("RGB", (COLUMNS * TILE, COLUMNS * TILE))
-    for number, place in enumerate(sorted(chosen.tolist())):
+    for number, place in enumerate(places.tolist()):
         random = np.random.default_rng((SEED, place, 0))
         tile = draw(random, [things[place].glyph], TILE, strength=STRENGTH, backgrounds=HELD_OUT)
         paper.paste(tile, (number % COLUMNS * TILE, number // COLUMNS * TILE))
     paper.save(file, quality=92)
-    names = [things[place].name for place in sorted(chosen.tolist())]
+    names = [things[place].name for place in places.tolist()]
     file.with_suffix(".json").write_text(
         json.dumps(names, indent=0, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -19,6 +19,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,22 +157,22 @@ def pictures(folder: Path, things: Sequence[Pictogram]) -> None:
     """Draws all pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     glyphs = {thing.character: thing.glyph for thing in things}
+    odd = {
+        "red apple": apple,
+        "crescent moon": moon,
+        "sun": sun,
+        "sailboat": sailboat,
+        "house": partial(plain, progressive=True),
+    }
     wanted = [pair for group in THINGS.values() for pair in group.items()]
     for number, (character, name) in enumerate(wanted):
         random = np.random.default_rng((SEED, number))
-        odd = {"red apple": apple, "crescent moon": moon, "sun": sun, "sailboat": sailboat}
-        make = odd.get(name, house if name == "house" else plain)
-        make(random, glyphs[character], folder / file_of(name))
+        odd.get(name, plain)(random, glyphs[character], folder / file_of(name))
 
 
-def plain(random: Random, glyph: Image.Image, file: Path) -> None:
+def plain(random: Random, glyph: Image.Image, file: Path, *, progressive: bool = False) -> None:
     picture = draw(random, [glyph], SIZE, strength=0.5, backgrounds=HELD_OUT)
-    picture.save(file, quality=88)
-
-
-def house(random: Random, glyph: Image.Image, file: Path) -> None:
-    picture = draw(random, [glyph], SIZE, strength=0.5, backgrounds=HELD_OUT)
-    picture.save(file, quality=88, progressive=True)
+    picture.save(file, quality=88, progressive=progressive)
 
 
 def apple(random: Random, glyph: Image.Image, file: Path) -> None:
