@@ -24,13 +24,13 @@ from tests.surfaces import ROOT
 
 DATA = Path(__file__).parent / "data"
 TWEMOJI = Path(os.environ.get("TWEMOJI", "no twemoji"))
-# Somewhat less than it reaches: another machine's arithmetic may tip a picture or two.
+# What it was made to reach; it reaches more.
 WANTED = {
-    "zero-shot top-1": 0.87,
-    "zero-shot top-5": 0.96,
-    "text → image R@1": 0.94,
-    "image → text R@1": 0.86,
-    "phrasings top-1": 0.92,
+    "zero-shot top-1": 0.90,
+    "zero-shot top-5": 0.98,
+    "text → image R@1": 0.85,
+    "image → text R@1": 0.85,
+    "phrasings top-1": 0.80,
 }
 
 Matrix = np.ndarray
@@ -134,8 +134,8 @@ def test_it_knows_them_in_another_hand(embedder: Embedder) -> None:
     seen = unit(np.stack([record.image_features for record in embedder.embed(rows)]))
     scores = seen @ of_texts(embedder, names).T
     places = [names.index(name) for name in some]
-    assert within(scores, places, 1) >= 0.15
-    assert within(scores, places, 5) >= 0.30
+    assert within(scores, places, 1) >= 0.25
+    assert within(scores, places, 5) >= 0.40
 
 
 def test_it_is_small_and_of_clips_own_architecture() -> None:

@@ -36,6 +36,7 @@ from score.jobs.train import (
     batches,
     build,
     centre,
+    classify,
     contrast,
     draw,
     embed_images,
@@ -171,6 +172,8 @@ def test_a_run_does_all_that_is_said_of_it(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(LookAlikes, "update", lambda self, *of: seen["update"].append(of))
     monkeypatch.setattr(training, "SAVE_EVERY", 4)
     spy("embed_images", "keep", lambda _model, _pictures, keep: keep)
+    seen["classify"] = []
+    spy("classify", "classify", lambda _vectors, targets, also, *_: (targets, also))
     spy("contrast", "unclear", lambda _seen, _said, unclear, _scale: unclear.numpy())
     spy("centre", "centre", lambda *_: len(seen["keep"]))
     spy("save", "save", lambda *_: len(seen["keep"]))
@@ -183,6 +186,12 @@ def test_a_run_does_all_that_is_said_of_it(tmp_path: Path, monkeypatch: pytest.M
         assert (mask == batch.unclear).all()
         assert (classes == batch.classes[batch.plain]).all()
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    asked = iter(seen["classify"])  # pictures, then the texts that name what they show
+    for batch, pictures, texts in zip(drawn, asked, asked, strict=True):
+        for (targets, also), rows in ((pictures, slice(None)), (texts, batch.plain)):
+            assert (targets.numpy() == batch.classes[rows]).all()
+            assert (also.numpy() == batch.true_of[rows]).all()
+            assert also.numpy()[np.arange(len(targets)), targets].all()
 
 
 def test_what_is_saved_is_what_was_trained(tmp_path: Path) -> None:
@@ -230,6 +239,35 @@ def test_what_is_true_of_another_is_no_mistake() -> None:
     other = ~torch.eye(2, dtype=torch.bool)
     assert contrast(seen, said, other & False, scale) > 0.5
     assert contrast(seen, said, other, scale) == 0
+
+
+def test_everything_is_a_wrong_answer_but_what_may_be_right() -> None:
+    """Softmax over all learned vectors, of any length; what is true besides has no say."""
+    known, seen = torch.tensor([[2.0, 0], [0, 3], [1, 1]]), unit_rows([1, 2], [3, -1])
+    scale, targets = torch.tensor(4.0), torch.tensor([1, 0])
+    logits = scale * seen @ torch.nn.functional.normalize(known, dim=-1).T
+    wanted = torch.nn.functional.cross_entropy(logits, targets)
+    own = torch.tensor([[False, True, False], [True, False, False]])
+    assert classify(seen, targets, own, known, scale).item() == pytest.approx(wanted.item())
+    also = own | torch.tensor([False, False, True])
+    wanted = torch.nn.functional.cross_entropy(logits[:, :2], targets)
+    assert classify(seen, targets, also, known, scale).item() == pytest.approx(wanted.item())
+
+
+def test_a_tower_sees_the_patches_that_it_is_shown() -> None:
+    """Half of them: a change of one patch is seen in about half of the pictures."""
+    model = build(SMALL)
+    pictures = torch.randint(0, 256, (64, 48, 48, 3), dtype=torch.uint8)
+    changed = pictures.clone()
+    changed[:, 12:24, 24:36] = 255 - changed[:, 12:24, 24:36]
+    with torch.no_grad():
+        for keep, low, high in ((1.0, 1, 1), (0.5, 0.25, 0.75)):
+            torch.manual_seed(0)
+            one = embed_images(model, pictures, keep)
+            torch.manual_seed(0)
+            other = embed_images(model, changed, keep)
+            share = float((one - other).abs().amax(1).gt(1e-6).float().mean())
+            assert low <= share <= high
 
 
 def test_vectors_begin_apart() -> None:
@@ -356,6 +394,18 @@ def test_a_caption_is_true_of_all_that_it_says() -> None:
     assert seen == {"two", "fruit", "shared", "counted", "coloured"}
 
 
+def test_a_colour_may_make_it_anothers_name() -> None:
+    things = [*SIGNS[:7], dataclasses.replace(SIGNS[7], name="blue tomato", synonyms=())]
+    samples = Samples(things, SMALL, vocabulary(things, SMALL.vocabulary))
+    said = [
+        samples.sample(np.random.default_rng(seed), place("tomato"), place("coal"), 0.5)
+        for seed in range(2000)
+    ]
+    found = [set(sample.true_of) for sample in said if sample.caption == "blue tomato"]
+    assert found
+    assert all(true_of == {place("tomato"), 7} for true_of in found)
+
+
 def place(name: str) -> int:
     return next(number for number, thing in enumerate(SIGNS) if thing.name == name)
 
@@ -444,6 +494,11 @@ def test_the_font_has_them_all() -> None:
     assert "france flag" in by_name["flag of france"].synonyms
     assert by_name["dog face"].foreign[2] == "tête de chien"
     assert {thing.group for thing in things} == {None, *GROUPS}
+    for thing in things:
+        left, top, right, bottom = thing.glyph.getbbox()
+        width, height = thing.glyph.size
+        assert width == height
+        assert min(left + width - right, top + height - bottom) <= 12  # it fills its square
 
 
 def test_the_rate_rises_and_falls() -> None:

@@ -10,7 +10,8 @@ The recipe is CLIP's (Radford et al., 2021, https://arxiv.org/abs/2103.00020): t
 learned temperature, a contrastive loss both ways. A batch that two cores can manage is small, so
 after a while it is made of hard negatives, groups of look-alikes: told apart are grapes from
 blueberries, not grapes from trains (as Harwood et al., 2017, "Smart mining for deep metric
-learning", https://arxiv.org/abs/1704.01285).
+learning", https://arxiv.org/abs/1704.01285). Beside it, everything is told apart from everything
+else, by one learned vector of each.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Config:
     """What a run is made of."""
 
     seed: int = 20261121
-    steps: int = 7000
+    steps: int = 7600
     batch: int = 192  # pictures a step, each of another pictogram
     rate: float = 3e-3  # of learning, at its highest
     warmup: int = 100  # steps until then
@@ -69,7 +70,7 @@ class Config:
     mixed: float = 0.2  # first share of the steps, in which a batch is of any pictograms
     group: int = 16  # look-alikes that come together in a batch after that
     keep: float = 0.5  # share of a picture's patches that the tower is shown (FLIP), but at the end
-    whole: float = 0.3  # last share of the steps, in which it is shown all
+    whole: float = 0.2  # last share of the steps, in which it is shown all
     image: int = 96  # pixels
     patch: int = 16
     width: int = 192
@@ -264,14 +265,22 @@ def _words(name: str) -> str:
 
 
 def _glyph(face: ImageFont.FreeTypeFont, character: str) -> Image.Image:
+    """The glyph in the least square that holds it: a font's margins are no part of a thing."""
     image = Image.new("RGBA", (136, 128))
     ImageDraw.Draw(image).text((0, 0), character, font=face, embedded_color=True)
-    return image
+    shown = image.crop(image.getchannel("A").point(lambda alpha: 255 * (alpha > 40)).getbbox())
+    side = max(shown.size)
+    square = Image.new("RGBA", (side, side))
+    square.paste(shown, ((side - shown.width) // 2, (side - shown.height) // 2))
+    return square
 
 
 # --- Data: drawing --------------------------------------------------------------------------------
 
-TRAINING = ("plain", "plain", "white", "gradient", "clouds", "checks", "shapes")
+TRAINING = (
+    *("plain", "plain", "white", "gradient", "clouds", "checks"),
+    *("shapes", "lines", "lines", "arcs", "grain"),
+)
 HELD_OUT = ("plain", "stripes", "rings", "waves", "patches")
 """Backgrounds; of the held-out ones, all but the plain are never trained on."""
 
@@ -300,7 +309,7 @@ def draw(
     picture = background(random, pick(random, backgrounds), size)
     centres = _places(random, len(glyphs))
     for glyph, (x, y, room) in zip(glyphs, centres, strict=True):
-        extent = room * size * random.uniform(0.95 - 0.45 * strength, 1.0)
+        extent = room * size * random.uniform(0.9 - 0.5 * strength, 1.0)
         thing = _warped(random, _coloured(random, glyph, extent, strength, tint), strength)
         slack = max(0.0, room * size - extent) / 2
         left = x * size - thing.width / 2 + random.uniform(-slack, slack)
@@ -312,7 +321,7 @@ def draw(
 def _places(random: Random, count: int) -> list[tuple[float, float, float]]:
     """Centre and room of each thing, in shares of the picture's side."""
     if count == 1:
-        return [(0.5, 0.5, 0.98)]
+        return [(0.5, 0.5, 1.0)]
     if count == 2 and random.random() < 0.5:
         return [(0.27, 0.5, 0.5), (0.73, 0.5, 0.5)]
     if count == 2:
@@ -330,8 +339,12 @@ def background(random: Random, kind: str, size: int) -> Image.Image:
         one, two = (tuple(255 - (255 - part) // 4 for part in colour) for colour in (one, two))
     if kind == "plain":
         return Image.new("RGB", (size, size), one)
-    if kind == "shapes":
-        return _shapes(random, size, one)
+    if kind in _STROKES:
+        return _scribbled(random, kind, size, one)
+    if kind == "grain":
+        cells = int(pick(random, (12, 24, 48, 96)))
+        grain = random.normal(one, random.uniform(10, 60), (cells, cells, 3)).clip(0, 255)
+        return Image.fromarray(grain.astype(np.uint8)).resize((size, size))
     if kind in ("clouds", "patches"):
         cells = int(random.integers(2, 9))
         noise = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
@@ -364,14 +377,27 @@ def _pattern(random: Random, kind: str, size: int) -> np.ndarray:
     return pattern
 
 
-def _shapes(random: Random, size: int, colour: tuple[int, ...]) -> Image.Image:
+_STROKES = ("shapes", "lines", "arcs")
+
+
+def _scribbled(random: Random, kind: str, size: int, colour: tuple[int, ...]) -> Image.Image:
+    """A few strokes of one kind."""
     image = Image.new("RGB", (size, size), colour)
     pen = ImageDraw.Draw(image)
-    for _ in range(int(random.integers(3, 10))):
+    for _ in range(int(random.integers(3, 12))):
+        ink = tuple(random.integers(0, 256, 3).tolist())
+        if kind == "lines":
+            ends = random.uniform(-0.2, 1.2, 4) * size
+            pen.line(ends.tolist(), ink, width=int(random.uniform(0.01, 0.1) * size))
+            continue
         corner, extent = random.uniform(-0.2, 1, 2) * size, random.uniform(0.05, 0.5, 2) * size
-        box = [*corner.tolist(), *(corner + extent).tolist()]
-        shape = (pen.ellipse, pen.rectangle)[int(random.integers(2))]
-        shape(box, fill=tuple(random.integers(0, 256, 3).tolist()))
+        if kind == "arcs":
+            extent, thick = 3 * extent, int(random.uniform(0.01, 0.12) * size)
+            box = [*(corner - extent / 3).tolist(), *(corner + extent).tolist()]
+            pen.arc(box, 0, float(random.uniform(90, 360)), ink, thick)
+            continue
+        shape = pick(random, (pen.ellipse, pen.rectangle))
+        shape([*corner.tolist(), *(corner + extent).tolist()], fill=ink)
     return image
 
 
@@ -391,7 +417,7 @@ def _coloured(
         colour = colour.convert("RGB", _colour_matrix(random, strength))
     style = random.random()
     if style < 0.15 * strength:  # flat, as other styles are drawn
-        colour = colour.filter(ImageFilter.MedianFilter(3 if extent < 60 else 5))
+        colour = colour.filter(ImageFilter.MedianFilter(3))
     elif style < 0.25 * strength:
         colour = ImageOps.posterize(colour, int(random.integers(2, 5)))
     elif style < 0.32 * strength:
@@ -513,6 +539,7 @@ class Batch(NamedTuple):
     classes: np.ndarray  # N places of pictograms
     unclear: np.ndarray  # N × N, symmetric: one row's caption is true of the other's picture, too
     plain: np.ndarray  # N
+    true_of: np.ndarray  # N × P: the caption is true of such a picture of the pictogram
 
 
 class Samples:
@@ -553,7 +580,7 @@ class Samples:
         ]
         plain = np.array([sample.plain for sample in samples])
         unclear = true_of[:, classes] & ~np.eye(len(classes), dtype=bool)
-        return Batch(pictures, np.array(padded), classes, unclear | unclear.T, plain)
+        return Batch(pictures, np.array(padded), classes, unclear | unclear.T, plain, true_of)
 
     def sample(self, random: Random, place: int, other: int, strength: float) -> Sample:
         """One sample of a pictogram; `other` is what may stand beside it."""
@@ -584,6 +611,7 @@ class Samples:
             caption = self._said(random, thing, name)
         picture = draw(random, glyphs, self._config.image, strength=strength, tint=tint)
         true_of = self._called[name] | self._alike[thing.glyph.tobytes()] | beside
+        true_of |= self._called.get(caption, set())  # a cat tinted black is called as another is
         return Sample(picture, caption, tuple(sorted(true_of)), plain)
 
     def _name(self, random: Random, thing: Pictogram) -> str:
@@ -654,18 +682,30 @@ def embed_images(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
 
 def _see(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
     tower = model.vision_model
-    mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=pictures.device)
-    pixels = (pictures.float() / 255 - mean) / std
-    hidden = tower.embeddings(pixels.permute(0, 3, 1, 2))
+    patches = _patches(pictures, tower.config.patch_size)
+    places = tower.embeddings.position_embedding.weight
     if keep < 1:
-        patches = hidden.shape[1] - 1
-        shuffled = torch.rand(len(hidden), patches, device=hidden.device).argsort(1)
-        shown = shuffled[:, : round(keep * patches)] + 1
-        shown = F.pad(shown, (1, 0))  # the class token is always seen
-        hidden = hidden.gather(1, shown[..., None].expand(-1, -1, hidden.shape[2]))
+        count = patches.shape[1]
+        shown = torch.rand(len(patches), count, device=patches.device).argsort(1)
+        shown = shown[:, : round(keep * count), None]
+        patches = patches.gather(1, shown.expand(-1, -1, patches.shape[2]))
+        placed = places[shown[..., 0] + 1]
+    else:
+        placed = places[1:].expand(len(patches), -1, -1)
+    mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=pictures.device)
+    pixels = (patches.reshape(*patches.shape[:2], -1, 3).float() / 255 - mean) / std
+    weight = tower.embeddings.patch_embedding.weight.permute(0, 2, 3, 1).flatten(1)
+    first = (tower.embeddings.class_embedding + places[0]).expand(len(patches), 1, -1)
+    hidden = torch.cat([first, pixels.flatten(2) @ weight.T + placed], dim=1)
     hidden = tower.encoder(inputs_embeds=tower.pre_layrnorm(hidden)).last_hidden_state
     pooled: Tensor = tower.post_layernorm(hidden[:, 0])
     return pooled
+
+
+def _patches(pictures: Tensor, side: int) -> Tensor:
+    """The bytes of each patch of pictures (N × S × S × 3), row by row: N × patches × bytes."""
+    tiles = pictures.unfold(1, side, side).unfold(2, side, side)  # N × rows × columns × 3 × y × x
+    return tiles.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(1, 2)
 
 
 def embed_texts(model: CLIPModel, ids: Tensor) -> Tensor:
@@ -754,6 +794,20 @@ def contrast(seen: Tensor, said: Tensor, unclear: Tensor, scale: Tensor) -> Tens
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
+def classify(
+    vectors: Tensor, targets: Tensor, also: Tensor, known: Tensor, scale: Tensor
+) -> Tensor:
+    """Cross-entropy of vectors (N × D) against one learned vector of everything there is (P × D).
+
+    A batch has few wrong answers to offer; here are all of them (as proxies, Movshovitz-Attias et
+    al., 2017, https://arxiv.org/abs/1703.07464). `targets` (N): which it is. `also` (N × P): which
+    it may be besides, neither right nor wrong.
+    """
+    logits = scale * vectors @ F.normalize(known, dim=-1).T
+    others = also.scatter(1, targets[:, None], False)
+    return F.cross_entropy(logits.masked_fill(others, -torch.inf), targets)
+
+
 def train(
     config: Config,
     things: Sequence[Pictogram],
@@ -769,7 +823,10 @@ def train(
     pictures. Raises ModelError for fewer pictograms than a batch needs.
     """
     model = build(config).train().to(device)
+    known = torch.nn.Parameter(0.1 * torch.randn(len(things), config.architecture.dimension))
+    known.data = known.data.to(device)
     optimizers = _optimizers(model, config)
+    optimizers[1].add_param_group({"params": [known], "weight_decay": 0.0})
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(config, step))
         for optimizer in optimizers
@@ -777,8 +834,12 @@ def train(
     samples, alike = Samples(things, config, tokenizer), LookAlikes(len(things), config)
     began = time.perf_counter()
     for step, batch in enumerate(batches(samples, alike, config.steps, processes)):
-        pictures, ids, unclear = (
-            torch.from_numpy(part).to(device) for part in (batch.pictures, batch.ids, batch.unclear)
+        pictures, ids, classes, unclear, plain, true_of = (
+            torch.from_numpy(part).to(device)
+            for part in (
+                *(batch.pictures, batch.ids, batch.classes),
+                *(batch.unclear, batch.plain, batch.true_of),
+            )
         )
         if step == 0:
             centre(model, pictures, ids)
@@ -786,14 +847,17 @@ def train(
         seen, said = embed_images(model, pictures, keep), embed_texts(model, ids)
         scale = model.logit_scale.exp().clamp(max=100)  # CLIP's limit
         loss = contrast(seen, said, unclear, scale)
-        model.zero_grad()
+        loss = loss + classify(seen, classes, true_of, known, scale) / 2
+        loss = loss + classify(said[plain], classes[plain], true_of[plain], known, scale) / 2
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()
-        known = F.normalize(seen + said, dim=-1).detach().cpu().numpy()
-        alike.update(batch.classes[batch.plain], known[batch.plain])
+        last = F.normalize(seen + said, dim=-1).detach().cpu().numpy()
+        alike.update(batch.classes[batch.plain], last[batch.plain])
         if step % 50 == 49:
             _report(step + 1, config, loss, model, seen, said, began)
         if folder and (step + 1) % SAVE_EVERY == 0:
@@ -899,9 +963,12 @@ def orthogonal(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x: Tensor = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
-        square = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    square, product = x @ x.mT, torch.eye(x.shape[1], device=x.device)
+    for _ in range(5):  # all on the square, and on the matrix itself once: it may be long
+        step = -4.7750 * square + 2.0315 * square @ square
+        step.diagonal(dim1=1, dim2=2).add_(3.4445)
+        square, product = step @ square @ step, step @ product
+    x = product @ x
     return x.mT if tall else x
 
 
