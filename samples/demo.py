@@ -42,8 +42,8 @@ BIN = Path(sys.executable).parent
 PICTURES = 8800  # the port that samples/urls.csv names
 BODY = HERE / "requests" / "text.json"
 LABELLED = HERE / "requests" / "labels.json"
-QUERIES = ("a red apple", "a musical instrument", "an angry face")
-LABELS = ("a fruit", "an animal", "a vehicle", "a flag")
+QUERIES = ("a red apple", "a fruit", "eine Eule")  # a thing, a kind of thing, an owl in German
+LABELS = ("an owl", "a penguin", "an eagle", "a castle")
 ASKED = IMAGES / "owl.jpg"
 ON_THE_MAP = 20
 QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "SCORE_LOG_LEVEL": "warning"}
@@ -133,7 +133,7 @@ def embed(source: str) -> Album:
         raise SystemExit("the batch job failed")
     rows = pq.read_table(output).to_pylist()
     good = [row for row in rows if not row["error_code"]]
-    failed = [f"{row['image']}: {row['error_message']}" for row in rows if row["error_code"]]
+    failed = [row["error_message"] for row in rows if row["error_code"]]
     for line in failed:
         print(f"   one row failed, and took nobody along: {line}")
     return Album(
@@ -149,7 +149,7 @@ def search(model: Embedder, album: Album) -> dict[str, list[Hit]]:
     found = {}
     for query in QUERIES:
         cosines = album.pictures @ unit(model.embed_text(query))
-        best = np.argsort(-cosines)[:7]
+        best = np.argsort(-cosines)[:5]
         found[query] = [
             Hit(album.files[place], album.captions[place], float(cosines[place])) for place in best
         ]
@@ -177,7 +177,7 @@ def draw(album: Album, searches: dict[str, list[Hit]], answers: dict[str, float]
     heading(4, "To look at", str(file.relative_to(ROOT)))
     some = np.linspace(0, len(album.files) - 1, ON_THE_MAP).astype(int)
     story = Story(
-        "The embedded model, model/",
+        "The embedded model, a small CLIP that knows emoji and nothing else",
         len(album.files),
         album.failed,
         searches,
@@ -233,7 +233,7 @@ def main() -> None:
         page_file = draw(album, search(model, album), classify(model))
         heading(5, "Four ways to ask, one answer", f"“{QUERIES[0]}”, put in each")
         vectors = [model.embed_text(QUERIES[0]), python()]
-        said("Embedder.load().embed_text(…), score embed", vectors[0])
+        said("Embedder.load().embed_text(…)", vectors[0])
         wait_for(server, own)
         vectors.append(post(server, "/score", "score serve"))
         wait_for(scoring, theirs)
@@ -246,6 +246,7 @@ def main() -> None:
     print(f"\nThat took {time.perf_counter() - began:.0f} s. Look at {page_file}, and go on with\n")
     print(f'  . "{BIN}/activate"')
     print("  score serve --port 5001 &")
+    print("  curl --retry 30 --retry-connrefused --silent http://127.0.0.1:5001/ping")
     print(
         "  curl http://127.0.0.1:5001/score -H 'Content-Type: application/json' "
         f"-d @{LABELLED.relative_to(ROOT)}"

@@ -5,10 +5,10 @@
 
 The extra `train` has what both need.
 
-The pictures are drawn as the embedded model's training pictures are, by other seeds and mostly on
-backgrounds of other kinds: it has seen what they show, and never seen them. Some are in odd formats
-or modes, so that trying the samples tries the decoders too. `photos/` holds photographs, which the
-model knows nothing of; see `photos/README.md`.
+Most pictures are drawn as the embedded model's training pictures are, by other seeds and mostly on
+backgrounds of other kinds: it has seen what they show, and never seen them. Five show the bare glyph
+in odd formats or modes, so that trying the samples tries the decoders too. `photos/` holds
+photographs, which the model knows nothing of; see `photos/README.md`.
 """
 
 from __future__ import annotations
@@ -235,9 +235,8 @@ def _request(file: Path, rows: list[list[str]], params: dict[str, object] | None
 
 def ontology(file: Path) -> None:
     """For `score label`: label → prompt, or prompts."""
-    prompts = {
-        group: [caption(name) for name in things.values()] for group, things in THINGS.items()
-    }
+    prompts: dict[str, str | list[str]] = {name: caption(name) for name in names()}
+    prompts["red apple"] = ["a red apple", "a photo of a red apple"]
     text = json.dumps(prompts, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
 

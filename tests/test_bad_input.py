@@ -239,7 +239,7 @@ def assert_same(record: Record, wanted: Record) -> None:
     ]:
         assert (vector is None) == (other is None)
         if vector is not None:
-            np.testing.assert_allclose(vector, other, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(vector, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
 
 
 @pytest.mark.parametrize(("code", "column", "row"), TABLE)

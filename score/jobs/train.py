@@ -689,7 +689,8 @@ def _see(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
         shown = torch.rand(len(patches), count, device=patches.device).argsort(1)
         shown = shown[:, : round(keep * count), None]
         patches = patches.gather(1, shown.expand(-1, -1, patches.shape[2]))
-        placed = places[shown[..., 0] + 1]
+        # Indexing would do, but adds its gradients up in any order.
+        placed = F.embedding(shown[..., 0] + 1, places)
     else:
         placed = places[1:].expand(len(patches), -1, -1)
     mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=pictures.device)
