@@ -6,8 +6,8 @@
 The extra `train` has what both need.
 
 Most pictures are drawn as the embedded model's training pictures are, by other seeds and mostly on
-backgrounds of other kinds: it has seen what they show, and never seen them. Five show the bare glyph
-in odd formats or modes, so that trying the samples tries the decoders too. `photos/` holds
+backgrounds of other kinds: it has seen what they show, and never seen them. Five show the bare
+glyph in odd formats or modes, so that trying the samples tries the decoders too. `photos/` holds
 photographs, which the model knows nothing of; see `photos/README.md`.
 """
 
