@@ -24,13 +24,13 @@ from tests.surfaces import ROOT
 
 DATA = Path(__file__).parent / "data"
 TWEMOJI = Path(os.environ.get("TWEMOJI", "no twemoji"))
-# What it was made to reach; it reaches more.
+# What it was made to reach, or somewhat less than it does reach, whichever is more.
 WANTED = {
     "zero-shot top-1": 0.90,
     "zero-shot top-5": 0.98,
-    "text → image R@1": 0.85,
-    "image → text R@1": 0.85,
-    "phrasings top-1": 0.80,
+    "text → image R@1": 0.94,
+    "image → text R@1": 0.90,
+    "phrasings top-1": 0.92,
 }
 
 Matrix = np.ndarray

@@ -18,6 +18,7 @@ from PIL import Image, features
 
 from benchmarks.embedded import sheet
 from samples import page
+from samples.draw import THINGS, file_of
 from score import endpoint
 from score.embedder import Embedder
 from score.errors import ROW_CODES
@@ -130,10 +131,6 @@ def test_there_are_photographs_too(embedder: Embedder) -> None:
         assert np.isfinite(embedder.embed_image(photo)).all()
 
 
-FRUITS = ("apple", "green-apple", "banana", "grapes", "strawberry", "pineapple", "watermelon")
-FRUITS += ("lemon", "cherries")
-
-
 @pytest.fixture(scope="module")
 def demo() -> str:
     """What the demo prints."""
@@ -152,9 +149,9 @@ def test_the_demo_finds_what_is_asked_for(demo: str) -> None:
     ]
     assert ranked[0][1] == "apple.png"
     kinds = demo.partition("“a fruit”")[2].partition("“")[0]
-    found = re.findall(r"(\S+)\.(?:jpg|png)", kinds)
+    found = re.findall(r"\S+\.(?:jpg|png)", kinds)
     assert len(found) == 4
-    assert set(found) <= set(FRUITS)
+    assert set(found) <= {file_of(name) for name in THINGS["fruit"].values()}
     assert ranked[2][1] == "owl.jpg"
     labels = re.findall(r"[\d.]+% █* +(a\w? \w+)$", demo, re.MULTILINE)
     assert labels[0] == "an owl"

@@ -687,10 +687,10 @@ def _see(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
     if keep < 1:
         count = patches.shape[1]
         shown = torch.rand(len(patches), count, device=patches.device).argsort(1)
-        shown = shown[:, : round(keep * count), None]
-        patches = patches.gather(1, shown.expand(-1, -1, patches.shape[2]))
+        shown = shown[:, : round(keep * count)]
+        patches = patches.gather(1, shown[..., None].expand(-1, -1, patches.shape[2]))
         # Indexing would do, but adds its gradients up in any order.
-        placed = F.embedding(shown[..., 0] + 1, places)
+        placed = F.embedding(shown + 1, places)
     else:
         placed = places[1:].expand(len(patches), -1, -1)
     mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=pictures.device)
@@ -824,8 +824,8 @@ def train(
     pictures. Raises ModelError for fewer pictograms than a batch needs.
     """
     model = build(config).train().to(device)
-    known = torch.nn.Parameter(0.1 * torch.randn(len(things), config.architecture.dimension))
-    known.data = known.data.to(device)
+    known = 0.1 * torch.randn(len(things), config.architecture.dimension)
+    known = torch.nn.Parameter(known.to(device))
     optimizers = _optimizers(model, config)
     optimizers[1].add_param_group({"params": [known], "weight_decay": 0.0})
     schedules = [
@@ -836,11 +836,7 @@ def train(
     began = time.perf_counter()
     for step, batch in enumerate(batches(samples, alike, config.steps, processes)):
         pictures, ids, classes, unclear, plain, true_of = (
-            torch.from_numpy(part).to(device)
-            for part in (
-                *(batch.pictures, batch.ids, batch.classes),
-                *(batch.unclear, batch.plain, batch.true_of),
-            )
+            torch.from_numpy(part).to(device) for part in batch
         )
         if step == 0:
             centre(model, pictures, ids)
