@@ -3,6 +3,7 @@
     ScoreError
     ├── ModelError               a model folder that cannot be loaded or computes nonsense
     ├── SettingError             a setting with an unusable value
+    ├── AzureError               a size, plan or file that Azure ML would not take
     ├── RequestError             the whole request is refused                        HTTP 400
     │   ├── BadColumns           no usable `image` / `text` column
     │   ├── BadParams            an unknown param, or one with an unusable value
@@ -52,6 +53,10 @@ class ModelError(ScoreError):
 
 class SettingError(ScoreError):
     """A setting (environment variable or flag) with an unusable value."""
+
+
+class AzureError(ScoreError):
+    """A size, plan or file that Azure ML would not take."""
 
 
 class RequestError(ScoreError):

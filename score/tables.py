@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -73,6 +74,7 @@ class CsvTable:
             if not all(map(_is_unicode, header)):
                 raise BadColumns(f"{path.name} is not UTF-8 text")
             check_columns(header)
+            self.header = header  # as it stands there
             self.columns = _distinct(header)
             self._files = files.pop_all()
 
@@ -91,6 +93,22 @@ class CsvTable:
 
     def _position(self) -> int:
         return self._raw.tell() if self._packed else min(self._characters, self.size)
+
+    def cells(self) -> Iterator[list[str]]:
+        """Each row's cells as they stand there, blank lines left out, in place of iterating.
+
+        Raises RequestError where a quote is left open.
+        """
+        for cells in self._cells():
+            if cells == [_END]:
+                return
+            if cells and cells[-1].endswith(_END):
+                line = self._reader.line_num - 1
+                raise RequestError(
+                    f"{self.path.name}: a quote is left open; it ends at line {line}"
+                )
+            if cells:
+                yield cells
 
     def __iter__(self) -> Iterator[Line]:
         places = {name: self.columns.index(name) for name in (IMAGE, TEXT) if name in self.columns}
@@ -158,6 +176,16 @@ def _is_unicode(text: str) -> bool:
 
 def _utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def fingerprint(path: Path) -> str:
+    """A name for what is computed of a file: its own, and its content's.
+
+    Folders are mounted elsewhere on every machine, and two of them may have a file of one name.
+    Raises OSError.
+    """
+    with path.open("rb") as stream:
+        return f"{path.stem}-{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
 
 
 # -- out ---------------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""The parquet files of a divided job → one report of them, and one table if wanted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from score.errors import RequestError
+from score.tables import ERRORS, CsvTable, fingerprint
+
+_ROW_GROUP = 16_384
+
+
+@dataclass
+class Account:
+    """What came out of a job, against what went in."""
+
+    shards: int = 0
+    rows: int = 0
+    good: int = 0
+    failed: dict[str, int] = field(default_factory=dict)  # error code → rows
+    missing: list[str] = field(default_factory=list)  # shards without a whole result
+    unreadable: dict[str, str] = field(default_factory=dict)  # shards that are no tables → why
+
+    def __str__(self) -> str:
+        failed = ", ".join(f"{code} {count:,}" for code, count in self.failed.items())
+        lines = [
+            f"{self.shards:,} shards, {self.rows:,} rows: {self.good:,} good, "
+            f"{self.rows - self.good:,} failed" + (f" ({failed})" if failed else "")
+        ]
+        lines += [f"  no whole result of {name}" for name in self.missing]
+        lines += [f"  {name} is no table: {reason}" for name, reason in self.unreadable.items()]
+        return "\n".join(lines)
+
+    @property
+    def complete(self) -> bool:
+        """Whether each row that went in is there."""
+        return not self.missing and not self.unreadable
+
+
+def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
+    """Accounts for each CSV of a folder by the result that `score/shards.py` wrote for it.
+
+    A result belongs to a CSV of its name and content, so older results in the same folder do no
+    harm. With `table`, a .parquet file, the rows of all are put into it, in order. Raises
+    RequestError for folders that hold none, and for a table of another ending.
+    """
+    if table and table.suffix != ".parquet":
+        raise RequestError(f"{table}: the table is a .parquet file")
+    inputs = sorted(shards.glob("*.csv"))
+    if not inputs:
+        raise RequestError(f"{shards} holds no shards")
+    account, codes = Account(shards=len(inputs)), Counter[str]()
+    whole: list[Path] = []
+    for shard in inputs:
+        try:
+            wanted = _count(shard)
+        except RequestError as error:
+            account.unreadable[shard.name] = str(error)
+            continue
+        found = _codes(results / f"{fingerprint(shard)}.parquet")
+        if found is None or len(found) != wanted:
+            account.missing.append(shard.name)
+            continue
+        whole.append(results / f"{fingerprint(shard)}.parquet")
+        account.rows += wanted
+        codes.update(code or "" for code in found)
+    account.good = codes.pop("", 0)
+    account.failed = dict(codes.most_common())
+    if table:
+        _concatenate(whole, table)
+    return account
+
+
+def write(account: Account, file: Path) -> None:
+    """The account as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**asdict(account), "complete": account.complete}, indent=2)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _count(shard: Path) -> int:
+    with CsvTable(shard) as table:
+        return sum(1 for _ in table)
+
+
+def _codes(result: Path) -> list[str | None] | None:
+    """Each row's error code; None where there is no whole result."""
+    try:
+        codes: list[str | None] = pq.read_table(result, columns=[ERRORS[0]])[ERRORS[0]].to_pylist()
+    except (OSError, KeyError, pa.ArrowInvalid):
+        return None
+    return codes
+
+
+def _concatenate(results: Sequence[Path], table: Path) -> None:
+    if not results:
+        raise RequestError("no shard has a result: there is no table to write")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    part = table.with_name(table.name + ".part")
+    try:
+        with pq.ParquetWriter(part, pq.read_schema(results[0])) as writer:
+            for rows in _groups(results):
+                writer.write_table(rows)
+        part.replace(table)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _groups(results: Sequence[Path]) -> Iterator[pa.Table]:
+    """Their rows, in tables of some thousand: a group a shard would make reading slow."""
+    held: list[pa.Table] = []
+    for result in results:
+        held.append(pq.read_table(result))
+        if sum(len(rows) for rows in held) >= _ROW_GROUP:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)

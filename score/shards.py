@@ -1,0 +1,85 @@
+"""Entry script of Azure ML jobs whose result is files: a parquet file for each CSV.
+
+For a batch deployment (`output_action: summary_only`) and for a parallel step alike: `init()` once
+a process, `run(mini_batch)` for some CSVs. A file is embedded row by row in bounded memory, however
+long it is, and appears under its name when it is complete; a retry of it writes the same name
+again. So each row is there once, whoever was killed on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Azure's runner imports this file by its path, from wherever it is itself.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from score.batch import embed_file
+from score.embedder import Embedder
+from score.errors import RequestError, ScoreError
+from score.folder import EMBEDDED
+from score.params import Params
+from score.settings import Settings
+from score.tables import fingerprint
+
+log = logging.getLogger(__name__)
+
+UNREADABLE = "unreadable"
+"""Below the output: what was wrong with the files that are no tables."""
+
+_embedder: Embedder
+_output: Path
+
+
+def init() -> None:
+    """Loads the model, from `--model`, `AZUREML_MODEL_DIR` or the clone; finds the output folder.
+
+    That is `--output`, as a parallel step gives it, or `AZUREML_BI_OUTPUT_PATH`, as a batch
+    deployment does.
+    """
+    global _embedder, _output
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default=os.environ.get("AZUREML_MODEL_DIR") or str(EMBEDDED))
+    parser.add_argument("--output", default=os.environ.get("AZUREML_BI_OUTPUT_PATH"))
+    options, _ = parser.parse_known_args()  # Azure adds its own
+    if not options.output:
+        raise ScoreError("no output folder: give --output or AZUREML_BI_OUTPUT_PATH")
+    _output = Path(options.output)
+    _output.mkdir(parents=True, exist_ok=True)
+    _embedder = Embedder.load(options.model, Settings.from_env(os.environ))
+
+
+def run(mini_batch: Sequence[str]) -> list[str]:
+    """One line for each CSV that was embedded: its name, its output, how many rows were good.
+
+    A file that is no table gets no line, by which Azure counts it as failed, and a file below
+    `unreadable/` that says why.
+    """
+    lines = []
+    for file in map(Path, mini_batch):
+        try:
+            name = fingerprint(file)
+        except OSError as error:
+            _report(file.stem, file, error)
+            continue
+        output = _output / f"{name}.parquet"
+        try:
+            summary = embed_file(_embedder, file, output, Params(on_error="report"))
+        except RequestError as error:  # any other error is the machine's: the file is tried again
+            _report(name, file, error)
+            continue
+        lines.append(f"{file.name} {output.name}: {summary}")
+    return lines
+
+
+def _report(name: str, file: Path, error: Exception) -> None:
+    log.error("%s: %s", file, error)
+    folder = _output / UNREADABLE
+    folder.mkdir(exist_ok=True)
+    what = {"file": file.name, "message": str(error)}
+    (folder / f"{name}.json").write_text(json.dumps(what) + "\n", encoding="utf-8")
