@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from score import gpus
 from score.architecture import Architecture
 from score.errors import ModelError
 from score.folder import ModelFolder
@@ -51,6 +52,8 @@ class Place(NamedTuple):
         name = settings.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and torch.cuda.device_count() > 1:
+            name = f"cuda:{gpus.take(_uuids())}"
         try:
             device = torch.device(name)
             torch.empty(0, device=device)
@@ -61,6 +64,11 @@ class Place(NamedTuple):
         if precision == "auto":
             precision = "fp16" if device.type == "cuda" else "fp32"
         return cls(device, DTYPES[precision])
+
+
+def _uuids() -> list[str]:
+    count = torch.cuda.device_count()
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in range(count)]
 
 
 class Encoder:
