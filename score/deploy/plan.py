@@ -1,0 +1,296 @@
+"""Which settings a model gets on a size of machine, whether it fits, and how long a job takes.
+
+Memory and speed follow from the model's architecture and the size's published numbers by the
+constants below, each with its source. Nothing here was run at Azure: a plan says which of its
+figures are stated so, and takes a measured rate in their place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from score.architecture import Architecture, Transformer
+from score.deploy.skus import Sku
+from score.errors import AzureError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+GIB = 2**30
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+# -- What a process takes --------------------------------------------------------------------------
+
+# Resident memory of a serving process beside weights and activations. For ViT-B/32 in fp32
+# `python -m benchmarks.memory` reports up to 1,601 MiB, of which 577 are weights.
+PROCESS_GIB = 1.0
+CUDA_PROCESS_GIB = 3.0  # the same with a CUDA context and libraries loaded; stated
+GPU_PROCESS_GIB = 1.0  # on each GPU: context and workspaces; stated
+SYSTEM_GIB = 1.0  # what Azure's own containers and the kernel keep; stated
+CPU_ENVIRONMENT_GIB = 5.0  # base image and Python packages on disk; stated
+CUDA_ENVIRONMENT_GIB = 13.0  # the same with CUDA's libraries; stated
+CORES_PER_WORKER = 8  # one process's matrix products gain little from more; stated
+BATCHES = {"cpu": (32, 16, 8, 4, 2, 1), "gpu": (128, 64, 32, 16, 8, 4, 2, 1)}  # what is tried
+
+# -- How fast it is --------------------------------------------------------------------------------
+
+# Sustained fp32 arithmetic of a core. With AVX-512, two cores at 2.8 GHz do 190 to 230 GFLOP/s
+# (python -m timeit -s "import torch; a = torch.rand(2048, 2048)" "a @ a", at 17.2 GFLOP); of that
+# four fifths, and without AVX-512 half as much. Stated: not at Azure.
+CORE_GFLOPS = {True: 80.0, False: 40.0}
+# NVIDIA's data sheets: dense half-precision tensor arithmetic, TFLOP/s.
+GPU_TFLOPS = {"NVIDIA T4": 65.0, "NVIDIA V100": 125.0, "NVIDIA A100": 312.0}
+GPU_SHARE = 0.35  # of that, which a ViT reaches in practice; stated
+# PyTorch's wheels have kernels for compute capability 7.5 and above: none for these (release notes
+# of 2.11, https://github.com/pytorch/pytorch/issues/172352).
+WITHOUT_KERNELS = {"NVIDIA V100": "7.0"}
+# One JPEG of 640 × 480 takes 4.3 ms of a core to decode and resize, bit-exact with the reference,
+# and about as much again to fetch and hand on. Stated: not at Azure.
+DECODED_PER_CORE = 120.0
+
+LEAST_RATE = 1.0  # pictures/s: a machine that does less is for another model
+REQUEST_ROWS = 32  # pictures in a request that a real-time endpoint should manage
+DOWNLOAD_SECONDS = 60  # the default of SCORE_REQUEST_DEADLINE
+LONGEST_REQUEST_SECONDS = 180  # Azure's limit of request_timeout_ms
+FILE_ROWS = 1_000  # rows of a CSV in a batch job, as `prepare` cuts them
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Pictures a second of one machine, and where the number is from."""
+
+    pictures: float
+    basis: Literal["measured", "stated"]
+    limit: Literal["encoding", "decoding", "as given"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Settings for a model on a size, and what stands in the way. Memory and disk in GiB."""
+
+    sku: Sku
+    model: str
+    precision: Precision
+    workers: int
+    batch_size: int
+    memory: float
+    gpu_memory: float  # on each GPU
+    disk: float
+    rate: Rate
+    obstacles: tuple[str, ...]  # to any deployment
+    online_obstacles: tuple[str, ...]  # to a real-time deployment beyond those
+    remarks: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether a batch deployment works."""
+        return not self.obstacles
+
+    @property
+    def fits_online(self) -> bool:
+        """Whether a real-time deployment works, too."""
+        return self.fits and not self.online_obstacles
+
+    @property
+    def request_timeout_ms(self) -> int:
+        """Time for the downloads of a request, and to encode what they brought."""
+        seconds = DOWNLOAD_SECONDS + 2 * REQUEST_ROWS * self.workers / self.rate.pictures
+        return min(LONGEST_REQUEST_SECONDS, max(90, 10 * math.ceil(seconds / 10))) * 1000
+
+    @property
+    def mini_batch_seconds(self) -> int:
+        """Time for one CSV of a batch job, three times over, since pictures and networks vary."""
+        seconds = 3 * FILE_ROWS * self.workers / self.rate.pictures
+        return max(600, 60 * math.ceil(seconds / 60))
+
+    def hours(self, rows: float, instances: int) -> float:
+        """How long a job of so many pictures takes on so many machines."""
+        return rows / (self.rate.pictures * instances) / 3600
+
+
+def plan(
+    sku: Sku, model: str, architecture: Architecture, *, measured: float | None = None
+) -> Plan:
+    """The plan for a model on a size. `measured`: pictures/s that one machine was seen to do.
+
+    Raises AzureError for a rate that is none.
+    """
+    if measured is not None and not 0 < measured < math.inf:
+        raise AzureError(f"a rate is a positive number of pictures a second, not {measured!r}")
+    precision: Precision = "fp16" if sku.gpus else "fp32"
+    stored = architecture.parameters * _BYTES["fp32"] / GIB
+    needs = _needs(sku, architecture, precision)
+    environment = CUDA_ENVIRONMENT_GIB if sku.gpus else CPU_ENVIRONMENT_GIB
+    disk = environment + stored
+    rate = _rate(sku, architecture, measured)
+    return Plan(
+        sku=sku,
+        model=model,
+        precision=precision,
+        workers=needs.workers,
+        batch_size=needs.batch_size,
+        memory=needs.memory,
+        gpu_memory=needs.gpu_memory,
+        disk=disk,
+        rate=rate,
+        obstacles=tuple(_obstacles(sku, needs, disk, rate)),
+        online_obstacles=tuple(_slow(rate, needs.workers)),
+        remarks=tuple(_remarks(sku)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    workers: int
+    batch_size: int
+    memory: float
+    gpu_memory: float
+
+
+def _needs(sku: Sku, made: Architecture, precision: Precision) -> _Needs:
+    """The most workers, then the largest batch, that fit; the least of both where none does."""
+    fewest = max(1, sku.gpus)
+    most = sku.gpus or math.ceil(sku.cores / CORES_PER_WORKER)
+    tried = [
+        _memory(sku, made, precision, workers, batch)
+        for workers in range(most, fewest - 1, -1)
+        for batch in BATCHES["gpu" if sku.gpus else "cpu"]
+    ]
+    fitting = (
+        needs
+        for needs in tried
+        if needs.memory <= sku.memory_gib and needs.gpu_memory <= sku.gpu_memory_gib
+    )
+    return next(fitting, tried[-1])
+
+
+def _memory(sku: Sku, made: Architecture, precision: Precision, workers: int, batch: int) -> _Needs:
+    weights = made.parameters * _BYTES[precision] / GIB
+    inside = batch * activation_bytes(made, precision) / GIB
+    if not sku.gpus:
+        memory = SYSTEM_GIB + workers * (weights + inside + PROCESS_GIB)
+        return _Needs(workers, batch, memory, 0.0)
+    # Weights pass through a process's memory a tensor at a time on their way to the GPU.
+    memory = SYSTEM_GIB + workers * CUDA_PROCESS_GIB
+    return _Needs(workers, batch, memory, weights + inside + GPU_PROCESS_GIB)
+
+
+def activation_bytes(architecture: Architecture, precision: Precision) -> float:
+    """Of one picture: what the widest point of a layer holds, T·(h + 4·w) numbers.
+
+    T tokens of width w, perceptrons of width h: the stream, queries, keys and values, and the
+    perceptron's inside. Attention's T × T is never whole in memory.
+    """
+    vision = architecture.vision
+    width = vision.tower.hidden + 4 * vision.tower.width
+    return float(vision.tokens * width * _BYTES[precision])
+
+
+def _obstacles(sku: Sku, needs: _Needs, disk: float, rate: Rate) -> list[str]:
+    found = []
+    if needs.memory > sku.memory_gib:
+        found.append(f"it needs {needs.memory:.1f} GiB of memory, the size has {sku.memory_gib}")
+    if needs.gpu_memory > sku.gpu_memory_gib:
+        found.append(
+            f"it needs {needs.gpu_memory:.1f} GiB of a GPU's memory, "
+            f"a {sku.gpu} has {sku.gpu_memory_gib}"
+        )
+    if disk > sku.temp_disk_gib:
+        found.append(
+            f"environment and model take {disk:.1f} GiB of disk, the size has {sku.temp_disk_gib}"
+        )
+    if rate.pictures < LEAST_RATE:
+        found.append(f"it does {rate.pictures:.2g} pictures/s there: too slow for any use")
+    for name, capability in WITHOUT_KERNELS.items():
+        if sku.gpu and sku.gpu.startswith(name):
+            found.append(f"PyTorch 2.13 has no kernels for {name} (capability {capability})")
+    if sku.status == "retired":
+        found.append(f"Azure retired the size on {sku.retires}")
+    return found
+
+
+def _slow(rate: Rate, workers: int) -> list[str]:
+    seconds = REQUEST_ROWS * workers / rate.pictures
+    room = LONGEST_REQUEST_SECONDS - DOWNLOAD_SECONDS
+    if seconds <= room:
+        return []
+    return [
+        f"a request of {REQUEST_ROWS} pictures takes {seconds:.0f} s to encode, "
+        f"and Azure's limit of {LONGEST_REQUEST_SECONDS} s leaves {room}"
+    ]
+
+
+def _remarks(sku: Sku) -> list[str]:
+    if sku.status == "retiring":
+        return [f"Azure retires the size on {sku.retires}; new subscriptions cannot have it"]
+    return []
+
+
+def _rate(sku: Sku, architecture: Architecture, measured: float | None) -> Rate:
+    if measured is not None:
+        return Rate(measured, "measured", "as given")
+    decoding = sku.cores * DECODED_PER_CORE
+    if not sku.gpu:  # the same cores do both, one after the other
+        encoding = sku.cores * CORE_GFLOPS[sku.avx512] * 1e9 / picture_flops(architecture)
+        return Rate(1 / (1 / encoding + 1 / decoding), "stated", _slower(encoding, decoding))
+    peak = next(flops for name, flops in GPU_TFLOPS.items() if sku.gpu.startswith(name))
+    encoding = sku.gpus * peak * 1e12 * GPU_SHARE / picture_flops(architecture)
+    return Rate(min(encoding, decoding), "stated", _slower(encoding, decoding))
+
+
+def _slower(encoding: float, decoding: float) -> Literal["encoding", "decoding"]:
+    return "encoding" if encoding <= decoding else "decoding"
+
+
+def picture_flops(architecture: Architecture) -> float:
+    """Arithmetic of one picture's vector: two for each multiplication of the image tower.
+
+    Projections and perceptrons, 2·T·(4·w² + 2·w·h) a layer, attention's 4·T²·w, and the patches'
+    2·(T - 1)·w·3·p², with T tokens of width w, perceptrons of width h, patches of p pixels (Kaplan
+    et al., 2020, https://arxiv.org/abs/2001.08361, section 2.1, with the patches beside).
+    """
+    vision = architecture.vision
+    tower, tokens = vision.tower, vision.tokens
+    patches = 2 * (tokens - 1) * tower.width * 3 * vision.patch**2
+    projection = 2 * tower.width * architecture.dimension
+    return float(patches + tower.layers * _layer_flops(tower, tokens) + projection)
+
+
+def _layer_flops(tower: Transformer, tokens: int) -> int:
+    matrices = 4 * tower.width**2 + 2 * tower.width * tower.hidden
+    return 2 * tokens * matrices + 4 * tokens**2 * tower.width
+
+
+def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
+    """A plan, for people."""
+    sku = plan.sku
+    gpus = f", {sku.gpus} × {sku.gpu} of {sku.gpu_memory_gib} GiB" if sku.gpu else ""
+    needs = f"{plan.memory:.1f} GiB memory, {plan.disk:.1f} GiB disk"
+    needs += f", {plan.gpu_memory:.1f} GiB on each GPU" if sku.gpus else ""
+    verdicts = {True: "fits", False: "does NOT fit"}
+    lines = [
+        f"{plan.model} on {sku.name}: {sku.vcpus} vCPUs, {sku.memory_gib} GiB memory, "
+        f"{sku.temp_disk_gib} GiB disk{gpus}",
+        f"  needs       {needs}",
+        f"  batch       {verdicts[plan.fits]}",
+        f"  real-time   {verdicts[plan.fits_online]}",
+        *(f"  because     {reason}" for reason in plan.obstacles + plan.online_obstacles),
+        *(f"  note        {remark}" for remark in plan.remarks),
+    ]
+    if plan.fits:
+        lines += [
+            f"  settings    precision {plan.precision}, batch size {plan.batch_size}, "
+            f"{plan.workers} worker{'s' if plan.workers > 1 else ''}, one request each at a time",
+            f"  timeouts    {plan.request_timeout_ms // 1000} s a request, "
+            f"{plan.mini_batch_seconds} s a CSV of {FILE_ROWS:,} rows",
+            f"  speed       {plan.rate.pictures:,.3g} pictures/s a machine ({plan.rate.basis}; "
+            f"limit: {plan.rate.limit})",
+        ]
+    if plan.fits and rows is not None:
+        lines.append(
+            f"  job         {rows:,.0f} pictures on {instances} machine"
+            f"{'s' if instances > 1 else ''}: {plan.hours(rows, instances):,.1f} hours "
+            f"({plan.rate.basis})"
+        )
+    return "\n".join(lines)
