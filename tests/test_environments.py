@@ -1,0 +1,178 @@
+"""What the environments install is what the model's own `conda.yaml` says, and a little more."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from pyarrow.parquet import read_table
+
+from score.deploy.harness import ask, ready
+from score.deploy.image import build, size
+from score.errors import AzureError
+from tests.surfaces import ROOT, free_port
+
+FOLDER = ROOT / "environment"
+
+
+def pip(file: Path) -> set[str]:
+    """The pip requirements of a conda file."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    (found,) = [part["pip"] for part in content["dependencies"] if isinstance(part, dict)]
+    return set(found)
+
+
+OURS = pip(ROOT / "conda.yaml")
+
+
+def python(file: Path) -> str:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return next(part for part in content["dependencies"] if str(part).startswith("python="))
+
+
+@pytest.mark.parametrize(
+    "name", ["cpu-batch.conda.yaml", "gpu-batch.conda.yaml", "package.conda.yaml"]
+)
+def test_conda_files_are_the_models_and_more(name: str) -> None:
+    assert {item.replace("+cpu", "") for item in pip(FOLDER / name)} > OURS
+    assert python(FOLDER / name) == python(ROOT / "conda.yaml")
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_batch_has_what_azures_runner_asks_for(device: str) -> None:
+    found = pip(FOLDER / f"{device}-batch.conda.yaml")
+    more = {re.split(r"[\[>=<]", item)[0] for item in found - OURS}
+    runner = {"azureml-core", "azureml-dataset-runtime"}
+    without_cuda = {"torch", "--extra-index-url https://download.pytorch.org/whl/cpu"}
+    assert more == (runner | without_cuda if device == "cpu" else runner)
+
+
+def test_packaging_has_what_the_extra_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extra = set(project["project"]["optional-dependencies"]["package"])
+    assert pip(FOLDER / "package.conda.yaml") - OURS == extra
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_images_install_the_same(device: str) -> None:
+    lines = (FOLDER / device / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    torch = re.search(r'ARG TORCH="(torch==\S+?)[ "]', dockerfile(device))
+    assert torch
+    assert {line for line in lines if not line.startswith("#")} | {torch[1]} == OURS
+
+
+def dockerfile(device: str) -> str:
+    return (FOLDER / device / "Dockerfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_images_run_as_nobody_in_particular_and_tell_their_health(device: str) -> None:
+    text = dockerfile(device)
+    assert text.index("USER clip") > text.rindex("RUN ")
+    assert "HEALTHCHECK" in text
+    assert "WORKER_COUNT=1" in text
+
+
+def test_images_differ_in_torch_and_nvidias_runtime_alone() -> None:
+    def plain(device: str) -> list[str]:
+        text = dockerfile(device).replace("ENV NVIDIA_VISIBLE_DEVICES=all \\\n", "")
+        text = text.replace("    NVIDIA_DRIVER_CAPABILITIES=compute,utility\n", "")
+        return [line for line in text.splitlines() if not line.startswith(("#", "ARG TORCH="))]
+
+    assert plain("cpu") == plain("gpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("FROM python:3.9-slim\n", "made from python:3.9"),
+        ("FROM ubuntu:22.04\n", "made from ubuntu:22.04"),
+        ("ADD x /x\n", "ADD is not known here"),
+        ("RUN rm -rf /\n", "cannot be done here"),
+    ],
+)
+def test_steps_that_cannot_be_done_here_are_named(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(text)
+    with pytest.raises(AzureError, match=said):
+        build(tmp_path, tmp_path / "venv")
+
+
+BUILDS = pytest.mark.skipif(
+    not os.environ.get("BUILD_IMAGES"), reason="minutes; BUILD_IMAGES=1 asks for it"
+)
+TORCH = "torch==2.13.0"  # whichever build this machine gets of it
+
+
+@BUILDS
+def test_what_the_cpu_image_installs_answers(tmp_path: Path) -> None:
+    """The Dockerfile's steps in a virtual environment, then its command, on a clone."""
+    image = build(FOLDER / "cpu", tmp_path / "venv", {"TORCH": TORCH})
+    assert size(image.folder) < 8 * 2**30  # of the 14 GiB that the smallest size has
+    port = free_port()
+    environment = image.environment() | {"AML_APP_ROOT": str(ROOT), "PYTHONPATH": ""}
+    command = [word.replace("5001", str(port)) for word in image.command]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True) as process:
+        try:
+            assert ready(f"http://127.0.0.1:{port}", process)
+            status, answer = ask(
+                f"http://127.0.0.1:{port}/score", ROOT / "samples/requests/both.json"
+            )
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+    assert status == 200
+    assert [len(vector) for record in json.loads(answer) for vector in record.values()]
+
+
+@BUILDS
+def test_what_batch_installs_embeds(tmp_path: Path) -> None:
+    """Azure's runner, whose packages are old and choosy, beside ours."""
+    wanted = [
+        item for item in pip(FOLDER / "cpu-batch.conda.yaml") if item[:5] not in ("torch", "--ext")
+    ]
+    listed = " ".join(f"'{item}'" for item in sorted(wanted))
+    (tmp_path / "Dockerfile").write_text(f"FROM python:3.11\nRUN pip install {TORCH} {listed}\n")
+    image = build(tmp_path, tmp_path / "venv")
+    code = (
+        "import azureml.core, azureml.dataprep; from score.__main__ import main; sys.exit(main())"
+    )
+    python = [str(image.folder / "bin/python"), "-c", f"import sys; {code}"]
+    deployment = "components/batch/deployment-cpu.yml"
+    for words in (
+        ["split", "samples/captions.csv", "--rows", "40", "--output", tmp_path / "in"],
+        [
+            "azure",
+            "simulate",
+            "batch",
+            deployment,
+            "--input",
+            tmp_path / "in",
+            "--output",
+            tmp_path / "out",
+        ],
+        ["merge", tmp_path / "in", tmp_path / "out", "--output", tmp_path / "vectors.parquet"],
+    ):
+        subprocess.run([*python, *words], cwd=ROOT, env=image.environment(), check=True)
+    assert len(read_table(tmp_path / "vectors.parquet").column("text_features").drop_null()) == 67
+
+
+def test_what_stays_here_is_no_less_than_git_ignores() -> None:
+    kept = {line.strip("/") for line in lines(".amlignore")}
+    assert {
+        line.strip("/").replace(".pytest_cache", ".*_cache") for line in lines(".gitignore")
+    } - {
+        ".mypy_cache",
+        ".ruff_cache",
+    } <= kept
+    assert {".git", "tests", "benchmarks"} <= kept
+
+
+def lines(name: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
