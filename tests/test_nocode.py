@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.surfaces import ROOT, Azure
 from tests.test_contract import IMAGE, PICTURE, TEXT, table
 
 
-def test_good_requests_work_under_a_script_of_azures_kind() -> None:
-    server = Azure("tests/nocode_script.py", AZUREML_MODEL_DIR=str(ROOT))
+def test_good_requests_work_under_a_script_of_azures_kind(tmp_path: Path) -> None:
+    (tmp_path / "clip").symlink_to(ROOT)
+    server = Azure("score/deploy/nocode_online.py", AZUREML_MODEL_DIR=str(tmp_path))
     try:
         server.wait()
         records = server.ask(table([[PICTURE, ""], ["", "a cat"]])).records or []

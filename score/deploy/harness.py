@@ -1,0 +1,309 @@
+"""The YAML of a deployment or component → the same run on this machine, as Azure would run it.
+
+Real-time deployments run under Azure's own inference server, batch deployments and parallel
+components under the stand-in of `simulate`. Where the YAML names no entry script, as Azure's
+no-code deployments do, ours of the same kind takes its place (`nocode_online`, `nocode_batch`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import urllib3
+import yaml
+
+from score.deploy.simulate import Job, Report, files_of, run
+from score.deploy.skus import Sku
+from score.errors import AzureError
+
+Json = Mapping[str, Any]
+
+_HERE = Path(__file__).resolve().parent
+_http = urllib3.PoolManager()
+
+_BINDING = re.compile(r"\$\{\{\s*([\w.]+)\s*\}\}")
+_LITERALS = ("string", "integer", "number", "boolean")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a node may use; None is all there is."""
+
+    cores: int | None = None
+    memory: int | None = None  # bytes
+
+    @classmethod
+    def like(cls, sku: Sku) -> Machine:
+        """One of a size, as far as there are as many cores here."""
+        return cls(sku.vcpus, sku.memory_gib * 2**30)
+
+    def command(self, processes: int, command: Sequence[str]) -> list[str]:
+        """A command that keeps to this, where so many of its processes share a node."""
+        if self.cores is None or self.memory is None:
+            return list(command)
+        limits = [str(self.cores), str(self.memory // processes)]
+        return [sys.executable, str(_HERE / "limits.py"), *limits, *command]
+
+
+def batch(
+    file: Path,
+    inputs: Path,
+    output: Path,
+    *,
+    model: Path,
+    nodes: int | None = None,
+    machine: Machine | None = None,
+) -> Report:
+    """Runs a batch deployment over the files of a folder, as `az ml batch-endpoint invoke` does.
+
+    `model`: the folder that is registered. `nodes`: other than the YAML says. Raises AzureError for
+    what is no such deployment, and for an output that is there already.
+    """
+    content = _read(file, "modelBatchDeployment")
+    settings: Json = content.get("settings") or {}
+    retry: Json = settings.get("retry_settings") or {}
+    append = settings.get("output_action", "append_row") == "append_row"
+    table = settings.get("output_file_name", "predictions.csv")
+    processes = int(settings.get("max_concurrency_per_instance", 1))
+    with _mounted(model) as mounted:
+        job = Job(
+            script=_script(content, file, "nocode_batch.py"),
+            arguments=(),
+            environment={
+                **_variables(settings),
+                "AZUREML_MODEL_DIR": str(mounted),
+                "AZUREML_BI_OUTPUT_PATH": str(_new(output)),
+            },
+            nodes=nodes or int((content.get("resources") or {}).get("instance_count", 1)),
+            processes=processes,
+            mini_batch=int(settings.get("mini_batch_size", 10)),
+            retries=int(retry.get("max_retries", 3)),
+            timeout=float(retry.get("timeout", 30)),
+            error_threshold=int(settings.get("error_threshold", -1)),
+            append_to=output / table if append else None,
+            prefix=(machine or Machine()).command(processes, ()),
+            folder=_code(content, file),
+        )
+        return run(job, _files(inputs))
+
+
+def parallel(
+    file: Path,
+    inputs: Mapping[str, str],
+    output: Path,
+    *,
+    nodes: int | None = None,
+    machine: Machine | None = None,
+) -> Report:
+    """Runs a parallel component. Its outputs are `output/NAME` each.
+
+    `inputs`: its inputs by name, paths or values. Raises AzureError as `batch` does, and for inputs
+    that are missing or not its own.
+    """
+    content = _read(file, "parallelComponent")
+    wanted: Json = content.get("inputs") or {}
+    optional = {name for name, kind in wanted.items() if kind.get("optional")}
+    values = {name: str(kind["default"]) for name, kind in wanted.items() if "default" in kind}
+    values |= inputs
+    _names(set(values) | optional, set(wanted), file)
+    folder = _new(output)
+    for name, value in values.items():  # processes do not start in this folder
+        if wanted[name]["type"] not in _LITERALS:
+            values[name] = str(Path(value).resolve())
+    given = {f"inputs.{name}": value for name, value in values.items()}
+    for name, kind in (content.get("outputs") or {}).items():
+        given[f"outputs.{name}"] = str(folder / name)
+        if kind["type"] == "uri_folder":
+            (folder / name).mkdir(parents=True)
+
+    def bound(text: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            if match[1] not in given:
+                raise AzureError(f"{file}: {match[0]} leads nowhere")
+            return given[match[1]]
+
+        return _BINDING.sub(value, text)
+
+    task: Json = content["task"]
+    retry: Json = content.get("retry_settings") or {}
+    append = task.get("append_row_to")
+    processes = int(content.get("max_concurrency_per_instance", 1))
+    arguments = [bound(word) for word in shlex.split(task.get("program_arguments", ""))]
+    job = Job(
+        script=_script(task, file, None),
+        arguments=tuple(arguments),
+        environment=_variables(content),
+        nodes=nodes or int((content.get("resources") or {}).get("instance_count", 1)),
+        processes=processes,
+        mini_batch=int(content.get("mini_batch_size", 1)),
+        retries=int(retry.get("max_retries", 2)),
+        timeout=float(retry.get("timeout", 60)),
+        error_threshold=_error_threshold(arguments, content),
+        batch_error_threshold=int(content.get("mini_batch_error_threshold", -1)),
+        append_to=Path(bound(append)) if append else None,
+        prefix=(machine or Machine()).command(processes, ()),
+        folder=_code(task, file),
+    )
+    return run(job, _files(Path(bound(content["input_data"]))))
+
+
+@contextmanager
+def online(
+    file: Path, *, model: Path, port: int, machine: Machine | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a real-time deployment under Azure's inference server until left.
+
+    That server listens on all of the machine's addresses, and cannot be told otherwise. Raises
+    AzureError for what is no such deployment, and for a port that is taken.
+    """
+    content = _read(file, "managedOnlineDeployment")
+    script = _script(content, file, "nocode_online.py")
+    root = _code(content, file) or _HERE
+    variables = _variables(content)
+    server = [str(Path(sys.executable).parent / "azmlinfsrv"), "--entry_script", str(script)]
+    command = (machine or Machine()).command(
+        int(variables.get("WORKER_COUNT", 1)), [*server, "--port", str(port)]
+    )
+    _must_be_free(port)
+    with _mounted(model) as mounted:
+        environment = {
+            **os.environ,
+            **variables,
+            "AZUREML_MODEL_DIR": str(mounted),
+            "AML_APP_ROOT": str(root),
+        }
+        process = subprocess.Popen(  # noqa: S603
+            command, cwd=root, env=environment, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
+def _must_be_free(port: int) -> None:
+    with socket.socket() as wanted:
+        wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            wanted.bind(("0.0.0.0", port))  # noqa: S104  # as Azure's server will
+        except OSError as error:
+            raise AzureError(f"port {port}: {error.strerror}") from None
+
+
+def ready(address: str, process: subprocess.Popen[bytes], seconds: float = 600) -> bool:
+    """Waits for a server's health route; false if its process ends, or is not ready by then."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            if _http.request("GET", address, retries=False, timeout=10).status == 200:
+                return True
+        except urllib3.exceptions.HTTPError:
+            pass
+        time.sleep(0.2)
+    return False
+
+
+def ask(address: str, request: Path) -> tuple[int, str]:
+    """The status of the answer to a request file, and its body. Raises AzureError for none."""
+    try:
+        body = request.read_bytes()
+    except OSError as error:
+        raise AzureError(f"{request} cannot be read: {error}") from error
+    headers = {"Content-Type": "application/json"}
+    try:
+        answer = _http.request(
+            "POST", address, body=body, headers=headers, retries=False, timeout=180
+        )
+    except urllib3.exceptions.HTTPError as error:
+        raise AzureError(f"{address} does not answer: {error}") from error
+    return answer.status, answer.data.decode()
+
+
+def _read(file: Path, kind: str) -> Json:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AzureError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict) or f"/{kind}.schema.json" not in str(content.get("$schema")):
+        raise AzureError(f"{file} is no {kind}")
+    return content
+
+
+def _code(content: Json, file: Path) -> Path | None:
+    code = (content.get("code_configuration") or {}).get("code", content.get("code"))
+    return None if code is None else (file.parent / code).resolve()
+
+
+def _script(content: Json, file: Path, nocode: str | None) -> Path:
+    configured: Json = content.get("code_configuration") or {}
+    name = configured.get("scoring_script", content.get("entry_script"))
+    code = _code(content, file)
+    if code is not None and name:
+        script: Path = code / name
+    elif nocode:
+        script = _HERE / nocode
+    else:
+        raise AzureError(f"{file} names no entry script")
+    if not script.is_file():
+        raise AzureError(f"{file}: there is no {script}")
+    return script
+
+
+def _variables(content: Json) -> dict[str, str]:
+    given: Json = content.get("environment_variables") or {}
+    return {name: str(value) for name, value in given.items()}
+
+
+@contextmanager
+def _mounted(model: Path) -> Iterator[Path]:
+    """What Azure names in AZUREML_MODEL_DIR: a folder that holds the model's own."""
+    if not model.is_dir():
+        raise AzureError(f"there is no model folder {model}")
+    with TemporaryDirectory(prefix="azureml-models-") as folder:
+        (Path(folder) / model.resolve().name).symlink_to(model.resolve())
+        yield Path(folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    found = [file.resolve() for file in files_of(folder)] if folder.is_dir() else []
+    if not found:
+        raise AzureError(f"{folder} is no folder with files in it")
+    return found
+
+
+def _new(output: Path) -> Path:
+    """Azure gives each job a folder of its own."""
+    if output.exists() and any(output.iterdir()):
+        raise AzureError(f"{output} is not empty")
+    output.mkdir(parents=True, exist_ok=True)
+    return output.resolve()
+
+
+def _names(given: set[str], wanted: set[str], file: Path) -> None:
+    for name in sorted(wanted - given):
+        raise AzureError(f"{file}: input {name!r} is missing")
+    for name in sorted(given - wanted):
+        raise AzureError(f"{file} has no input {name!r}, only: {', '.join(sorted(wanted))}")
+
+
+def _error_threshold(arguments: Sequence[str], content: Json) -> int:
+    """As Azure's runner is told: by an argument of the program, else by the component."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--error_threshold", type=int, default=content.get("error_threshold", -1))
+    return int(parser.parse_known_args(arguments)[0].error_threshold)
