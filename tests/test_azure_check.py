@@ -1,0 +1,223 @@
+"""The check of Azure's YAML passes what is checked in, and sees each of many planted mistakes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from score.__main__ import _parser, main
+from score.deploy.check import check
+from tests.surfaces import ROOT
+
+FOLDERS = ("components", "environment")
+
+# File, what it says, what it says by mistake, and what the complaint must mention.
+MISTAKES = [
+    # Real-time deployments and endpoints.
+    (
+        "components/online/deployment-cpu.yml",
+        "instance_count: 1",
+        "instance_count: one",
+        "instance",
+    ),
+    (
+        "components/online/deployment-cpu.yml",
+        "request_timeout_ms",
+        "request_timeout",
+        "request_tim",
+    ),
+    ("components/online/deployment-cpu.yml", "readiness_probe:", "readyness_probe:", "readyness_p"),
+    ("components/online/deployment-cpu.yml", "failure_threshold: 60", "failures: 60", "failures"),
+    ("components/online/deployment-cpu.yml", "initial_delay: 10", "initial_delay: soon", "initial"),
+    ("components/online/deployment-cpu.yml", "_DS3_v2\n", "_DS3_v3\n", "Standard_DS3_v3"),
+    ("components/online/deployment-cpu.yml", "score/online.py", "score/onlin.py", "onlin.py"),
+    ("components/online/deployment-cpu.yml", "code: ../..", "code: ../../nowhere", "../../nowhere"),
+    ("components/online/deployment-cpu.yml", "clip-cpu@latest", "clip-cpus@latest", "clip-cpus"),
+    ("components/online/deployment-cpu.yml", "azureml:clip@latest", "azureml:klip@latest", "klip"),
+    ("components/online/deployment-cpu.yml", "azureml:clip@latest", "azureml:clip", "@latest"),
+    ("components/online/deployment-cpu.yml", "endpoint_name: clip", "endpoint_name: clap", "clap"),
+    ("components/online/deployment-cpu.yml", "name: cpu", "name: [cpu", "no YAML"),
+    ("components/online/deployment-gpu.yml", "OnlineDeployment", "OnlineDeploy", "$schema"),
+    ("components/online/deployment-gpu.yml", "liveness_probe:", "livenessProbe:", "livenessProbe"),
+    ("components/online/deployment-nocode.yml", "_DS3_v2", "_DS3v2", "did you mean"),
+    ("components/online/endpoint.yml", "auth_mode: key", "auth_mode: keys", "auth_mode"),
+    ("components/online/endpoint.yml", "name: clip", "nam: clip", "nam"),
+    (
+        "components/online/deployment-cpu.yml",
+        "endpoint_name: clip",
+        "endpoint_name: clip-batch",
+        "clip-b",
+    ),
+    ("components/online/deployment-cpu.yml", "ms: 90000", "ms: 190000", "180000 is the most"),
+    # Batch deployments and endpoints.
+    ("components/batch/deployment-cpu.yml", "summary_only", "summary", "output_action"),
+    (
+        "components/batch/deployment-cpu.yml",
+        "batch_size: 1 ",
+        "batch_size: many ",
+        "mini_batch_size",
+    ),
+    ("components/batch/deployment-cpu.yml", "max_retries: 3", "retries: 3", "retries"),
+    (
+        "components/batch/deployment-cpu.yml",
+        "error_threshold: 0",
+        "error_threshold: -2",
+        "error_th",
+    ),
+    (
+        "components/batch/deployment-cpu.yml",
+        "max_concurrency_per",
+        "concurrency_per",
+        "concurrency",
+    ),
+    ("components/batch/deployment-cpu.yml", "settings:", "setting:", "setting"),
+    ("components/batch/deployment-cpu.yml", "type: model", "type: modell", "modell"),
+    ("components/batch/deployment-cpu.yml", "level: info", "level: loud", "logging_level"),
+    ("components/batch/deployment-cpu.yml", "instance_count: 1", "instances: 1", "instances"),
+    ("components/batch/deployment-cpu.yml", "score/shards.py", "score/errors.py", "init()"),
+    ("components/batch/deployment-nocode.yml", "output_file_name", "output_file", "output_file"),
+    ("components/batch/deployment-nocode.yml", "compute:", "computer:", "computer"),
+    ("components/batch/endpoint.yml", "auth_mode:", "auth:", "auth"),
+    # The model and the environments.
+    ("components/model.yml", "type: mlflow_model", "type: mlflow", "type"),
+    ("components/model.yml", "path: ..", "path: ../nowhere", "../nowhere"),
+    ("components/model.yml", "tags:", "tag:", "tag"),
+    ("environment/cpu.yml", "path: cpu", "path: cpus", "cpus"),
+    ("environment/cpu.yml", "port: 5001, path: /score", "prt: 5001, path: /score", "scoring_route"),
+    ("environment/cpu-batch.yml", "batch.conda.yaml", "bach.conda.yaml", "bach.conda.yaml"),
+    ("environment/gpu-batch.yml", "image:", "img:", "img"),
+    # The parallel component.
+    ("components/pipeline/embed.yml", 'mini_batch_size: "1"', 'mini_batches: "1"', "mini_batch"),
+    ("components/pipeline/embed.yml", "entry_script:", "entry_skript:", "entry_skript"),
+    ("components/pipeline/embed.yml", "type: run_function", "type: run_funktion", "task"),
+    ("components/pipeline/embed.yml", "score/shards.py", "score/shard.py", "shard.py"),
+    ("components/pipeline/embed.yml", "inputs.model}}", "inputs.modell}}", "modell"),
+    ("components/pipeline/embed.yml", "{{outputs.lines}}", "{{outputs.line}}", "outputs.line"),
+    ("components/pipeline/embed.yml", "{{inputs.shards}}", "{{inputs.shard}}", "inputs.shard"),
+    ("components/pipeline/embed.yml", "--model ${{inputs.model}} ", "", "inputs.model"),
+    ("components/pipeline/embed.yml", "timeout: 3600", "time: 3600", "retry_settings.time"),
+    ("components/pipeline/embed.yml", "max_retries: 3", "max_retries: lots", "retry_settings"),
+    ("components/pipeline/embed.yml", "instance_count: 2", "nodes: 2", "resources.nodes"),
+    ("components/pipeline/embed.yml", "clip-cpu-batch@latest", "clip-batch@latest", "clip-batch"),
+    # Pipelines and what they bind.
+    ("components/pipeline/pipeline.yml", "./embed.yml", "./embd.yml", "embd.yml"),
+    ("components/pipeline/pipeline.yml", "prepare.outputs.shards", "prepare.outputs.s", "nowhere"),
+    ("components/pipeline/pipeline.yml", "jobs.embed.outputs", "jobs.embd.outputs", "nowhere"),
+    ("components/pipeline/pipeline.yml", "parent.inputs.rows", "parent.input.rows", "nowhere"),
+    (
+        "components/pipeline/pipeline.yml",
+        "table: ${{parent.inputs.table",
+        "table: ${{parent.inputs.model",
+        "uri_file is",
+    ),
+    ("components/pipeline/pipeline.yml", "      model: ${{parent.inputs.model}}\n", "", "missing"),
+    ("components/pipeline/pipeline.yml", "type: parallel", "type: command", "is a parallel"),
+    ("components/pipeline/pipeline.yml", "      vectors:", "      vektors:", "vektors"),
+    ("components/pipeline/deployment.yml", "./pipeline.yml", "./pipelin.yml", "pipelin.yml"),
+    ("components/pipeline/deployment.yml", "default_compute:", "compute:", "compute"),
+    (
+        "components/pipeline/pipeline.yml",
+        "    outputs:\n      table",
+        "    outputz:\n      table",
+        "outputz",
+    ),
+    (
+        "components/pipeline/pipeline-indexed.yml",
+        "      index: ${{parent.outputs.index}}",
+        "",
+        "index",
+    ),
+    # Command and Spark components.
+    ("components/pipeline/prepare.yml", "{{inputs.rows}}", "{{inputs.row}}", "inputs.row"),
+    ("components/pipeline/prepare.yml", "-m score", "-m skore", "skore"),
+    ("components/pipeline/prepare.yml", "type: integer", "type: whole", "whole"),
+    ("components/pipeline/merge.yml", "command: >-", "comand: >-", "command"),
+    ("components/package.yml", "clip-package@latest", "clip-pakage@latest", "clip-pakage"),
+    ("components/spark/embed.yml", "score/spark.py", "score/sparks.py", "sparks.py"),
+    ("components/spark/embed.yml", "{{inputs.table}}", "{{inputs.tabel}}", "inputs.tabel"),
+]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What the YAML refers to, to be changed."""
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copyfile(ROOT / "conda.yaml", tmp_path / "conda.yaml")
+    for folder in ("score", "score/jobs"):
+        (tmp_path / folder).mkdir()
+        for file in (ROOT / folder).glob("*.py"):
+            shutil.copyfile(file, tmp_path / folder / file.name)
+    return tmp_path
+
+
+def problems(clone: Path) -> list[str]:
+    return check([clone / folder for folder in FOLDERS])
+
+
+def test_what_is_checked_in_is_right(clone: Path) -> None:
+    assert problems(clone) == []
+    assert main(["azure", "check"]) == 0
+
+
+@pytest.mark.parametrize(("file", "right", "wrong", "said"), MISTAKES)
+def test_a_mistake_is_seen(clone: Path, file: str, right: str, wrong: str, said: str) -> None:
+    text = (clone / file).read_text(encoding="utf-8")
+    assert right in text
+    (clone / file).write_text(text.replace(right, wrong), encoding="utf-8")
+    found = problems(clone)
+    assert any(said in problem and Path(file).name in problem for problem in found), found
+
+
+def test_the_mistakes_are_many_and_each_another() -> None:
+    assert len(MISTAKES) >= 40
+    assert len({mistake[:3] for mistake in MISTAKES}) == len(MISTAKES)
+
+
+def test_nothing_to_check_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["azure", "check", str(tmp_path / "mistyped")]) == 2
+    assert "no YAML for Azure in" in capsys.readouterr().err
+
+
+def test_a_script_that_is_no_python_is_told(clone: Path) -> None:
+    (clone / "score/online.py").write_text("def init(:\n")
+    assert any("score/online.py: no Python" in problem for problem in problems(clone))
+
+
+def test_assets_of_a_registry_are_left_to_it(clone: Path) -> None:
+    file = clone / "components/online/deployment-cpu.yml"
+    registry = "azureml://registries/azureml/models/clip/versions/1.0.0"
+    file.write_text(file.read_text().replace("azureml:clip@latest", registry))
+    assert problems(clone) == []
+
+
+def test_the_command_line_says_what_is_wrong(
+    clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = clone / "components/model.yml"
+    file.write_text(file.read_text().replace("path: ..", "path: ../nowhere"))
+    assert main(["azure", "check", str(clone / "components"), str(clone / "environment")]) == 1
+    said = capsys.readouterr()
+    assert "model.yml: path: there is no ../nowhere" in said.out
+    assert "1 problem" in said.err
+
+
+COMMANDS = {
+    file.name: content["command"].split(" && ")[0].split()
+    for file in sorted((ROOT / "components").rglob("*.yml"))
+    if "command" in (content := yaml.safe_load(file.read_text(encoding="utf-8")))
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_are_ones_that_this_project_has(name: str) -> None:
+    words = COMMANDS[name]
+    assert words[:3] == ["python", "-m", "score"]
+    values = {"rows": "1000", "precision": "fp32", "column": "image_features"}
+    arguments = [
+        values.get(word.removeprefix("${{inputs.").removesuffix("}}"), word) for word in words[3:]
+    ]
+    _parser().parse_args(arguments)
