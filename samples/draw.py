@@ -249,6 +249,9 @@ def tables(folder: Path) -> None:
             url = f"http://127.0.0.1:{PORT}/{file_of(name)}"
             writer.writerow([f"picture-{number}", url, caption(name)])
         writer.writerow(["gone", f"http://127.0.0.1:{PORT}/gone.jpg", ""])
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([["text"], *([caption(name)] for name in names())])
     with (folder / "paths.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["image", "text"])

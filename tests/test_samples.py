@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from azure.ai.ml import load_online_deployment
 from PIL import Image, features
 
 from benchmarks.embedded import sheet
@@ -212,14 +210,3 @@ def test_the_readmes_excerpt_of_labels_is_what_is_answered(embedder: Embedder) -
     features = excerpt["image_features"]
     assert features == pytest.approx(first["image_features"][: len(features)], abs=0.01)
     assert excerpt["probs"] == pytest.approx(first["probs"], abs=0.01)
-
-
-def test_azures_own_loader_takes_the_readmes_deployment(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    text = yaml.safe_load(block)
-    assert (ROOT / text["code_configuration"]["scoring_script"]).is_file()
-    for name in ("MLmodel", "conda.yaml", "model", "score"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "deployment.yml").write_text(block)
-    deployment = load_online_deployment(tmp_path / "deployment.yml")
-    assert deployment.request_settings.request_timeout_ms == 90000

@@ -1,0 +1,83 @@
+"""A real-time endpoint by Azure's SDK: what deploy-online.sh does, in Python.
+
+python samples/azure/online.py --subscription … --group … --workspace … [--device gpu] [--clean]
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from pathlib import Path
+
+from azure.ai.ml import (
+    MLClient,
+    load_environment,
+    load_model,
+    load_online_deployment,
+    load_online_endpoint,
+)
+from azure.core.exceptions import ResourceNotFoundError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BODIES = (ROOT / "samples/requests/both.json", ROOT / "samples/requests/labels.json")
+
+
+def endpoint_name(client: MLClient, stem: str) -> str:
+    """One of a region's, which a number made of the workspace's tells from other people's."""
+    workspace = client.workspaces.get(client.workspace_name)
+    return f"{stem}-{zlib.crc32(str(workspace.id).encode())}"
+
+
+def register_model(client: MLClient) -> None:
+    """The embedded model as `clip`, where there is none yet."""
+    try:
+        client.models.get("clip", label="latest")
+    except ResourceNotFoundError:
+        client.models.create_or_update(load_model(ROOT / "components/model.yml"))
+
+
+def deploy(client: MLClient, device: str = "cpu", name: str | None = None) -> str:
+    """Creates or updates everything, waits until it serves, and returns the endpoint's name."""
+    name = name or endpoint_name(client, "clip")
+    client.environments.create_or_update(load_environment(ROOT / f"environment/{device}.yml"))
+    register_model(client)
+    try:
+        endpoint = client.online_endpoints.get(name)
+    except ResourceNotFoundError:
+        endpoint = load_online_endpoint(ROOT / "components/online/endpoint.yml")
+        endpoint.name = name
+        endpoint = client.online_endpoints.begin_create_or_update(endpoint).result()
+    deployment = load_online_deployment(ROOT / f"components/online/deployment-{device}.yml")
+    deployment.endpoint_name = name
+    client.online_deployments.begin_create_or_update(deployment).result()
+    endpoint.traffic = {deployment.name: 100}
+    client.online_endpoints.begin_create_or_update(endpoint).result()
+    return name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    for option in ("subscription", "group", "workspace"):
+        parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--endpoint", help="default: clip and a number of the workspace's")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--clean", action="store_true", help="take the endpoint down")
+    options = parser.parse_args()
+    from azure.identity import DefaultAzureCredential  # of azure-identity
+
+    client = MLClient(
+        DefaultAzureCredential(), options.subscription, options.group, options.workspace
+    )
+    if options.clean:
+        name = options.endpoint or endpoint_name(client, "clip")
+        client.online_endpoints.begin_delete(name).result()
+        return
+    name = deploy(client, options.device, options.endpoint)
+    for body in BODIES:
+        answer = client.online_endpoints.invoke(name, request_file=str(body))
+        print(body.name, answer[:300])
+    print(client.online_endpoints.get(name).scoring_uri)
+
+
+if __name__ == "__main__":
+    main()
