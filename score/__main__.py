@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable argumen
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from score.deploy import cli
 from score.errors import ScoreError
 from score.folder import EMBEDDED
 from score.settings import PREFIX, Settings, knobs
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"score: {error}", file=sys.stderr)
         return UNUSABLE
     except ImportError as error:
-        extras = options.verb if options.verb in ("package", "evaluate") else "batch,serve"
+        extras = options.verb if options.verb in ("package", "evaluate", "azure") else "batch,serve"
         print(f"score: {error}: pip install -e '.[{extras}]' in the clone", file=sys.stderr)
         return UNUSABLE
 
@@ -193,6 +195,48 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
     return TOO_MANY_ERRORS if too_many else DONE
 
 
+def _split(options: argparse.Namespace, settings: Settings) -> int:
+    from score.jobs.split import split
+
+    source = Path(options.input)
+    if not source.is_file():
+        raise FileNotFoundError(f"no such file: {source}")
+    made = split(source, Path(options.output), options.rows)
+    print(f"{options.output}: {len(made):,} shards of up to {options.rows:,} rows", file=sys.stderr)
+    return DONE
+
+
+def _merge(options: argparse.Namespace, settings: Settings) -> int:
+    from score.jobs import merge
+
+    table = Path(options.output) if options.output else None
+    account = merge.merge(Path(options.shards), Path(options.results), table)
+    if options.report:
+        merge.write(account, Path(options.report))
+    print(account)
+    return DONE if account.complete else TOO_MANY_ERRORS
+
+
+def _index(options: argparse.Namespace, settings: Settings) -> int:
+    from score.jobs.index import build
+
+    count = build(Path(options.table), Path(options.output), options.column)
+    print(f"{options.output}: {count:,} vectors", file=sys.stderr)
+    return DONE
+
+
+def _search(options: argparse.Namespace, settings: Settings) -> int:
+    from score.embedder import Embedder
+    from score.jobs.index import Index
+
+    index = Index(Path(options.index))
+    embedder = Embedder.load(options.model, settings)
+    embed = embedder.embed_image if options.image else embedder.embed_text
+    for hit in index.search(embed(options.query), options.top):
+        print(json.dumps({"score": round(hit.score, 4), **hit.row}, ensure_ascii=False))
+    return DONE
+
+
 def _serve(options: argparse.Namespace, settings: Settings) -> int:
     from score.embedder import Embedder
     from score.server import serve
@@ -252,14 +296,24 @@ def _verify(options: argparse.Namespace, settings: Settings) -> int:
     return DONE
 
 
+def _azure(options: argparse.Namespace, settings: Settings) -> int:
+    with _stopping():  # what it starts is ended with it
+        return cli.run(options)
+
+
 _VERBS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
     "embed": _embed,
     "evaluate": _evaluate,
     "label": _label,
+    "split": _split,
+    "merge": _merge,
+    "index": _index,
+    "search": _search,
     "serve": _serve,
     "catalog": _catalog,
     "package": _package,
     "verify": _verify,
+    "azure": _azure,
 }
 
 
@@ -299,6 +353,31 @@ def _parser() -> argparse.ArgumentParser:
         )
         job.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    split = verbs.add_parser("split", help="cut a CSV into shards, for several machines to share")
+    split.add_argument("input", help="CSV (or .csv.gz) with an image column, a text column or both")
+    split.add_argument("--output", required=True, metavar="DIR", help="a new folder")
+    split.add_argument("--rows", type=_rows, default=1000, metavar="N", help="of a shard (1000)")
+
+    merge = verbs.add_parser("merge", help="account for every row of a divided job")
+    merge.add_argument("shards", metavar="SHARDS", help="the folder that `score split` wrote")
+    merge.add_argument("results", metavar="RESULTS", help="the folder that the job wrote")
+    merge.add_argument("--output", metavar="FILE.parquet", help="all rows in one table, in order")
+    merge.add_argument("--report", metavar="FILE.json", help="what became of them")
+
+    index = verbs.add_parser("index", help="make a table of vectors searchable")
+    index.add_argument("table", help="a .parquet file of `score embed` or `score merge`")
+    index.add_argument("--output", required=True, metavar="DIR", help="a new folder")
+    index.add_argument(
+        "--column", choices=("image_features", "text_features"), default="image_features"
+    )
+
+    search = verbs.add_parser("search", help="the rows of an index nearest to a text or picture")
+    search.add_argument("index", metavar="DIR", help="what `score index` wrote")
+    search.add_argument("query", help="a text; with --image, a URL or base64")
+    search.add_argument("--image", action="store_true", help="the query is a picture")
+    search.add_argument("--top", type=_positive, default=10, metavar="K", help="rows (10)")
+    search.add_argument("--model", default=EMBEDDED, metavar="DIR", help="that made the vectors")
+
     serve = verbs.add_parser("serve", help="answer POST /score and GET /ping")
     serve.add_argument("model", nargs="?", default=EMBEDDED, metavar="DIR")
     serve.add_argument("--host", default="127.0.0.1")
@@ -330,6 +409,8 @@ def _parser() -> argparse.ArgumentParser:
     verify = verbs.add_parser("verify", help="compute a package's probes here, and compare")
     verify.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")
 
+    cli.add(verbs.add_parser("azure", help="plan and write deployments at Azure ML"))
+
     evaluate = verbs.add_parser("evaluate", help="measure zero-shot accuracy or retrieval recall")
     tasks = evaluate.add_subparsers(dest="task", required=True, metavar="TASK")
     zeroshot = tasks.add_parser("zeroshot", help="classify a folder of class folders")
@@ -355,7 +436,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         task.add_argument("--quiet", action="store_true", help="no progress bar")
 
-    for verb in (embed, label, serve, verify, zeroshot, retrieval):
+    for verb in (embed, label, search, serve, verify, zeroshot, retrieval):
         group = verb.add_argument_group("settings", f"each is also a variable {PREFIX}…")
         for knob in knobs():
             if verb is verify and knob.name not in _VERIFY_KNOBS:
@@ -385,10 +466,14 @@ def _probability(text: str) -> float:
     return value
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000")
+def _positive(text: str, most: int = 1000) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
     return int(text)
+
+
+def _rows(text: str) -> int:
+    return _positive(text, 10_000_000)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
