@@ -104,6 +104,14 @@ def test_shards_of_another_table_are_not_mixed_with(tmp_path: Path) -> None:
     assert main(["split", str(tmp_path / "in.csv"), "--output", str(tmp_path / "shards")]) == 2
 
 
+def test_a_table_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    rows = [[str(n), "https://example.org/a.jpg"] for n in range(5)] + [["5", "in.csv"]]
+    (tmp_path / "in.csv").write_text("id,image\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    with pytest.raises(RequestError, match=r"row 5: in\.csv is a file here"):
+        split(tmp_path / "in.csv", tmp_path / "shards", 2)
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
 def test_a_broken_archive_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     packed = bytearray(gzip.compress(numbered(tmp_path / "in.csv", 5000).read_bytes()))
     packed[len(packed) // 2] ^= 0xFF
@@ -294,3 +302,28 @@ def test_nothing_is_left_open(tmp_path: Path, vectors: Path) -> None:
     for number in range(5):
         build(vectors, tmp_path / f"index{number}", "text_features")
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_every_file_is_accounted_for_whatever_its_name_and_columns(
+    job: Path, tmp_path: Path
+) -> None:
+    """What a job is given is all files; pictures and texts may lie in different ones."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "a.csv").write_text("text,id\na cat,1\n")
+    (folder / "b.CSV").write_text(f"id,image\n2,{in_base64(picture(1))}\n")
+    (folder / "c.csv.gz").write_bytes(gzip.compress(b"image,text\n,an owl\n"))
+    (folder / "d").write_text("id,text\n4,\n")
+    (folder / "notes.json").write_text("{}")
+    (folder / ".hidden").write_text("")
+    os.mkfifo(folder / "pipe.csv")
+    given = [str(file) for file in sorted(folder.glob("[!.]*")) if file.is_file()]
+    assert len(script.run(given)) == 4
+    account = merge(folder, job, tmp_path / "all.parquet")
+    assert (account.shards, account.rows, account.good) == (5, 4, 3)
+    assert list(account.unreadable) == ["notes.json"]
+    assert not account.complete
+    rows = pq.read_table(tmp_path / "all.parquet").to_pylist()
+    assert [row["id"] for row in rows] == ["1", "2", None, "4"]
+    assert [len(row["image_features"] or ()) for row in rows] == [0, 512, 0, 0]
+    assert [len(row["text_features"] or ()) for row in rows] == [512, 0, 512, 0]

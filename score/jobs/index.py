@@ -42,7 +42,7 @@ def build(table: Path, folder: Path, column: Column = "image_features") -> int:
     a folder that is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise RequestError(f"{folder} is not empty")
+        raise RequestError(f"{folder} is not empty: name another, or empty it")
     try:
         schema = pq.read_schema(table)
     except pa.ArrowInvalid as error:

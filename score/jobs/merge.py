@@ -45,15 +45,17 @@ class Account:
 
 
 def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
-    """Accounts for each CSV of a folder by the result that `score/shards.py` wrote for it.
+    """Accounts for each file of a folder by the result that `score/shards.py` wrote for it.
 
-    A result belongs to a CSV of its name and content, so older results in the same folder do no
-    harm. With `table`, a .parquet file, the rows of all are put into it, in order. Raises
-    RequestError for folders that hold none, and for a table of another ending.
+    A result belongs to a file of its name and content, so older results in the same folder do no
+    harm. With `table`, a .parquet file, the rows of all are put into it, in order; it has the
+    columns of all of them. Raises RequestError for folders that hold no files, for a table of
+    another ending, and for shards whose columns are not of one kind.
     """
     if table and table.suffix != ".parquet":
         raise RequestError(f"{table}: the table is a .parquet file")
-    inputs = sorted(shards.glob("*.csv"))
+    # What a job is given, whatever its ending: all files in the folder that are not hidden.
+    inputs = sorted(file for file in shards.glob("[!.]*") if file.is_file())
     if not inputs:
         raise RequestError(f"{shards} holds no shards")
     account, codes = Account(shards=len(inputs)), Counter[str]()
@@ -105,19 +107,45 @@ def _concatenate(results: Sequence[Path], table: Path) -> None:
     table.parent.mkdir(parents=True, exist_ok=True)
     part = table.with_name(table.name + ".part")
     try:
-        with pq.ParquetWriter(part, pq.read_schema(results[0])) as writer:
-            for rows in _groups(results):
+        schema = _schema(results)
+        with pq.ParquetWriter(part, schema) as writer:
+            for rows in _groups(results, schema):
                 writer.write_table(rows)
         part.replace(table)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _groups(results: Sequence[Path]) -> Iterator[pa.Table]:
+def _schema(results: Sequence[Path]) -> pa.Schema:
+    """The columns of all: pictures alone have no vectors of texts, and lie beside files that do."""
+    schema = pq.read_schema(results[0])
+    for result in results[1:]:
+        try:
+            schema = pa.unify_schemas(
+                [schema, pq.read_schema(result)], promote_options="permissive"
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise RequestError(
+                f"{result.name}: its columns are not those of the files before it: {error}"
+            ) from error
+    return schema
+
+
+def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _groups(results: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """Their rows, in tables of some thousand: a group a shard would make reading slow."""
     held: list[pa.Table] = []
     for result in results:
-        held.append(pq.read_table(result))
+        held.append(_conformed(pq.read_table(result), schema))
         if sum(len(rows) for rows in held) >= _ROW_GROUP:
             yield pa.concat_tables(held)
             held = []

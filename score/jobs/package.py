@@ -158,7 +158,7 @@ def package(
 
 def _must_be_free(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ModelError(f"{output} is not empty")
+        raise ModelError(f"{output} is not empty: name another folder, or empty it")
     if output.exists() and (output.is_mount() or output.resolve() == Path.cwd()):
         raise ModelError(f"{output} cannot be replaced: name a folder that does not exist yet")
 

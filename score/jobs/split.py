@@ -23,16 +23,21 @@ def split(source: Path, folder: Path, rows: int) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise RequestError(f"{folder} is not empty")
+        raise RequestError(f"{folder} is not empty: name another, or empty it")
     made: list[Path] = []
-    with CsvTable(source) as table:
-        cells = _without_files(table)
-        stem = source.name.partition(".")[0]
-        while batch := list(islice(cells, rows)):
-            made.append(folder / f"{stem}-{len(made):06}.csv")
-            _write(made[-1], table.header, batch)
-    if not made:
-        raise RequestError(f"{source.name} has no rows")
+    try:
+        with CsvTable(source) as table:
+            cells = _without_files(table)
+            stem = source.name.partition(".")[0]
+            while batch := list(islice(cells, rows)):
+                made.append(folder / f"{stem}-{len(made):06}.csv")
+                _write(made[-1], table.header, batch)
+        if not made:
+            raise RequestError(f"{source.name} has no rows")
+    except BaseException:  # half a table is no table
+        for file in made:
+            file.unlink(missing_ok=True)
+        raise
     return made
 
 
@@ -58,8 +63,11 @@ def _is_file(table: CsvTable, cell: str) -> bool:
 
 def _write(file: Path, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        table = csv.writer(stream)  # ends lines by CR LF, and so quotes cells with either
-        table.writerow(header)
-        table.writerows(lines)
-    part.replace(file)
+    try:
+        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            table = csv.writer(stream)  # ends lines by CR LF, and so quotes cells with either
+            table.writerow(header)
+            table.writerows(lines)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
