@@ -36,7 +36,8 @@ FLOORS = [
     {"jobs.page"},
     {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.limits", "deploy.worker"}
     | {"deploy.nocode_batch", "deploy.nocode_online"},
-    {"deploy.plan", "deploy.check", "deploy.harness"},
+    {"deploy.plan", "deploy.values", "deploy.harness"},
+    {"deploy.check"},
     {"deploy.render"},
     {"deploy.cli"},
     {"__main__"},
@@ -90,7 +91,14 @@ DOORS = {
         "spark",
     },
     "emoji": {"jobs.train"},
-    "yaml": {"jobs.find", "deploy.check", "deploy.cli", "deploy.harness", "deploy.skus"},
+    "yaml": {
+        "jobs.find",
+        "deploy.check",
+        "deploy.cli",
+        "deploy.harness",
+        "deploy.skus",
+        "deploy.values",
+    },
     "pickle": set(),
     "subprocess": {"deploy.harness", "deploy.image", "deploy.simulate"},
 }

@@ -12,7 +12,7 @@ from score.__main__ import _parser, main
 from score.deploy.check import check
 from tests.surfaces import ROOT
 
-FOLDERS = ("components", "environment")
+FOLDERS = ("components", "environment", "samples/azure")
 
 # File, what it says, what it says by mistake, and what the complaint must mention.
 MISTAKES = [
@@ -32,7 +32,7 @@ MISTAKES = [
     ("components/online/deployment-cpu.yml", "readiness_probe:", "readyness_probe:", "readyness_p"),
     ("components/online/deployment-cpu.yml", "failure_threshold: 60", "failures: 60", "failures"),
     ("components/online/deployment-cpu.yml", "initial_delay: 10", "initial_delay: soon", "initial"),
-    ("components/online/deployment-cpu.yml", "_DS3_v2\n", "_DS3_v3\n", "Standard_DS3_v3"),
+    ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_D4as_v5\n", "Standard_D4as_v5"),
     ("components/online/deployment-cpu.yml", "score/online.py", "score/onlin.py", "onlin.py"),
     ("components/online/deployment-cpu.yml", "code: ../..", "code: ../../nowhere", "../../nowhere"),
     ("components/online/deployment-cpu.yml", "clip-cpu@latest", "clip-cpus@latest", "clip-cpus"),
@@ -42,7 +42,7 @@ MISTAKES = [
     ("components/online/deployment-cpu.yml", "name: cpu", "name: [cpu", "no YAML"),
     ("components/online/deployment-gpu.yml", "OnlineDeployment", "OnlineDeploy", "$schema"),
     ("components/online/deployment-gpu.yml", "liveness_probe:", "livenessProbe:", "livenessProbe"),
-    ("components/online/deployment-nocode.yml", "_DS3_v2", "_DS3v2", "did you mean"),
+    ("components/online/deployment-nocode.yml", "_D4as_v4", "_D4asv4", "did you mean"),
     ("components/online/endpoint.yml", "auth_mode: key", "auth_mode: keys", "auth_mode"),
     ("components/online/endpoint.yml", "name: clip", "nam: clip", "nam"),
     (
@@ -138,6 +138,46 @@ MISTAKES = [
     ("components/package.yml", "clip-package@latest", "clip-pakage@latest", "clip-pakage"),
     ("components/spark/embed.yml", "score/spark.py", "score/sparks.py", "sparks.py"),
     ("components/spark/embed.yml", "{{inputs.table}}", "{{inputs.tabel}}", "inputs.tabel"),
+    # Values that every schema takes.
+    ("components/model.yml", "'Standard_DS2_v2', ", "'Standard_DS2_v9', ", "Standard_DS2_v9"),
+    ("components/model.yml", "spec: 2|0|7|14", "spec: 2|0|7", "inference-min-sku-spec"),
+    ("components/online/deployment-cpu.yml", "count: 1", "count: 0", "instance_count: 0 is less"),
+    ("components/online/deployment-cpu.yml", 'WORKER_COUNT: "1"', "WORKER_COUNT: x", "WORKER_COUN"),
+    (
+        "components/online/deployment-cpu.yml",
+        "SCORE_PRECISION",
+        "SCORE_PRECISON",
+        "no such setting",
+    ),
+    ("components/online/deployment-cpu.yml", "PRECISION: fp32", "PRECISION: fp23", "not 'fp23'"),
+    ("components/online/deployment-cpu.yml", "name: cpu", "name: my cpu!", "'my cpu!' is not 3 to"),
+    ("components/online/deployment-cpu.yml", "  timeout: 10", "  timeout: -5", "-5 is less than 1"),
+    ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC6s_v3\n", "Azure retired"),
+    ("components/batch/deployment-cpu.yml", "mini_batch_size: 1", "mini_batch_size: -1", "is less"),
+    ("components/batch/deployment-cpu.yml", "azureml:clip-cpu\n", "clip-cpu\n", "not azureml:NAME"),
+    ("components/pipeline/prepare.yml", "default: 1000", "default: 0.5", "0.5 is no integer"),
+    (
+        "components/spark/embed.yml",
+        "spark.executor.instances: 2",
+        "spark.executor.instances: two",
+        "'two' is no whole number",
+    ),
+    ("components/spark/embed.yml", "spark.executor.memory:", "spark.executor.memroy:", "memroy"),
+    ("environment/cpu-batch.conda.yaml", "dependencies:", "dependancies:", "dependancies"),
+    (
+        "environment/cpu/Dockerfile",
+        "COPY requirements.txt",
+        "COPY requirement.txt",
+        "requirement.t",
+    ),
+    (
+        "samples/azure/jobs/embed.yml",
+        "../../urls.csv",
+        "../../url.csv",
+        "there is no ../../url",
+    ),
+    ("samples/azure/jobs/embed.yml", "rows: 1000", "rows: many", "'many' is no integer"),
+    ("components/batch/endpoint.yml", "$schema", "# $schema", "there is no telling what it is"),
 ]
 
 
@@ -146,7 +186,8 @@ def clone(tmp_path: Path) -> Path:
     """What the YAML refers to, to be changed."""
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    shutil.copyfile(ROOT / "conda.yaml", tmp_path / "conda.yaml")
+    for file in ("conda.yaml", "samples/urls.csv"):
+        shutil.copyfile(ROOT / file, tmp_path / file)
     for folder in ("score", "score/jobs"):
         (tmp_path / folder).mkdir()
         for file in (ROOT / folder).glob("*.py"):
@@ -169,7 +210,8 @@ def test_a_mistake_is_seen(clone: Path, file: str, right: str, wrong: str, said:
     assert right in text
     (clone / file).write_text(text.replace(right, wrong), encoding="utf-8")
     found = problems(clone)
-    assert any(said in problem and Path(file).name in problem for problem in found), found
+    named = "cpu.yml" if "Dockerfile" in file else Path(file).name.replace(".conda.yaml", "")
+    assert any(said in problem and named in problem for problem in found), found
 
 
 def test_the_mistakes_are_many_and_each_another() -> None:
@@ -180,6 +222,16 @@ def test_the_mistakes_are_many_and_each_another() -> None:
 def test_nothing_to_check_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["azure", "check", str(tmp_path / "mistyped")]) == 2
     assert "no YAML for Azure in" in capsys.readouterr().err
+
+
+def test_ones_own_folder_may_go_by_the_clones_names(tmp_path: Path) -> None:
+    command = ["azure", "render", "online", "--model", "openai-vit-b-32", "--code", str(ROOT)]
+    file = tmp_path / "mine.yml"
+    assert main([*command, "--sku", "Standard_D8as_v4", "--output", str(file)]) == 0
+    assert main(["azure", "check", str(tmp_path)]) == 0
+    assert main(["azure", "check", str(ROOT / "components/online")]) == 0
+    file.write_text(file.read_text().replace("clip-cpu@latest", "clip-cpus@latest"))
+    assert main(["azure", "check", str(tmp_path)]) == 1
 
 
 def test_a_script_that_is_no_python_is_told(clone: Path) -> None:

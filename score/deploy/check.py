@@ -13,6 +13,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from azure.ai.ml._schema.pipeline.pipeline_component import PipelineComponentSch
 from azure.ai.ml.entities import _load_functions as loaders
 from marshmallow import ValidationError
 
+from score.deploy import values
 from score.deploy.skus import lookup
 from score.errors import AzureError
 
@@ -55,6 +57,10 @@ _OPEN: Mapping[str, type[Any]] = {
     "retry_settings": RetrySettingsSchema,
     "resources": ComponentResourceSchema,
 }
+
+# What files that are no concern of Azure's schemas begin with: conda's environments, tables of
+# sizes; and a job's inputs, which are nothing else.
+_OTHERS = {"dependencies", "dependancies", "skus"}
 
 # It tells everybody which of its own classes are experiments.
 logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
@@ -100,30 +106,43 @@ class Document:
         return str(self.content.get("name", ""))
 
 
-def check(folders: Sequence[Path]) -> list[str]:
+def check(folders: Sequence[Path], beside: Sequence[Path] = ()) -> list[str]:
     """A sentence for everything that is wrong with the YAML files below these folders.
 
-    Files without a `$schema` are no concern of Azure's, and passed over. Raises AzureError for
-    folders in which there is none.
+    Their environments, models and endpoints may be their own, or in the folders `beside`, which are
+    not checked. A file that is nothing of Azure's is passed over: an environment of conda's, a
+    table of sizes, a job's inputs. Raises AzureError for folders in which there is nothing else.
     """
     problems: list[str] = []
     documents = []
-    for folder in folders:
-        files = [folder, *folder.rglob("*")] if folder.exists() else []
-        for file in sorted(file for file in files if file.suffix in (".yml", ".yaml")):
-            try:
-                document = _open(file)
-            except AzureError as error:
-                problems.append(str(error))
-                continue
-            if document:
-                documents.append(document)
+    for file in _files(folders):
+        try:
+            document = _open(file)
+        except AzureError as error:
+            problems.append(str(error))
+            continue
+        if document:
+            documents.append(document)
     if not documents and not problems:
         raise AzureError(f"no YAML for Azure in {', '.join(map(str, folders))}")
     known = {(_family(document.kind), document.name) for document in documents}
+    known |= set(_beside(beside))
     for document in documents:
         problems += [f"{document.file}: {problem}" for problem in _problems(document, known)]
     return problems
+
+
+def _files(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in folders:
+        files = [folder, *folder.rglob("*")] if folder.exists() else []
+        yield from sorted(file for file in files if file.suffix in (".yml", ".yaml"))
+
+
+def _beside(folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    for file in _files(folders):
+        with suppress(AzureError):
+            if document := _open(file):
+                yield _family(document.kind), document.name
 
 
 def _open(file: Path) -> Document | None:
@@ -131,8 +150,10 @@ def _open(file: Path) -> Document | None:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AzureError(f"{file}: no YAML: {error}") from error
-    if not isinstance(content, dict) or "$schema" not in content:
+    if not isinstance(content, dict) or _OTHERS & content.keys() or set(content) == {"inputs"}:
         return None
+    if "$schema" not in content:
+        raise AzureError(f"{file}: $schema: missing, so there is no telling what it is")
     address = str(content["$schema"])
     kind = address.rpartition("/")[2].removesuffix(".schema.json")
     if kind not in _LOADERS or not address.startswith("https://azuremlschemas.azureedge.net/"):
@@ -149,7 +170,12 @@ def _problems(document: Document, known: set[tuple[str, str]]) -> Iterator[str]:
     if refused:
         yield refused
     try:  # all at once, so that a file which azure-ai-ml refuses in so many words is told plainly
-        found = [*_fields(document), *_references(document, known), *_bound(document)]
+        found = [
+            *_fields(document),
+            *_references(document, known),
+            *_bound(document),
+            *values.problems(document.kind, document.content, document.file.parent),
+        ]
     except (AttributeError, KeyError, TypeError, ValueError):
         if not refused:  # of another shape than anything here expects
             raise
@@ -166,7 +192,9 @@ def _refused(document: Document) -> str | None:
     try:
         entity = _LOADERS[document.kind](document.file)
     except Exception as error:  # the SDK has no one error for what it will not load
-        return "azure-ai-ml refuses it: " + " ".join(str(error).split())[:600]
+        said = " ".join(str(error).split()).partition("If you are trying to configure")[0]
+        said = said.partition("Tip: ")[0]  # to use another editor
+        return f"azure-ai-ml refuses it: {said[:600].strip()}"
     if isinstance(entity, entities.Component):
         result = entity._validate()
         if not result.passed:
@@ -197,12 +225,12 @@ def _fields(document: Document) -> Iterator[str]:
         for part, inner in _OPEN.items():
             yield from _part(document, part, inner)
     settings = content.get("settings")
-    if document.kind == "modelBatchDeployment" and isinstance(settings, dict):
-        if int(settings.get("error_threshold", -1)) < -1:
-            yield "settings.error_threshold: -1, for any number, is the least"
+    if not isinstance(settings, dict):
+        return
+    if document.kind == "modelBatchDeployment":
         if settings.get("logging_level", "info") not in ("warning", "info", "debug"):
             yield "settings.logging_level: one of warning, info, debug"
-    if document.kind == "pipelineComponentBatchDeployment" and isinstance(settings, dict):
+    elif document.kind == "pipelineComponentBatchDeployment":
         unknown = [name for name in settings if name not in _PIPELINE_SETTINGS]
         yield from (f"settings.{name}: unknown field" for name in unknown)
 
@@ -376,8 +404,7 @@ def _steps(document: Document) -> Iterator[str]:
                 if given not in (made.get(side) or {}):
                     yield f"{where}: its component has none of that name"
                     continue
-                wanted = made[side][given]["type"]
-                yield from _end(document, components, where, str(text), wanted)
+                yield from _end(document, components, where, str(text), made[side][given])
         for needed, kind in (made.get("inputs") or {}).items():
             optional = kind.get("optional") or "default" in kind
             if not optional and needed not in (step.get("inputs") or {}):
@@ -389,11 +416,12 @@ def _steps(document: Document) -> Iterator[str]:
 
 
 def _end(
-    document: Document, components: Mapping[str, Json], where: str, text: str, wanted: str
+    document: Document, components: Mapping[str, Json], where: str, text: str, wanted: Json
 ) -> Iterator[str]:
     """Whether the other end of a step's binding is there, and of the type that is wanted."""
     match = _BINDING.fullmatch(text)
     if match is None:
+        yield from values.literal(where, text, wanted)
         return
     parts = match[1].strip().split(".")
     found: Any = None
@@ -403,5 +431,5 @@ def _end(
         found = (components.get(parts[2], {}).get("outputs") or {}).get(parts[4])
     if found is None:
         yield f"{where}: {text} leads nowhere"
-    elif isinstance(found, dict) and found["type"] != wanted:  # else a value
-        yield f"{where}: {text} is a {found['type']}, and a {wanted} is wanted"
+    elif isinstance(found, dict) and found["type"] != wanted["type"]:  # else a value
+        yield f"{where}: {text} is a {found['type']}, and a {wanted['type']} is wanted"
