@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
+
+# Azure's runner imports this file by its path, from wherever it is itself.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from score.embedder import Embedder
 from score.errors import RequestError

@@ -166,6 +166,77 @@ def test_our_script_takes_the_same_files(tmp_path: Path) -> None:
     assert all(row["error_code"] is None and row["image_features"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("mini_batch_size: 1", "mini_batch_size: 0", "mini_batch_size: 0 is less than 1"),
+        ("mini_batch_size: 1", "mini_batch_size: two", "mini_batch_size: 'two' is no whole"),
+        ("error_threshold: 0", "error_threshold: lots", "error_threshold: 'lots' is no whole"),
+        ("instance_count: ", "instance_count: -", "instance_count: -1 is less than 1"),
+        ("  retry_settings:\n", "  retry_settings: 5\n  x:\n", "retry_settings: 5 is no mapping"),
+    ],
+)
+def test_values_that_cannot_be_are_told(
+    right: str, wrong: str, said: str, shards: Path, tmp_path: Path
+) -> None:
+    text = (BATCH / "deployment-cpu.yml").read_text(encoding="utf-8")
+    assert right in text
+    file = tmp_path / "deployment.yml"
+    file.write_text(text.replace(right, wrong).replace("../..", str(ROOT)), encoding="utf-8")
+    with pytest.raises(AzureError, match=said):
+        harness.batch(file, shards, tmp_path / "out", model=ROOT)
+
+
+def test_rows_are_appended_by_our_script(tmp_path: Path) -> None:
+    """`score/batch.py` without parquet; and the same table again after one that does not start."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "one.csv", [["1", "", "a cat"], ["2", "%%%", ""]])
+    text = (BATCH / "deployment-cpu.yml").read_text(encoding="utf-8").replace("../..", str(ROOT))
+    text = text.replace("score/shards.py", "score/batch.py").replace("summary_only", "append_row")
+    file = tmp_path / "deployment.yml"
+    broken = text.replace('SCORE_BATCH_SIZE: "', 'SCORE_BATCH_SIZE: "-')
+    assert broken != text
+    file.write_text(broken, encoding="utf-8")
+    with pytest.raises(AzureError, match="init"):
+        harness.batch(file, folder, tmp_path / "out", model=ROOT)
+    file.write_text(text, encoding="utf-8")
+    report = harness.batch(file, folder, tmp_path / "out", model=ROOT)
+    assert (report.succeeded, report.failed) == (1, 0), report
+    with (tmp_path / "out/predictions.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert [(Path(row[0]).name, row[1]) for row in rows] == [("one.csv", "0"), ("one.csv", "1")]
+    assert rows[1][4] == "bad_base64"
+
+
+DYING = """
+import os, pathlib
+def init():
+    mark = pathlib.Path(os.environ["KILL_MARK"])
+    if not mark.exists() or {always}:
+        mark.touch()
+        os.kill(os.getpid(), 9)
+def run(files):
+    return files
+"""
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_process_lost_while_it_starts_is_started_again(
+    always: bool, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KILL_MARK", str(tmp_path / "mark"))
+    script = tmp_path / "script.py"
+    script.write_text(DYING.replace("{always}", str(always)))
+    job = Job(script, (), {}, 2, 1, 1, 2, 60, -1)
+    files = sorted(shards.iterdir())
+    if always:
+        with pytest.raises(AzureError, match="its process ended with -9"):
+            run(job, files)
+    else:
+        assert run(job, files).succeeded == len(files)
+
+
 # -- parallel ----------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--measured", type=float, metavar="RATE", help="pictures/s that such a machine does"
     )
-    plan.add_argument("--sku", default=EVERY, metavar="SIZE", help="Standard_…; default: all")
+    plan.add_argument("--sku", default=EVERY, metavar="SIZE", help="Standard_…, or all (default)")
     rendered = verbs.add_parser("render", help="the YAML of a model, or of a deployment that fits")
     rendered.add_argument("kind", choices=("online", "batch", "model"))
     rendered.add_argument("--output", type=Path, metavar="FILE", help="default: printed")
@@ -62,7 +62,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="simulated", required=True, metavar="KIND")
     online = kinds.add_parser("online", help="a real-time deployment, under Azure's server")
-    online.add_argument("--port", type=int, default=5001, metavar="N", help="default: 5001")
+    online.add_argument("--port", type=_port, default=5001, metavar="N", help="default: 5001")
     online.add_argument(
         "--request",
         type=Path,
@@ -84,7 +84,13 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     )
     image = kinds.add_parser("image", help="a Dockerfile's steps, in a virtual environment")
     image.add_argument("folder", type=Path, help="with the Dockerfile: environment/cpu")
-    image.add_argument("--venv", type=Path, required=True, metavar="DIR", help="where; replaced")
+    image.add_argument(
+        "--venv",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where; made anew",
+    )
     image.add_argument("--build-arg", type=_pair, action="append", default=[], metavar="NAME=VALUE")
     for kind in (online, batch, parallel):
         kind.add_argument("yaml", type=Path, help="the deployment's file, or the component's")
@@ -205,7 +211,7 @@ def _check(options: argparse.Namespace) -> int:
 
     root = EMBEDDED.parent
     own = [root / "components", root / "environment", root / "samples" / "azure"]
-    problems = check(options.folder or own)
+    problems = check(options.folder or own, beside=[folder for folder in own if folder.is_dir()])
     for problem in problems:
         print(problem)
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
@@ -253,12 +259,15 @@ def _image(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace, machine: Machine | None) -> int:
     from score.deploy import harness
 
+    for file in options.request:  # before anything is started
+        if not file.is_file():
+            raise AzureError(f"there is no request file {file}")
     with harness.online(
         options.yaml, model=options.model, port=options.port, machine=machine
     ) as process:
         address = f"http://127.0.0.1:{options.port}"
         if not harness.ready(address, process):
-            print("score: the server did not start; see above", file=sys.stderr)
+            print("score: the server did not start: its log, above, says why", file=sys.stderr)
             return 1
         print(f"{address}/score answers", file=sys.stderr)
         if not options.request:
@@ -307,6 +316,12 @@ def _count(text: str) -> float:
     if not 1 <= value < 1e15:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
     return value
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+    return int(text)
 
 
 def _whole(text: str) -> int:

@@ -74,26 +74,26 @@ def batch(
     what is no such deployment, and for an output that is there already.
     """
     content = _read(file, "modelBatchDeployment")
-    settings: Json = content.get("settings") or {}
-    retry: Json = settings.get("retry_settings") or {}
+    settings = _part(content, "settings", file)
+    retry = _part(settings, "retry_settings", file)
     append = settings.get("output_action", "append_row") == "append_row"
     table = settings.get("output_file_name", "predictions.csv")
-    processes = int(settings.get("max_concurrency_per_instance", 1))
+    processes = _number(settings, "max_concurrency_per_instance", 1, 1, file)
     with _mounted(model) as mounted:
         job = Job(
             script=_script(content, file, "nocode_batch.py"),
             arguments=(),
             environment={
-                **_variables(settings),
+                **_variables(settings, file),
                 "AZUREML_MODEL_DIR": str(mounted),
                 "AZUREML_BI_OUTPUT_PATH": str(_new(output)),
             },
-            nodes=nodes or int((content.get("resources") or {}).get("instance_count", 1)),
+            nodes=nodes or _number(_part(content, "resources", file), "instance_count", 1, 1, file),
             processes=processes,
-            mini_batch=int(settings.get("mini_batch_size", 10)),
-            retries=int(retry.get("max_retries", 3)),
-            timeout=float(retry.get("timeout", 30)),
-            error_threshold=int(settings.get("error_threshold", -1)),
+            mini_batch=_number(settings, "mini_batch_size", 10, 1, file),
+            retries=_number(retry, "max_retries", 3, 0, file),
+            timeout=_number(retry, "timeout", 30, 1, file),
+            error_threshold=_number(settings, "error_threshold", -1, -1, file),
             append_to=output / table if append else None,
             prefix=(machine or Machine()).command(processes, ()),
             folder=_code(content, file),
@@ -138,22 +138,22 @@ def parallel(
 
         return _BINDING.sub(value, text)
 
-    task: Json = content["task"]
-    retry: Json = content.get("retry_settings") or {}
+    task = _part(content, "task", file)
+    retry = _part(content, "retry_settings", file)
     append = task.get("append_row_to")
-    processes = int(content.get("max_concurrency_per_instance", 1))
+    processes = _number(content, "max_concurrency_per_instance", 1, 1, file)
     arguments = [bound(word) for word in shlex.split(task.get("program_arguments", ""))]
     job = Job(
         script=_script(task, file, None),
         arguments=tuple(arguments),
-        environment=_variables(content),
-        nodes=nodes or int((content.get("resources") or {}).get("instance_count", 1)),
+        environment=_variables(content, file),
+        nodes=nodes or _number(_part(content, "resources", file), "instance_count", 1, 1, file),
         processes=processes,
-        mini_batch=int(content.get("mini_batch_size", 1)),
-        retries=int(retry.get("max_retries", 2)),
-        timeout=float(retry.get("timeout", 60)),
-        error_threshold=_error_threshold(arguments, content),
-        batch_error_threshold=int(content.get("mini_batch_error_threshold", -1)),
+        mini_batch=_number(content, "mini_batch_size", 1, 1, file),
+        retries=_number(retry, "max_retries", 2, 0, file),
+        timeout=_number(retry, "timeout", 60, 1, file),
+        error_threshold=_error_threshold(arguments, content, file),
+        batch_error_threshold=_number(content, "mini_batch_error_threshold", -1, -1, file),
         append_to=Path(bound(append)) if append else None,
         prefix=(machine or Machine()).command(processes, ()),
         folder=_code(task, file),
@@ -173,11 +173,10 @@ def online(
     content = _read(file, "managedOnlineDeployment")
     script = _script(content, file, "nocode_online.py")
     root = _code(content, file) or _HERE
-    variables = _variables(content)
+    variables = _variables(content, file)
+    workers = _number(variables, "WORKER_COUNT", 1, 1, file)
     server = [str(Path(sys.executable).parent / "azmlinfsrv"), "--entry_script", str(script)]
-    command = (machine or Machine()).command(
-        int(variables.get("WORKER_COUNT", 1)), [*server, "--port", str(port)]
-    )
+    command = (machine or Machine()).command(workers, [*server, "--port", str(port)])
     _must_be_free(port)
     with _mounted(model) as mounted:
         environment = {
@@ -187,7 +186,12 @@ def online(
             "AML_APP_ROOT": str(root),
         }
         process = subprocess.Popen(  # noqa: S603
-            command, cwd=root, env=environment, start_new_session=True
+            # Its log beside ours, so that what it answered can be read from a pipe.
+            command,
+            cwd=root,
+            env=environment,
+            start_new_session=True,
+            stdout=sys.stderr,
         )
         try:
             yield process
@@ -265,9 +269,28 @@ def _script(content: Json, file: Path, nocode: str | None) -> Path:
     return script
 
 
-def _variables(content: Json) -> dict[str, str]:
-    given: Json = content.get("environment_variables") or {}
+def _variables(content: Json, file: Path) -> dict[str, str]:
+    given = _part(content, "environment_variables", file)
     return {name: str(value) for name, value in given.items()}
+
+
+def _part(content: Json, name: str, file: Path) -> Json:
+    """A mapping within another, empty where it is not there."""
+    part = content.get(name) or {}
+    if not isinstance(part, dict):
+        raise AzureError(f"{file}: {name}: {part!r} is no mapping")
+    return part
+
+
+def _number(given: Json, name: str, default: int, least: int, file: Path) -> int:
+    value = given.get(name, default)
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise AzureError(f"{file}: {name}: {value!r} is no whole number") from None
+    if number < least:
+        raise AzureError(f"{file}: {name}: {number} is less than {least}")
+    return number
 
 
 @contextmanager
@@ -276,8 +299,10 @@ def _mounted(model: Path) -> Iterator[Path]:
     if not model.is_dir():
         raise AzureError(f"there is no model folder {model}")
     with TemporaryDirectory(prefix="azureml-models-") as folder:
-        (Path(folder) / model.resolve().name).symlink_to(model.resolve())
-        yield Path(folder)
+        version = Path(folder) / "clip" / "1"
+        version.mkdir(parents=True)
+        (version / model.resolve().name).symlink_to(model.resolve())
+        yield version
 
 
 def _files(folder: Path) -> list[Path]:
@@ -290,7 +315,7 @@ def _files(folder: Path) -> list[Path]:
 def _new(output: Path) -> Path:
     """Azure gives each job a folder of its own."""
     if output.exists() and any(output.iterdir()):
-        raise AzureError(f"{output} is not empty")
+        raise AzureError(f"{output} is not empty: name another folder, or empty it")
     output.mkdir(parents=True, exist_ok=True)
     return output.resolve()
 
@@ -302,8 +327,9 @@ def _names(given: set[str], wanted: set[str], file: Path) -> None:
         raise AzureError(f"{file} has no input {name!r}, only: {', '.join(sorted(wanted))}")
 
 
-def _error_threshold(arguments: Sequence[str], content: Json) -> int:
+def _error_threshold(arguments: Sequence[str], content: Json, file: Path) -> int:
     """As Azure's runner is told: by an argument of the program, else by the component."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--error_threshold", type=int, default=content.get("error_threshold", -1))
-    return int(parser.parse_known_args(arguments)[0].error_threshold)
+    parser.add_argument("--error_threshold", default=content.get("error_threshold", -1))
+    given = vars(parser.parse_known_args(arguments)[0])
+    return _number(given, "error_threshold", -1, -1, file)

@@ -49,6 +49,7 @@ def build(
     `arguments`: as `docker build --build-arg` takes them. Raises AzureError for a step that fails,
     or that is of a kind that cannot be done here.
     """
+    context = context.resolve()  # steps run in it
     image, given = Image(folder), dict(arguments or {})
     values: dict[str, str] = {}
     for name, text in _instructions(context / "Dockerfile"):
@@ -89,6 +90,8 @@ def _start(base: str, folder: Path) -> None:
     match = re.match(r"python:(\d+\.\d+)", base)
     if match is None or match[1] != here:
         raise AzureError(f"the image is made from {base}, and this is Python {here}")
+    if folder.exists() and not (folder / "pyvenv.cfg").is_file() and any(folder.iterdir()):
+        raise AzureError(f"{folder} holds something else than a virtual environment")
     venv.create(folder, clear=True, with_pip=True)
 
 

@@ -284,13 +284,21 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
             f"{plan.workers} worker{'s' if plan.workers > 1 else ''}, one request each at a time",
             f"  timeouts    {plan.request_timeout_ms // 1000} s a request, "
             f"{plan.mini_batch_seconds} s a CSV of {FILE_ROWS:,} rows",
-            f"  speed       {plan.rate.pictures:,.3g} pictures/s a machine ({plan.rate.basis}; "
+            f"  speed       {_shown(plan.rate.pictures)} pictures/s a machine ({plan.rate.basis}; "
             f"limit: {plan.rate.limit})",
         ]
     if plan.fits and rows is not None:
         lines.append(
             f"  job         {rows:,.0f} pictures on {instances} machine"
-            f"{'s' if instances > 1 else ''}: {plan.hours(rows, instances):,.1f} hours "
+            f"{'s' if instances > 1 else ''}: {_hours(plan.hours(rows, instances))} "
             f"({plan.rate.basis})"
         )
     return "\n".join(lines)
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:,.1f} minutes"

@@ -104,6 +104,8 @@ def run(job: Job, files: Sequence[Path]) -> Report:
             going.over.wait(len(threads))
             raise
     if going.broken:
+        if job.append_to and not job.append_to.stat().st_size:
+            job.append_to.unlink()
         raise AzureError(going.broken)
     return going.report
 
@@ -114,6 +116,10 @@ class _Ended(Exception):
 
 class _Failed(Exception):
     """A try of a mini-batch came to nothing."""
+
+
+class _Raised(_Failed):
+    """The script raised, or took too long."""
 
 
 @dataclass
@@ -156,6 +162,7 @@ class _Run:
         for start in starts:
             batch = files[start : start + job.mini_batch]
             self.waiting.put(_Task([str(file) for file in batch]))
+        self.deaths = 0  # of processes that were not through `init()`
         self.left = len(starts)  # mini-batches that are neither done nor failed
         self.rows: IO[str] | None = None
         self.ended, self.over = threading.Event(), _Gone()
@@ -197,6 +204,12 @@ class _Run:
         if 0 <= job.error_threshold < report.failed or 0 <= job.batch_error_threshold < report.lost:
             report.stopped = True
             self.ended.set()
+
+    def died_early(self) -> bool:
+        """Whether more processes ended before they were ready than a mini-batch has tries."""
+        with self._lock:
+            self.deaths += 1
+            return self.deaths > self.job.retries
 
     def give_up(self, reason: str) -> None:
         """Ends the job for what went wrong first."""
@@ -257,7 +270,9 @@ class _Worker:
             self._answer(INIT_SECONDS)
         except _Failed as error:
             self.stop()
-            raise AzureError(f"init() failed: {error}") from None
+            if isinstance(error, _Raised) or going.died_early():
+                raise AzureError(f"init() failed: {error}") from None
+            raise
         except BaseException:
             self.stop()
             raise
@@ -285,13 +300,13 @@ class _Worker:
                 raise self._gone()
             if waited >= seconds:
                 self.stop()
-                raise _Failed(f"no answer within {seconds:g} s")
+                raise _Raised(f"no answer within {seconds:g} s")
         line = self._answers.readline()
         if not line.endswith(b"\n"):
             raise self._gone()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise _Failed(answer["error"].strip().splitlines()[-1])
+            raise _Raised(answer["error"].strip().splitlines()[-1])
         return answer
 
     def _gone(self) -> _Failed:

@@ -23,6 +23,7 @@ def load(script: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{script} is no Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their module
     spec.loader.exec_module(module)
     return module
 
