@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from azure.core.exceptions import ResourceNotFoundError
 
 from score import shards
 from score.embedder import Embedder
+from score.jobs import checkpoint
 from tests.surfaces import BIN, ROOT
 
 SCRIPTS = ROOT / "samples/azure"
@@ -112,6 +114,25 @@ def test_a_package_of_ones_own_is_registered(az: Path, monkeypatch: pytest.Monke
     (call,) = [call for call in asked(az) if call[1:3] == ["model", "create"]]
     assert call[-1].endswith("/model.yml")
     assert not Path(call[-1]).exists()  # it is put away
+
+
+def test_another_size_is_rendered_and_what_does_not_fit_is_not_deployed(
+    az: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKU", "Standard_D8as_v4")
+    assert script("deploy-online.sh").returncode == 0
+    (call,) = [call for call in asked(az) if call[1:3] == ["online-deployment", "create"]]
+    assert not call[call.index("--file") + 1].startswith("components/")
+    az.unlink()
+    huge = checkpoint.write(tmp_path / "huge", replace(checkpoint.TINY, dimension=8))
+    config = json.loads((huge / "config.json").read_text())
+    config["vision_config"].update(hidden_size=9600, intermediate_size=90000, num_hidden_layers=90)
+    (huge / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("MODEL", str(huge))
+    done = script("deploy-online.sh")
+    assert done.returncode != 0
+    assert "does not fit" in done.stderr
+    assert not az.exists() or "create" not in az.read_text()
 
 
 def test_batch_gets_its_rows_back(
@@ -222,6 +243,23 @@ def test_the_twin_of_online_takes_no_traffic_away(twins: Any) -> None:
         "online_deployments",
         "online_endpoints",
     ]
+
+
+def test_the_twins_agree_on_a_name(twins: Any, az: Path) -> None:
+    script("deploy-online.sh", "clean")
+    (call,) = [call for call in asked(az) if call[2] == "delete"]
+    assert call[call.index("--name") + 1] == twins.online.endpoint_name(Client(), "clip")
+
+
+def test_the_twins_take_a_package_and_a_size(twins: Any) -> None:
+    client = Client()
+    twins.online.deploy(client, model=ROOT, sku="Standard_D8as_v4")
+    assert client.online_deployments.get("cpu").instance_type == "Standard_D8as_v4"
+    assert ("models", "clip") in client.notes
+    twins.batch.deploy(client, model=ROOT, sku="Standard_D8as_v4")
+    assert client.compute.get("clip-cpu").size == "Standard_D8as_v4"
+    with pytest.raises(subprocess.CalledProcessError):
+        twins.online.deploy(client, sku="Standard_NC6s_v3")
 
 
 def test_the_twin_of_batch_embeds(

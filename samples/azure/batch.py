@@ -17,30 +17,37 @@ from azure.ai.ml.entities._load_functions import load_model_batch_deployment
 from azure.core.exceptions import ResourceNotFoundError
 
 sys.path.append(str(Path(__file__).parent))
-from online import ROOT, endpoint_name, register_model
+from online import ROOT, SIZES, deployment_file, endpoint_name, register_model
 
 from score.jobs.merge import Account, merge, write
 from score.jobs.split import split
 
-SIZES = {"cpu": "Standard_DS3_v2", "gpu": "Standard_NC4as_T4_v3"}
 
-
-def deploy(client: MLClient, device: str = "cpu", name: str | None = None) -> str:
+def deploy(
+    client: MLClient,
+    device: str = "cpu",
+    name: str | None = None,
+    model: Path | None = None,
+    sku: str | None = None,
+) -> str:
     """Creates or updates cluster, environment, model, endpoint, deployment; the endpoint's name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        deployment = load_model_batch_deployment(
+            deployment_file("batch", device, Path(scratch), model, sku)
+        )
+        register_model(client, Path(scratch), model)
     name = name or endpoint_name(client, "clip-batch")
     cluster = AmlCompute(
-        name=f"clip-{device}", size=SIZES[device], min_instances=0, max_instances=4
+        name=f"clip-{device}", size=sku or SIZES[device], min_instances=0, max_instances=4
     )
     client.compute.begin_create_or_update(cluster).result()
     client.environments.create_or_update(load_environment(ROOT / f"environment/{device}-batch.yml"))
-    register_model(client)
     try:
         endpoint = client.batch_endpoints.get(name)
     except ResourceNotFoundError:
         endpoint = load_batch_endpoint(ROOT / "components/batch/endpoint.yml")
         endpoint.name = name
         endpoint = client.batch_endpoints.begin_create_or_update(endpoint).result()
-    deployment = load_model_batch_deployment(ROOT / f"components/batch/deployment-{device}.yml")
     deployment.endpoint_name = name
     client.batch_deployments.begin_create_or_update(deployment).result()
     endpoint.defaults = {"deployment_name": deployment.name}
@@ -70,6 +77,8 @@ def main() -> None:
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--endpoint", help="default: clip-batch and a number of the workspace's")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--model", type=Path, help="a package; default: the embedded model")
+    parser.add_argument("--sku", help="a size of machine; default: a small one")
     parser.add_argument("--clean", action="store_true", help="take the endpoint down")
     options = parser.parse_args()
     if not options.clean and (options.table is None or not options.table.is_file()):
@@ -83,9 +92,8 @@ def main() -> None:
         name = options.endpoint or endpoint_name(client, "clip-batch")
         client.batch_endpoints.begin_delete(name).result()
         return
-    vectors, account = embed(
-        client, deploy(client, options.device, options.endpoint), options.table
-    )
+    name = deploy(client, options.device, options.endpoint, options.model, options.sku)
+    vectors, account = embed(client, name, options.table)
     print(account)
     print(vectors)
 

@@ -3,9 +3,10 @@
 #   az login && az configure --defaults group=… workspace=…
 #   samples/azure/deploy-online.sh            # CPU; with `gpu` after it, a GPU
 #   samples/azure/deploy-online.sh clean      # takes it down again
-# MODEL=dist/clip deploys a package of your own, ENDPOINT=… names the endpoint. What is there already
-# is updated. Needs the Azure CLI with its ml extension (az extension add --name ml), and with MODEL
-# this project's command `score` (README). The twin in Python is samples/azure/online.py.
+# MODEL=dist/clip deploys a package of your own, SKU=Standard_… on another size (`score azure plan`),
+# ENDPOINT=… names the endpoint. What is there already is updated. Needs the Azure CLI with its ml
+# extension (az extension add --name ml), and with MODEL or SKU this project's command `score`
+# (README: `pip install -e '.[azure]'`). The twin in Python is samples/azure/online.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . samples/azure/common.sh
@@ -15,17 +16,20 @@ case $device in cpu | gpu | clean) ;; *) echo "cpu, gpu or clean, not $device" >
 endpoint=$(endpoint_named clip)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+size=$(size_of "$device")
 
 if [ "$device" = clean ]; then
   az ml online-endpoint delete --name "$endpoint" --yes
   exit
 fi
 
+file=$(deployment_file online "$device")
+
 az ml environment create --file "environment/$device.yml"
 register_model
 create_or_update online-endpoint "$endpoint" --file components/online/endpoint.yml
 of_endpoint=$endpoint create_or_update online-deployment "$device" \
-  --file "components/online/deployment-$device.yml"
+  --file "$file"
 az ml online-endpoint update --name "$endpoint" --traffic "$device=100"
 
 for body in samples/requests/both.json samples/requests/labels.json; do

@@ -1,11 +1,15 @@
 """A real-time endpoint by Azure's SDK: what deploy-online.sh does, in Python.
 
 python samples/azure/online.py --subscription … --group … --workspace … [--device gpu] [--clean]
+  [--model dist/clip] [--sku Standard_…]
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from azure.ai.ml import (
 from azure.core.exceptions import ResourceNotFoundError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+SIZES = {"cpu": "Standard_D4as_v4", "gpu": "Standard_NC4as_T4_v3"}
 BODIES = (ROOT / "samples/requests/both.json", ROOT / "samples/requests/labels.json")
 
 
@@ -28,26 +33,59 @@ def endpoint_name(client: MLClient, stem: str) -> str:
     return f"{stem}-{zlib.crc32(str(workspace.id).encode())}"
 
 
-def register_model(client: MLClient) -> None:
-    """The embedded model as `clip`, where there is none yet."""
+def deployment_file(
+    kind: str, device: str, folder: Path, model: Path | None = None, sku: str | None = None
+) -> Path:
+    """The deployment that is checked in, or one for a model or size, written into `folder`.
+
+    Raises CalledProcessError where the model does not fit, which is told.
+    """
+    if not model and not sku:
+        return ROOT / f"components/{kind}/deployment-{device}.yml"
+    file = folder / "deployment.yml"
+    options = ["--sku", sku or SIZES[device], "--name", device, "--code", str(ROOT)]
+    _score("azure", "render", kind, "--model", str(model or ROOT), *options, "--output", str(file))
+    return file
+
+
+def _score(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "score", *words], cwd=ROOT, check=True)
+
+
+def register_model(client: MLClient, folder: Path, model: Path | None = None) -> None:
+    """A package as `clip`, or the embedded model where there is none yet."""
+    if model:
+        file, path = folder / "model.yml", str(model.resolve())
+        _score("azure", "render", "model", "--model", path, "--path", path, "--output", str(file))
+        client.models.create_or_update(load_model(file))
+        return
     try:
         client.models.get("clip", label="latest")
     except ResourceNotFoundError:
         client.models.create_or_update(load_model(ROOT / "components/model.yml"))
 
 
-def deploy(client: MLClient, device: str = "cpu", name: str | None = None) -> str:
+def deploy(
+    client: MLClient,
+    device: str = "cpu",
+    name: str | None = None,
+    model: Path | None = None,
+    sku: str | None = None,
+) -> str:
     """Creates or updates everything, waits until it serves, and returns the endpoint's name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        deployment = load_online_deployment(
+            deployment_file("online", device, Path(scratch), model, sku)
+        )
+        client.environments.create_or_update(load_environment(ROOT / f"environment/{device}.yml"))
+        register_model(client, Path(scratch), model)
     name = name or endpoint_name(client, "clip")
-    client.environments.create_or_update(load_environment(ROOT / f"environment/{device}.yml"))
-    register_model(client)
     try:
         endpoint = client.online_endpoints.get(name)
     except ResourceNotFoundError:
         endpoint = load_online_endpoint(ROOT / "components/online/endpoint.yml")
         endpoint.name = name
         endpoint = client.online_endpoints.begin_create_or_update(endpoint).result()
-    deployment = load_online_deployment(ROOT / f"components/online/deployment-{device}.yml")
     deployment.endpoint_name = name
     client.online_deployments.begin_create_or_update(deployment).result()
     endpoint.traffic = {deployment.name: 100}
@@ -61,6 +99,8 @@ def main() -> None:
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--endpoint", help="default: clip and a number of the workspace's")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--model", type=Path, help="a package; default: the embedded model")
+    parser.add_argument("--sku", help="a size of machine; default: a small one")
     parser.add_argument("--clean", action="store_true", help="take the endpoint down")
     options = parser.parse_args()
     from azure.identity import DefaultAzureCredential  # of azure-identity
@@ -72,7 +112,7 @@ def main() -> None:
         name = options.endpoint or endpoint_name(client, "clip")
         client.online_endpoints.begin_delete(name).result()
         return
-    name = deploy(client, options.device, options.endpoint)
+    name = deploy(client, options.device, options.endpoint, options.model, options.sku)
     for body in BODIES:
         answer = client.online_endpoints.invoke(name, request_file=str(body))
         print(body.name, answer[:300])
