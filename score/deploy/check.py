@@ -60,7 +60,7 @@ _OPEN: Mapping[str, type[Any]] = {
 
 # What files that are no concern of Azure's schemas begin with: conda's environments, tables of
 # sizes; and a job's inputs, which are nothing else.
-_OTHERS = {"dependencies", "dependancies", "skus"}
+_OTHERS = {"channels", "dependencies", "skus"}
 
 # It tells everybody which of its own classes are experiments.
 logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
