@@ -104,6 +104,23 @@ def test_steps_that_cannot_be_done_here_are_named(text: str, said: str, tmp_path
         build(tmp_path, tmp_path / "venv")
 
 
+def test_a_context_may_be_relative_and_a_folder_of_ones_own_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "context").mkdir()
+    steps = "FROM python:3.11\nCOPY wanted.txt /tmp/\nRUN pip install -r /tmp/wanted.txt\n"
+    (tmp_path / "context/Dockerfile").write_text(steps)
+    (tmp_path / "context/wanted.txt").write_text("# nothing\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AzureError, match="mine holds something else than a virtual environment"):
+        build(Path("context"), Path("mine"))
+    assert (tmp_path / "mine/thesis.txt").exists()
+    assert build(Path("context"), Path("venv")).folder == tmp_path / "venv"
+    build(Path("context"), Path("venv"))  # made anew
+
+
 BUILDS = pytest.mark.skipif(
     not os.environ.get("BUILD_IMAGES"), reason="minutes; BUILD_IMAGES=1 asks for it"
 )

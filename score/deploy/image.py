@@ -49,7 +49,7 @@ def build(
     `arguments`: as `docker build --build-arg` takes them. Raises AzureError for a step that fails,
     or that is of a kind that cannot be done here.
     """
-    context = context.resolve()  # steps run in it
+    context, folder = context.resolve(), folder.resolve()  # steps run in the former
     image, given = Image(folder), dict(arguments or {})
     values: dict[str, str] = {}
     for name, text in _instructions(context / "Dockerfile"):
