@@ -381,7 +381,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser("serve", help="answer POST /score and GET /ping")
     serve.add_argument("model", nargs="?", default=EMBEDDED, metavar="DIR")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=_port, default=5001)
+    serve.add_argument("--port", type=cli.port, default=5001)
 
     package = verbs.add_parser("package", help="turn a checkpoint into a proven MLflow folder")
     package.add_argument(
@@ -448,12 +448,6 @@ def _parser() -> argparse.ArgumentParser:
                 help=f"{knob.metadata['help']} ({default})",
             )
     return parser
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port")
-    return int(text)
 
 
 def _probability(text: str) -> float:

@@ -25,7 +25,7 @@ from score.embedder import Embedder  # noqa: E402
 from score.frames import rows_of  # noqa: E402
 from score.params import Params  # noqa: E402
 from score.rows import COLUMNS  # noqa: E402
-from score.tables import ERRORS, FEATURES  # noqa: E402
+from score.tables import ERRORS, FEATURES, error_cells  # noqa: E402
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -58,12 +58,10 @@ def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
     for frame in frames:
         asked = frame[[name for name in COLUMNS if name in frame]]
         records = list(embedder.embed(rows_of(asked), Params(on_error="report")))
-        errors = [record.error for record in records]
+        errors = [error_cells(record) for record in records]
         added: dict[str, list[Any]] = {
             **{name: [getattr(record, name) for record in records] for name in FEATURES},
-            ERRORS[0]: [error and error.code for error in errors],
-            ERRORS[1]: [error and str(error) for error in errors],
-            ERRORS[2]: [error and error.retryable for error in errors],
+            **{name: [cells[place] for cells in errors] for place, name in enumerate(ERRORS)},
         }
         yield frame.assign(**added)
 

@@ -99,24 +99,26 @@ class CsvTable:
 
         Raises RequestError where a quote is left open.
         """
-        for cells in self._cells():
-            if cells == [_END]:
-                return
-            if cells and cells[-1].endswith(_END):
+        for cells in self._rows():
+            if cells[-1].endswith(_END):
                 line = self._reader.line_num - 1
                 raise RequestError(
                     f"{self.path.name}: a quote is left open; it ends at line {line}"
                 )
-            if cells:
-                yield cells
+            yield cells
 
     def __iter__(self) -> Iterator[Line]:
         places = {name: self.columns.index(name) for name in (IMAGE, TEXT) if name in self.columns}
+        for cells in self._rows():
+            yield self._line(cells, places)
+
+    def _rows(self) -> Iterator[list[str]]:
+        """Cells of each row up to the end, blank lines left out."""
         for cells in self._cells():
             if cells == [_END]:
                 return
-            if cells:  # else a blank line
-                yield self._line(cells, places)
+            if cells:
+                yield cells
 
     def _line(self, cells: list[str], places: Mapping[str, int]) -> Line:
         width, number = len(self.columns), self._reader.line_num
@@ -271,7 +273,7 @@ class ParquetWriter(Writer):
 
     @override
     def write(self, kept: Sequence[str | None], record: Record) -> None:
-        self._rows.append((*kept, *_vectors(record), *_error(record)))
+        self._rows.append((*kept, *_vectors(record), *error_cells(record)))
         self._characters += sum(len(cell) for cell in kept if cell)
         if len(self._rows) >= _ROW_GROUP or self._characters >= _ROW_GROUP_CHARACTERS:
             self._flush()
@@ -305,7 +307,7 @@ class CsvWriter(Writer):
     @override
     def write(self, kept: Sequence[str | None], record: Record) -> None:
         vectors = ["" if v is None else json.dumps(v.tolist()) for v in _vectors(record)]
-        self._csv.writerow([*kept, *vectors, *_error(record)])
+        self._csv.writerow([*kept, *vectors, *error_cells(record)])
 
     @override
     def _close(self) -> None:
@@ -341,7 +343,7 @@ class VerdictWriter(CsvWriter):
         for label, prob in zip(record.labels or (), record.probs or (), strict=True):
             cells += [label if prob >= confidence else None, prob]
         cells = [*cells, *[None] * 2 * self._top][: 2 * self._top]
-        self._csv.writerow([*kept, *cells, *([file] if self._placed else []), *_error(record)])
+        self._csv.writerow([*kept, *cells, *([file] if self._placed else []), *error_cells(record)])
 
 
 class JsonLinesWriter(Writer):
@@ -360,7 +362,7 @@ class JsonLinesWriter(Writer):
             if vector is not None:
                 line[name] = vector.tolist()
         if record.error:
-            code, message, retryable = _error(record)
+            code, message, retryable = error_cells(record)
             line["error"] = {"code": code, "message": message, "retryable": retryable}
         self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -400,7 +402,7 @@ class NumpyWriter(Writer):
             if vector is not None:
                 self._used.add(name)
             file.write(self._nothing if vector is None else vector.astype("<f4").tobytes())
-        self._csv.writerow([*kept, *_error(record)])
+        self._csv.writerow([*kept, *error_cells(record)])
         self._count += 1
 
     @override
@@ -441,6 +443,7 @@ def _vectors(record: Record) -> tuple[Vector | None, Vector | None]:
     return record.image_features, record.text_features
 
 
-def _error(record: Record) -> tuple[str | None, str | None, bool | None]:
+def error_cells(record: Record) -> tuple[str | None, str | None, bool | None]:
+    """What stands in the columns `ERRORS` for a record."""
     error = record.error
     return (error.code, str(error), error.retryable) if error else (None, None, None)

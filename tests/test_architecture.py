@@ -36,8 +36,8 @@ FLOORS = [
     {"jobs.page"},
     {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.limits", "deploy.worker"}
     | {"deploy.nocode_batch", "deploy.nocode_online"},
-    {"deploy.plan", "deploy.values", "deploy.harness"},
-    {"deploy.check"},
+    {"deploy.plan", "deploy.values"},
+    {"deploy.check", "deploy.harness"},
     {"deploy.render"},
     {"deploy.cli"},
     {"__main__"},

@@ -14,10 +14,18 @@ from pathlib import Path
 from azure.ai.ml import Input, MLClient, load_batch_endpoint, load_environment
 from azure.ai.ml.entities import AmlCompute
 from azure.ai.ml.entities._load_functions import load_model_batch_deployment
-from azure.core.exceptions import ResourceNotFoundError
 
 sys.path.append(str(Path(__file__).parent))
-from online import ROOT, SIZES, deployment_file, endpoint_name, register_model
+from online import (
+    ROOT,
+    SIZES,
+    add_options,
+    connected,
+    deployment_file,
+    endpoint_name,
+    register_model,
+    there,
+)
 
 from score.jobs.merge import Account, merge, write
 from score.jobs.split import split
@@ -42,12 +50,7 @@ def deploy(
     )
     client.compute.begin_create_or_update(cluster).result()
     client.environments.create_or_update(load_environment(ROOT / f"environment/{device}-batch.yml"))
-    try:
-        endpoint = client.batch_endpoints.get(name)
-    except ResourceNotFoundError:
-        endpoint = load_batch_endpoint(ROOT / "components/batch/endpoint.yml")
-        endpoint.name = name
-        endpoint = client.batch_endpoints.begin_create_or_update(endpoint).result()
+    endpoint = there(client.batch_endpoints, name, load_batch_endpoint, "batch")
     deployment.endpoint_name = name
     client.batch_deployments.begin_create_or_update(deployment).result()
     endpoint.defaults = {"deployment_name": deployment.name}
@@ -73,21 +76,11 @@ def embed(client: MLClient, name: str, table: Path, rows: int = 1000) -> tuple[P
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("table", type=Path, nargs="?", help="a CSV with an image or text column")
-    for option in ("subscription", "group", "workspace"):
-        parser.add_argument(f"--{option}", required=True)
-    parser.add_argument("--endpoint", help="default: clip-batch and a number of the workspace's")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--model", type=Path, help="a package; default: the embedded model")
-    parser.add_argument("--sku", help="a size of machine; default: a small one")
-    parser.add_argument("--clean", action="store_true", help="take the endpoint down")
+    add_options(parser, "clip-batch")
     options = parser.parse_args()
     if not options.clean and (options.table is None or not options.table.is_file()):
         parser.error(f"no such file: {options.table}")
-    from azure.identity import DefaultAzureCredential  # of azure-identity
-
-    client = MLClient(
-        DefaultAzureCredential(), options.subscription, options.group, options.workspace
-    )
+    client = connected(options)
     if options.clean:
         name = options.endpoint or endpoint_name(client, "clip-batch")
         client.batch_endpoints.begin_delete(name).result()

@@ -4,8 +4,8 @@
 #   samples/azure/deploy-batch.sh my-urls.csv   # CPU; with `gpu` after it, GPUs
 #   samples/azure/deploy-batch.sh clean         # takes the endpoint down; the cluster scales to none
 # MODEL=dist/clip deploys a package of your own, SKU=Standard_… on another size (`score azure plan`),
-# ENDPOINT=… names the endpoint. What is there already is updated. Needs the Azure CLI with its ml extension (az extension add --name ml) and this
-# project's command `score` (README). The twin in Python is samples/azure/batch.py.
+# ENDPOINT=… names the endpoint. What is there already is updated. Needs the Azure CLI with its ml
+# extension (az extension add --name ml) and this project's command `score` (README). The twin in Python is samples/azure/batch.py.
 set -euo pipefail
 table=${1:?a CSV with an image or a text column, or: clean}
 if [ "$table" != clean ]; then table=$(realpath --canonicalize-existing "$table"); fi
@@ -32,8 +32,7 @@ az ml compute create --name "clip-$device" --type amlcompute --size "$size" \
 az ml environment create --file "environment/$device-batch.yml"
 register_model
 create_or_update batch-endpoint "$endpoint" --file components/batch/endpoint.yml
-of_endpoint=$endpoint create_or_update batch-deployment "$device" \
-  --file "$file"
+of_endpoint=$endpoint create_or_update batch-deployment "$device" --file "$file"
 az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=$device"
 
 job=$(az ml batch-endpoint invoke --name "$endpoint" --deployment-name "$device" \

@@ -28,8 +28,7 @@ file=$(deployment_file online "$device")
 az ml environment create --file "environment/$device.yml"
 register_model
 create_or_update online-endpoint "$endpoint" --file components/online/endpoint.yml
-of_endpoint=$endpoint create_or_update online-deployment "$device" \
-  --file "$file"
+of_endpoint=$endpoint create_or_update online-deployment "$device" --file "$file"
 az ml online-endpoint update --name "$endpoint" --traffic "$device=100"
 
 for body in samples/requests/both.json samples/requests/labels.json; do

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from azure.ai.ml import (
     MLClient,
@@ -65,6 +67,16 @@ def register_model(client: MLClient, folder: Path, model: Path | None = None) ->
         client.models.create_or_update(load_model(ROOT / "components/model.yml"))
 
 
+def there(endpoints: Any, name: str, load: Callable[[Path], Any], kind: str) -> Any:
+    """The endpoint of a name, created from `components/` where there is none yet."""
+    try:
+        return endpoints.get(name)
+    except ResourceNotFoundError:
+        endpoint = load(ROOT / f"components/{kind}/endpoint.yml")
+        endpoint.name = name
+        return endpoints.begin_create_or_update(endpoint).result()
+
+
 def deploy(
     client: MLClient,
     device: str = "cpu",
@@ -80,12 +92,7 @@ def deploy(
         client.environments.create_or_update(load_environment(ROOT / f"environment/{device}.yml"))
         register_model(client, Path(scratch), model)
     name = name or endpoint_name(client, "clip")
-    try:
-        endpoint = client.online_endpoints.get(name)
-    except ResourceNotFoundError:
-        endpoint = load_online_endpoint(ROOT / "components/online/endpoint.yml")
-        endpoint.name = name
-        endpoint = client.online_endpoints.begin_create_or_update(endpoint).result()
+    endpoint = there(client.online_endpoints, name, load_online_endpoint, "online")
     deployment.endpoint_name = name
     client.online_deployments.begin_create_or_update(deployment).result()
     endpoint.traffic = {deployment.name: 100}
@@ -93,21 +100,31 @@ def deploy(
     return name
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def add_options(parser: argparse.ArgumentParser, stem: str) -> None:
+    """What both twins are told; `stem`: of the endpoint's name."""
     for option in ("subscription", "group", "workspace"):
         parser.add_argument(f"--{option}", required=True)
-    parser.add_argument("--endpoint", help="default: clip and a number of the workspace's")
+    parser.add_argument("--endpoint", help=f"default: {stem} and a number of the workspace's")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--model", type=Path, help="a package; default: the embedded model")
     parser.add_argument("--sku", help="a size of machine; default: a small one")
     parser.add_argument("--clean", action="store_true", help="take the endpoint down")
-    options = parser.parse_args()
+
+
+def connected(options: argparse.Namespace) -> MLClient:
+    """A client of the workspace."""
     from azure.identity import DefaultAzureCredential  # of azure-identity
 
-    client = MLClient(
+    return MLClient(
         DefaultAzureCredential(), options.subscription, options.group, options.workspace
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    add_options(parser, "clip")
+    options = parser.parse_args()
+    client = connected(options)
     if options.clean:
         name = options.endpoint or endpoint_name(client, "clip")
         client.online_endpoints.begin_delete(name).result()

@@ -62,7 +62,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="simulated", required=True, metavar="KIND")
     online = kinds.add_parser("online", help="a real-time deployment, under Azure's server")
-    online.add_argument("--port", type=_port, default=5001, metavar="N", help="default: 5001")
+    online.add_argument("--port", type=port, default=5001, metavar="N", help="default: 5001")
     online.add_argument(
         "--request",
         type=Path,
@@ -211,7 +211,7 @@ def _check(options: argparse.Namespace) -> int:
 
     root = EMBEDDED.parent
     own = [root / "components", root / "environment", root / "samples" / "azure"]
-    problems = check(options.folder or own, beside=[folder for folder in own if folder.is_dir()])
+    problems = check(options.folder, beside=own) if options.folder else check(own)
     for problem in problems:
         print(problem)
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
@@ -318,7 +318,8 @@ def _count(text: str) -> float:
     return value
 
 
-def _port(text: str) -> int:
+def port(text: str) -> int:
+    """A flag's value as a port. Raises ArgumentTypeError."""
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
     return int(text)

@@ -28,6 +28,7 @@ import yaml
 
 from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
+from score.deploy.values import whole
 from score.errors import AzureError
 
 Json = Mapping[str, Any]
@@ -283,14 +284,7 @@ def _part(content: Json, name: str, file: Path) -> Json:
 
 
 def _number(given: Json, name: str, default: int, least: int, file: Path) -> int:
-    value = given.get(name, default)
-    try:
-        number = int(str(value))
-    except ValueError:
-        raise AzureError(f"{file}: {name}: {value!r} is no whole number") from None
-    if number < least:
-        raise AzureError(f"{file}: {name}: {number} is less than {least}")
-    return number
+    return whole(f"{file}: {name}", given.get(name, default), least)
 
 
 @contextmanager

@@ -14,8 +14,6 @@ from score.errors import AzureError
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
-KINDS = ("online", "batch")
-
 
 class _At(Template):
     """`@name`, since `$` and `{}` are YAML's and Azure's; `@@` is an at sign."""

@@ -65,7 +65,7 @@ def problems(kind: str, content: Json, here: Path) -> Iterator[str]:
     if kind == "modelBatchDeployment" and not str(content.get("compute")).startswith("azureml:"):
         yield f"compute: {content.get('compute')!r} is not azureml:NAME"
     if "instance_type" in content:
-        yield from _retired(str(content["instance_type"]))
+        yield from _size(str(content["instance_type"]))
     if kind == "sparkComponent":
         conf = content.get("conf") or {}
         yield from (f"conf.{key}: unknown here" for key in conf if key not in _SPARK)
@@ -79,6 +79,17 @@ def problems(kind: str, content: Json, here: Path) -> Iterator[str]:
                 yield f"inputs.{port}.path: there is no {path}"
     if kind == "environment":
         yield from _environment(content, here)
+
+
+def whole(where: str, value: object, least: int) -> int:
+    """A value as the whole number that it must be. Raises AzureError, which begins with `where`."""
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise AzureError(f"{where}: {value!r} is no whole number") from None
+    if number < least:
+        raise AzureError(f"{where}: {number} is less than {least}")
+    return number
 
 
 def literal(where: str, value: object, wanted: Json) -> Iterator[str]:
@@ -104,12 +115,9 @@ def _numbers(content: Json) -> Iterator[str]:
         if value is None:
             continue
         try:
-            number = int(str(value))
-        except ValueError:
-            yield f"{path}: {value!r} is no whole number"
-            continue
-        if number < least:
-            yield f"{path}: {number} is less than {least}"
+            whole(path, value, least)
+        except AzureError as error:
+            yield str(error)
 
 
 def _at(content: Json, path: str) -> object:
@@ -159,10 +167,11 @@ def _sizes(content: Json) -> Iterator[str]:
         )
 
 
-def _retired(name: str) -> Iterator[str]:
+def _size(name: str) -> Iterator[str]:
     try:
         sku = lookup(name)
-    except AzureError:  # which the references tell
+    except AzureError as error:
+        yield f"instance_type: {error}"
         return
     if sku.status == "retired":
         yield f"instance_type: Azure retired {name} on {sku.retires}"

@@ -20,6 +20,7 @@ from numpy.lib.format import open_memmap
 from score.errors import RequestError
 from score.rows import Vector
 from score.tables import ERRORS, FEATURES
+from score.zeroshot import unit
 
 Column = Literal["image_features", "text_features"]
 
@@ -60,9 +61,7 @@ def build(table: Path, folder: Path, column: Column = "image_features") -> int:
     with pq.ParquetWriter(folder / _ROWS, rows) as writer:
         for batch in _batches(table, [*kept, column]):
             found = _matrix(batch, column)
-            vectors[place : place + len(found)] = found / np.linalg.norm(
-                found, axis=1, keepdims=True
-            )
+            vectors[place : place + len(found)] = unit(found)
             place += len(found)
             writer.write_batch(batch.select(kept))
     vectors.flush()
@@ -120,10 +119,10 @@ class Index:
                 f"the index holds vectors of {self.dimension} numbers, the query has {query.size}: "
                 "was it made with another model?"
             )
-        unit = (query / np.linalg.norm(query)).astype(np.float32)
+        asked = unit(query)
         scores = np.concatenate(
             [
-                self._vectors[start : start + _BATCH].astype(np.float32) @ unit
+                self._vectors[start : start + _BATCH].astype(np.float32) @ asked
                 for start in range(0, len(self), _BATCH)
             ]
         )

@@ -66,11 +66,12 @@ def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
         except RequestError as error:
             account.unreadable[shard.name] = str(error)
             continue
-        found = _codes(results / f"{fingerprint(shard)}.parquet")
+        result = results / f"{fingerprint(shard)}.parquet"
+        found = _codes(result)
         if found is None or len(found) != wanted:
             account.missing.append(shard.name)
             continue
-        whole.append(results / f"{fingerprint(shard)}.parquet")
+        whole.append(result)
         account.rows += wanted
         codes.update(code or "" for code in found)
     account.good = codes.pop("", 0)
