@@ -12,7 +12,7 @@ BIN    := $(VENV)/bin
 TWEMOJI := $(CACHE)/twemoji-15.0.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test lint bench venv clean
 
 demo: $(VENV)/demo.installed  ## Find, name and compare pictures behind URLs, in each of the ways there are to ask.
 	$(BIN)/python samples/demo.py
@@ -31,6 +31,9 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/dev.installed  ## How fast, beside what a user would write first; to out/bench. An hour.
+	$(BIN)/python -m benchmarks.bench
 
 venv: $(VENV)/demo.installed  ## Prints where the environment is.
 	@echo $(VENV)

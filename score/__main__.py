@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from score.deploy import cli
-from score.errors import ScoreError
+from score.errors import ScoreError, SettingError
 from score.folder import EMBEDDED
 from score.settings import PREFIX, Settings, knobs
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # it brings pandas, which only some verbs need
 
 _METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
 
-_VERIFY_KNOBS = ("device", "precision", "batch_size", "log_level")
+_VERIFY_KNOBS = ("device", "precision", "engine", "cache", "batch_size", "log_level")
 
 DONE, TOO_MANY_ERRORS, UNUSABLE = 0, 1, 2
 
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNUSABLE
     except ImportError as error:
         extras = options.verb if options.verb in ("package", "evaluate", "azure") else "batch,serve"
+        if options.verb == "package" and options.int8:
+            extras = "package,int8"
         print(f"score: {error}: pip install -e '.[{extras}]' in the clone", file=sys.stderr)
         return UNUSABLE
 
@@ -252,17 +254,22 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
 def _package(options: argparse.Namespace, settings: Settings) -> int:
     from score.jobs.package import package
 
-    made = package(
-        options.checkpoint,
-        Path(options.output),
-        options.name,
-        source=options.source,
-        architecture=options.architecture,
-        tokenizer=Path(options.tokenizer) if options.tokenizer else None,
-        revision=options.revision,
-        precision=options.precision,
-        say=lambda line: print(f"score: {line}", file=sys.stderr),
-    )
+    if options.force and not options.int8:
+        raise SettingError("--force is for --int8")
+    with _stopping():
+        made = package(
+            options.checkpoint,
+            Path(options.output),
+            options.name,
+            source=options.source,
+            architecture=options.architecture,
+            tokenizer=Path(options.tokenizer) if options.tokenizer else None,
+            revision=options.revision,
+            precision=options.precision,
+            int8=Path(options.int8) if options.int8 else None,
+            force=options.force,
+            say=lambda line: print(f"score: {line}", file=sys.stderr),
+        )
     print(made)
     return DONE
 
@@ -396,6 +403,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=("fp32", "bf16", "fp16"),
         help="of the weights; default: as they come",
     )
+    package.add_argument(
+        "--int8",
+        metavar="PICTURES",
+        help="a folder or CSV of pictures: puts the model into int8, too, calibrated on them",
+    )
+    package.add_argument(
+        "--force", action="store_true", help="int8 even where it finds other pictures than fp32"
+    )
     package.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
     package.add_argument(
         "--tokenizer", metavar="DIR", help="a folder with the tokenizer.json to use"
@@ -443,7 +458,7 @@ def _parser() -> argparse.ArgumentParser:
                 continue
             default = knob.default if knob.default not in ((), "") else "none"
             group.add_argument(
-                "--" + knob.name.replace("_", "-"),
+                _flag(knob.name),
                 metavar=_METAVARS[type(knob.default)],
                 help=f"{knob.metadata['help']} ({default})",
             )
@@ -474,8 +489,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     """The environment's settings under those of the command line."""
     given = {knob.name: getattr(options, knob.name, None) for knob in knobs()}
     return Settings.from_env(os.environ).replace(
-        {name: value for name, value in given.items() if value is not None}
+        {name: value for name, value in given.items() if value is not None}, spelled=_flag
     )
+
+
+def _flag(name: str) -> str:
+    """How a command line spells a setting."""
+    return "--" + name.replace("_", "-")
 
 
 if __name__ == "__main__":

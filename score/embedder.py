@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import os
 import queue
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from score import images, zeroshot
-from score.encoder import Encoder, Matrix
+from score import precision, zeroshot
+from score.encoder import Encoder
+from score.engine import Matrix, cores
 from score.errors import BadParams, EmptyRow, ModelError, RowError, RowsFailed
 from score.fetch import Fetcher
 from score.folder import EMBEDDED, ModelFolder
@@ -38,6 +41,7 @@ from score.settings import Settings
 from score.texts import Ids, Texts
 
 _WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
+_SEEN = 2**20  # floats of vectors that a stream keeps for what comes again: 4 MiB
 _LABEL_SETS = 16  # whose vectors are kept: at most 16 × 2000 × 512 floats, 62 MiB, by default
 _LABEL_TEXT = 2**20  # characters of a label set that is kept: their text stays in memory, too
 _LINGER = 0.01  # seconds that a ready row waits for company, while others are on their way
@@ -54,7 +58,10 @@ class Embedder:
         self.preprocessor = preprocessor
         self.settings = settings
         self._fetcher = Fetcher(settings)
-        self._decoding = threading.Semaphore(settings.decode_workers or _cores())
+        # Few threads: what one's large pictures leave behind in its memory is not used by others.
+        # By process, since threads do not survive a fork.
+        workers = settings.decode_workers or cores()
+        self._decoders = functools.cache(lambda process: ThreadPoolExecutor(workers, "decode"))
         self._kept_labels = functools.lru_cache(_LABEL_SETS)(self._encode_labels)
 
     @classmethod
@@ -68,7 +75,8 @@ class Embedder:
         opened = ModelFolder.open(folder)
         texts = Texts.load(opened)  # before the weights: what is quick to refuse comes first
         preprocessor = Preprocessor.from_config(opened.preprocessor)
-        embedder = cls(Encoder.load(opened, settings), texts, preprocessor, settings)
+        encoder = precision.fastest(opened, texts, preprocessor, settings)
+        embedder = cls(encoder, texts, preprocessor, settings)
         if settings.verify != "off":
             embedder._keep_promises(Probes.read(opened.path))
         return embedder
@@ -181,7 +189,9 @@ class Embedder:
             if isinstance(ids, RowError):
                 raise BadParams(f"param 'labels', {prompt[:80]!r}: {ids.message}")
             encoded.append(ids)
-        return zeroshot.label_vectors(self.encoder.texts(encoded), counts)
+        # Once each, so that ties are ties to the bit.
+        vectors = _Seen(self.encoder.texts, self.dimension, tuple).vectors(encoded)
+        return zeroshot.label_vectors(vectors, counts)
 
     def prepare(self, row: Row, params: Params, root: Path | None, until: float | None) -> _Inputs:
         """What the encoder needs of a row. Raises RowError, which names the column."""
@@ -206,13 +216,17 @@ class Embedder:
             if isinstance(image, RowError):
                 raise image
             data = self._fetcher.fetch(image, root, until)
-            limit = self.settings.max_pixels
             # Decoded pictures are large; the wait here is also what slows the downloads down.
-            with self._decoding:
-                picture = images.decode(
-                    data, limit, exif_orientation=self.settings.exif_orientation
-                )
-                return self.preprocessor.pixels(picture, limit)
+            return self._decoders(os.getpid()).submit(self._decode, data).result()
+
+    def _decode(self, data: bytes) -> Pixels:
+        settings = self.settings
+        return self.preprocessor.read(
+            data,
+            settings.max_pixels,
+            exif_orientation=settings.exif_orientation,
+            fast=settings.decoding == "fast",
+        )
 
 
 Picture = bytes | str | Path
@@ -249,6 +263,9 @@ class _Stream:
         self._labels: Matrix | None = None
         if params.labels is not None:
             self._labels = embedder.label_vectors(params.labels, params.truncate)
+        encoder = embedder.encoder
+        self._seen_pictures = _Seen(encoder.images, encoder.dimension, _digest)
+        self._seen_texts = _Seen(encoder.texts, encoder.dimension, tuple)
         self._root, self._until = root, until
         settings = embedder.settings
         self._most_rows = 8 * settings.batch_size
@@ -336,12 +353,11 @@ class _Stream:
                 self._waiting[item.index] = Record(error=item.result)
             else:
                 raise item.result
-        encoder = self._embedder.encoder
         pictures = {i: x.pixels for i, x in inputs.items() if x.pixels is not None}
         texts = {i: x.ids for i, x in inputs.items() if x.ids is not None}
-        pictured = encoder.images(list(pictures.values()))
+        pictured = self._seen_pictures.vectors(list(pictures.values()))
         image_vectors = self._rows_of(pictured, pictures)
-        text_vectors = self._rows_of(encoder.texts(list(texts.values())), texts)
+        text_vectors = self._rows_of(self._seen_texts.vectors(list(texts.values())), texts)
         verdicts = dict(zip(pictures, self._classified(pictured), strict=False))
         for index in inputs:
             self._waiting[index] = Record(
@@ -373,10 +389,34 @@ class _Stream:
         return {index: vector.copy() for index, vector in zip(indices, vectors, strict=True)}
 
 
-def _cores() -> int:
-    """Cores this process may use, where the system can tell."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+class _Seen:
+    """Vectors of what came lately in a stream: what comes again is not computed again."""
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Any]], Matrix],
+        dimension: int,
+        key: Callable[[Any], Hashable],
+    ) -> None:
+        self._compute, self._key, self._dimension = compute, key, dimension
+        self._vectors: dict[Hashable, Vector] = {}
+        self._most = _SEEN // dimension
+
+    def vectors(self, inputs: Sequence[Any]) -> Matrix:
+        """The vector of each input, [inputs, dimension]."""
+        keys = [self._key(value) for value in inputs]
+        new = {
+            key: value for key, value in zip(keys, inputs, strict=True) if key not in self._vectors
+        }
+        self._vectors |= zip(new, self._compute(list(new.values())), strict=True)
+        found = [self._vectors[key] for key in keys]
+        for key in list(islice(self._vectors, max(0, len(self._vectors) - self._most))):
+            del self._vectors[key]
+        return np.array(found, np.float32).reshape(len(keys), self._dimension)
+
+
+def _digest(pixels: Pixels) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
 class _blaming:

@@ -2,8 +2,8 @@
 
 What happens to a picture is the model folder's to say (`preprocessor_config.json`). The steps,
 their order and their rounding are those of `transformers.CLIPImageProcessorPil` (5.x): convert to
-RGB (transparency over white), resize, crop or pad to the centre; then, for a whole batch and
-usually on the model's device, rescale and normalise.
+RGB (transparency over white), resize, crop or pad to the centre. Rescaling and normalising are left
+to the model, whose first weights take them in (`towers`).
 
 Knows nothing of torch or URLs.
 """
@@ -15,7 +15,7 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from score.errors import ModelError, NotAnImage, TooManyPixels, TruncatedImage
 
 Pixels = npt.NDArray[np.uint8]
+Channels = npt.NDArray[np.float64]
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
 """The formats that may be opened. Others hide dangers: EPS runs a program, ICO lies about sizes.
@@ -70,6 +71,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _LARGEST_SIDE = 10_000  # pixels; models want some hundreds
+_ENOUGH = 2  # times the model's size, to make its picture from
 BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -100,7 +102,7 @@ class Preprocessor:
                 if config.get("do_center_crop", True)
                 else None,
                 resample=Image.Resampling(config.get("resample", BICUBIC)),
-                rescale=_channels(config.get("rescale_factor", 1 / 255))[0]
+                rescale=_channels(config.get("rescale_factor", 1 / 255), least=1e-9)[0]
                 if config.get("do_rescale", True)
                 else None,
                 mean=_channels(config.get("image_mean", CLIP_MEAN)) if normalize else None,
@@ -140,6 +142,38 @@ class Preprocessor:
             return self.resize
         raise ModelError("preprocessor_config.json fixes no picture size")
 
+    def read(
+        self, data: bytes, max_pixels: int, *, exif_orientation: bool = False, fast: bool = False
+    ) -> Pixels:
+        """A picture's bytes → uint8 [height, width, 3]. Raises as `decode` and `pixels` do.
+
+        `fast` reads a JPEG that is much larger than the model's size at a half, a quarter or an
+        eighth of its own, as the format allows, never below twice the model's, and resizes no more
+        than the crop: other pixels than the reference's, by a level or so.
+        """
+        wanted = self._draft if fast else None
+        image = decode(data, max_pixels, exif_orientation=exif_orientation, draft=wanted)
+        return self._cropped(image, max_pixels) if fast else self.pixels(image, max_pixels)
+
+    def _draft(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) that are enough to make the model's picture from."""
+        if self.resize is None:
+            return size
+        width, height = self._resized(size)
+        return _ENOUGH * width, _ENOUGH * height
+
+    def _cropped(self, image: Image.Image, max_pixels: int) -> Pixels:
+        """As `pixels`; what the crop throws away is not computed."""
+        if self.resize is None or self.crop is None:
+            return self.pixels(image, max_pixels)
+        (width, height), (rows, columns) = self._resized(image.size), self.crop
+        if rows > height or columns > width or width * height > max_pixels:
+            return self.pixels(image, max_pixels)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        x, y = image.width / width, image.height / height
+        box = (left * x, top * y, (left + columns) * x, (top + rows) * y)
+        return np.asarray(image.resize((columns, rows), self.resample, box))
+
     def pixels(self, image: Image.Image, max_pixels: int) -> Pixels:
         """An RGB picture resized and cropped: uint8 [height, width, 3]. Raises TooManyPixels."""
         if self.resize is not None:
@@ -154,20 +188,16 @@ class Preprocessor:
         pixels = np.asarray(image)
         return _center_crop(pixels, self.crop) if self.crop else pixels
 
-    def lookup(self) -> npt.NDArray[np.float32]:
-        """float32 [3, 256]: what each uint8 value becomes in each channel.
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """(factors, offsets), float64 [3]: a value v of 0…255 becomes factor · v + offset.
 
-        Rescaling runs in float64 and is rounded to float32, normalising runs in float32, as
-        `transformers.image_transforms` does; so a look-up gives the same bits.
+        Rescaling, then normalising, as `transformers.image_transforms` does one after the other.
         """
-        values = np.arange(256, dtype=np.float64)
-        scaled = (values * self.rescale if self.rescale is not None else values).astype(np.float32)
+        factor = 1.0 if self.rescale is None else self.rescale
         if self.mean is None or self.std is None:
-            return np.tile(scaled, (3, 1))
-        mean = np.array(self.mean, dtype=np.float32)[:, None]
-        std = np.array(self.std, dtype=np.float32)[:, None]
-        table: npt.NDArray[np.float32] = (scaled - mean) / std
-        return table
+            return np.full(3, factor), np.zeros(3)
+        mean, std = np.array(self.mean), np.array(self.std)
+        return factor / std, -mean / std
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) after resizing; the long edge is rounded down, as the reference does."""
@@ -179,10 +209,17 @@ class Preprocessor:
         return int(edge * width / height), edge
 
 
-def decode(data: bytes, max_pixels: int, *, exif_orientation: bool = False) -> Image.Image:
+def decode(
+    data: bytes,
+    max_pixels: int,
+    *,
+    exif_orientation: bool = False,
+    draft: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+) -> Image.Image:
     """The picture's first frame in RGB.
 
-    The work it asks for is checked before any pixel is decoded. Raises NotAnImage,
+    The work it asks for is checked before any pixel is decoded. `draft`: its (width, height) → the
+    least that will do; a JPEG is then read no larger than need be. Raises NotAnImage,
     TruncatedImage, TooManyPixels.
     """
     image = _open(data)
@@ -192,6 +229,8 @@ def decode(data: bytes, max_pixels: int, *, exif_orientation: bool = False) -> I
     _check_tiles(image, max_pixels)
     _check_scans(image, data, max_pixels)
     try:
+        if draft:
+            image.draft(None, draft(image.size))
         image.load()
         if exif_orientation:
             image = ImageOps.exif_transpose(image)

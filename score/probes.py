@@ -18,7 +18,8 @@ import numpy as np
 
 from score import images
 from score.architecture import Architecture
-from score.encoder import Encoder, Matrix
+from score.encoder import Encoder
+from score.engine import Matrix
 from score.errors import ModelError, RowError
 from score.folder import read_json
 from score.images import Pixels, Preprocessor
@@ -200,9 +201,9 @@ class Probes:
         `quick`: every text's ids and every picture's pixels, but only the first vector of each
         kind. Raises ModelError for a precision without a tolerance.
         """
-        tolerance = self.tolerances.get(encoder.place.precision)
+        tolerance = self.tolerances.get(encoder.engine.precision)
         if tolerance is None:
-            raise ModelError(f"{FILE} states no tolerance for {encoder.place.precision}")
+            raise ModelError(f"{FILE} states no tolerance for {encoder.engine.precision}")
         return [
             self._check_config(encoder.architecture),
             *(

@@ -47,9 +47,13 @@ class Model:
         return [wire.render(record) for record in records]
 
 
-def _load_pyfunc(data_path: str) -> Model:
-    """MLflow's entry point: `data_path` is the folder that `MLmodel` names as `data`."""
-    settings = Settings.from_env(os.environ)
+def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> Model:
+    """MLflow's entry point: `data_path` is the folder that `MLmodel` names as `data`.
+
+    `model_config`: settings by name, as `MLmodel` or `load_model(…, model_config=…)` give them; the
+    environment's go before them.
+    """
+    settings = Settings.from_env(os.environ, model_config or {})
     _accept_input_data(settings)
     return Model(Embedder.load(data_path, settings))
 

@@ -6,14 +6,16 @@ Each field `some_limit` is the environment variable `SCORE_SOME_LIMIT` and the f
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from score.errors import SettingError
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+EngineName = Literal["auto", "torch", "openvino"]
 Verify = Literal["off", "quick", "full"]
+Decoding = Literal["exact", "fast"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 MIB = 2**20
@@ -52,6 +54,9 @@ class Settings:
     exif_orientation: bool = _setting(
         False, "turn pictures upright by their EXIF tag (the reference does not)"
     )
+    decoding: Decoding = _setting(
+        "exact", "exact: the reference's pixels; fast: large JPEGs read at half their size or less"
+    )
 
     # The request's door.
     max_request_bytes: int = _setting(128 * MIB, "largest request body", least=1)
@@ -60,7 +65,11 @@ class Settings:
 
     # The model.
     device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto takes a GPU where there is one")
-    precision: Precision = _setting("auto", "auto, fp32, bf16 or fp16")
+    precision: Precision = _setting("auto", "auto, fp32, bf16, fp16 or int8")
+    engine: EngineName = _setting(
+        "auto", "auto, torch or openvino; auto takes openvino for int8 alone"
+    )
+    cache: str = _setting("", "folder of compiled models; default: ~/.cache/clip-endpoints")
     verify: Verify = _setting("quick", "the model's probes on loading: off, quick or full")
     batch_size: int = _setting(32, "pictures in one forward pass", least=1)
     decode_workers: int = _setting(0, "pictures decoded at a time; 0 means one a core", least=0)
@@ -74,17 +83,43 @@ class Settings:
                 raise SettingError(f"{knob.name} must be at least {least:g}, not {value!r}")
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Settings from `SCORE_*` variables; unset or blank ones keep their default."""
-        given = {name: environ.get(PREFIX + name.upper(), "").strip() for name in names()}
-        return cls().replace({name: value for name, value in given.items() if value})
+    def from_env(
+        cls, environ: Mapping[str, str], otherwise: Mapping[str, object] | None = None
+    ) -> Settings:
+        """Settings from `SCORE_*` variables; unset or blank ones are as `otherwise` says.
 
-    def replace(self, texts: Mapping[str, str]) -> Settings:
-        """These settings with some replaced, each given as text. Raises SettingError."""
+        `otherwise`: settings by name; defaults for those it lacks. Raises SettingError.
+        """
+        for name in otherwise or {}:
+            if name not in names():
+                raise SettingError(f"there is no setting {name!r}, only {', '.join(names())}")
+        given = {
+            name: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            for name, value in (otherwise or {}).items()
+            if value not in (None, "")
+        }
+        if caches := environ.get("XDG_CACHE_HOME"):  # where the system keeps caches, if not in ~
+            given = {"cache": f"{caches}/clip-endpoints", **given}
+        said = {
+            name: environ[_variable(name)].strip()
+            for name in names()
+            if environ.get(_variable(name), "").strip()
+        }
+        return cls().replace(given, spelled=str).replace(said)
+
+    def replace(
+        self, texts: Mapping[str, str], *, spelled: Callable[[str], str] | None = None
+    ) -> Settings:
+        """These settings with some replaced, each given as text.
+
+        `spelled`: a setting's name → how who gave it spells it, by default as an environment
+        variable. Raises SettingError.
+        """
         values = {knob.name: getattr(self, knob.name) for knob in knobs()}
         for knob in knobs():
             if knob.name in texts:
-                values[knob.name] = _parse(knob, texts[knob.name])
+                where = (spelled or _variable)(knob.name)
+                values[knob.name] = _parse(knob, where, texts[knob.name])
         return Settings(**values)
 
 
@@ -100,13 +135,18 @@ def names() -> list[str]:
 
 _CHOICES = {
     "precision": get_args(Precision),
+    "engine": get_args(EngineName),
     "verify": get_args(Verify),
+    "decoding": get_args(Decoding),
     "log_level": get_args(LogLevel),
 }
 
 
-def _parse(knob: Field[Any], text: str) -> Any:
-    where = PREFIX + knob.name.upper()
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _parse(knob: Field[Any], where: str, text: str) -> Any:
     if knob.name in _CHOICES:
         if text not in _CHOICES[knob.name]:
             raise SettingError(f"{where} must be {', '.join(_CHOICES[knob.name])}, not {text!r}")

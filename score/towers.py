@@ -1,26 +1,32 @@
 """CLIP's two towers: pixels or token ids in, projected vectors out.
 
-The arithmetic is that of transformers' `CLIPModel` and `MetaClip2Model`. Three savings change
+The arithmetic is that of transformers' `CLIPModel` and `MetaClip2Model`. Some savings change
 nothing but the time: queries, keys and values come from one multiplication; the patches from
-another, since a convolution whose stride is its width is one; and in the last layer only the token
-that is pooled goes on.
+another, since a convolution whose stride is its width is one, with pixels' normalisation multiplied
+into its weights; in the last layer only the token that is pooled goes on; and in fp32 QuickGELU's
+slope is multiplied into the weights around it.
 
 Knows tensors; knows nothing of folders, devices or batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import copy
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from score.architecture import Text, Transformer, Vision
+from score.images import Channels
 
-Take = Callable[[str], Tensor]
-"""Hands over a tensor by its name."""
+
+class Take(Protocol):
+    """Hands over tensors by their names."""
+
+    def __call__(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """One tensor; in the precision to compute in, unless told another."""
 
 
 class Affine(NamedTuple):
@@ -41,61 +47,73 @@ class Layer(NamedTuple):
     fc2: Affine
 
 
+SLOPE = 1.702
+
+
 def quick_gelu(x: Tensor) -> Tensor:
     """x · σ(1.702 x): the activation of OpenAI's CLIP, MetaCLIP and some of MetaCLIP-2."""
-    return torch.sigmoid(1.702 * x).mul_(x)
+    return torch.sigmoid(SLOPE * x).mul_(x)
+
+
+def sloped_quick_gelu(x: Tensor) -> Tensor:
+    """1.702 x → 1.702 · QuickGELU(x), in place: one pass where QuickGELU takes three."""
+    return F.silu(x, inplace=True)
 
 
 class Tower:
     """The transformer that both towers are."""
 
     def __init__(self, take: Take, prefix: str, made: Transformer) -> None:
+        self._apart = False
         self._heads = made.heads
         self._eps = made.epsilon
         self._activation = quick_gelu if made.activation == "quick_gelu" else F.gelu
         self._layers = [
             _layer(take, f"{prefix}.encoder.layers.{number}") for number in range(made.layers)
         ]
+        # In half precision, weights would be rounded once more.
+        if made.activation == "quick_gelu" and self._layers[0].fc1.weight.dtype == torch.float32:
+            self._activation = sloped_quick_gelu
+            for layer in self._layers:
+                _slope(layer)
 
-    def pooled(self, x: Tensor, at: Tensor | None) -> Tensor:
-        """Tokens [n, t, width] → the pooled token of each, [n, width].
+    def apart(self) -> Tower:
+        """The same, multiplying queries, keys and values one by one: OpenVINO would copy them."""
+        other = copy.copy(self)
+        other._apart = True
+        return other
 
-        `at`: where it stands, [n], for a causal tower; None for the first token of one that sees
-        all.
+    def pooled(self, x: Tensor, at: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Tokens [n, t, width] → the pooled ones of each row, [n, k, width].
+
+        `at`: where they stand, [n, k]; None for the first alone. `mask`: added to attention's
+        logits, [n, t, t]; None where every token sees all.
         """
         for layer in self._layers[:-1]:
-            x = self._block(layer, x, x, causal=at is not None)
+            x = self._block(layer, x, x, mask)
         if at is None:
-            return self._block(self._layers[-1], x, x[:, :1])[:, 0]
-        chosen = x[torch.arange(len(x), device=x.device), at][:, None]
-        seen = torch.arange(x.shape[1], device=x.device) <= at[:, None]
-        return self._block(self._layers[-1], x, chosen, mask=seen[:, None, None])[:, 0]
+            return self._block(self._layers[-1], x, x[:, :1], None if mask is None else mask[:, :1])
+        asking = x.gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
+        if mask is not None:
+            mask = mask.gather(1, at[..., None].expand(-1, -1, x.shape[1]))
+        return self._block(self._layers[-1], x, asking, mask)
 
     def norm(self, x: Tensor, affine: Affine) -> Tensor:
         """Layer norm over the last axis."""
         return F.layer_norm(x, x.shape[-1:], *affine, self._eps)
 
-    def _block(
-        self,
-        layer: Layer,
-        x: Tensor,
-        asking: Tensor,
-        *,
-        causal: bool = False,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def _block(self, layer: Layer, x: Tensor, asking: Tensor, mask: Tensor | None = None) -> Tensor:
         """The tokens `asking`, all of `x` or some, after attention over `x` and the perceptron."""
         normed = self.norm(x, layer.norm1)
-        if asking is x:
+        if asking is x and not self._apart:
             q, k, v = F.linear(normed, *layer.qkv).chunk(3, dim=-1)
         else:
-            width = x.shape[-1]
-            q = F.linear(
-                self.norm(asking, layer.norm1), layer.qkv.weight[:width], layer.qkv.bias[:width]
-            )
-            k, v = F.linear(normed, layer.qkv.weight[width:], layer.qkv.bias[width:]).chunk(2, -1)
+            sources = (self.norm(asking, layer.norm1), normed, normed)
+            parts = zip(sources, layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True)
+            q, k, v = (F.linear(*part) for part in parts)
         q, k, v = (self._split(part) for part in (q, k, v))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        heads = None if mask is None else mask[:, None]  # alike in all of them
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=heads)
         y = asking + F.linear(attended.transpose(1, 2).flatten(2), *layer.out)
         hidden = self._activation(F.linear(self.norm(y, layer.norm2), *layer.fc1))
         return y + F.linear(hidden, *layer.fc2)
@@ -106,59 +124,75 @@ class Tower:
         return x.reshape(n, t, self._heads, -1).transpose(1, 2)
 
 
-class ImageTower:
-    """Normalised pixels [n, 3, height, width] → vectors [n, dimension]."""
+_MIDDLE = 128  # of 0…255; values about it are exact in bf16, too, and their sums stay small
 
-    def __init__(self, take: Take, made: Vision) -> None:
+
+class ImageTower:
+    """uint8 pictures [n, height, width, 3] → vectors [n, dimension]."""
+
+    def __init__(self, take: Take, made: Vision, normalisation: tuple[Channels, Channels]) -> None:
+        """`normalisation`: `Preprocessor.normalisation`."""
         embeddings = "vision_model.embeddings"
-        patch = take(f"{embeddings}.patch_embedding.weight")
         self._side = made.patch
-        self._patch = patch.flatten(1)
+        patch = take(f"{embeddings}.patch_embedding.weight", torch.float32)
         self._class = take(f"{embeddings}.class_embedding")
+        self._patch = _normalising(patch, *normalisation, like=self._class)
         self._positions = take(f"{embeddings}.position_embedding.weight")
         self._pre = _affine(take, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
         self._post = _affine(take, "vision_model.post_layernorm")
         self._projection = take("visual_projection.weight")
         self._tower = Tower(take, "vision_model", made.tower)
 
+    def apart(self) -> ImageTower:
+        """The same, as `Tower.apart` has it."""
+        other = copy.copy(self)
+        other._tower = self._tower.apart()
+        return other
+
     def encode(self, pixels: Tensor) -> Tensor:
-        """The vectors of normalised pixels."""
+        """The vectors of pictures."""
         side = self._side
-        n, channels, height, width = pixels.shape
+        n, height, width, _ = pixels.shape
         rows, columns = height // side, width // side
-        whole = pixels[..., : rows * side, : columns * side]
-        squares = whole.reshape(n, channels, rows, side, columns, side)
-        patches = squares.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, -1)
-        tokens = F.linear(patches, self._patch)
-        first = self._class.expand(len(tokens), 1, -1)
+        whole = pixels[:, : rows * side, : columns * side]
+        squares = whole.reshape(n, rows, side, columns, side, -1).transpose(2, 3)
+        values = squares.reshape(n, rows * columns, -1).to(self._class.dtype).sub_(_MIDDLE)
+        tokens = F.linear(values, *self._patch)
+        first = self._class.expand(tokens.shape[0], 1, -1)
         x = torch.cat([first, tokens], dim=1) + self._positions
-        pooled = self._tower.pooled(self._tower.norm(x, self._pre), at=None)
+        pooled = self._tower.pooled(self._tower.norm(x, self._pre))[:, 0]
         return F.linear(self._tower.norm(pooled, self._post), self._projection)
 
 
 class TextTower:
-    """Token ids [n, t] → vectors [n, dimension].
+    """Token ids [n, t] → vectors [n, k, dimension] of the texts that stand in each row."""
 
-    Pools at the first end token, or, as CLIP's first configs mean by `eos_token_id` 2, at the
-    largest id. What stands behind that token is never looked at.
-    """
-
-    def __init__(self, take: Take, made: Text, *, largest: bool) -> None:
-        """`largest`: pool at the largest id, `Architecture.pools_largest`."""
+    def __init__(self, take: Take, made: Text) -> None:
         embeddings = "text_model.embeddings"
-        self._end = None if largest else made.end
         self._tokens = take(f"{embeddings}.token_embedding.weight")
         self._positions = take(f"{embeddings}.position_embedding.weight")
         self._norm = _affine(take, "text_model.final_layer_norm")
         self._projection = take("text_projection.weight")
         self._tower = Tower(take, "text_model", made.tower)
 
-    def encode(self, ids: Tensor) -> Tensor:
-        """The vectors of token ids, filled up behind their end token to one length."""
-        ends = (ids if self._end is None else (ids == self._end).int()).argmax(dim=-1)
-        x = F.embedding(ids, self._tokens) + self._positions[: ids.shape[-1]]
-        pooled = self._tower.pooled(x, at=ends)
+    def apart(self) -> TextTower:
+        """The same, as `Tower.apart` has it."""
+        other = copy.copy(self)
+        other._tower = self._tower.apart()
+        return other
+
+    def encode(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
+        """The vectors of texts, as `packing.Packed` describes them."""
+        x = F.embedding(ids, self._tokens) + F.embedding(positions, self._positions)
+        pooled = self._tower.pooled(x, ends, _mask(owners, x.dtype))
         return F.linear(self._tower.norm(pooled, self._norm), self._projection)
+
+
+def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
+    """[n, t, t]: 0 where a token sees another, of its own text and not behind it; else -∞."""
+    places = torch.arange(owners.shape[1], device=owners.device)
+    seen = (owners[:, :, None] == owners[:, None]) & (places[:, None] >= places)
+    return torch.zeros(seen.shape, dtype=dtype, device=owners.device).masked_fill(~seen, -torch.inf)
 
 
 def _layer(take: Take, prefix: str) -> Layer:
@@ -171,6 +205,25 @@ def _layer(take: Take, prefix: str) -> Layer:
         fc1=_affine(take, f"{prefix}.mlp.fc1"),
         fc2=_affine(take, f"{prefix}.mlp.fc2"),
     )
+
+
+def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: Tensor) -> Affine:
+    """The patches' weights [width, 3, side, side], of values that are not normalised yet.
+
+    Σ w (f v + o) = Σ w f (v - m) + Σ w f (m + o / f), with m the values' middle. Where weights are
+    rounded, they are alike in both sums, which then stay in step.
+    """
+    last = patch.cpu().double().permute(0, 2, 3, 1)  # channels last, as in a picture
+    weight = (last * torch.from_numpy(factors)).to(like.dtype)
+    bias = (weight.double() @ torch.from_numpy(_MIDDLE + offsets / factors)).sum((1, 2))
+    return Affine(weight.flatten(1).to(like.device), bias.to(like))
+
+
+def _slope(layer: Layer) -> None:
+    """Multiplies into the perceptron's weights what `sloped_quick_gelu` wants and gives."""
+    layer.fc1.weight.mul_(SLOPE)
+    layer.fc1.bias.mul_(SLOPE)
+    layer.fc2.weight.div_(SLOPE)
 
 
 def _affine(take: Take, prefix: str) -> Affine:

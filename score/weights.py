@@ -6,21 +6,24 @@ tensor is read when it is taken, so that no second copy of a model is ever in me
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from score.architecture import Shape
 from score.errors import ModelError
 from score.folder import LFS_POINTER, is_lfs_pointer, read_json
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class Weights:
@@ -31,6 +34,7 @@ class Weights:
         self._folder = folder
         self._opened = opened
         self._files = dict(files)
+        self._headers: dict[Path, tuple[dict[str, Any], int]] = {}
 
     @classmethod
     def open(cls, folder: Path) -> Weights:
@@ -67,9 +71,9 @@ class Weights:
         if name not in self._files:
             return None
         header = self._opened[self._files[name]].get_slice(name)
-        if header.get_dtype() not in _FLOATS:
+        if header.get_dtype() not in _DTYPES:
             raise ModelError(
-                f"{self._files[name]}: {name} is {header.get_dtype()}, not {', '.join(_FLOATS)}"
+                f"{self._files[name]}: {name} is {header.get_dtype()}, not {', '.join(_DTYPES)}"
             )
         return tuple(header.get_shape())
 
@@ -93,9 +97,34 @@ class Weights:
                 )
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in its own precision; a view of the file."""
-        tensor: Tensor = self._opened[self._files[name]].get_tensor(name)
+        """One tensor, in its own precision, in memory of its own.
+
+        Not a view of the file: that would change, or crash the process, with the file under it, and
+        what was looked at of the file would count as memory of ours. Raises ModelError.
+        """
+        import torch
+
+        file = self._files[name]
+        kind, start = self._place(file, name)
+        tensor = torch.empty(self.shape(name) or (), dtype=getattr(torch, _DTYPES[kind]))
+        content = tensor.reshape(-1).view(torch.uint8).numpy()
+        try:
+            with file.open("rb") as stream:  # buffered: one system call reads no more than 2 GiB
+                stream.seek(start)
+                if stream.readinto(content.data) != len(content):
+                    raise ModelError(f"{file} ends before the end of {name}")
+        except OSError as error:
+            raise ModelError(f"cannot read {file}: {error}") from error
         return tensor
+
+    def _place(self, file: Path, name: str) -> tuple[str, int]:
+        """A tensor's type, and where in its file it begins; `safe_open` has checked both."""
+        if file not in self._headers:
+            with file.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                self._headers[file] = json.loads(stream.read(size)), 8 + size
+        header, start = self._headers[file]
+        return header[name]["dtype"], start + header[name]["data_offsets"][0]
 
 
 def indexed(index: Path) -> dict[str, Path]:

@@ -19,6 +19,10 @@ import numpy as np
 import torch
 import transformers  # noqa: F401 - looks for torchvision, and must not find the stand-in below
 
+from score.folder import ModelFolder
+from score.jobs import openclip
+from score.weights import Weights
+
 Json = dict[str, Any]
 
 
@@ -51,6 +55,41 @@ def config(name: str) -> Json:
     """One of OpenCLIP's own model configurations."""
     content: Json = json.loads((package() / "model_configs" / f"{name}.json").read_text("utf-8"))
     return content
+
+
+def of_folder(folder: ModelFolder) -> torch.nn.Module:
+    """OpenCLIP's model with the weights of a folder of ours."""
+    made = folder.architecture
+    vision, text = made.vision, made.text
+    model = MODEL.CLIP(
+        embed_dim=made.dimension,
+        quick_gelu=vision.tower.activation == "quick_gelu",
+        vision_cfg={
+            "image_size": vision.image,
+            "layers": vision.tower.layers,
+            "width": vision.tower.width,
+            "head_width": vision.tower.width // vision.tower.heads,
+            "mlp_ratio": vision.tower.hidden / vision.tower.width,
+            "patch_size": vision.patch,
+        },
+        text_cfg={
+            "context_length": text.context,
+            "vocab_size": text.vocabulary,
+            "width": text.tower.width,
+            "heads": text.tower.heads,
+            "layers": text.tower.layers,
+        },
+    )
+    weights, wanted = Weights.open(folder.path), model.state_dict()
+    parts: dict[str, list[torch.Tensor]] = {}  # queries, keys and values are one in OpenCLIP's
+    for name, part in openclip._parts(made, "", ()).items():
+        tensor = weights.read(name)
+        turned = tensor.t() if part.convert is torch.Tensor.t else tensor
+        parts.setdefault(part.source, []).append(turned)
+    for name, several in parts.items():
+        wanted[name] = torch.cat(several) if len(several) > 1 else several[0]
+    model.load_state_dict(wanted)
+    return model.eval()
 
 
 class OpenClip:

@@ -12,7 +12,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
+
+from score.images import Pixels, Preprocessor
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 ALBUM = Path(__file__).parent / "data" / "album"
@@ -54,3 +57,9 @@ def served(folder: Path) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def normalised(preprocessor: Preprocessor, pixels: Pixels) -> npt.NDArray[np.float32]:
+    """uint8 [..., 3] → the values that a model's own code wants of it, channels last."""
+    factors, offsets = preprocessor.normalisation()
+    return (pixels * factors + offsets).astype(np.float32)

@@ -16,21 +16,26 @@ FLOORS = [
     {"labels", "settings", "gpus"},
     {"rows", "params", "architecture"},
     {"folder", "addresses"},
-    {"wire", "fetch", "images", "texts", "tables", "towers", "weights", "zeroshot"},
+    {"wire", "fetch", "images", "texts", "tables", "weights", "zeroshot"},
+    {"packing", "towers"},
+    {"engine"},
+    {"engines.pytorch", "engines.cache"},
+    {"engines.openvino"},
     {"encoder"},
     {"probes"},
+    {"precision"},
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server", "spark"},
     {"shards", "jobs.split", "jobs.merge", "jobs.index"},
     {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"},
-    {"jobs.prompts", "jobs.classfolders", "jobs.metrics"},
+    {"jobs.prompts", "jobs.classfolders", "jobs.metrics", "jobs.pictures"},
     {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
     {"jobs.canonical", "jobs.hub"},
     {"jobs.find", "jobs.reference", "jobs.checkpoint"},
-    {"jobs.promise", "jobs.card"},
+    {"jobs.promise", "jobs.card", "jobs.int8"},
     {"jobs.package"},
-    {"jobs.embedded", "jobs.names", "jobs.pictures", "jobs.train"},
+    {"jobs.embedded", "jobs.names", "jobs.train"},
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
     {"jobs.page"},
@@ -45,7 +50,7 @@ FLOORS = [
 
 # Who may use what. NumPy is everybody's.
 DOORS = {
-    "torch": {"encoder", "towers", "weights"}
+    "torch": {"engines.pytorch", "engines.openvino", "towers", "weights"}
     | {"jobs.canonical", "jobs.checkpoint", "jobs.kerashub", "jobs.openclip"}
     | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source", "jobs.train"},
     "transformers": {"jobs.reference", "jobs.train"},
@@ -76,6 +81,8 @@ DOORS = {
     "azure": {"deploy.check"},
     "marshmallow": {"deploy.check"},
     "fcntl": {"gpus"},
+    "openvino": {"engines.openvino"},
+    "nncf": {"jobs.int8"},
     "azureml_inference_server_http": {"online"},
     "starlette": {"server"},
     "uvicorn": {"server"},
@@ -130,7 +137,7 @@ def test_imports_go_down(module: str) -> None:
         parts = name.split(".")
         if parts[0] != "score":
             continue
-        below = parts[1:2] in (["deploy"], ["jobs"])
+        below = parts[1:2] in (["deploy"], ["engines"], ["jobs"])
         own = ".".join(parts[1:3]) if below else (parts[1:2] or [""])[0]
         if own in MODULES and own != module:
             assert floor(own) < floor(module), f"{module} imports {own}"

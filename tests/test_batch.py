@@ -355,7 +355,7 @@ def test_loopback_is_refused_unless_allowed(tmp_path: Path) -> None:
         ),
         (
             ["embed", "samples/urls.csv", "--output", "out.csv", "--max-pixels", "x"],
-            "SCORE_MAX_PIXELS",
+            "--max-pixels must be",
         ),
         (["embed", "samples/urls.csv", "--output", "out.csv", "--device", "tpu9"], "no device"),
         (["package", "samples", "--output", "/tmp/never"], "no config.json"),

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from score import images
 from score.embedder import Embedder
-from score.errors import BadType, ModelError, RowsFailed
+from score.errors import BadType, ModelError, RowsFailed, TooManyPixels, TruncatedImage
 from score.params import Params
 from score.rows import Row
 from score.settings import Settings
-from tests.pictures import picture
+from tests.pictures import SAMPLES, picture
 
 GOOD = picture(1)
 
 
 class SlowFetcher:
-    """Answers each picture after the seconds that its bytes spell before the colon."""
+    """Answers each picture after the seconds before the colon; behind it stands which picture."""
 
     def __init__(self) -> None:
         self.running = self.most = 0
@@ -35,10 +40,11 @@ class SlowFetcher:
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        time.sleep(float(image.partition(":")[0]))
+        seconds, _, seed = image.partition(":")
+        time.sleep(float(seconds))
         with self._lock:
             self.running -= 1
-        return GOOD
+        return picture(int(seed or 1))
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
 
     slow.encoder.images = counting  # type: ignore[method-assign]
     try:
-        rows = [Row("1.5:"), *[Row("0:")] * 40]
+        rows = [Row("1.5:"), *(Row(f"0:{seed}") for seed in range(2, 42))]
         stream = slow.embed(rows)
         began = time.monotonic()
         next(stream)
@@ -130,13 +136,13 @@ def test_a_bug_is_raised_not_swallowed(slow: Embedder) -> None:
 
 def test_numbers_that_are_none_are_not_answered(embedder: Embedder) -> None:
     vectors = np.full((1, 512), np.nan, dtype=np.float32)
-    real = embedder.encoder._texts
-    embedder.encoder._texts = lambda texts: vectors  # type: ignore[method-assign, assignment]
+    real = embedder.encoder.engine.texts
+    embedder.encoder.engine.texts = lambda texts: vectors  # type: ignore[method-assign, assignment]
     try:
         with pytest.raises(ModelError, match="NaN"):
             list(embedder.embed([Row(text="a")]))
     finally:
-        embedder.encoder._texts = real  # type: ignore[method-assign]
+        embedder.encoder.engine.texts = real  # type: ignore[method-assign]
 
 
 def test_threads_share_a_model(embedder: Embedder) -> None:
@@ -230,3 +236,101 @@ def test_a_failed_row_keeps_nothing_of_itself_alive(embedder: Embedder) -> None:
 
 def test_an_empty_stream_is_an_empty_answer(embedder: Embedder) -> None:
     assert list(embedder.embed([])) == []
+
+
+def test_what_comes_again_is_computed_once(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, int] = {"images": 0, "texts": 0}
+    encoder = embedder.encoder
+    for kind in asked:
+        compute = getattr(encoder, kind)
+
+        def counted(inputs: Any, kind: str = kind, compute: Any = compute) -> Any:
+            asked[kind] += len(inputs)
+            return compute(inputs)
+
+        monkeypatch.setattr(encoder, kind, counted)
+    pictures = [picture(seed) for seed in range(3)]
+    rows = [Row(image=pictures[i % 3], text=f"text {i % 5}") for i in range(150)]
+    records = list(embedder.embed(rows))
+    assert asked == {"images": 3, "texts": 5}
+    for index, record in enumerate(records):
+        assert np.array_equal(record.image_features, records[index % 3].image_features)
+        assert np.array_equal(record.text_features, records[index % 5].text_features)
+    assert not np.array_equal(records[0].image_features, records[1].image_features)
+    assert records[0].image_features is not records[3].image_features
+    many = [Row(text=f"text {i % 5000}") for i in range(10_000)]
+    asked["texts"] = 0
+    assert len(list(embedder.embed(many))) == 10_000
+    assert asked["texts"] == 10_000  # too far apart to be remembered
+
+
+PHOTOS = sorted((SAMPLES / "photos").glob("*.jpg"))
+
+
+@pytest.mark.parametrize("file", PHOTOS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_fast_decoding_gives_nearly_the_same_vectors(
+    file: Path, times: int, embedder: Embedder
+) -> None:
+    photo = Image.open(file)
+    stream = io.BytesIO()
+    photo.resize((photo.width * times, photo.height * times)).save(stream, "JPEG", quality=92)
+    data = stream.getvalue()
+    processor = embedder.preprocessor
+    exact, fast = (processor.read(data, 10**8, fast=fast) for fast in (False, True))
+    assert exact.shape == fast.shape
+    assert np.abs(exact.astype(int) - fast.astype(int)).mean() < 1
+    one, two = embedder.encoder.images([exact, fast])
+    assert one @ two / np.linalg.norm(one) / np.linalg.norm(two) > 0.9999
+
+
+def test_fast_decoding_reads_less_of_a_large_jpeg_alone(embedder: Embedder) -> None:
+    large = picture(size=(1200, 900), format="JPEG")
+    assert images.decode(large, 10**8).size == (1200, 900)
+    assert images.decode(large, 10**8, draft=lambda size: (448, 336)).size == (600, 450)
+    assert images.decode(large, 10**8, draft=lambda size: (700, 525)).size == (1200, 900)
+    png = picture(size=(1200, 900))
+    assert images.decode(png, 10**8, draft=lambda size: (448, 336)).size == (1200, 900)
+    processor = embedder.preprocessor
+    for size in ((40, 30), (3000, 20), (20, 3000), (96, 96), (97, 96)):
+        data = picture(size=size)
+        exact, fast = (processor.read(data, 10**8, fast=fast) for fast in (False, True))
+        assert exact.shape == fast.shape
+        assert np.abs(exact.astype(int) - fast.astype(int)).mean() < 1
+    with pytest.raises(TooManyPixels):
+        processor.read(large, 1000, fast=True)
+    with pytest.raises(TruncatedImage):
+        processor.read(large[: len(large) // 2], 10**8, fast=True)
+
+
+def test_decoding_is_a_setting(embedder: Embedder) -> None:
+    data = picture(size=(1200, 900), format="JPEG")
+    settings = Settings(decoding="fast")
+    fast = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+    assert not np.array_equal(fast.embed_image(data), embedder.embed_image(data))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_decodes_on(embedder: Embedder) -> None:
+    """Threads do not survive a fork; what waits for them would wait for ever."""
+    row = Row(picture())
+    embedder.prepare(row, Params(), None, None)
+    child = os.fork()
+    if not child:
+        try:
+            embedder.prepare(row, Params(), None, None)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    for _ in range(200):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("the child waits for threads that it has not")
+    assert status == 0

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from score import gpus
-from score.encoder import Place
+from score.engines.pytorch import Place
 from score.errors import ModelError
 from score.settings import Settings
 from tests.surfaces import ROOT

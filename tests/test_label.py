@@ -649,7 +649,7 @@ def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={**os.environ, **environ},
+        env={**os.environ, "SCORE_LOG_LEVEL": "warning", **environ},
         timeout=120,
     )
 
@@ -715,7 +715,7 @@ def test_unusable_arguments_are_a_sentence_and_exit_code_2(tmp_path: Path) -> No
         (["README.md", *o, "--output", out], "no column"),
         ([images, *o, "--output", out, "--model", "/gone"], "no model folder"),
         ([images, *o, "--output", out, "--max-prompts", "3"], "has 7 prompts; at most 3"),
-        ([images, *o, "--output", out, "--max-pixels", "x"], "SCORE_MAX_PIXELS"),
+        ([images, *o, "--output", out, "--max-pixels", "x"], "--max-pixels must be"),
     ]
     before = tree(tmp_path)
     for arguments, says in cases:

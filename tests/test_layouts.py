@@ -30,6 +30,7 @@ from score.probes import Probes, difference
 from score.settings import Settings
 from tests.open_clip_reference import OpenClip, config
 from tests.open_clip_reference import package as open_clip_package
+from tests.pictures import normalised
 
 Json = dict[str, Any]
 FP32 = Settings(device="cpu", precision="fp32")
@@ -91,14 +92,11 @@ def assert_as_open_clip(made: Path, theirs: OpenClip) -> None:
     ours = Embedder.load(made, FP32)
     decoded = [images.decode(data, 10**7) for data in PICTURES.values()]
     pixels = [ours.preprocessor.pixels(picture, 10**7) for picture in decoded]
-    table = ours.preprocessor.lookup()
-    normalised = np.stack(
-        [np.stack([table[c][p[..., c]] for c in range(3)]) for p in pixels]
-    ).astype(np.float32)
+    values = np.moveaxis(normalised(ours.preprocessor, np.stack(pixels)), -1, 1)
     ids = [found for found in ours.texts.encode(TEXTS, "end") if isinstance(found, list)]
     assert len(ids) == len(TEXTS)
     for mine, reference in (
-        (ours.encoder.images(pixels), theirs.images(normalised)),
+        (ours.encoder.images(pixels), theirs.images(values)),
         (ours.encoder.texts(ids), theirs.texts(ids, ours.texts.context)),
     ):
         cosine, error = difference(mine, reference)
@@ -346,7 +344,7 @@ def test_weights_are_stored_in_the_precision_asked_for(
     promised(made)
     # In half precision too, where it computes so.
     half = Embedder.load(made, Settings(device="cpu", precision=precision, verify="full"))
-    assert half.encoder.place.precision == precision
+    assert half.encoder.engine.precision == precision
 
 
 def test_weights_too_large_for_fp16_are_refused(tiny: Path, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from mlflow.models import Model
 from packaging.requirements import Requirement
 
 from score.embedder import Embedder
-from score.errors import ModelError
-from score.folder import ModelFolder
+from score.errors import ModelError, SettingError
+from score.folder import EMBEDDED, ModelFolder
 from score.jobs import embedded
 from score.jobs.package import REQUIREMENTS, package
 from score.rows import Row
+from score.settings import Settings
 from tests.surfaces import ROOT
 
 BUILT = ("MLmodel", "conda.yaml", "input_example.json")
@@ -152,6 +155,26 @@ def test_a_checkpoint_that_does_not_load_leaves_nothing(tmp_path: Path, rebuilt:
     assert not (tmp_path / "dist").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_packager_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "score", "package", str(EMBEDDED)]
+    job = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "out")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not list(tmp_path.iterdir()):
+            assert job.poll() is None
+            time.sleep(0.1)
+        job.send_signal(number)
+        _, errors = job.communicate(timeout=60)
+    finally:
+        job.kill()
+    assert job.returncode == 130
+    assert "score: interrupted" in errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", [".", "model", "mounted"])
 def test_a_model_is_found_as_azure_mounts_it(tmp_path: Path, place: str) -> None:
     parent = tmp_path / "mounted"
@@ -166,6 +189,23 @@ def test_two_models_side_by_side_must_be_named(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(ROOT / "model")
     with pytest.raises(ModelError, match=r"several models .*\(a, b\)"):
         ModelFolder.open(tmp_path)
+
+
+def test_a_models_settings_are_mlflows_model_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SCORE_PRECISION")  # it would go before
+    config = {"precision": "fp32", "batch_size": 3, "decoding": "fast"}
+    model = mlflow.pyfunc.load_model(str(ROOT), model_config=config)
+    settings = model._model_impl.embedder.settings
+    assert (settings.precision, settings.batch_size, settings.decoding) == ("fp32", 3, "fast")
+    with pytest.raises(SettingError, match=r"^precision must be auto, .* not 'int4'"):
+        mlflow.pyfunc.load_model(str(ROOT), model_config={"precision": "int4"})
+
+
+def test_mlmodel_names_the_settings_defaults() -> None:
+    flavor = yaml.safe_load((ROOT / "MLmodel").read_text())["flavors"]["python_function"]
+    assert flavor["config"] == {name: getattr(Settings(), name) for name in flavor["config"]}
+    with pytest.raises(SettingError, match="no setting 'presicion'"):
+        Settings.from_env({}, {"presicion": "fp32"})
 
 
 def test_frames_of_every_kind_are_understood() -> None:

@@ -23,9 +23,11 @@ from score.jobs.package import package
 from score.jobs.verify import table, verify
 from score.probes import FILE, Finding, Probes, difference, sample
 from score.settings import Settings
+from score.towers import SLOPE
 from tests.surfaces import ROOT
 
 Change = Callable[[Path], None]
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +69,12 @@ def case_kept(model: Path) -> None:
     tokenizer.save(str(model / "tokenizer.json"))
 
 
-def wrongly_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own towers with GELU for QuickGELU."""
-    monkeypatch.setattr("score.towers.quick_gelu", torch.nn.functional.gelu)
+def wrongly_computed(
+    monkeypatch: pytest.MonkeyPatch, activation: Activation = torch.nn.functional.gelu
+) -> None:
+    """Our own towers with GELU, say, for QuickGELU."""
+    monkeypatch.setattr("score.towers.quick_gelu", activation)
+    monkeypatch.setattr("score.towers.sloped_quick_gelu", lambda x: SLOPE * activation(x / SLOPE))
 
 
 def test_a_wrong_activation_shows_in_the_vectors(
@@ -82,7 +87,7 @@ def test_a_wrong_activation_shows_in_the_vectors(
 
 def test_a_wrong_pooling_shows_in_the_vectors(model: Path) -> None:
     embedder = Embedder.load(model, Settings(device="cpu"))
-    embedder.encoder._text_tower._end = 269  # the comma
+    embedder.encoder._ended = lambda ids: ids[:2]  # type: ignore[method-assign]
     findings = embedder.check(Probes.read(model), quick=True)
     assert [f.kind for f in findings if not f.passed] == ["text"]
 
@@ -295,7 +300,7 @@ def test_a_model_that_computes_something_else_is_not_packaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = checkpoint.write(tmp_path / "c", checkpoint.TINY)
-    monkeypatch.setattr("score.towers.quick_gelu", torch.nn.functional.relu)
+    wrongly_computed(monkeypatch, torch.nn.functional.relu)
     with pytest.raises(ModelError, match=r"cannot be packaged: computed here, the vector of"):
         package(source, tmp_path / "dist" / "p")
     assert not (tmp_path / "dist" / "p").exists()

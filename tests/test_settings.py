@@ -23,6 +23,7 @@ def test_every_setting_is_a_variable() -> None:
     texts = {
         "allow_hosts": "10.0.0.0/8, cdn.internal,", "ca_bundle": "/ca.pem", "device": "cpu",
         "precision": "bf16", "verify": "full", "log_level": "error", "exif_orientation": "true",
+        "engine": "torch", "decoding": "fast",
     }  # fmt: skip
     environ = {f"SCORE_{name.upper()}": texts.get(name, "7") for name in names()}
     settings = Settings.from_env(environ)
@@ -31,6 +32,15 @@ def test_every_setting_is_a_variable() -> None:
     assert settings.precision == "bf16"
     changed = [name for name in names() if getattr(settings, name) != getattr(Settings(), name)]
     assert set(changed) >= set(names()) - {"device", "log_level"}
+
+
+def test_a_models_own_settings_stand_behind_the_environments() -> None:
+    config = {"precision": "bf16", "batch_size": 4, "allow_hosts": ["10.0.0.0/8", "cdn.internal"]}
+    settings = Settings.from_env({"SCORE_BATCH_SIZE": "8"}, config)
+    assert (settings.precision, settings.batch_size) == ("bf16", 8)
+    assert settings.allow_hosts == ("10.0.0.0/8", "cdn.internal")
+    with pytest.raises(SettingError, match="no setting 'precison', only allow_hosts, "):
+        Settings.from_env({}, {"precison": "bf16"})
 
 
 @pytest.mark.parametrize(
@@ -44,7 +54,9 @@ def test_every_setting_is_a_variable() -> None:
         ("max_pixels", "-1"),
         ("batch_size", "0"),
         ("exif_orientation", "maybe"),
-        ("precision", "int8"),
+        ("precision", "int4"),
+        ("engine", "tensorflow"),
+        ("decoding", "lossy"),
         ("log_level", "loud"),
         ("allow_hosts", "10.0.0.0/33"),
         ("allow_hosts", "localhost:8080"),

@@ -29,7 +29,7 @@ from score.params import Params
 from score.rows import Row
 from score.settings import Settings
 from score.texts import Ids
-from tests.pictures import SAMPLES, in_base64, picture
+from tests.pictures import SAMPLES, in_base64, normalised, picture
 
 TOLERANCE = 1e-5
 PICTURES = [path.read_bytes() for path in sorted((SAMPLES / "images").iterdir())]
@@ -78,8 +78,7 @@ def test_probabilities_are_the_references(folder: Path) -> None:
 def reference(folder: Path, model: Embedder, pixels: list[Pixels], ids: list[Ids]) -> np.ndarray:
     """`logits_per_image.softmax(1)` of transformers' CLIPModel in fp32."""
     clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    table = model.preprocessor.lookup()
-    values = np.stack([[table[c][p[..., c]] for c in range(3)] for p in pixels])
+    values = np.moveaxis(normalised(model.preprocessor, np.stack(pixels)), -1, 1)
     width = max(map(len, ids))
     mask = torch.tensor([[1] * len(x) + [0] * (width - len(x)) for x in ids])
     padded = torch.tensor([x + [x[-1]] * (width - len(x)) for x in ids])

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from score.architecture import Architecture
-from score.encoder import DTYPES
+from score.engines.pytorch import DTYPES
 from score.errors import ModelError
 from score.jobs.source import Source
 from score.texts import CLIP_BEGIN, CLIP_END

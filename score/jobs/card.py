@@ -16,8 +16,18 @@ _UNCONFIRMED = (
 )
 
 
-def write(root: Path, name: str, found: Found, findings: Sequence[Finding], picture: str) -> None:
-    """Writes the card of the package at `root`; `picture` is one in base64, for the example."""
+def write(
+    root: Path,
+    name: str,
+    found: Found,
+    findings: Sequence[Finding],
+    picture: str,
+    int8: str | None = None,
+) -> None:
+    """Writes the card of the package at `root`.
+
+    `picture`: one in base64, for the example. `int8`: what it costs, where the package has it.
+    """
     probes = Probes.read(root / "model")
     assert probes, "a package has probes"
     parts = [
@@ -28,6 +38,7 @@ def write(root: Path, name: str, found: Found, findings: Sequence[Finding], pict
         "## Ask it\n\n" + _requests(picture),
         "## Limits\n\n" + _limits(found),
         "## Proof\n\n" + _proof(probes, findings),
+        *(["## In int8\n\n" + _int8(int8)] if int8 else []),
     ]
     (root / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -95,3 +106,15 @@ differs; `score verify .` recomputes all of it on the machine at hand. When this
 ```
 {table(findings)}
 ```"""
+
+
+def _int8(agreement: str) -> str:
+    return f"""\
+`model/int8` holds the towers in int8, calibrated and measured on pictures given with
+`score package --int8` (`agreement.json`): {agreement}.
+Up to 128 of the pictures were calibrated on, too. "In part" leaves the perceptrons' second layers
+in fp32.
+
+Nothing uses them unless asked to: `SCORE_PRECISION=int8`, or in Python
+`mlflow.pyfunc.load_model(".", model_config={{"precision": "int8"}})`.
+They need OpenVINO."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-COLOURS = ("#2f6fb0", "#e08a2c")
+COLOURS = ("#2f6fb0", "#e08a2c", "#4a9a5b", "#8a5fb0", "#b0413e", "#5b6770")
 
 _MOST_BARS = 40  # more classes are a curve
 _WIDTH = 9.0  # inches
@@ -59,17 +60,11 @@ def class_recalls(names: Sequence[str], recalls: Sequence[float]) -> str:
 
 def grouped(groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
     """Shares from 0 to 1 as bars side by side: one group a name, in it one bar a series."""
-    width = 0.8 / len(series)
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(3.2)
-        for place, ((name, values), colour) in enumerate(
-            zip(series.items(), COLOURS, strict=False)
-        ):
-            where = [
-                group + (place - (len(series) - 1) / 2) * width for group in range(len(values))
-            ]
-            bars = axes.bar(where, values, width * 0.92, color=colour, label=name)
-            axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3, color=_GREY)
+        for name, values, where, width, colour in _side_by_side(series):
+            drawn = axes.bar(where, values, width, color=colour, label=name)
+            axes.bar_label(drawn, [f"{value:.1%}" for value in values], padding=3, color=_GREY)
         axes.set_xticks(range(len(groups)), list(groups))
         axes.set(ylim=(0, 1.08))
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
@@ -77,6 +72,33 @@ def grouped(groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> str
         axes.tick_params(axis="x", length=0)
         _legend(axes)
         return _svg(figure)
+
+
+def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], label: str) -> str:
+    """Numbers from 0 on as lying bars: one group a name, in it one bar a series."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(1.0 + 0.22 * len(groups) * (len(series) + 1))
+        for name, values, where, height, colour in _side_by_side(series):
+            drawn = axes.barh(where, values, height, color=colour, label=name)
+            axes.bar_label(drawn, [f"{value:.2f}" for value in values], padding=4, color=_GREY)
+        axes.set_yticks(range(len(groups)), list(groups), parse_math=False)
+        axes.set(ylim=(len(groups) - 0.5, -0.5), xlabel=label)
+        axes.margins(x=0.1)
+        axes.tick_params(axis="y", length=0)
+        _legend(axes)
+        return _svg(figure)
+
+
+def _side_by_side(
+    series: Mapping[str, Sequence[float]],
+) -> Iterator[tuple[str, Sequence[float], list[float], float, str]]:
+    """Of each series its name, its values, where their bars stand, how wide they are, a colour."""
+    share = 0.8 / len(series)
+    for place, ((name, values), colour) in enumerate(
+        zip(series.items(), cycle(COLOURS), strict=False)
+    ):
+        off = (place - (len(series) - 1) / 2) * share
+        yield name, values, [group + off for group in range(len(values))], 0.92 * share, colour
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:

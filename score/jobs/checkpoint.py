@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from score.architecture import Architecture, Shape, Text, Transformer, Vision
-from score.encoder import DTYPES
+from score.engines.pytorch import DTYPES
 from score.jobs import canonical
 from score.jobs.canonical import Precision
 from score.jobs.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY

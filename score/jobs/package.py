@@ -51,6 +51,9 @@ REQUIREMENTS = (
 )
 """What a package's environment installs. What decides pixels, ids and vectors is pinned."""
 
+OPENVINO = "openvino==2026.4.1"
+"""What the environment of a package with int8 installs, too."""
+
 _PARAMS = (
     ("normalize", "boolean", False),
     ("truncate", "string", "end"),
@@ -67,6 +70,13 @@ flavors:
     loader_module: score.pyfunc
     code: .
     data: model
+    config:  # settings that `load_model(…, model_config=…)` may name; the environment's go before
+      batch_size: 32
+      decoding: exact
+      device: auto
+      engine: auto
+      precision: auto
+      verify: quick
     env:
       conda: conda.yaml
     python_version: "3.11"
@@ -116,17 +126,25 @@ def package(
     tokenizer: Path | None = None,
     revision: str | None = None,
     precision: Precision | None = None,
+    int8: Path | None = None,
+    force: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Writes a proven MLflow folder around a checkpoint, and returns it.
 
     `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`: as `find.find` has them. `name`
     is what the metadata calls the model, by default the checkpoint's. `precision`: what the weights
-    are stored in, by default as they come. `say` is told what happens, the licence first of all.
+    are stored in, by default as they come. `int8`: a folder or CSV of pictures by which the towers
+    are put into int8, too; `force`: even where that costs much. `say` is told what happens, the
+    licence first of all.
     Raises ModelError for what is no checkpoint, for an `output` that holds something already, and
     for a model that does not compute here what the reference computes.
     """
     _must_be_free(output)
+    if int8:
+        from score.jobs.int8 import quantise, ready  # of an extra of its own
+
+        ready(int8)
     found = find(
         str(checkpoint),
         source=source,
@@ -147,11 +165,12 @@ def package(
         found = replace(found, source=replace(found.source, tensors=Weights.open(model), parts={}))
         say("asking the reference implementation for its vectors")
         findings = _prove(found, model)
+        agreement = str(quantise(model, int8, force=force, say=say)) if int8 else None
         for file in found.licence_files:
             shutil.copyfile(file, model / file.name)
         shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
         describe(begun, title, _metadata(found))
-        card.write(begun, title, found, findings, _dot())
+        card.write(begun, title, found, findings, _dot(), agreement)
         begun.replace(output)
     return output
 
@@ -210,7 +229,8 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     )
     (root / "MLmodel").write_text(mlmodel, encoding="utf-8")
-    pip = "".join(f"      - {requirement}\n" for requirement in REQUIREMENTS)
+    int8 = (OPENVINO,) if (root / "model" / "int8").is_dir() else ()
+    pip = "".join(f"      - {requirement}\n" for requirement in sorted(REQUIREMENTS + int8))
     (root / "conda.yaml").write_text(_CONDA + pip, encoding="utf-8")
     example = {"columns": ["image", "text"], "data": [[_dot(), ""], ["", "a photo of a cat"]]}
     (root / "input_example.json").write_text(json.dumps(example) + "\n", encoding="utf-8")

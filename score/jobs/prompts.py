@@ -42,6 +42,11 @@ def load_templates(given: str) -> tuple[str, ...]:
     return tuple(templates)
 
 
+def imagenet() -> list[str]:
+    """OpenAI's names of ImageNet's thousand classes."""
+    return [str(name) for name in _shipped(_IMAGENET)["names"].values()]
+
+
 def class_names(given: str | None, folders: Sequence[str]) -> tuple[str, ...]:
     """The name of each class folder, in the folders' order.
 

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from score.architecture import Architecture
-from score.encoder import Matrix
+from score.engine import Matrix
 from score.errors import ModelError
 from score.images import Pixels
 from score.texts import Ids

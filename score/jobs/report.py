@@ -32,8 +32,8 @@ class Model(NamedTuple):
     @classmethod
     def of(cls, embedder: Embedder, folder: str | Path) -> Model:
         """The model that was loaded from a folder."""
-        place = embedder.encoder.place
-        return cls(Path(folder).resolve().name, place.precision, place.device.type)
+        engine = embedder.encoder.engine
+        return cls(Path(folder).resolve().name, engine.precision, engine.device)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.precision}, {self.device})"

@@ -22,7 +22,6 @@ import io
 import json
 import math
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +44,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from score.architecture import Architecture, Text, Transformer, Vision
+from score.engine import cores
 from score.errors import ModelError
 from score.images import CLIP_MEAN, CLIP_STD
 from score.jobs import canonical
@@ -1039,8 +1039,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         things = pictograms(options.font)
         tokenizer = vocabulary(things, config.vocabulary)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        cores = os.cpu_count() or 1
-        model = train(config, things, tokenizer, folder, processes=cores, device=device)
+        model = train(config, things, tokenizer, folder, processes=cores(), device=device)
         print(save(model, tokenizer, config, folder))
     except BrokenProcessPool:
         parser.exit(1, "a process that drew pictures was killed: too little memory?\n")

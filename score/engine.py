@@ -1,0 +1,58 @@
+"""What computes a model's vectors, one batch at a time.
+
+`encoder` makes the batches; the modules in `engines` compute them, each in its own way.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from score.images import Pixels
+from score.packing import Packed
+
+Matrix = npt.NDArray[np.float32]
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+class Engine(Protocol):
+    """A CLIP model where it computes. Its passes come one after another, from any thread."""
+
+    @property
+    def precision(self) -> str:
+        """What the arithmetic is done in, as the settings spell it: fp32, bf16, fp16 or int8."""
+
+    @property
+    def device(self) -> str:
+        """Where: cpu, cuda, …"""
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied with, the exponential taken."""
+
+    def images(self, pixels: Pixels) -> Matrix:
+        """uint8 pictures [n, height, width, 3] → vectors [n, dimension]."""
+
+    def texts(self, texts: Packed) -> Matrix:
+        """Token ids [rows, length] → the vectors of their texts [rows, texts, dimension]."""
+
+
+def cores() -> int:
+    """Cores this process may use, where the system can tell."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def cpu_flags() -> frozenset[str]:
+    """What this CPU can, in its maker's words: avx512_vnni, amx_bf16, …; nothing but on Linux."""
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    flags = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    return frozenset(next(flags, "").split()[2:])

@@ -1,0 +1,1 @@
+"""What computes: PyTorch, or OpenVINO on CPUs."""

@@ -1,0 +1,328 @@
+"""Model folder → an engine in OpenVINO, on a CPU.
+
+Towers are PyTorch's, converted, or those in int8 that a package brings. What OpenVINO compiles them
+to is kept in the user's cache, and loaded from there without PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import hashlib
+import importlib.metadata
+import json
+import logging
+import mmap
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import openvino
+
+from score.engine import Matrix, cores, cpu_flags
+from score.engines.cache import discard, kept
+from score.errors import ModelError
+from score.folder import ModelFolder
+from score.images import Pixels, Preprocessor
+from score.packing import ROW, SHARE, Packed, packed, powers
+from score.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from score.engines.pytorch import PyTorch
+
+log = logging.getLogger(__name__)
+
+INT8 = "int8"
+"""The folder in a model folder that holds its towers in int8."""
+
+IMAGES, TEXTS, FACTS = "images.xml", "texts.xml", "facts.json"
+_BLOBS = ("images.blob", "texts.blob")
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of int8, what is not in int8
+_BROKEN = (OSError, RuntimeError, ValueError, TypeError, KeyError)
+"""What files raise that are not there, not whole, or not what OpenVINO wants."""
+
+_CACHE = "~/.cache/clip-endpoints"
+_UNUSABLE = "OpenVINO compiles anew, as every start will while the cache %s cannot be used: %s"
+
+_CORE = openvino.Core()
+_ROOMS = (16, 32, ROW)  # tokens in a row that stands alone
+_MOST = 64  # pictures in one pass, which never is slower for fewer
+
+
+class OpenVINO:
+    """CLIP in OpenVINO."""
+
+    device = "cpu"
+
+    def __init__(self, towers: Towers, precision: str, side: int) -> None:
+        """`side`: of a picture, in pixels. Raises RuntimeError."""
+        self.precision = precision
+        self.logit_scale = towers.logit_scale
+        self._turn = threading.Lock()
+        self._images, self._texts = towers.images, towers.texts
+        # First passes arrange the weights as they are multiplied; after that, files are but read.
+        self.images(np.zeros((1, side, side, 3), np.uint8))
+        self._images.forget_file()
+        for texts, _ in packed([[0]]):
+            self.texts(texts)
+        self._texts.forget_file()
+
+    def images(self, pixels: Pixels) -> Matrix:
+        """As `Engine` has it."""
+        # Each new shape would take OpenVINO 10 to 60 ms, and 4 to 9 MB for good.
+        parts = [self._compute(self._images, pixels[part]) for part in powers(len(pixels), _MOST)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def texts(self, texts: Packed) -> Matrix:
+        """As `Engine` has it."""
+        if len(texts.ids) > 1:
+            return self._compute(self._texts, *texts)
+        length, count = texts.ids.shape[1], texts.ends.shape[1]
+        fitting = (room for room in _ROOMS if length <= room and count <= room // SHARE)
+        room = next(fitting, length)
+        wider = texts.padded(room, max(count, room // SHARE))
+        return self._compute(self._texts, *wider)[:, :count]
+
+    def _compute(self, tower: Tower, *inputs: np.ndarray) -> Matrix:
+        with self._turn:
+            return tower(*inputs)
+
+
+class Tower:
+    """A compiled model, and the file of its weights, if they are in one.
+
+    The file stays mapped, since that of a text tower holds its table of tokens: replace the folder,
+    as `score package` does, rather than write over what is in it.
+    """
+
+    def __init__(self, model: openvino.CompiledModel, file: _File | None = None) -> None:
+        # Python lets go of them in this order: what computes, then what it reads.
+        self._request = model.create_infer_request()
+        self.model = model
+        self._file = file
+
+    def __call__(self, *inputs: np.ndarray) -> Matrix:
+        """One pass."""
+        vectors: Matrix
+        (vectors,) = self._request.infer(list(inputs), share_inputs=True).values()
+        return vectors
+
+    def forget_file(self) -> None:
+        """Lets go of what was read of the file: it would count, and be held, as memory of ours."""
+        if self._file and hasattr(mmap, "MADV_DONTNEED"):
+            self._file.mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class _File:
+    """A file as a tensor of bytes, which OpenVINO reads but does not hold."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as stream:
+            self.mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)  # never written
+        self.tensor = openvino.Tensor(np.frombuffer(self.mapped, np.uint8), shared_memory=True)
+
+
+class Towers(NamedTuple):
+    """Both of a model's, ready to compute."""
+
+    images: Tower
+    texts: Tower
+    logit_scale: float
+
+    @classmethod
+    def of_pytorch(cls, folder: ModelFolder, settings: Settings, precision: str) -> Towers:
+        """A model folder's, converted. Raises ModelError, RuntimeError."""
+        from score.engines.pytorch import PyTorch
+
+        engine = PyTorch.load(folder, settings.replace({"device": "cpu", "precision": "fp32"}))
+        models = convert(engine, folder.architecture.vision.image)
+        images, texts = (Tower(compiled(model, precision)) for model in models)
+        return cls(images, texts, engine.logit_scale)
+
+    @classmethod
+    def of_int8(cls, folder: Path) -> Towers:
+        """Those that `save` wrote. Raises what is in `_BROKEN`."""
+        images, texts = (_read(folder / name) for name in (IMAGES, TEXTS))
+        return cls(images, texts, _logit_scale(folder))
+
+    @classmethod
+    def of_blobs(cls, folder: Path, precision: str) -> Towers:
+        """Those that `export` wrote. Raises what is in `_BROKEN`."""
+        images, texts = (_imported(folder / name, precision) for name in _BLOBS)
+        return cls(images, texts, _logit_scale(folder))
+
+    def export(self, folder: Path) -> None:
+        """Writes what OpenVINO made of them, for this CPU. Raises OSError, RuntimeError."""
+        for name, tower in zip(_BLOBS, (self.images, self.texts), strict=True):
+            (folder / name).write_bytes(tower.model.export_model().getbuffer())
+        _write_facts(folder, self.logit_scale)
+
+
+def _read(path: Path) -> Tower:
+    file = _File(path.with_suffix(".bin"))
+    return Tower(compiled(_CORE.read_model(path.read_bytes(), file.tensor), "int8"), file)
+
+
+def _imported(path: Path, precision: str) -> Tower:
+    file = _File(path)
+    return Tower(_CORE.import_model(file.tensor, "CPU", _properties(precision)), file)
+
+
+def _logit_scale(folder: Path) -> float:
+    return float(json.loads((folder / FACTS).read_bytes())["logit_scale"])
+
+
+def _write_facts(folder: Path, logit_scale: float) -> None:
+    (folder / FACTS).write_text(json.dumps({"logit_scale": logit_scale}) + "\n", encoding="utf-8")
+
+
+def load(folder: ModelFolder, settings: Settings) -> OpenVINO:
+    """The folder's model. Raises ModelError."""
+    precision = "fp32" if settings.precision == "auto" else settings.precision
+    if precision not in _HINTS:
+        raise ModelError(f"OpenVINO computes in {', '.join(_HINTS)}, not in {precision}")
+    if settings.device not in ("auto", "cpu"):
+        raise ModelError(f"OpenVINO computes on the CPU, not on {settings.device!r}")
+    if precision == "int8" and not (folder.path / INT8 / FACTS).is_file():
+        raise ModelError(f"{folder.path} has no int8: `score package … --int8 PICTURES` makes it")
+    side = folder.architecture.vision.image
+    made: list[Towers] = []
+
+    def make(begun: Path) -> None:
+        log.info("compiling %s for OpenVINO, once; kept in %s", folder.path, begun.parent)
+        made.append(_made(folder, settings, precision))
+        made[0].export(begun)
+        made.clear()
+        _give_back()
+
+    try:
+        cached = kept(_cache(settings) / _key(folder, precision), make)
+        try:
+            return OpenVINO(Towers.of_blobs(cached, precision), precision, side)
+        except _BROKEN:  # whole, but for another build of OpenVINO, say
+            discard(cached)
+            raise
+    except _BROKEN as error:
+        log.warning(_UNUSABLE, settings.cache or _CACHE, _reason(error))
+    # That error is gone, and with it what it held of the towers that were made.
+    with _blaming(folder, precision):
+        return OpenVINO(made[0] if made else _made(folder, settings, precision), precision, side)
+
+
+def _made(folder: ModelFolder, settings: Settings, precision: str) -> Towers:
+    """Towers that are not from the cache. Raises ModelError."""
+    with _blaming(folder, precision):
+        if precision == "int8":
+            return Towers.of_int8(folder.path / INT8)
+        towers = Towers.of_pytorch(folder, settings, precision)
+        _give_back()
+        return towers
+
+
+@contextlib.contextmanager
+def _blaming(folder: ModelFolder, precision: str) -> Iterator[None]:
+    """Says of what is broken where it came from."""
+    try:
+        yield
+    except _BROKEN as error:
+        source = folder.path / INT8 if precision == "int8" else folder.path
+        raise ModelError(f"OpenVINO cannot load {source}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
+def _give_back() -> None:
+    """PyTorch's traces hold themselves, and glibc what was freed: together twice the model."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
+def convert(engine: PyTorch, side: int) -> list[Any]:
+    """Both towers → OpenVINO's models of them, of any number of pictures of a side, or of texts."""
+    import torch
+
+    pixels = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    ((texts, _),) = packed([[3, 2, 1]] * 40)
+    images, tokens = engine.modules()
+    with torch.no_grad():
+        return [model_of(images, pixels), model_of(tokens, *map(torch.from_numpy, texts))]
+
+
+def model_of(tower: torch.nn.Module, *examples: torch.Tensor) -> Any:
+    """OpenVINO's model of a module, of any size of what `examples` are one of."""
+    # What `openvino.convert_model` does, but for its telemetry.
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+    from openvino.passes import ConstantFolding, Manager
+
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch would rather have its graphs exported
+        decoder = TorchScriptPythonDecoder(tower.eval(), example_input=examples)
+    model = frontend.convert(frontend.load(decoder))
+    passes = Manager()
+    passes.register_pass(ConstantFolding())  # NNCF wants weights to be constants, not parts of one
+    passes.run_passes(model)
+    return model
+
+
+def save(models: list[Any], logit_scale: float, folder: Path) -> None:
+    """Writes a folder of towers, for any CPU. Raises OSError."""
+    for name, model in zip((IMAGES, TEXTS), models, strict=True):
+        openvino.save_model(model, folder / name, compress_to_fp16=False)
+    _write_facts(folder, logit_scale)
+
+
+def compiled(model: openvino.Model, precision: str) -> openvino.CompiledModel:
+    """A model for this CPU. Raises RuntimeError."""
+    return _CORE.compile_model(model, "CPU", _properties(precision))
+
+
+def _properties(precision: str) -> Mapping[str, Any]:
+    return {
+        "PERFORMANCE_HINT": "LATENCY",  # one pass at a time, on all cores
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": cores(),
+        "ENABLE_CPU_PINNING": False,  # pictures are decoded on the same cores
+    }
+
+
+def _cache(settings: Settings) -> Path:
+    return Path(settings.cache or _CACHE).expanduser() / "engines"
+
+
+def _key(folder: ModelFolder, precision: str) -> str:
+    """A name for what towers are compiled from, by what, and for which CPU. Raises OSError."""
+    files, libraries, modules = _sources(folder, precision)
+    made_by = [importlib.metadata.version(name) for name in libraries]
+    made_for = [precision, _CORE.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(cpu_flags())]
+    configuration = folder.architecture.config()
+    digest = hashlib.sha256(json.dumps([made_by, made_for, configuration], sort_keys=True).encode())
+    for values in Preprocessor.from_config(folder.preprocessor).normalisation():
+        digest.update(values.tobytes())
+    code = Path(__file__).resolve().parent.parent
+    for file in [*(code / f"{module}.py" for module in modules), *files]:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _sources(folder: ModelFolder, precision: str) -> tuple[list[Path], list[str], list[str]]:
+    """Files, libraries, and modules of ours that decide what is compiled."""
+    if precision == "int8":
+        towers = [folder.path / INT8 / name for name in (IMAGES, TEXTS)]
+        files = [*towers, *(tower.with_suffix(".bin") for tower in towers)]
+        return [*files, folder.path / INT8 / FACTS], ["openvino"], ["engines/openvino"]
+    modules = ["towers", "packing", "engines/pytorch", "engines/openvino"]
+    return sorted(folder.path.glob("*.safetensors")), ["openvino", "torch"], modules

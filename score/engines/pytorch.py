@@ -1,0 +1,141 @@
+"""Model folder → an engine in PyTorch, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from score import gpus
+from score.engine import Matrix
+from score.errors import ModelError
+from score.folder import ModelFolder
+from score.images import Pixels, Preprocessor
+from score.packing import Packed
+from score.settings import Settings
+from score.towers import ImageTower, TextTower
+from score.weights import Weights
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Place(NamedTuple):
+    """Where a model computes, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def precision(self) -> str:
+        """The dtype's name among the settings: fp32, bf16 or fp16."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Place:
+        """What the settings ask for; `auto` takes a GPU where there is one.
+
+        Precision `auto` is fp32 here: whether another will do is for probes to say. Raises
+        ModelError for a device that is not here.
+        """
+        name = settings.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and torch.cuda.device_count() > 1:
+            name = f"cuda:{gpus.take(_uuids())}"
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"no device {settings.device!r} here: {reason}") from error
+        precision = "fp32" if settings.precision == "auto" else settings.precision
+        if precision not in DTYPES:
+            raise ModelError(f"PyTorch computes in {', '.join(DTYPES)}, not in {precision}")
+        return cls(device, DTYPES[precision])
+
+
+def _uuids() -> list[str]:
+    count = torch.cuda.device_count()
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in range(count)]
+
+
+class Pass(torch.nn.Module):
+    """A tower's way from inputs to vectors, as a module."""
+
+    def __init__(self, tower: ImageTower | TextTower) -> None:
+        super().__init__()
+        self._tower = tower
+        # A trace is kept for as long as the process runs, with all in it that is no buffer.
+        for number, tensor in enumerate(_tensors(tower)):
+            self.register_buffer(str(number), tensor)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The vectors."""
+        return self._tower.encode(*inputs)
+
+
+def _tensors(thing: object) -> Iterator[Tensor]:
+    """Those in an object's attributes, and in their tuples, lists and attributes."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, (tuple, list)):
+        for part in thing:
+            yield from _tensors(part)
+    elif hasattr(thing, "__dict__"):
+        yield from _tensors(list(vars(thing).values()))
+
+
+class PyTorch:
+    """CLIP in PyTorch."""
+
+    def __init__(
+        self, images: ImageTower, texts: TextTower, logit_scale: float, place: Place
+    ) -> None:
+        self._images, self._texts = images, texts
+        self.logit_scale = logit_scale
+        self.precision, self.device = place.precision, place.device.type
+        self._place = place
+        self._turn = threading.Lock()
+
+    @classmethod
+    def load(cls, folder: ModelFolder, settings: Settings) -> PyTorch:
+        """The folder's model, on the device and in the precision that the settings ask for.
+
+        Raises ModelError for a folder that is not, or not wholly, a CLIP model in safetensors.
+        """
+        place, made = Place.of(settings), folder.architecture
+        weights = Weights.open(folder.path)
+        weights.check(made.shapes())
+        scale = weights.read("logit_scale").float().exp()
+        if scale.isnan():
+            raise ModelError(f"{folder.path}: logit_scale is NaN")
+
+        def take(name: str, dtype: torch.dtype | None = None) -> Tensor:
+            return weights.read(name).to(place.device, dtype or place.dtype)
+
+        normalisation = Preprocessor.from_config(folder.preprocessor).normalisation()
+        images = ImageTower(take, made.vision, normalisation)
+        texts = TextTower(take, made.text)
+        return cls(images, texts, float(scale), place)
+
+    def modules(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """What it computes of pictures and of texts, to be converted."""
+        return Pass(self._images.apart()), Pass(self._texts.apart())
+
+    def images(self, pixels: Pixels) -> Matrix:
+        """As `Engine` has it."""
+        return self._compute(self._images.encode, torch.from_numpy(pixels))
+
+    def texts(self, texts: Packed) -> Matrix:
+        """As `Engine` has it."""
+        return self._compute(self._texts.encode, *map(torch.from_numpy, texts))
+
+    @torch.inference_mode()
+    def _compute(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Matrix:
+        with self._turn:
+            placed = [tensor.to(self._place.device) for tensor in inputs]
+            vectors: Matrix = encode(*placed).float().cpu().numpy()
+        return vectors

@@ -1,0 +1,437 @@
+"""Engines compute one another's vectors; `auto` takes what is right; int8 is measured first."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from score import engine, precision
+from score.__main__ import main
+from score.architecture import Transformer
+from score.embedder import Embedder
+from score.engines import openvino
+from score.engines.pytorch import PyTorch
+from score.errors import ModelError
+from score.folder import EMBEDDED, ModelFolder
+from score.jobs import checkpoint, int8
+from score.jobs.package import package
+from score.packing import packed
+from score.probes import Probes, difference
+from score.rows import Row
+from score.settings import Settings
+from score.weights import Weights
+from tests.pictures import SAMPLES
+from tests.surfaces import ROOT
+
+SHEET = ROOT / "tests/data/held_out.jpg"
+TORCH = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
+OPENVINO = replace(TORCH, engine="openvino")
+TEXTS = ["a cat", "", "a photo of a dog " * 30, "ein Fahrrad an einer Straße", "x " * 20]
+KEPT = ["facts.json", "images.blob", "sums.json", "texts.blob"]
+PHOTOS = sorted((SAMPLES / "photos").glob("*.jpg"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home of this module's own, where models are converted to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+def made(kind: str, folder: Path) -> Path:
+    tiny = checkpoint.TINY
+    if kind == "largest id":
+        return checkpoint.write(folder, replace(tiny, text=replace(tiny.text, end=2)))
+    if kind == "gelu":
+        tower = Transformer(64, 2, 2, 256, "gelu")
+        vision, text = replace(tiny.vision, tower=tower), replace(tiny.text, tower=tower)
+        return checkpoint.write(folder, replace(tiny, vision=vision, text=text))
+    if kind == "metaclip_2":
+        text = replace(tiny.text, vocabulary=1000, begin=0, end=2, pad=1)
+        return checkpoint.write(folder, replace(tiny, kind="metaclip_2", text=text))
+    return checkpoint.write(folder, tiny)
+
+
+@pytest.mark.parametrize("kind", ["clip", "largest id", "gelu", "metaclip_2"])
+def test_openvino_computes_pytorchs_vectors(kind: str, tmp_path: Path) -> None:
+    model = made(kind, tmp_path / "c")
+    ours, theirs = (Embedder.load(model, settings) for settings in (OPENVINO, TORCH))
+    assert (ours.encoder.engine.precision, ours.encoder.engine.device) == ("fp32", "cpu")
+    assert ours.encoder.logit_scale == theirs.encoder.logit_scale
+    rows = [Row(image=file.read_bytes()) for file in PHOTOS]
+    rows += [Row(text=text or "?") for text in TEXTS]
+    for mine, other in zip(ours.embed(rows), theirs.embed(rows), strict=True):
+        vectors = (mine.image_features, other.image_features)
+        if vectors[0] is None:
+            vectors = (mine.text_features, other.text_features)
+        cosine, error = difference(*vectors)
+        assert (cosine > 0.999999, error < 1e-5) == (True, True)
+
+
+def test_any_number_of_pictures_and_threads(tiny: Path) -> None:
+    ours, theirs = (Embedder.load(tiny, settings).encoder for settings in (OPENVINO, TORCH))
+    noise = np.random.default_rng(0)
+    pixels = noise.integers(0, 256, (70, 224, 224, 3), dtype=np.uint8)
+    for count in (1, 33, 2, 70):
+        assert difference(ours.images(pixels[:count]), theirs.images(pixels[:count]))[1] < 1e-5
+    assert ours.images([]).shape == (0, 512)
+    with ThreadPoolExecutor(4) as threads:
+        several = list(threads.map(lambda i: ours.images(pixels[i : i + 1]), range(20)))
+    assert difference(np.concatenate(several), theirs.images(pixels[:20]))[1] < 1e-5
+    first = ours.images(pixels[:1])
+    kept = first.copy()
+    ours.images(pixels[1:2])
+    assert np.array_equal(first, kept)  # an answer is nobody else's memory
+
+
+CODE = """
+import sys
+from score.embedder import Embedder
+from score.settings import Settings
+embedder = Embedder.load(sys.argv[1], Settings(engine="openvino", device="cpu", cache=sys.argv[2]))
+print(embedder.embed_text("a cat")[0], "torch" in sys.modules)
+"""
+
+
+def test_what_was_converted_once_needs_no_pytorch(tiny: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CODE, str(tiny), str(tmp_path)]
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    both = [start(), start()]  # at once: one's towers are kept
+    answers = [process.communicate()[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    again = start().communicate()[0].split()
+    assert [float(answer[0]) for answer in answers] == [float(again[0])] * 2
+    assert again[1] == "False"
+    (kept,) = (tmp_path / "engines").iterdir()
+    assert sorted(file.name for file in kept.iterdir()) == KEPT
+
+
+def test_a_trace_holds_no_weights(tiny: Path) -> None:
+    """PyTorch never lets go of one."""
+    engine = PyTorch.load(ModelFolder.open(tiny), TORCH)
+    ((texts, _),) = packed([[3, 2, 1]] * 40)
+    inputs = ((torch.zeros(2, 224, 224, 3, dtype=torch.uint8),), map(torch.from_numpy, texts))
+    for module, example in zip(engine.modules(), inputs, strict=True):
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = torch.jit.trace(module, tuple(example)).inlined_graph
+        constants = [node.output().toIValue() for node in graph.findAllNodes("prim::Constant")]
+        tensors = [value for value in constants if isinstance(value, torch.Tensor)]
+        assert sum(tensor.numel() for tensor in tensors) < 1000
+
+
+def test_other_weights_are_another_model(tmp_path: Path) -> None:
+    one = checkpoint.write(tmp_path / "one", checkpoint.TINY, seed=1)
+    before = Embedder.load(one, OPENVINO).embed_text("a cat")
+    state = load_file(one / "model.safetensors")
+    state["text_model.final_layer_norm.bias"][3] += 1  # one number, somewhere
+    save_file(state, one / "model.safetensors")
+    assert not np.allclose(Embedder.load(one, OPENVINO).embed_text("a cat"), before)
+
+
+def cut(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["facts.json", "images.blob", "texts.blob", "sums.json"])
+@pytest.mark.parametrize("harm", [cut, flip, Path.unlink, lambda file: file.write_bytes(b"")])
+def test_a_damaged_cache_is_made_anew(
+    harm: Callable[[Path], object],
+    name: str,
+    tiny: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = replace(OPENVINO, cache=str(tmp_path))
+    vector = Embedder.load(tiny, settings).embed_text("a cat")
+    (kept,) = (tmp_path / "engines").iterdir()
+    harm(kept / name)
+    harmed = kept.stat().st_mtime_ns
+    assert np.array_equal(Embedder.load(tiny, settings).embed_text("a cat"), vector)
+    assert [file.name for file in (tmp_path / "engines").iterdir()] == [kept.name]
+    assert sorted(file.name for file in kept.iterdir()) == KEPT
+    assert kept.stat().st_mtime_ns != harmed
+    assert f"{kept} is damaged, and made anew" in caplog.text
+
+
+def test_a_whole_cache_that_does_not_load_is_made_anew(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = replace(OPENVINO, cache=str(tmp_path))
+    vector = Embedder.load(tiny, settings).embed_text("a cat")
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("of another OpenVINO")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino, "_imported", refused)
+        assert np.array_equal(Embedder.load(tiny, settings).embed_text("a cat"), vector)
+    assert f"the cache {tmp_path} cannot be used: of another OpenVINO" in caplog.text
+    assert list((tmp_path / "engines").iterdir()) == []
+    Embedder.load(tiny, settings)
+    assert len(list((tmp_path / "engines").iterdir())) == 1
+
+
+def test_what_killed_processes_began_is_removed(tiny: Path, tmp_path: Path) -> None:
+    for name, age in ((".making-old", 7200), (".making-new", 60), (".discarded-old", 7200)):
+        (tmp_path / "engines" / name).mkdir(parents=True)
+        then = time.time() - age
+        os.utime(tmp_path / "engines" / name, (then, then))
+    Embedder.load(tiny, replace(OPENVINO, cache=str(tmp_path)))
+    hidden = [file.name for file in (tmp_path / "engines").iterdir() if file.name[0] == "."]
+    assert hidden == [".making-new"]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    embedder = Embedder.load(tiny, replace(OPENVINO, cache=str(tmp_path / "file")))
+    assert f"compiles anew, as every start will while the cache {tmp_path / 'file'}" in caplog.text
+    vector = Embedder.load(tiny, OPENVINO).embed_text("a cat")
+    assert np.array_equal(embedder.embed_text("a cat"), vector)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"engine": "openvino", "precision": "fp16"}, "OpenVINO computes in fp32, bf16, int8"),
+        ({"engine": "openvino", "device": "cuda"}, "on the CPU, not on 'cuda'"),
+        ({"engine": "torch", "precision": "int8"}, "PyTorch computes in fp32, bf16, fp16"),
+        ({"engine": "auto", "precision": "int8"}, "has no int8: `score package"),
+    ],
+)
+def test_what_an_engine_cannot_is_told(changes: dict[str, str], said: str, tiny: Path) -> None:
+    with pytest.raises(ModelError, match=said):
+        Embedder.load(tiny, replace(TORCH, **changes))
+
+
+def test_an_engine_that_is_not_installed_is_told(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "score.engines.openvino", None)
+    monkeypatch.delattr("score.engines.openvino")
+    with pytest.raises(ModelError, match=r"cannot be imported .*: pip install"):
+        Embedder.load(tiny, OPENVINO)
+
+
+class Short(io.FileIO):
+    """A file of which one call reads little, as one of Linux's reads no more than 2 GiB."""
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[:1000]) or 0
+
+
+def test_weights_are_read_whole_however_little_one_call_reads(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = load_file(tiny / "model.safetensors")
+    weights = Weights.open(tiny)
+
+    def short(path: Path, mode: str, buffering: int = -1) -> Any:
+        return io.BufferedReader(Short(path)) if buffering else Short(path)
+
+    monkeypatch.setattr(Path, "open", short)
+    for name in weights.names():
+        assert weights.read(name).equal(wanted[name])
+
+
+def test_weights_that_shrink_are_told(tmp_path: Path) -> None:
+    model = checkpoint.write(tmp_path / "model", checkpoint.TINY)
+    weights = Weights.open(model)
+    os.truncate(model / "model.safetensors", 100_000)
+    with pytest.raises(ModelError, match="ends before the end of"):
+        for name in weights.names():
+            weights.read(name)
+
+
+# -- precision -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("least", "taken"), [(0.9, "bf16"), (1.1, "fp32")])
+def test_auto_takes_the_fastest_that_is_right(
+    least: float, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(precision, "_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "LEAST_COSINE", least)
+    caplog.set_level(logging.INFO)
+    embedder = Embedder.load(settings=Settings(device="cpu"))
+    assert embedder.encoder.engine.precision == taken
+    assert f"precision auto: {'' if taken == 'bf16' else 'not '}bf16" in caplog.text
+
+
+def test_auto_survives_a_precision_that_crashes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(precision, "_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "_proven", load)
+    caplog.set_level(logging.INFO)
+    embedder = Embedder.load(settings=Settings(device="cpu"))
+    assert embedder.encoder.engine.precision == "fp32"
+    assert "not bf16: CUDA out of memory" in caplog.text
+
+
+def test_auto_is_fp32_without_a_proof_or_without_bf16(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_has_bf16", lambda: True)
+    assert Embedder.load(tiny, Settings(device="cpu")).encoder.engine.precision == "fp32"
+    monkeypatch.setattr(precision, "_has_bf16", lambda: False)
+    assert Embedder.load(settings=Settings(device="cpu")).encoder.engine.precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("flags\t: fpu avx512f avx512_bf16 sse\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t: fpu avx512f avx512_vnni\n", False),
+        ("", False),
+    ],
+)
+def test_bf16_is_what_the_processor_says(
+    text: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_CPUINFO", tmp_path / "cpuinfo")
+    assert not precision._has_bf16()
+    (tmp_path / "cpuinfo").write_text(text)
+    assert precision._has_bf16() is has
+
+
+# -- int8 ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Held-out pictures of the embedded model's, and one file that is none."""
+    folder = tmp_path_factory.mktemp("seen")
+    sheet = Image.open(SHEET)
+    for number in range(196):
+        left, top = number % 14 * 112, number // 14 * 112
+        sheet.crop((left, top, left + 112, top + 112)).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantised(seen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of the embedded model, with int8."""
+    output = tmp_path_factory.mktemp("int8") / "package"
+    command = [sys.executable, "-m", "score", "package", str(EMBEDDED), "--output", str(output)]
+    command += ["--int8", str(seen), "--force"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{output}\n"  # and nothing of NNCF's
+    assert "score: int8 against fp32 on 196 pictures" in done.stderr
+    return output
+
+
+def test_int8_finds_nearly_what_fp32_finds(quantised: Path, seen: Path) -> None:
+    told = json.loads((quantised / "model/int8/agreement.json").read_text())
+    assert told["pictures"] == 196
+    assert told["top10"] > 0.95
+    files = sorted(seen.glob("[0-9]*.png"))[:50]
+    rows = [Row(image=file.read_bytes()) for file in files]
+    vectors = []
+    for settings in (TORCH, replace(TORCH, precision="int8", engine="auto", verify="quick")):
+        embedder = Embedder.load(quantised, settings)
+        vectors.append(np.stack([record.image_features for record in embedder.embed(rows)]))
+    assert embedder.encoder.engine.precision == "int8"
+    assert difference(*vectors)[0] > 0.98
+    assert not np.allclose(*vectors, rtol=1e-4)  # it is another arithmetic
+
+
+def test_int8_keeps_a_promise_of_its_own(
+    quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(quantised), "--precision", "int8"]) == 0
+    assert "int8 here against" in capsys.readouterr().out
+    spoilt = Path(shutil.copytree(quantised / "model", tmp_path / "model"))
+    weights = np.fromfile(spoilt / "int8/images.bin", dtype=np.uint8)
+    weights[::7] ^= 0x40
+    weights.tofile(spoilt / "int8/images.bin")
+    assert main(["verify", str(spoilt), "--precision", "int8"]) in (1, 2)
+
+
+def test_int8_is_compiled_once(quantised: Path, tmp_path: Path) -> None:
+    settings = Settings(precision="int8", cache=str(tmp_path / "cache"))
+    vectors = [Embedder.load(quantised, settings).embed_text("a cat")]
+    (kept,) = (tmp_path / "cache/engines").iterdir()
+    made = [file.stat().st_mtime_ns for file in sorted(kept.iterdir())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(openvino.Towers, "of_int8")
+        vectors.append(Embedder.load(quantised, settings).embed_text("a cat"))
+    vectors.append(
+        Embedder.load(quantised, settings.replace({"cache": os.devnull})).embed_text("a cat")
+    )
+    assert [file.stat().st_mtime_ns for file in sorted(kept.iterdir())] == made
+    assert np.array_equal(vectors[0], vectors[1])
+    assert np.array_equal(vectors[0], vectors[2])
+
+
+def test_int8_that_costs_too_much_is_refused(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(int8, "LEAST", 1.1)
+    lines: list[str] = []
+    with pytest.raises(ModelError, match="are fewer than 110%: int8 costs this model too much"):
+        package(EMBEDDED, tmp_path / "package", int8=seen, say=lines.append)
+    assert sum(line.startswith("int8 ") for line in lines) == 2
+    assert "int8 in part against" in lines[-1]
+    assert not (tmp_path / "package").exists()
+
+
+def test_int8_needs_pictures(
+    seen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copyfile(seen / "0.png", few / "0.png")
+    for source, said in ((few, "1 pictures; int8 needs 50"), (tmp_path / "no", "no such")):
+        arguments = ["package", str(EMBEDDED), "--output", str(tmp_path / "p")]
+        assert main([*arguments, "--int8", str(source)]) == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "p").exists()
+    assert main([*arguments, "--force"]) == 2
+    assert "--force is for --int8" in capsys.readouterr().err
+
+
+def test_a_package_with_int8_installs_openvino(quantised: Path) -> None:
+    assert "openvino==" in (quantised / "conda.yaml").read_text()
+    assert "openvino" not in (ROOT / "conda.yaml").read_text()
+    card = (quantised / "README.md").read_text()
+    assert "(`agreement.json`): int8" in card
+    assert "against fp32 on 196 pictures: the nearest is the same for" in card
+    assert Probes.read(quantised / "model").tolerances["int8"].cosine > 0.9
+    assert openvino.INT8 == "int8"
