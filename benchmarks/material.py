@@ -20,9 +20,9 @@ from PIL import Image
 
 HERE = "127.0.0.1"
 
-# Distinct pictures; more rows repeat them.
-SMALL = [(640, 480)] * 8
-LARGER = [(1920, 1080)] * 4 + [(4000, 3000)]
+# Distinct pictures, since what repeats is computed once; more than 64 rows repeat them.
+SMALL = [(640, 480)] * 64
+LARGER = [(1920, 1080)] * 21 + [(4000, 3000)] * 3
 
 
 def pictures(sizes: list[tuple[int, int]]) -> list[bytes]:
@@ -40,6 +40,15 @@ def _jpeg(size: tuple[int, int], seed: int) -> bytes:
     return file.getvalue()
 
 
+def distinct() -> Iterator[bytes]:
+    """JPEGs of about 640×480 without end, no two alike."""
+    drawn = [Image.open(io.BytesIO(picture)) for picture in pictures(SMALL)]
+    for number, picture in enumerate(cycle(drawn)):
+        file = io.BytesIO()
+        picture.crop((number // len(drawn) % 320, 0, 640, 480)).save(file, "JPEG", quality=85)
+        yield file.getvalue()
+
+
 def small(cells: list[str], rows: int) -> list[str]:
     """`cells` (one for each of SMALL, then of LARGER) → as many rows of 640×480."""
     return list(islice(cycle(cells[: len(SMALL)]), rows))
@@ -47,8 +56,7 @@ def small(cells: list[str], rows: int) -> list[str]:
 
 def mixed(cells: list[str], rows: int) -> list[str]:
     """The same, but of every 64 rows 21 are 1920×1080 and 3 are 4000×3000, in no order."""
-    *medium, large = cells[len(SMALL) :]
-    pattern = small(cells, 40) + list(islice(cycle(medium), 21)) + [large] * 3
+    pattern = cells[: len(SMALL) - len(LARGER)] + cells[len(SMALL) :]
     random.Random(0).shuffle(pattern)
     return list(islice(cycle(pattern), rows))
 
@@ -68,8 +76,10 @@ def texts(count: int) -> list[str]:
     ]
 
 
-def model(given: Path | None, scratch: Path) -> Path:
+def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
     """The folder given, else a ViT-B/32 with random weights: 151 M parameters, 605 MB.
+
+    `int8`: with towers in int8, too, whatever that costs random weights.
 
     Another process writes it: a child's peak memory, as Linux counts it, begins at its parent's.
     """
@@ -78,6 +88,15 @@ def model(given: Path | None, scratch: Path) -> Path:
     folder = scratch / "vit-b-32"
     command = [sys.executable, "-m", "score.jobs.checkpoint", "ViT-B-32-quickgelu", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    if int8:
+        seen = scratch / "seen"
+        seen.mkdir()
+        for number, picture in enumerate(pictures([(320, 240)] * 64)):
+            (seen / f"{number}.jpg").write_bytes(picture)
+        code = "import sys; from pathlib import Path; from score.jobs.int8 import quantise; "
+        code += "quantise(*map(Path, sys.argv[1:]), force=True, whole=True)"
+        command = [sys.executable, "-c", code, str(folder), str(seen)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder
 
 

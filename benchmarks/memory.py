@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory [--rows 500 10000] [--model DIR]
 
-Rows alternate between base64 and URLs of a picture server on this machine.
+Rows alternate between base64, no two alike, and URLs of a picture server on this machine.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks import material
-
-MIB = 2**20
+from score.settings import MIB
 
 
 def write_csv(file: Path, rows: int, urls: list[str]) -> None:
-    inline = map(material.in_base64, material.pictures(material.SMALL))
-    cells = [cell for pair in zip(inline, urls, strict=False) for cell in pair]
+    inline = map(material.in_base64, material.distinct())
+    cells = (cell for pair in zip(inline, cycle(urls), strict=False) for cell in pair)
     with file.open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["id", "image"])
-        table.writerows(enumerate(islice(cycle(cells), rows)))
+        table.writerows(enumerate(islice(cells, rows)))
 
 
 def measured(command: list[str]) -> tuple[int, float]:

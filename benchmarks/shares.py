@@ -1,0 +1,78 @@
+"""Where the time of a batch of pictures goes, kind of operation by kind of operation.
+
+    python -m benchmarks.shares [--model DIR]
+
+In PyTorch, fp32, as its profiler counts; and, where the model has it, in OpenVINO's int8, as
+OpenVINO counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import material
+from score.folder import ModelFolder
+from score.images import Pixels
+from score.settings import Settings
+
+BATCH, SHOWN = 32, 8
+
+
+def of_pytorch(model: Path, pixels: Pixels) -> Counter[str]:
+    from torch.profiler import ProfilerActivity, profile
+
+    from score.engines.pytorch import PyTorch
+
+    engine = PyTorch.load(ModelFolder.open(model), Settings(device="cpu", precision="fp32"))
+    engine.images(pixels)
+    with profile(activities=[ProfilerActivity.CPU]) as watched:
+        engine.images(pixels)
+    return Counter({event.key: event.self_cpu_time_total / 1e6 for event in watched.key_averages()})
+
+
+def of_int8(model: Path, pixels: Pixels) -> Counter[str]:
+    import openvino
+
+    from score.engines.openvino import IMAGES, INT8
+
+    properties = {"PERF_COUNT": True, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(model / INT8 / IMAGES, "CPU", properties)
+    request = compiled.create_infer_request()
+    for _ in range(2):
+        request.infer([pixels])
+    seconds: Counter[str] = Counter()
+    for node in request.get_profiling_info():
+        seconds[node.node_type] += node.real_time.total_seconds()
+    return seconds
+
+
+def show(title: str, seconds: Counter[str]) -> None:
+    whole = seconds.total()
+    print(f"{title}: {whole / BATCH * 1e3:.1f} ms a picture")
+    for kind, spent in seconds.most_common(SHOWN):
+        print(f"  {spent / whole:6.1%}  {kind}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="default: a ViT-B/32 with random weights")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        model = material.model(options.model, Path(scratch), int8=True)
+        side = ModelFolder.open(model).architecture.vision.image
+        noise = np.random.default_rng(0)
+        pixels = noise.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
+        show("PyTorch, fp32", of_pytorch(model, pixels))
+        if (model / "int8").is_dir():
+            show("OpenVINO, int8", of_int8(model, pixels))
+
+
+if __name__ == "__main__":
+    main()
