@@ -39,7 +39,7 @@ from benchmarks.contenders import (
 )
 from score.architecture import Architecture
 from score.deploy.plan import picture_flops
-from score.engine import cores
+from score.engine import cores, has_bf16
 from score.folder import ModelFolder
 from score.settings import MIB
 from score.zeroshot import unit
@@ -48,6 +48,7 @@ LATENCY = 0.05  # seconds that the picture server waits
 ROWS = 64
 BATCH = 32
 DEFAULT = [BASELINE, "ours fp32 torch", "ours fp32 openvino"]
+DEFAULT += ["ours bf16 torch", "ours bf16 openvino"] if has_bf16() else []
 DEFAULT += ["ours int8 openvino", "ours int8 openvino fast"]
 DEFAULT += [OPEN_CLIP] if find_spec("open_clip") else []
 ALONE = "model only"
@@ -70,23 +71,25 @@ def frames(urls: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def gemms(names: list[str]) -> dict[str, Callable[[], float]]:
     """How to measure the rates of bare multiplications, in GFLOP/s, by precision."""
-    return {"fp32": _gemm_fp32()} | (
-        {"int8": _gemm_int8()} if any("int8" in name for name in names) else {}
-    )
+    asked = {_precision(name) for name in names}
+    ways = {"fp32": _gemm_torch, "bf16": _gemm_torch, "int8": _gemm_int8}
+    return {precision: way(precision) for precision, way in ways.items() if precision in asked}
 
 
-def _gemm_fp32() -> Callable[[], float]:
+def _gemm_torch(precision: str) -> Callable[[], float]:
     """PyTorch's, at the sizes of a ViT-B/32's perceptron: in and out again."""
     import torch
 
-    x = torch.randn(BATCH * 50, 768)
-    wide, narrow = torch.randn(3072, 768), torch.randn(768, 3072)
+    from score.engines.pytorch import DTYPES
+
+    sizes = (BATCH * 50, 768), (3072, 768), (768, 3072)
+    x, wide, narrow = (torch.randn(size).to(DTYPES[precision]) for size in sizes)
     linear = torch.nn.functional.linear
     flops = 4 * x.shape[0] * wide.numel()
     return lambda: flops / _median(lambda: linear(linear(x, wide), narrow)) / 1e9
 
 
-def _gemm_int8() -> Callable[[], float]:
+def _gemm_int8(precision: str) -> Callable[[], float]:
     """OpenVINO's: eight such layers, and nothing between them."""
     import nncf
     import torch
@@ -98,7 +101,7 @@ def _gemm_int8() -> Callable[[], float]:
     with torch.no_grad():
         model = model_of(torch.nn.Sequential(*layers), x)
     model = nncf.quantize(model, nncf.Dataset([x.numpy()]), subset_size=1)
-    request = compiled(model, "int8").create_infer_request()
+    request = compiled(model, precision).create_infer_request()
     flops = 8 * 2 * x.shape[0] * 768 * 3072
     return lambda: flops / _median(lambda: request.infer([x.numpy()])) / 1e9
 

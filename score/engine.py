@@ -18,6 +18,7 @@ from score.packing import Packed
 Matrix = npt.NDArray[np.float32]
 
 _CPUINFO = Path("/proc/cpuinfo")
+_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Intel's and AMD's flags, and ARM's
 
 
 class Engine(Protocol):
@@ -56,3 +57,8 @@ def cpu_flags() -> frozenset[str]:
         return frozenset()
     flags = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
     return frozenset(next(flags, "").split()[2:])
+
+
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 numbers; others only act as if, and take longer."""
+    return not _BF16.isdisjoint(cpu_flags())

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from score.encoder import Encoder
-from score.engine import cpu_flags
+from score.engine import has_bf16
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Preprocessor
@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 
 LEAST_COSINE = 0.9999
 """Of every probe's vector to the reference's, in fp32: what a faster precision must reach."""
-
-_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Intel's and AMD's flags, and ARM's
 
 
 def fastest(
@@ -73,12 +71,7 @@ def _faster(settings: Settings) -> tuple[str, ...]:
 
         if Place.of(settings).device.type != "cpu":
             return ("fp16", "bf16")
-    return ("bf16",) if _has_bf16() else ()
-
-
-def _has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 numbers; others only act as if, and take longer."""
-    return not _BF16.isdisjoint(cpu_flags())
+    return ("bf16",) if has_bf16() else ()
 
 
 def _least_cosine(findings: Sequence[Finding]) -> float:

@@ -281,7 +281,7 @@ def test_weights_that_shrink_are_told(tmp_path: Path) -> None:
 def test_auto_takes_the_fastest_that_is_right(
     least: float, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(precision, "_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda: True)
     monkeypatch.setattr(precision, "LEAST_COSINE", least)
     caplog.set_level(logging.INFO)
     embedder = Embedder.load(settings=Settings(device="cpu"))
@@ -295,7 +295,7 @@ def test_auto_survives_a_precision_that_crashes(
     def load(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(precision, "_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda: True)
     monkeypatch.setattr(precision, "_proven", load)
     caplog.set_level(logging.INFO)
     embedder = Embedder.load(settings=Settings(device="cpu"))
@@ -306,9 +306,9 @@ def test_auto_survives_a_precision_that_crashes(
 def test_auto_is_fp32_without_a_proof_or_without_bf16(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda: True)
     assert Embedder.load(tiny, Settings(device="cpu")).encoder.engine.precision == "fp32"
-    monkeypatch.setattr(precision, "_has_bf16", lambda: False)
+    monkeypatch.setattr(precision, "has_bf16", lambda: False)
     assert Embedder.load(settings=Settings(device="cpu")).encoder.engine.precision == "fp32"
 
 
@@ -325,9 +325,9 @@ def test_bf16_is_what_the_processor_says(
     text: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_CPUINFO", tmp_path / "cpuinfo")
-    assert not precision._has_bf16()
+    assert not engine.has_bf16()
     (tmp_path / "cpuinfo").write_text(text)
-    assert precision._has_bf16() is has
+    assert engine.has_bf16() is has
 
 
 # -- int8 ----------------------------------------------------------------------------------------
