@@ -72,6 +72,13 @@ def test_parquet_keeps_columns_and_types(embedder: Embedder, table: Path, tmp_pa
         "image_features", "text_features", "error_code", "error_message", "error_retryable",
     ]  # fmt: skip
     assert written.schema.field("image_features").type == pa.list_(pa.float32())
+    chunks = pq.ParquetFile(tmp_path / "out.parquet").metadata.row_group(0)
+    dictionaries = {
+        chunk.path_in_schema.split(".")[0]: chunk.has_dictionary_page
+        for chunk in map(chunks.column, range(chunks.num_columns))
+    }
+    assert dictionaries["id"]
+    assert not dictionaries["image_features"]
     rows = written.to_pylist()
     assert [row["price"] for row in rows] == ["1.50", "", "NA", "x"]  # nothing guessed
     assert rows[1]["text"] == "line one\nline two, quoted"

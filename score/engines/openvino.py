@@ -61,18 +61,11 @@ class OpenVINO:
 
     device = "cpu"
 
-    def __init__(self, towers: Towers, precision: str, side: int) -> None:
-        """`side`: of a picture, in pixels. Raises RuntimeError."""
+    def __init__(self, towers: Towers, precision: str) -> None:
         self.precision = precision
         self.logit_scale = towers.logit_scale
         self._turn = threading.Lock()
         self._images, self._texts = towers.images, towers.texts
-        # First passes arrange the weights as they are multiplied; after that, files are but read.
-        self.images(np.zeros((1, side, side, 3), np.uint8))
-        self._images.forget_file()
-        for texts, _ in packed([[0]]):
-            self.texts(texts)
-        self._texts.forget_file()
 
     def images(self, pixels: Pixels) -> Matrix:
         """As `Engine` has it."""
@@ -84,15 +77,19 @@ class OpenVINO:
         """As `Engine` has it."""
         if len(texts.ids) > 1:
             return self._compute(self._texts, *texts)
-        length, count = texts.ids.shape[1], texts.ends.shape[1]
-        fitting = (room for room in _ROOMS if length <= room and count <= room // SHARE)
-        room = next(fitting, length)
-        wider = texts.padded(room, max(count, room // SHARE))
-        return self._compute(self._texts, *wider)[:, :count]
+        return self._compute(self._texts, *_roomy(texts))[:, : texts.ends.shape[1]]
 
     def _compute(self, tower: Tower, *inputs: np.ndarray) -> Matrix:
         with self._turn:
             return tower(*inputs)
+
+
+def _roomy(texts: Packed) -> Packed:
+    """A row that stands alone, in the least room that has place for it."""
+    length, count = texts.ids.shape[1], texts.ends.shape[1]
+    fitting = (room for room in _ROOMS if length <= room and count <= room // SHARE)
+    room = next(fitting, length)
+    return texts.padded(room, max(count, room // SHARE))
 
 
 class Tower:
@@ -114,10 +111,16 @@ class Tower:
         (vectors,) = self._request.infer(list(inputs), share_inputs=True).values()
         return vectors
 
-    def forget_file(self) -> None:
-        """Lets go of what was read of the file: it would count, and be held, as memory of ours."""
+    def warmed(self, *inputs: np.ndarray) -> Tower:
+        """Itself, after a first pass, which arranges the weights as they are multiplied.
+
+        What was read of the file until then is let go of: it would count as memory of ours. Raises
+        RuntimeError.
+        """
+        self(*inputs)
         if self._file and hasattr(mmap, "MADV_DONTNEED"):
             self._file.mapped.madvise(mmap.MADV_DONTNEED)
+        return self
 
 
 class _File:
@@ -153,16 +156,39 @@ class Towers(NamedTuple):
         return cls(images, texts, _logit_scale(folder))
 
     @classmethod
-    def of_blobs(cls, folder: Path, precision: str) -> Towers:
-        """Those that `export` wrote. Raises what is in `_BROKEN`."""
-        images, texts = (_imported(folder / name, precision) for name in _BLOBS)
+    def of_blobs(cls, folder: Path, precision: str, side: int) -> Towers:
+        """Those that `export` wrote, warmed. Raises what is in `_BROKEN`.
+
+        `side`: of a picture, in pixels.
+        """
+        # One is warm before the other is read, so that no more than one file is in memory.
+        first = (_first_picture(side), _first_text())
+        images, texts = (
+            _imported(folder / name, precision).warmed(*inputs)
+            for name, inputs in zip(_BLOBS, first, strict=True)
+        )
         return cls(images, texts, _logit_scale(folder))
+
+    def warmed(self, side: int) -> Towers:
+        """These, as `Tower.warmed` has it."""
+        self.images.warmed(*_first_picture(side))
+        self.texts.warmed(*_first_text())
+        return self
 
     def export(self, folder: Path) -> None:
         """Writes what OpenVINO made of them, for this CPU. Raises OSError, RuntimeError."""
         for name, tower in zip(_BLOBS, (self.images, self.texts), strict=True):
             (folder / name).write_bytes(tower.model.export_model().getbuffer())
         _write_facts(folder, self.logit_scale)
+
+
+def _first_picture(side: int) -> tuple[np.ndarray]:
+    return (np.zeros((1, side, side, 3), np.uint8),)
+
+
+def _first_text() -> Packed:
+    ((text, _),) = packed([[0]])
+    return _roomy(text)
 
 
 def _read(path: Path) -> Tower:
@@ -205,7 +231,7 @@ def load(folder: ModelFolder, settings: Settings) -> OpenVINO:
     try:
         cached = kept(_cache(settings) / _key(folder, precision), make)
         try:
-            return OpenVINO(Towers.of_blobs(cached, precision), precision, side)
+            return OpenVINO(Towers.of_blobs(cached, precision, side), precision)
         except _BROKEN:  # whole, but for another build of OpenVINO, say
             discard(cached)
             raise
@@ -213,7 +239,8 @@ def load(folder: ModelFolder, settings: Settings) -> OpenVINO:
         log.warning(_UNUSABLE, settings.cache or _CACHE, _reason(error))
     # That error is gone, and with it what it held of the towers that were made.
     with _blaming(folder, precision):
-        return OpenVINO(made[0] if made else _made(folder, settings, precision), precision, side)
+        towers = made[0] if made else _made(folder, settings, precision)
+        return OpenVINO(towers.warmed(side), precision)
 
 
 def _made(folder: ModelFolder, settings: Settings, precision: str) -> Towers:

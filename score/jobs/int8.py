@@ -249,7 +249,8 @@ def _promise(model: Path, exact: Embedder, towers: Path) -> None:
 
 
 def _engine(exact: Embedder, folder: Path) -> OpenVINO:
-    return OpenVINO(Towers.of_int8(folder), "int8", exact.encoder.architecture.vision.image)
+    side = exact.encoder.architecture.vision.image
+    return OpenVINO(Towers.of_int8(folder).warmed(side), "int8")
 
 
 def _encoder(exact: Embedder, engine: Engine) -> Encoder:

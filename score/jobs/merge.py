@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from score.errors import RequestError
-from score.tables import ERRORS, CsvTable, fingerprint
+from score.tables import ERRORS, CsvTable, fingerprint, parquet_writer
 
 _ROW_GROUP = 16_384
 
@@ -109,7 +109,7 @@ def _concatenate(results: Sequence[Path], table: Path) -> None:
     part = table.with_name(table.name + ".part")
     try:
         schema = _schema(results)
-        with pq.ParquetWriter(part, schema) as writer:
+        with parquet_writer(part, schema) as writer:
             for rows in _groups(results, schema):
                 writer.write_table(rows)
         part.replace(table)
