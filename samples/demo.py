@@ -32,6 +32,7 @@ from page import Hit, Story
 
 from score.__main__ import main as score  # what the console command `score` runs
 from score.embedder import Embedder
+from score.settings import Settings
 from score.zeroshot import unit
 
 HERE = Path(__file__).resolve().parent
@@ -229,7 +230,7 @@ def main() -> None:
     # Both servers start while the story is told.
     with pictures(images), started(*serve) as own, started(*mlflow, "-p", str(scoring)) as theirs:
         album = embed(table(images))
-        model = Embedder.load()
+        model = Embedder.load(settings=Settings.from_env(os.environ))  # as the servers have it
         page_file = draw(album, search(model, album), classify(model))
         heading(5, "Four ways to ask, one answer", f"“{QUERIES[0]}”, put in each")
         vectors = [model.embed_text(QUERIES[0]), python()]
