@@ -22,7 +22,7 @@ from tqdm import tqdm
 from score.deploy import cli
 from score.errors import ScoreError, SettingError
 from score.folder import EMBEDDED
-from score.settings import PREFIX, Settings, knobs
+from score.settings import PREFIX, Settings, choices, knobs
 
 if TYPE_CHECKING:  # it brings pandas, which only some verbs need
     from score.batch import Summary
@@ -459,7 +459,7 @@ def _parser() -> argparse.ArgumentParser:
             default = knob.default if knob.default not in ((), "") else "none"
             group.add_argument(
                 _flag(knob.name),
-                metavar=_METAVARS[type(knob.default)],
+                metavar="|".join(choices(knob)) or _METAVARS[type(knob.default)],
                 help=f"{knob.metadata['help']} ({default})",
             )
     return parser

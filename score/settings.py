@@ -65,16 +65,16 @@ class Settings:
 
     # The model.
     device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto takes a GPU where there is one")
-    precision: Precision = _setting("auto", "auto, fp32, bf16, fp16 or int8")
-    engine: EngineName = _setting(
-        "auto", "auto, torch or openvino; auto takes openvino for int8 alone"
+    precision: Precision = _setting(
+        "auto", "of the arithmetic; auto takes the fastest that computes the model's probes right"
     )
-    cache: str = _setting("", "folder of compiled models; default: ~/.cache/clip-endpoints")
-    verify: Verify = _setting("quick", "the model's probes on loading: off, quick or full")
+    engine: EngineName = _setting("auto", "what computes; auto takes openvino for int8 alone")
+    cache: str = _setting("~/.cache/clip-endpoints", "folder of compiled models")
+    verify: Verify = _setting("quick", "the model's probes on loading")
     batch_size: int = _setting(32, "pictures in one forward pass", least=1)
     decode_workers: int = _setting(0, "pictures decoded at a time; 0 means one a core", least=0)
 
-    log_level: LogLevel = _setting("info", "debug, info, warning or error")
+    log_level: LogLevel = _setting("info", "least weight of what is logged")
 
     def __post_init__(self) -> None:
         for knob in knobs():
@@ -128,6 +128,11 @@ def knobs() -> tuple[Field[Any], ...]:
     return fields(Settings)
 
 
+def choices(knob: Field[Any]) -> tuple[str, ...]:
+    """All that a setting may be; nothing for one that may be more than words."""
+    return _CHOICES.get(knob.name, ())
+
+
 def names() -> list[str]:
     """The settings' names, as fields spell them."""
     return [knob.name for knob in knobs()]
@@ -160,7 +165,7 @@ def _parse(knob: Field[Any], where: str, text: str) -> Any:
         return text.lower() in ("1", "true", "yes")
     if isinstance(default, (int, float)):
         return _number(where, text, type(default), knob.metadata["least"])
-    return text
+    return text or default
 
 
 def _host(where: str, entry: str) -> str:

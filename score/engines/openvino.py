@@ -48,7 +48,6 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of int8, what is not 
 _BROKEN = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 """What files raise that are not there, not whole, or not what OpenVINO wants."""
 
-_CACHE = "~/.cache/clip-endpoints"
 _UNUSABLE = "OpenVINO compiles anew, as every start will while the cache %s cannot be used: %s"
 
 _CORE = openvino.Core()
@@ -236,7 +235,7 @@ def load(folder: ModelFolder, settings: Settings) -> OpenVINO:
             discard(cached)
             raise
     except _BROKEN as error:
-        log.warning(_UNUSABLE, settings.cache or _CACHE, _reason(error))
+        log.warning(_UNUSABLE, settings.cache, _reason(error))
     # That error is gone, and with it what it held of the towers that were made.
     with _blaming(folder, precision):
         towers = made[0] if made else _made(folder, settings, precision)
@@ -326,7 +325,7 @@ def _properties(precision: str) -> Mapping[str, Any]:
 
 
 def _cache(settings: Settings) -> Path:
-    return Path(settings.cache or _CACHE).expanduser() / "engines"
+    return Path(settings.cache).expanduser() / "engines"
 
 
 def _key(folder: ModelFolder, precision: str) -> str:
