@@ -51,12 +51,22 @@ def cores() -> int:
 
 def cpu_flags() -> frozenset[str]:
     """What this CPU can, in its maker's words: avx512_vnni, amx_bf16, …; nothing but on Linux."""
+    return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
+
+
+def cpu_maker() -> str:
+    """GenuineIntel, AuthenticAMD, …; nothing but on Linux, nor on ARM."""
+    return _cpuinfo("vendor_id")
+
+
+def _cpuinfo(name: str) -> str:
+    """A line about the first of the cores; they are alike."""
     try:
         text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return frozenset()
-    flags = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
-    return frozenset(next(flags, "").split()[2:])
+        return ""
+    lines = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
 def has_bf16() -> bool:

@@ -12,6 +12,7 @@ Knows tensors; knows nothing of folders, devices or batches.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -30,21 +31,46 @@ class Take(Protocol):
 
 
 class Affine(NamedTuple):
-    """Weight and bias of a linear layer or a norm."""
+    """Weight and bias."""
 
     weight: Tensor
     bias: Tensor
 
 
+class Linear(Protocol):
+    """A linear layer, whose weights lie in memory as suits who multiplies them."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[…, in] → […, out]."""
+
+
+class Plain(NamedTuple):
+    """A linear layer with its weights as they come."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """As `Linear` has it."""
+        return F.linear(x, self.weight, self.bias)
+
+
+MakeLinear = Callable[[Tensor, Tensor | None], Linear]
+"""Weight and bias → a linear layer."""
+
+
 class Layer(NamedTuple):
-    """One residual block: attention, then a perceptron, each behind its norm."""
+    """One residual block: attention, then a perceptron, each behind its norm.
+
+    `qkv`: queries, keys and values of one multiplication, or of three.
+    """
 
     norm1: Affine
-    qkv: Affine
-    out: Affine
+    qkv: tuple[Linear, ...]
+    out: Linear
     norm2: Affine
-    fc1: Affine
-    fc2: Affine
+    fc1: Linear
+    fc2: Linear
 
 
 SLOPE = 1.702
@@ -63,24 +89,25 @@ def sloped_quick_gelu(x: Tensor) -> Tensor:
 class Tower:
     """The transformer that both towers are."""
 
-    def __init__(self, take: Take, prefix: str, made: Transformer) -> None:
-        self._apart = False
+    def __init__(
+        self, take: Take, prefix: str, made: Transformer, linear: MakeLinear, dtype: torch.dtype
+    ) -> None:
+        """`dtype`: of what `take` hands over."""
         self._heads = made.heads
         self._eps = made.epsilon
-        self._activation = quick_gelu if made.activation == "quick_gelu" else F.gelu
+        quick = made.activation == "quick_gelu"
+        sloped = quick and dtype == torch.float32  # half precision would be rounded once more
+        self._activation = sloped_quick_gelu if sloped else quick_gelu if quick else F.gelu
+        last = made.layers - 1
         self._layers = [
-            _layer(take, f"{prefix}.encoder.layers.{number}") for number in range(made.layers)
+            _layer(take, f"{prefix}.encoder.layers.{number}", linear, sloped, number < last)
+            for number in range(made.layers)
         ]
-        # In half precision, weights would be rounded once more.
-        if made.activation == "quick_gelu" and self._layers[0].fc1.weight.dtype == torch.float32:
-            self._activation = sloped_quick_gelu
-            for layer in self._layers:
-                _slope(layer)
 
     def apart(self) -> Tower:
         """The same, multiplying queries, keys and values one by one: OpenVINO would copy them."""
         other = copy.copy(self)
-        other._apart = True
+        other._layers = [layer._replace(qkv=_apart(*layer.qkv)) for layer in self._layers]
         return other
 
     def pooled(self, x: Tensor, at: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -105,18 +132,16 @@ class Tower:
     def _block(self, layer: Layer, x: Tensor, asking: Tensor, mask: Tensor | None = None) -> Tensor:
         """The tokens `asking`, all of `x` or some, after attention over `x` and the perceptron."""
         normed = self.norm(x, layer.norm1)
-        if asking is x and not self._apart:
-            q, k, v = F.linear(normed, *layer.qkv).chunk(3, dim=-1)
+        if len(layer.qkv) == 1:
+            q, k, v = layer.qkv[0](normed).chunk(3, dim=-1)
         else:
             sources = (self.norm(asking, layer.norm1), normed, normed)
-            parts = zip(sources, layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True)
-            q, k, v = (F.linear(*part) for part in parts)
+            q, k, v = (part(source) for part, source in zip(layer.qkv, sources, strict=True))
         q, k, v = (self._split(part) for part in (q, k, v))
         heads = None if mask is None else mask[:, None]  # alike in all of them
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=heads)
-        y = asking + F.linear(attended.transpose(1, 2).flatten(2), *layer.out)
-        hidden = self._activation(F.linear(self.norm(y, layer.norm2), *layer.fc1))
-        return y + F.linear(hidden, *layer.fc2)
+        y = asking + layer.out(attended.transpose(1, 2).flatten(2))
+        return y + layer.fc2(self._activation(layer.fc1(self.norm(y, layer.norm2))))
 
     def _split(self, x: Tensor) -> Tensor:
         """[n, t, width] → [n, heads, t, width / heads]."""
@@ -130,18 +155,24 @@ _MIDDLE = 128  # of 0…255; values about it are exact in bf16, too, and their s
 class ImageTower:
     """uint8 pictures [n, height, width, 3] → vectors [n, dimension]."""
 
-    def __init__(self, take: Take, made: Vision, normalisation: tuple[Channels, Channels]) -> None:
+    def __init__(
+        self,
+        take: Take,
+        made: Vision,
+        normalisation: tuple[Channels, Channels],
+        linear: MakeLinear = Plain,
+    ) -> None:
         """`normalisation`: `Preprocessor.normalisation`."""
         embeddings = "vision_model.embeddings"
         self._side = made.patch
         patch = take(f"{embeddings}.patch_embedding.weight", torch.float32)
         self._class = take(f"{embeddings}.class_embedding")
-        self._patch = _normalising(patch, *normalisation, like=self._class)
+        self._patch = linear(*_normalising(patch, *normalisation, like=self._class))
         self._positions = take(f"{embeddings}.position_embedding.weight")
         self._pre = _affine(take, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
         self._post = _affine(take, "vision_model.post_layernorm")
-        self._projection = take("visual_projection.weight")
-        self._tower = Tower(take, "vision_model", made.tower)
+        self._projection = linear(take("visual_projection.weight"), None)
+        self._tower = Tower(take, "vision_model", made.tower, linear, self._class.dtype)
 
     def apart(self) -> ImageTower:
         """The same, as `Tower.apart` has it."""
@@ -157,23 +188,23 @@ class ImageTower:
         whole = pixels[:, : rows * side, : columns * side]
         squares = whole.reshape(n, rows, side, columns, side, -1).transpose(2, 3)
         values = squares.reshape(n, rows * columns, -1).to(self._class.dtype).sub_(_MIDDLE)
-        tokens = F.linear(values, *self._patch)
+        tokens = self._patch(values)
         first = self._class.expand(tokens.shape[0], 1, -1)
         x = torch.cat([first, tokens], dim=1) + self._positions
         pooled = self._tower.pooled(self._tower.norm(x, self._pre))[:, 0]
-        return F.linear(self._tower.norm(pooled, self._post), self._projection)
+        return self._projection(self._tower.norm(pooled, self._post))
 
 
 class TextTower:
     """Token ids [n, t] → vectors [n, k, dimension] of the texts that stand in each row."""
 
-    def __init__(self, take: Take, made: Text) -> None:
+    def __init__(self, take: Take, made: Text, linear: MakeLinear = Plain) -> None:
         embeddings = "text_model.embeddings"
         self._tokens = take(f"{embeddings}.token_embedding.weight")
         self._positions = take(f"{embeddings}.position_embedding.weight")
         self._norm = _affine(take, "text_model.final_layer_norm")
-        self._projection = take("text_projection.weight")
-        self._tower = Tower(take, "text_model", made.tower)
+        self._projection = linear(take("text_projection.weight"), None)
+        self._tower = Tower(take, "text_model", made.tower, linear, self._tokens.dtype)
 
     def apart(self) -> TextTower:
         """The same, as `Tower.apart` has it."""
@@ -185,7 +216,7 @@ class TextTower:
         """The vectors of texts, as `packing.Packed` describes them."""
         x = F.embedding(ids, self._tokens) + F.embedding(positions, self._positions)
         pooled = self._tower.pooled(x, ends, _mask(owners, x.dtype))
-        return F.linear(self._tower.norm(pooled, self._norm), self._projection)
+        return self._projection(self._tower.norm(pooled, self._norm))
 
 
 def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
@@ -195,16 +226,36 @@ def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=owners.device).masked_fill(~seen, -torch.inf)
 
 
-def _layer(take: Take, prefix: str) -> Layer:
+def _layer(take: Take, prefix: str, linear: MakeLinear, sloped: bool, fused: bool) -> Layer:
+    """`sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values of one multiplication,
+    which the last layer's are not, where few tokens ask.
+    """
     qkv = [_affine(take, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
+    if fused:
+        qkv = [Affine(*(torch.cat(parts) for parts in zip(*qkv, strict=True)))]
+    fc1, fc2 = (_affine(take, f"{prefix}.mlp.{part}") for part in ("fc1", "fc2"))
+    if sloped:
+        fc1.weight.mul_(SLOPE)
+        fc1.bias.mul_(SLOPE)
+        fc2.weight.div_(SLOPE)
     return Layer(
         norm1=_affine(take, f"{prefix}.layer_norm1"),
-        qkv=Affine(*(torch.cat(parts) for parts in zip(*qkv, strict=True))),
-        out=_affine(take, f"{prefix}.self_attn.out_proj"),
+        qkv=tuple(linear(*part) for part in qkv),
+        out=linear(*_affine(take, f"{prefix}.self_attn.out_proj")),
         norm2=_affine(take, f"{prefix}.layer_norm2"),
-        fc1=_affine(take, f"{prefix}.mlp.fc1"),
-        fc2=_affine(take, f"{prefix}.mlp.fc2"),
+        fc1=linear(*fc1),
+        fc2=linear(*fc2),
     )
+
+
+def _apart(*qkv: Linear) -> tuple[Linear, ...]:
+    """Of one multiplication three, whose weights are the same memory."""
+    if len(qkv) > 1:
+        return qkv
+    (fused,) = qkv
+    if not isinstance(fused, Plain) or fused.bias is None:
+        raise TypeError("weights that were rearranged cannot be taken apart")
+    return tuple(map(Plain, fused.weight.chunk(3), fused.bias.chunk(3)))
 
 
 def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: Tensor) -> Affine:
@@ -217,13 +268,6 @@ def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: T
     weight = (last * torch.from_numpy(factors)).to(like.dtype)
     bias = (weight.double() @ torch.from_numpy(_MIDDLE + offsets / factors)).sum((1, 2))
     return Affine(weight.flatten(1).to(like.device), bias.to(like))
-
-
-def _slope(layer: Layer) -> None:
-    """Multiplies into the perceptron's weights what `sloped_quick_gelu` wants and gives."""
-    layer.fc1.weight.mul_(SLOPE)
-    layer.fc1.bias.mul_(SLOPE)
-    layer.fc2.weight.div_(SLOPE)
 
 
 def _affine(take: Take, prefix: str) -> Affine:

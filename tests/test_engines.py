@@ -27,7 +27,7 @@ from score import engine, precision
 from score.__main__ import main
 from score.architecture import Transformer
 from score.embedder import Embedder
-from score.engines import openvino
+from score.engines import openvino, pytorch
 from score.engines.pytorch import PyTorch
 from score.errors import ModelError
 from score.folder import EMBEDDED, ModelFolder
@@ -74,17 +74,73 @@ def made(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize("kind", ["clip", "largest id", "gelu", "metaclip_2"])
 def test_openvino_computes_pytorchs_vectors(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path / "c")
-    ours, theirs = (Embedder.load(model, settings) for settings in (OPENVINO, TORCH))
-    assert (ours.encoder.engine.precision, ours.encoder.engine.device) == ("fp32", "cpu")
-    assert ours.encoder.logit_scale == theirs.encoder.logit_scale
+    ours, theirs = (Embedder.load(model, settings).encoder for settings in (OPENVINO, TORCH))
+    assert (ours.engine.precision, ours.engine.device) == ("fp32", "cpu")
+    assert ours.logit_scale == theirs.logit_scale
+    cosine, error = difference(vectors_of(model, OPENVINO), vectors_of(model, TORCH))
+    assert (cosine > 0.999999, error < 1e-5) == (True, True)
+
+
+def vectors_of(model: Path, settings: Settings) -> np.ndarray:
     rows = [Row(image=file.read_bytes()) for file in PHOTOS]
     rows += [Row(text=text or "?") for text in TEXTS]
-    for mine, other in zip(ours.embed(rows), theirs.embed(rows), strict=True):
-        vectors = (mine.image_features, other.image_features)
-        if vectors[0] is None:
-            vectors = (mine.text_features, other.text_features)
-        cosine, error = difference(*vectors)
-        assert (cosine > 0.999999, error < 1e-5) == (True, True)
+    records = list(Embedder.load(model, settings).embed(rows))
+    vectors = [record.image_features for record in records[: len(PHOTOS)]]
+    vectors += [record.text_features for record in records[len(PHOTOS) :]]
+    return np.stack(vectors)
+
+
+@pytest.mark.parametrize("kind", ["clip", "gelu"])
+def test_weights_in_blocks_compute_the_same(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made(kind, tmp_path / "c")
+    plain = vectors_of(model, TORCH)
+    used = []
+
+    class Counted(pytorch.Blocked):
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            used.append(x.shape)
+            return super().__call__(x)
+
+    monkeypatch.setattr(pytorch, "_blocks", lambda place: True)
+    monkeypatch.setattr(pytorch, "Blocked", Counted)
+    cosine, error = difference(vectors_of(model, TORCH), plain)
+    assert (cosine > 0.999999, error < 1e-5) == (True, True)
+    assert used
+    engine = PyTorch.load(ModelFolder.open(model), TORCH)
+    with pytest.raises(TypeError, match="cannot be taken apart"):
+        engine.modules()
+    # What OpenVINO converts is plain.
+    cosine, error = difference(vectors_of(model, OPENVINO), plain)
+    assert (cosine > 0.999999, error < 1e-5) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("maker", "flags", "precisions"),
+    [
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16", {"fp32", "bf16"}),
+        ("AuthenticAMD", "avx2", set()),
+        ("GenuineIntel", "avx512f amx_bf16", {"bf16"}),
+        ("GenuineIntel", "avx512f", set()),
+    ],
+)
+def test_weights_are_in_blocks_where_that_is_faster(
+    maker: str,
+    flags: str,
+    precisions: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "_CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {maker}\nflags\t\t: {flags}\n")
+    blocked = {
+        name
+        for name, dtype in pytorch.DTYPES.items()
+        if pytorch._blocks(pytorch.Place(torch.device("cpu"), dtype))
+    }
+    assert blocked == precisions
+    assert not pytorch._blocks(pytorch.Place(torch.device("cuda"), torch.bfloat16))
 
 
 def test_any_number_of_pictures_and_threads(tiny: Path) -> None:

@@ -143,7 +143,8 @@ class Towers(NamedTuple):
         """A model folder's, converted. Raises ModelError, RuntimeError."""
         from score.engines.pytorch import PyTorch
 
-        engine = PyTorch.load(folder, settings.replace({"device": "cpu", "precision": "fp32"}))
+        exact = settings.replace({"device": "cpu", "precision": "fp32"})
+        engine = PyTorch.load(folder, exact, plain=True)
         models = convert(engine, folder.architecture.vision.image)
         images, texts = (Tower(compiled(model, precision)) for model in models)
         return cls(images, texts, engine.logit_scale)

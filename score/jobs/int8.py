@@ -27,7 +27,8 @@ from score.engines import openvino
 from score.engines.openvino import OpenVINO, Towers
 from score.engines.pytorch import PyTorch
 from score.errors import ModelError, RowError
-from score.images import Pixels
+from score.folder import ModelFolder
+from score.images import Pixels, Preprocessor
 from score.jobs import prompts
 from score.jobs.pictures import Folder, open_pictures
 from score.packing import Tokens, packed
@@ -35,7 +36,7 @@ from score.params import Params
 from score.probes import Probes, Tolerance
 from score.rows import Row
 from score.settings import Settings
-from score.texts import Ids
+from score.texts import Ids, Texts
 
 Item = TypeVar("Item")
 
@@ -103,8 +104,7 @@ def quantise(
     """
     if (model / openvino.INT8).exists():
         raise ModelError(f"{model} has int8 already")
-    settings = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
-    exact = Embedder.load(model, settings)
+    exact = _exact(ModelFolder.open(model))
     pixels, ids = list(_pixels(exact, source)), _texts(exact)
     if len(pixels) < _FEWEST:
         raise ModelError(f"{source}: {len(pixels)} good pictures; int8 needs {_FEWEST} at least")
@@ -130,6 +130,15 @@ def quantise(
         _promise(model, exact, folder)
         folder.rename(model / openvino.INT8)
     return agreement
+
+
+def _exact(folder: ModelFolder) -> Embedder:
+    """The model in fp32, as it can be converted, too."""
+    settings = Settings(device="cpu", precision="fp32", engine="torch")
+    engine = PyTorch.load(folder, settings, plain=True)
+    encoder = Encoder(folder.architecture, engine, settings.batch_size)
+    preprocessor = Preprocessor.from_config(folder.preprocessor)
+    return Embedder(encoder, Texts.load(folder), preprocessor, settings)
 
 
 def _pixels(embedder: Embedder, source: Path) -> Iterator[Pixels]:
