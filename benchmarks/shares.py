@@ -2,8 +2,8 @@
 
     python -m benchmarks.shares [--model DIR]
 
-In PyTorch, fp32, as its profiler counts; and, where the model has it, in OpenVINO's int8, as
-OpenVINO counts.
+In PyTorch, fp32 and, where the CPU has it, bf16, as its profiler counts; and, where the model has
+it, in OpenVINO's int8, as OpenVINO counts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import material
+from score.engine import has_bf16
 from score.folder import ModelFolder
 from score.images import Pixels
 from score.settings import Settings
@@ -23,12 +24,13 @@ from score.settings import Settings
 BATCH, SHOWN = 32, 8
 
 
-def of_pytorch(model: Path, pixels: Pixels) -> Counter[str]:
+def of_pytorch(model: Path, pixels: Pixels, precision: str) -> Counter[str]:
     from torch.profiler import ProfilerActivity, profile
 
     from score.engines.pytorch import PyTorch
 
-    engine = PyTorch.load(ModelFolder.open(model), Settings(device="cpu", precision="fp32"))
+    settings = Settings(device="cpu").replace({"precision": precision})
+    engine = PyTorch.load(ModelFolder.open(model), settings)
     engine.images(pixels)
     with profile(activities=[ProfilerActivity.CPU]) as watched:
         engine.images(pixels)
@@ -69,7 +71,8 @@ def main() -> None:
         side = ModelFolder.open(model).architecture.vision.image
         noise = np.random.default_rng(0)
         pixels = noise.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
-        show("PyTorch, fp32", of_pytorch(model, pixels))
+        for precision in ("fp32", "bf16") if has_bf16() else ("fp32",):
+            show(f"PyTorch, {precision}", of_pytorch(model, pixels, precision))
         if (model / "int8").is_dir():
             show("OpenVINO, int8", of_int8(model, pixels))
 
