@@ -39,7 +39,7 @@ from benchmarks.contenders import (
 )
 from score.architecture import Architecture
 from score.deploy.plan import picture_flops
-from score.engine import cores, has_bf16
+from score.engine import computes, cores
 from score.folder import ModelFolder
 from score.settings import MIB
 from score.zeroshot import unit
@@ -48,7 +48,7 @@ LATENCY = 0.05  # seconds that the picture server waits
 ROWS = 64
 BATCH = 32
 DEFAULT = [BASELINE, "ours fp32 torch", "ours fp32 openvino"]
-DEFAULT += ["ours bf16 torch", "ours bf16 openvino"] if has_bf16() else []
+DEFAULT += ["ours bf16 torch", "ours bf16 openvino"] if computes("bf16") else []
 DEFAULT += ["ours int8 openvino", "ours int8 openvino fast"]
 DEFAULT += [OPEN_CLIP] if find_spec("open_clip") else []
 ALONE = "model only"

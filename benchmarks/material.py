@@ -83,6 +83,8 @@ def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
 
     Another process writes it: a child's peak memory, as Linux counts it, begins at its parent's.
     """
+    if given and not given.is_dir():
+        raise SystemExit(f"no model folder {given}")
     if given:
         return given
     folder = scratch / "vit-b-32"

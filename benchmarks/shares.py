@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import material
-from score.engine import has_bf16
+from score.engine import computes
 from score.folder import ModelFolder
 from score.images import Pixels
 from score.settings import Settings
@@ -71,7 +71,7 @@ def main() -> None:
         side = ModelFolder.open(model).architecture.vision.image
         noise = np.random.default_rng(0)
         pixels = noise.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
-        for precision in ("fp32", "bf16") if has_bf16() else ("fp32",):
+        for precision in ("fp32", "bf16") if computes("bf16") else ("fp32",):
             show(f"PyTorch, {precision}", of_pytorch(model, pixels, precision))
         if (model / "int8").is_dir():
             show("OpenVINO, int8", of_int8(model, pixels))

@@ -18,7 +18,11 @@ from score.packing import Packed
 Matrix = npt.NDArray[np.float32]
 
 _CPUINFO = Path("/proc/cpuinfo")
-_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Intel's and AMD's flags, and ARM's
+# What multiplies numbers of half precision: Intel's and AMD's flags, and ARM's.
+_HALVES = {
+    "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    "fp16": frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
+}
 
 
 class Engine(Protocol):
@@ -69,6 +73,6 @@ def _cpuinfo(name: str) -> str:
     return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
-def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 numbers; others only act as if, and take longer."""
-    return not _BF16.isdisjoint(cpu_flags())
+def computes(precision: str) -> bool:
+    """Whether this CPU multiplies such numbers; others only act as if, and take longer."""
+    return precision not in _HALVES or not _HALVES[precision].isdisjoint(cpu_flags())

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from score.encoder import Encoder
-from score.engine import has_bf16
+from score.engine import computes, cpu_flags
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Preprocessor
@@ -30,7 +30,7 @@ def fastest(
     in fp32. Raises ModelError.
     """
     if settings.precision != "auto":
-        return Encoder.load(folder, settings)
+        return _as_told(folder, settings)
     probes = Probes.read(folder.path)
     for precision in _faster(settings) if probes else ():
         assert probes is not None
@@ -44,6 +44,14 @@ def fastest(
             return encoder
     log.debug("precision auto: fp32")
     return Encoder.load(folder, settings.replace({"precision": "fp32"}))
+
+
+def _as_told(folder: ModelFolder, settings: Settings) -> Encoder:
+    encoder = Encoder.load(folder, settings)
+    asked = encoder.engine.precision
+    if encoder.engine.device == "cpu" and cpu_flags() and not computes(asked):
+        log.warning("this CPU only emulates %s, which takes longer than fp32", asked)
+    return encoder
 
 
 def _proven(
@@ -71,7 +79,7 @@ def _faster(settings: Settings) -> tuple[str, ...]:
 
         if Place.of(settings).device.type != "cpu":
             return ("fp16", "bf16")
-    return ("bf16",) if has_bf16() else ()
+    return ("bf16",) if computes("bf16") else ()
 
 
 def _least_cosine(findings: Sequence[Finding]) -> float:

@@ -337,7 +337,7 @@ def test_weights_that_shrink_are_told(tmp_path: Path) -> None:
 def test_auto_takes_the_fastest_that_is_right(
     least: float, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(precision, "has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "computes", lambda _: True)
     monkeypatch.setattr(precision, "LEAST_COSINE", least)
     caplog.set_level(logging.INFO)
     embedder = Embedder.load(settings=Settings(device="cpu"))
@@ -351,7 +351,7 @@ def test_auto_survives_a_precision_that_crashes(
     def load(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(precision, "has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "computes", lambda _: True)
     monkeypatch.setattr(precision, "_proven", load)
     caplog.set_level(logging.INFO)
     embedder = Embedder.load(settings=Settings(device="cpu"))
@@ -362,9 +362,9 @@ def test_auto_survives_a_precision_that_crashes(
 def test_auto_is_fp32_without_a_proof_or_without_bf16(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "computes", lambda _: True)
     assert Embedder.load(tiny, Settings(device="cpu")).encoder.engine.precision == "fp32"
-    monkeypatch.setattr(precision, "has_bf16", lambda: False)
+    monkeypatch.setattr(precision, "computes", lambda _: False)
     assert Embedder.load(settings=Settings(device="cpu")).encoder.engine.precision == "fp32"
 
 
@@ -381,9 +381,20 @@ def test_bf16_is_what_the_processor_says(
     text: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_CPUINFO", tmp_path / "cpuinfo")
-    assert not engine.has_bf16()
+    assert not engine.computes("bf16")
     (tmp_path / "cpuinfo").write_text(text)
-    assert engine.has_bf16() is has
+    assert engine.computes("bf16") is has
+
+
+def test_a_precision_that_the_processor_only_emulates_is_told(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine, "_CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags\t: fpu avx2\n")
+    Embedder.load(tiny, replace(TORCH, precision="fp32"))
+    assert "emulates" not in caplog.text
+    Embedder.load(tiny, replace(TORCH, precision="bf16"))
+    assert "this CPU only emulates bf16, which takes longer than fp32" in caplog.text
 
 
 # -- int8 ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from score import gpus
-from score.engine import Matrix, cpu_flags, cpu_maker, has_bf16
+from score.engine import Matrix, computes, cpu_flags, cpu_maker
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
@@ -92,7 +92,7 @@ def _blocks(place: Place) -> bool:
         return False
     if place.dtype == torch.float32:
         return cpu_maker() == "AuthenticAMD"
-    return place.dtype == torch.bfloat16 and has_bf16()
+    return place.dtype == torch.bfloat16 and computes("bf16")
 
 
 class Pass(torch.nn.Module):
