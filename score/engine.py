@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -76,3 +78,9 @@ def _cpuinfo(name: str) -> str:
 def computes(precision: str) -> bool:
     """Whether this CPU multiplies such numbers; others only act as if, and take longer."""
     return precision not in _HALVES or not _HALVES[precision].isdisjoint(cpu_flags())
+
+
+def give_back() -> None:
+    """Gives the system what was freed; glibc would keep what lies between things still in use."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -7,14 +7,12 @@ to is kept in the user's cache, and loaded from there without PyTorch.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import hashlib
 import importlib.metadata
 import json
 import logging
 import mmap
-import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -24,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import openvino
 
-from score.engine import Matrix, cores, cpu_flags
+from score.engine import Matrix, cores, cpu_flags, give_back
 from score.engines.cache import discard, kept
 from score.errors import ModelError
 from score.folder import ModelFolder
@@ -226,7 +224,7 @@ def load(folder: ModelFolder, settings: Settings) -> OpenVINO:
         made.append(_made(folder, settings, precision))
         made[0].export(begun)
         made.clear()
-        _give_back()
+        _forget_traces()
 
     try:
         cached = kept(_cache(settings) / _key(folder, precision), make)
@@ -249,7 +247,7 @@ def _made(folder: ModelFolder, settings: Settings, precision: str) -> Towers:
         if precision == "int8":
             return Towers.of_int8(folder.path / INT8)
         towers = Towers.of_pytorch(folder, settings, precision)
-        _give_back()
+        _forget_traces()
         return towers
 
 
@@ -268,11 +266,10 @@ def _reason(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _give_back() -> None:
-    """PyTorch's traces hold themselves, and glibc what was freed: together twice the model."""
+def _forget_traces() -> None:
+    """PyTorch's hold themselves, and glibc what was freed: together twice the model."""
     gc.collect()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
+    give_back()
 
 
 def convert(engine: PyTorch, side: int) -> list[Any]:

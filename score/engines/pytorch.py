@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from score import gpus
-from score.engine import Matrix, computes, cpu_flags, cpu_maker
+from score.engine import Matrix, computes, cpu_flags, cpu_maker, give_back
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
@@ -154,6 +154,7 @@ class PyTorch:
         linear = Blocked if _blocks(place) and not plain else Plain
         images = ImageTower(take, made.vision, normalisation, linear)
         texts = TextTower(take, made.text, linear)
+        give_back()  # matrices were read one by one, and rearranged
         return cls(images, texts, float(scale), place)
 
     def modules(self) -> tuple[torch.nn.Module, torch.nn.Module]:
