@@ -39,8 +39,8 @@ from benchmarks.contenders import (
 )
 from score.architecture import Architecture
 from score.deploy.plan import picture_flops
-from score.engine import computes, cores
 from score.folder import ModelFolder
+from score.machine import computes, cores
 from score.settings import MIB
 from score.zeroshot import unit
 
@@ -48,7 +48,8 @@ LATENCY = 0.05  # seconds that the picture server waits
 ROWS = 64
 BATCH = 32
 DEFAULT = [BASELINE, "ours fp32 torch", "ours fp32 openvino"]
-DEFAULT += ["ours bf16 torch", "ours bf16 openvino"] if computes("bf16") else []
+HALF = ["ours bf16 torch", "ours bf16 openvino", "ours bf16 openvino fast"]
+DEFAULT += HALF if computes("bf16") else []
 DEFAULT += ["ours int8 openvino", "ours int8 openvino fast"]
 DEFAULT += [OPEN_CLIP] if find_spec("open_clip") else []
 ALONE = "model only"
@@ -82,7 +83,8 @@ def _gemm_torch(precision: str) -> Callable[[], float]:
     """
     import torch
 
-    from score.engines.pytorch import DTYPES, Blocked
+    from score.engines import blocked
+    from score.engines.pytorch import DTYPES
     from score.towers import MakeLinear, Plain
 
     sizes = (BATCH * 50, 768), (3072, 768), (768, 3072)
@@ -93,7 +95,8 @@ def _gemm_torch(precision: str) -> Callable[[], float]:
         into, out = kind(wide, None), kind(narrow, None)
         return flops / _median(lambda: out(into(x))) / 1e9
 
-    return lambda: max(rate(Plain), rate(Blocked))
+    kinds = [Plain, *([blocked.Blocked] if blocked.works(x.dtype) else [])]
+    return lambda: max(map(rate, kinds))
 
 
 def _gemm_int8(precision: str) -> Callable[[], float]:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import material
-from score.engine import computes
 from score.folder import ModelFolder
 from score.images import Pixels
+from score.machine import computes
 from score.settings import Settings
 
 BATCH, SHOWN = 32, 8

@@ -28,12 +28,13 @@ import numpy as np
 
 from score import precision, zeroshot
 from score.encoder import Encoder
-from score.engine import Matrix, cores
+from score.engine import Matrix
 from score.errors import BadParams, EmptyRow, ModelError, RowError, RowsFailed
 from score.fetch import Fetcher
 from score.folder import EMBEDDED, ModelFolder
 from score.images import Pixels, Preprocessor
 from score.labels import Labels
+from score.machine import cores
 from score.params import Params, Truncate
 from score.probes import Finding, Probes
 from score.rows import IMAGE, TEXT, Record, Row, Vector, is_empty

@@ -5,7 +5,7 @@ Makes the batches that an engine computes. Knows nothing of rows, strings or pic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from score.engine import Engine, Matrix
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
-from score.packing import packed
+from score.packing import packed, powers
 from score.settings import Settings
 from score.texts import Ids
 
@@ -48,8 +48,7 @@ class Encoder:
     def images(self, pictures: Sequence[Pixels]) -> Matrix:
         """uint8 pictures of one size [height, width, 3] → vectors [pictures, dimension]."""
         vectors = self._empty(len(pictures))
-        for start in range(0, len(pictures), self._batch_size):
-            part = slice(start, start + self._batch_size)
+        for part in self._parts(len(pictures)):
             vectors[part] = self.engine.images(np.stack(pictures[part]))
         return _finite(vectors)
 
@@ -60,9 +59,19 @@ class Encoder:
         """
         vectors = self._empty(len(texts))
         for batch, rows in packed([self._ended(ids) for ids in texts]):
-            for found, row in zip(self.engine.texts(batch), rows, strict=True):
+            alone = self.engine.few_shapes and len(rows) == 1
+            for found, row in zip(
+                self.engine.texts(batch.roomy() if alone else batch), rows, strict=True
+            ):
                 vectors[row] = found[: len(row)]
         return _finite(vectors)
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """Batches that make up a number of pictures."""
+        if self.engine.few_shapes:
+            return powers(count, self._batch_size)
+        starts = range(0, count, self._batch_size)
+        return (slice(start, start + self._batch_size) for start in starts)
 
     def _ended(self, ids: Ids) -> Ids:
         """A text to the token that is pooled: the first end token or, as CLIP's first configs mean

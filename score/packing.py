@@ -21,6 +21,7 @@ ROW = 80
 SHARE = 4
 """Tokens of a row for each text that it has room for."""
 _MOST_ROWS = 32  # in one pass
+_ROOMS = (16, 32, ROW)  # tokens in a row that stands alone
 
 
 class Packed(NamedTuple):
@@ -41,6 +42,13 @@ class Packed(NamedTuple):
         ends = np.pad(self.ends, ((0, 0), (0, texts - self.ends.shape[1])))
         ids, positions = np.pad(self.ids, wider), np.pad(self.positions, wider)
         return Packed(ids, positions, np.pad(self.owners, wider, constant_values=-1), ends)
+
+    def roomy(self) -> Packed:
+        """A row that stands alone, in the least of few sizes that has room for it."""
+        length, count = self.ids.shape[1], self.ends.shape[1]
+        fitting = (room for room in _ROOMS if length <= room and count <= room // SHARE)
+        room = next(fitting, length)
+        return self.padded(room, max(count, room // SHARE))
 
 
 def packed(texts: Sequence[Ids]) -> Iterator[tuple[Packed, list[list[int]]]]:

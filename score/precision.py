@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 
 from score.encoder import Encoder
-from score.engine import computes, cpu_flags
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Preprocessor
+from score.machine import computes, cpu_flags
 from score.probes import Finding, Probes
 from score.settings import Settings
 from score.texts import Texts
@@ -50,7 +50,7 @@ def _as_told(folder: ModelFolder, settings: Settings) -> Encoder:
     encoder = Encoder.load(folder, settings)
     asked = encoder.engine.precision
     if encoder.engine.device == "cpu" and cpu_flags() and not computes(asked):
-        log.warning("this CPU only emulates %s, which takes longer than fp32", asked)
+        log.warning("this CPU does not compute %s by itself; fp32 is likely no slower", asked)
     return encoder
 
 

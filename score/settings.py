@@ -77,6 +77,8 @@ class Settings:
     log_level: LogLevel = _setting("info", "least weight of what is logged")
 
     def __post_init__(self) -> None:
+        if not self.cache:
+            raise SettingError("cache must name a folder")
         for knob in knobs():
             value, least = getattr(self, knob.name), knob.metadata["least"]
             if least is not None and not least <= value < float("inf"):
@@ -129,7 +131,7 @@ def knobs() -> tuple[Field[Any], ...]:
 
 
 def choices(knob: Field[Any]) -> tuple[str, ...]:
-    """All that a setting may be; nothing for one that may be more than words."""
+    """All that a setting may be; empty for one without fixed choices."""
     return _CHOICES.get(knob.name, ())
 
 
@@ -165,7 +167,7 @@ def _parse(knob: Field[Any], where: str, text: str) -> Any:
         return text.lower() in ("1", "true", "yes")
     if isinstance(default, (int, float)):
         return _number(where, text, type(default), knob.metadata["least"])
-    return text or default
+    return text
 
 
 def _host(where: str, entry: str) -> str:

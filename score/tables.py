@@ -299,7 +299,7 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A parquet file of these columns, opened for writing.
 
     Only of strings are dictionaries kept: of vectors' numbers, no two of which are alike, they
-    would take twice the time and 7 % of the file.
+    would take twice the time, and make the file 7 % larger.
     """
     strings = [field.name for field in schema if pa.types.is_string(field.type)]
     return pq.ParquetWriter(path, schema, use_dictionary=strings)

@@ -105,7 +105,10 @@ class Tower:
         ]
 
     def apart(self) -> Tower:
-        """The same, multiplying queries, keys and values one by one: OpenVINO would copy them."""
+        """The same, multiplying queries, keys and values one by one: OpenVINO would copy them.
+
+        Raises TypeError for weights that are not `Plain`.
+        """
         other = copy.copy(self)
         other._layers = [layer._replace(qkv=_apart(*layer.qkv)) for layer in self._layers]
         return other
@@ -227,7 +230,9 @@ def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _layer(take: Take, prefix: str, linear: MakeLinear, sloped: bool, fused: bool) -> Layer:
-    """`sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values of one multiplication,
+    """A layer's weights, by their names in a checkpoint.
+
+    `sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values of one multiplication,
     which the last layer's are not, where few tokens ask.
     """
     qkv = [_affine(take, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
@@ -250,12 +255,14 @@ def _layer(take: Take, prefix: str, linear: MakeLinear, sloped: bool, fused: boo
 
 def _apart(*qkv: Linear) -> tuple[Linear, ...]:
     """Of one multiplication three, whose weights are the same memory."""
-    if len(qkv) > 1:
-        return qkv
-    (fused,) = qkv
-    if not isinstance(fused, Plain) or fused.bias is None:
+    plain = [part for part in qkv if isinstance(part, Plain) and part.bias is not None]
+    if len(plain) < len(qkv):
         raise TypeError("weights that were rearranged cannot be taken apart")
-    return tuple(map(Plain, fused.weight.chunk(3), fused.bias.chunk(3)))
+    if len(plain) > 1:
+        return tuple(plain)
+    weight, bias = plain[0]
+    assert bias is not None
+    return tuple(map(Plain, weight.chunk(3), bias.chunk(3)))
 
 
 def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: Tensor) -> Affine:

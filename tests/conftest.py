@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from score import engine
+from score import machine
 from score.embedder import Embedder
 from score.jobs import checkpoint
 from score.settings import Settings
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 # On a processor with bf16, too, vectors are fp32's, which are what most tests compare: here, and in
 # the processes that tests start.
-engine._CPUINFO = Path(os.devnull)
+machine._CPUINFO = Path(os.devnull)
 os.environ["SCORE_PRECISION"] = "fp32"
 
 

@@ -18,8 +18,9 @@ FLOORS = [
     {"folder", "addresses"},
     {"wire", "fetch", "images", "texts", "tables", "weights", "zeroshot"},
     {"packing", "towers"},
-    {"engine"},
-    {"engines.pytorch", "engines.cache"},
+    {"engine", "machine"},
+    {"engines.blocked", "engines.cache"},
+    {"engines.pytorch"},
     {"engines.openvino"},
     {"encoder"},
     {"probes"},
@@ -50,7 +51,7 @@ FLOORS = [
 
 # Who may use what. NumPy is everybody's.
 DOORS = {
-    "torch": {"engines.pytorch", "engines.openvino", "towers", "weights"}
+    "torch": {"engines.pytorch", "engines.blocked", "engines.openvino", "towers", "weights"}
     | {"jobs.canonical", "jobs.checkpoint", "jobs.kerashub", "jobs.openclip"}
     | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source", "jobs.train"},
     "transformers": {"jobs.reference", "jobs.train"},

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import openvino
 
-from score.engine import Matrix, cores, cpu_flags, give_back
+from score.engine import Matrix
 from score.engines.cache import discard, kept
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
-from score.packing import ROW, SHARE, Packed, packed, powers
+from score.machine import cores, cpu_flags, give_back
+from score.packing import Packed, packed
 from score.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,14 +50,13 @@ _BROKEN = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 _UNUSABLE = "OpenVINO compiles anew, as every start will while the cache %s cannot be used: %s"
 
 _CORE = openvino.Core()
-_ROOMS = (16, 32, ROW)  # tokens in a row that stands alone
-_MOST = 64  # pictures in one pass, which never is slower for fewer
 
 
 class OpenVINO:
     """CLIP in OpenVINO."""
 
     device = "cpu"
+    few_shapes = True  # 10 to 60 ms each, and 4 to 9 MB
 
     def __init__(self, towers: Towers, precision: str) -> None:
         self.precision = precision
@@ -66,27 +66,15 @@ class OpenVINO:
 
     def images(self, pixels: Pixels) -> Matrix:
         """As `Engine` has it."""
-        # Each new shape would take OpenVINO 10 to 60 ms, and 4 to 9 MB for good.
-        parts = [self._compute(self._images, pixels[part]) for part in powers(len(pixels), _MOST)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._compute(self._images, pixels)
 
     def texts(self, texts: Packed) -> Matrix:
         """As `Engine` has it."""
-        if len(texts.ids) > 1:
-            return self._compute(self._texts, *texts)
-        return self._compute(self._texts, *_roomy(texts))[:, : texts.ends.shape[1]]
+        return self._compute(self._texts, *texts)
 
     def _compute(self, tower: Tower, *inputs: np.ndarray) -> Matrix:
         with self._turn:
             return tower(*inputs)
-
-
-def _roomy(texts: Packed) -> Packed:
-    """A row that stands alone, in the least room that has place for it."""
-    length, count = texts.ids.shape[1], texts.ends.shape[1]
-    fitting = (room for room in _ROOMS if length <= room and count <= room // SHARE)
-    room = next(fitting, length)
-    return texts.padded(room, max(count, room // SHARE))
 
 
 class Tower:
@@ -186,7 +174,7 @@ def _first_picture(side: int) -> tuple[np.ndarray]:
 
 def _first_text() -> Packed:
     ((text, _),) = packed([[0]])
-    return _roomy(text)
+    return text.roomy()
 
 
 def _read(path: Path) -> Tower:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from score import gpus
-from score.engine import Matrix, computes, cpu_flags, cpu_maker, give_back
+from score.engine import Matrix
+from score.engines.blocked import Blocked, pays
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
+from score.machine import give_back
 from score.packing import Packed
 from score.settings import Settings
 from score.towers import ImageTower, Plain, TextTower
@@ -62,39 +64,6 @@ def _uuids() -> list[str]:
     return [str(torch.cuda.get_device_properties(number).uuid) for number in range(count)]
 
 
-class Blocked:
-    """A linear layer whose weights lie in blocks, as oneDNN multiplies them.
-
-    Else it would arrange them anew for every pass. The operators are those that PyTorch's compiler
-    puts in place of linear layers whose weights it may freeze.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-        self._bias = bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """As `towers.Linear` has it."""
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, "none", [], ""
-        )
-        return made
-
-
-def _blocks(place: Place) -> bool:
-    """Whether `Blocked` is faster than PyTorch's own way, as measured on CPUs with AVX-512.
-
-    In bf16 that way is oneDNN, too. In fp32 it is MKL, which is at its best on Intel's CPUs.
-    """
-    if place.device.type != "cpu" or "avx512f" not in cpu_flags():
-        return False
-    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):  # a PyTorch built without oneDNN
-        return False
-    if place.dtype == torch.float32:
-        return cpu_maker() == "AuthenticAMD"
-    return place.dtype == torch.bfloat16 and computes("bf16")
-
-
 class Pass(torch.nn.Module):
     """A tower's way from inputs to vectors, as a module."""
 
@@ -129,6 +98,10 @@ class PyTorch:
     ) -> None:
         self._images, self._texts = images, texts
         self.logit_scale = logit_scale
+        # oneDNN makes a routine for each: 0.6 MB for each matrix, a thousand of which it keeps.
+        self.few_shapes = place.device.type == "cpu" and (
+            place.dtype != torch.float32 or pays(place.device, place.dtype)
+        )
         self.precision, self.device = place.precision, place.device.type
         self._place = place
         self._turn = threading.Lock()
@@ -151,14 +124,17 @@ class PyTorch:
             return weights.read(name).to(place.device, dtype or place.dtype)
 
         normalisation = Preprocessor.from_config(folder.preprocessor).normalisation()
-        linear = Blocked if _blocks(place) and not plain else Plain
+        linear = Blocked if pays(place.device, place.dtype) and not plain else Plain
         images = ImageTower(take, made.vision, normalisation, linear)
         texts = TextTower(take, made.text, linear)
         give_back()  # matrices were read one by one, and rearranged
         return cls(images, texts, float(scale), place)
 
     def modules(self) -> tuple[torch.nn.Module, torch.nn.Module]:
-        """What it computes of pictures and of texts, to be converted; its weights are plain."""
+        """What it computes of pictures and of texts, to be converted.
+
+        Raises TypeError unless it was loaded `plain`.
+        """
         return Pass(self._images.apart()), Pass(self._texts.apart())
 
     def images(self, pixels: Pixels) -> Matrix:

@@ -6,8 +6,6 @@ package promises. None of it is our code; in serving, none of it is imported.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import io
 import warnings
@@ -31,6 +29,7 @@ from score.architecture import Architecture
 from score.engine import Matrix
 from score.errors import ModelError
 from score.images import Pixels
+from score.machine import give_back
 from score.texts import Ids
 
 NAME = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, fp32"
@@ -80,8 +79,7 @@ class Reference:
     def __exit__(self, *_: object) -> None:
         del self._model
         gc.collect()
-        with contextlib.suppress(OSError, AttributeError):  # where the C library is glibc
-            ctypes.CDLL(None).malloc_trim(0)  # what is free goes back before the next model comes
+        give_back()  # before the next model comes
 
     def ids(self, text: str) -> Ids:
         """A text's token ids, begin and end tokens included, cut to the context."""

@@ -44,11 +44,11 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from score.architecture import Architecture, Text, Transformer, Vision
-from score.engine import cores
 from score.errors import ModelError
 from score.images import CLIP_MEAN, CLIP_STD
 from score.jobs import canonical
 from score.jobs.source import Source
+from score.machine import cores
 from score.probes import FILE as PROBES
 from score.texts import CLIP_BEGIN, CLIP_END, clip_tokenizer
 
