@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+
+Cell = TypeVar("Cell")
 
 HERE = "127.0.0.1"
 
@@ -49,12 +52,12 @@ def distinct() -> Iterator[bytes]:
         yield file.getvalue()
 
 
-def small(cells: list[str], rows: int) -> list[str]:
+def small(cells: list[Cell], rows: int) -> list[Cell]:
     """`cells` (one for each of SMALL, then of LARGER) → as many rows of 640×480."""
     return list(islice(cycle(cells[: len(SMALL)]), rows))
 
 
-def mixed(cells: list[str], rows: int) -> list[str]:
+def mixed(cells: list[Cell], rows: int) -> list[Cell]:
     """The same, but of every 64 rows 21 are 1920×1080 and 3 are 4000×3000, in no order."""
     pattern = cells[: len(SMALL) - len(LARGER)] + cells[len(SMALL) :]
     random.Random(0).shuffle(pattern)

@@ -1,4 +1,4 @@
-"""Where the time of a batch of pictures goes, kind of operation by kind of operation.
+"""Where the time of pictures goes: decoding them, then kind of operation by kind of operation.
 
     python -m benchmarks.shares [--model DIR]
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from benchmarks import material
 from score.folder import ModelFolder
-from score.images import Pixels
+from score.images import Pixels, Preprocessor
 from score.machine import computes
 from score.settings import Settings
 
@@ -53,6 +54,17 @@ def of_int8(model: Path, pixels: Pixels) -> Counter[str]:
     return seconds
 
 
+def decoding(model: Path, *, fast: bool) -> float:
+    """Seconds that one core takes for 64 pictures of mixed sizes."""
+    preprocessor = Preprocessor.from_config(ModelFolder.open(model).preprocessor)
+    cells = material.mixed(material.pictures(material.SMALL + material.LARGER), 64)
+    most = Settings().max_pixels
+    began = time.process_time()
+    for data in cells:
+        preprocessor.read(data, most, exif_orientation=False, fast=fast)
+    return time.process_time() - began
+
+
 def show(title: str, seconds: Counter[str]) -> None:
     whole = seconds.total()
     print(f"{title}: {whole / BATCH * 1e3:.1f} ms a picture")
@@ -68,6 +80,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         model = material.model(options.model, Path(scratch), int8=True)
+        for fast in (False, True):
+            how = "fast" if fast else "exact"
+            print(
+                f"decoding 64 mixed pictures, {how}: {decoding(model, fast=fast):.2f} s of a core"
+            )
         side = ModelFolder.open(model).architecture.vision.image
         noise = np.random.default_rng(0)
         pixels = noise.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
