@@ -272,7 +272,8 @@ class _Stream:
         self._most_rows = 8 * settings.batch_size
         self._most_pictures = 2 * settings.batch_size + settings.fetch_workers
         self._batch_size = settings.batch_size
-        self._ready: queue.SimpleQueue[_Ready] = queue.SimpleQueue()
+        # No SimpleQueue, whose `get` may forget its timeout on a machine that is busy.
+        self._ready: queue.Queue[_Ready] = queue.Queue()
         self._waiting: dict[int, Record] = {}
         # Rows let in, answered, and handed out; pictures being prepared.
         self._admitted = self._answered = self._yielded = 0

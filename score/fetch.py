@@ -419,7 +419,8 @@ def _blocked_message(host: str, address: str) -> str:
 
 def _resolve(host: str, port: int, clock: _Clock) -> list[tuple]:  # type: ignore[type-arg]
     """getaddrinfo, given up at the deadline: it knows no timeout, so a thread waits for it."""
-    box: queue.SimpleQueue[list | OSError] = queue.SimpleQueue()  # type: ignore[type-arg]
+    # No SimpleQueue, whose `get` may forget its timeout on a machine that is busy.
+    box: queue.Queue[list | OSError] = queue.Queue()  # type: ignore[type-arg]
 
     def look_up() -> None:
         try:

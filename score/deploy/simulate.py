@@ -157,7 +157,8 @@ class _Run:
 
     def __init__(self, job: Job, files: Sequence[Path]) -> None:
         self.job, self.report = job, Report(files=len(files))
-        self.waiting: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+        # No SimpleQueue, whose `get` may forget its timeout when another thread was quicker.
+        self.waiting: queue.Queue[_Task] = queue.Queue()
         starts = range(0, len(files), job.mini_batch)
         for start in starts:
             batch = files[start : start + job.mini_batch]
