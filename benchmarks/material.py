@@ -86,9 +86,9 @@ def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
 
     Another process writes it: a child's peak memory, as Linux counts it, begins at its parent's.
     """
-    if given and not given.is_dir():
-        raise SystemExit(f"no model folder {given}")
     if given:
+        if not given.is_dir():
+            raise SystemExit(f"no model folder {given}")
         return given
     folder = scratch / "vit-b-32"
     command = [sys.executable, "-m", "score.jobs.checkpoint", "ViT-B-32-quickgelu", str(folder)]

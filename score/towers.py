@@ -11,7 +11,6 @@ Knows tensors; knows nothing of folders, devices or batches.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -90,9 +89,18 @@ class Tower:
     """The transformer that both towers are."""
 
     def __init__(
-        self, take: Take, prefix: str, made: Transformer, linear: MakeLinear, dtype: torch.dtype
+        self,
+        take: Take,
+        prefix: str,
+        made: Transformer,
+        linear: MakeLinear,
+        dtype: torch.dtype,
+        *,
+        fused: bool,
     ) -> None:
-        """`dtype`: of what `take` hands over."""
+        """`dtype`: of what `take` hands over. `fused`: queries, keys and values come from one
+        multiplication, but for the last layer's, where few tokens ask.
+        """
         self._heads = made.heads
         self._eps = made.epsilon
         quick = made.activation == "quick_gelu"
@@ -100,18 +108,11 @@ class Tower:
         self._activation = sloped_quick_gelu if sloped else quick_gelu if quick else F.gelu
         last = made.layers - 1
         self._layers = [
-            _layer(take, f"{prefix}.encoder.layers.{number}", linear, sloped, number < last)
+            _layer(
+                take, f"{prefix}.encoder.layers.{number}", linear, sloped, fused and number < last
+            )
             for number in range(made.layers)
         ]
-
-    def apart(self) -> Tower:
-        """The same, multiplying queries, keys and values one by one: OpenVINO would copy them.
-
-        Raises TypeError for weights that are not `Plain`.
-        """
-        other = copy.copy(self)
-        other._layers = [layer._replace(qkv=_apart(*layer.qkv)) for layer in self._layers]
-        return other
 
     def pooled(self, x: Tensor, at: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Tokens [n, t, width] → the pooled ones of each row, [n, k, width].
@@ -163,9 +164,11 @@ class ImageTower:
         take: Take,
         made: Vision,
         normalisation: tuple[Channels, Channels],
-        linear: MakeLinear = Plain,
+        linear: MakeLinear,
+        *,
+        fused: bool,
     ) -> None:
-        """`normalisation`: `Preprocessor.normalisation`."""
+        """`normalisation`: `Preprocessor.normalisation`. `fused`: as `Tower` has it."""
         embeddings = "vision_model.embeddings"
         self._side = made.patch
         patch = take(f"{embeddings}.patch_embedding.weight", torch.float32)
@@ -175,13 +178,8 @@ class ImageTower:
         self._pre = _affine(take, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
         self._post = _affine(take, "vision_model.post_layernorm")
         self._projection = linear(take("visual_projection.weight"), None)
-        self._tower = Tower(take, "vision_model", made.tower, linear, self._class.dtype)
-
-    def apart(self) -> ImageTower:
-        """The same, as `Tower.apart` has it."""
-        other = copy.copy(self)
-        other._tower = self._tower.apart()
-        return other
+        dtype = self._class.dtype
+        self._tower = Tower(take, "vision_model", made.tower, linear, dtype, fused=fused)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """The vectors of pictures."""
@@ -201,19 +199,15 @@ class ImageTower:
 class TextTower:
     """Token ids [n, t] → vectors [n, k, dimension] of the texts that stand in each row."""
 
-    def __init__(self, take: Take, made: Text, linear: MakeLinear = Plain) -> None:
+    def __init__(self, take: Take, made: Text, linear: MakeLinear, *, fused: bool) -> None:
+        """`fused`: as `Tower` has it."""
         embeddings = "text_model.embeddings"
         self._tokens = take(f"{embeddings}.token_embedding.weight")
         self._positions = take(f"{embeddings}.position_embedding.weight")
         self._norm = _affine(take, "text_model.final_layer_norm")
         self._projection = linear(take("text_projection.weight"), None)
-        self._tower = Tower(take, "text_model", made.tower, linear, self._tokens.dtype)
-
-    def apart(self) -> TextTower:
-        """The same, as `Tower.apart` has it."""
-        other = copy.copy(self)
-        other._tower = self._tower.apart()
-        return other
+        dtype = self._tokens.dtype
+        self._tower = Tower(take, "text_model", made.tower, linear, dtype, fused=fused)
 
     def encode(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
         """The vectors of texts, as `packing.Packed` describes them."""
@@ -232,8 +226,7 @@ def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
 def _layer(take: Take, prefix: str, linear: MakeLinear, sloped: bool, fused: bool) -> Layer:
     """A layer's weights, by their names in a checkpoint.
 
-    `sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values of one multiplication,
-    which the last layer's are not, where few tokens ask.
+    `sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values of one multiplication.
     """
     qkv = [_affine(take, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
     if fused:
@@ -251,18 +244,6 @@ def _layer(take: Take, prefix: str, linear: MakeLinear, sloped: bool, fused: boo
         fc1=linear(*fc1),
         fc2=linear(*fc2),
     )
-
-
-def _apart(*qkv: Linear) -> tuple[Linear, ...]:
-    """Of one multiplication three, whose weights are the same memory."""
-    plain = [part for part in qkv if isinstance(part, Plain) and part.bias is not None]
-    if len(plain) < len(qkv):
-        raise TypeError("weights that were rearranged cannot be taken apart")
-    if len(plain) > 1:
-        return tuple(plain)
-    weight, bias = plain[0]
-    assert bias is not None
-    return tuple(map(Plain, weight.chunk(3), bias.chunk(3)))
 
 
 def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: Tensor) -> Affine:

@@ -216,7 +216,7 @@ def test_what_was_converted_once_needs_no_pytorch(tiny: Path, tmp_path: Path) ->
 
 def test_a_trace_holds_no_weights(tiny: Path) -> None:
     """PyTorch never lets go of one."""
-    engine = PyTorch.load(ModelFolder.open(tiny), TORCH)
+    engine = PyTorch.load(ModelFolder.open(tiny), TORCH, plain=True)
     ((texts, _),) = packed([[3, 2, 1]] * 40)
     inputs = ((torch.zeros(2, 224, 224, 3, dtype=torch.uint8),), map(torch.from_numpy, texts))
     for module, example in zip(engine.modules(), inputs, strict=True):

@@ -94,24 +94,28 @@ class PyTorch:
     """CLIP in PyTorch."""
 
     def __init__(
-        self, images: ImageTower, texts: TextTower, logit_scale: float, place: Place
+        self,
+        images: ImageTower,
+        texts: TextTower,
+        logit_scale: float,
+        place: Place,
+        *,
+        plain: bool,
+        few_shapes: bool,
     ) -> None:
         self._images, self._texts = images, texts
         self.logit_scale = logit_scale
-        # oneDNN makes a routine for each: 0.6 MB for each matrix, a thousand of which it keeps.
-        self.few_shapes = place.device.type == "cpu" and (
-            place.dtype != torch.float32 or pays(place.device, place.dtype)
-        )
+        self.few_shapes = few_shapes
         self.precision, self.device = place.precision, place.device.type
-        self._place = place
+        self._place, self._plain = place, plain
         self._turn = threading.Lock()
 
     @classmethod
     def load(cls, folder: ModelFolder, settings: Settings, *, plain: bool = False) -> PyTorch:
         """The folder's model, on the device and in the precision that the settings ask for.
 
-        `plain`: with the weights as they come, which `modules` needs. Raises ModelError for a
-        folder that is not, or not wholly, a CLIP model in safetensors.
+        `plain`: with the weights as they come, each apart, which `modules` needs. Raises ModelError
+        for a folder that is not, or not wholly, a CLIP model in safetensors.
         """
         place, made = Place.of(settings), folder.architecture
         weights = Weights.open(folder.path)
@@ -124,18 +128,24 @@ class PyTorch:
             return weights.read(name).to(place.device, dtype or place.dtype)
 
         normalisation = Preprocessor.from_config(folder.preprocessor).normalisation()
-        linear = Blocked if pays(place.device, place.dtype) and not plain else Plain
-        images = ImageTower(take, made.vision, normalisation, linear)
-        texts = TextTower(take, made.text, linear)
+        blocked = not plain and pays(place.device, place.dtype)
+        linear = Blocked if blocked else Plain
+        images = ImageTower(take, made.vision, normalisation, linear, fused=not plain)
+        texts = TextTower(take, made.text, linear, fused=not plain)
         give_back()  # matrices were read one by one, and rearranged
-        return cls(images, texts, float(scale), place)
+        # oneDNN makes a routine for each: 0.6 MB for each matrix, a thousand of which it keeps.
+        dear = blocked or (place.device.type == "cpu" and place.dtype != torch.float32)
+        return cls(images, texts, float(scale), place, plain=plain, few_shapes=dear)
 
     def modules(self) -> tuple[torch.nn.Module, torch.nn.Module]:
         """What it computes of pictures and of texts, to be converted.
 
-        Raises TypeError unless it was loaded `plain`.
+        Raises TypeError unless it was loaded `plain`: OpenVINO would copy queries, keys and values
+        that come from one multiplication, and knows no blocks.
         """
-        return Pass(self._images.apart()), Pass(self._texts.apart())
+        if not self._plain:
+            raise TypeError("weights that were rearranged cannot be taken apart")
+        return Pass(self._images), Pass(self._texts)
 
     def images(self, pixels: Pixels) -> Matrix:
         """As `Engine` has it."""
