@@ -160,8 +160,9 @@ def _texts(embedder: Embedder) -> list[Ids]:
     """Prompts of many kinds and lengths: ImageNet's classes in OpenAI's templates."""
     names, templates = prompts.imagenet(), prompts.load_templates("openai")
     several = [
-        templates[place % len(templates)].replace("{}", name)
+        prompt
         for place, name in enumerate(_spread(names, _PROMPTS))
+        for prompt in prompts.fill([templates[place % len(templates)]], name)
     ]
     joined = [", ".join(several[place : place + 4]) for place in range(0, _PROMPTS, 10)]
     encoded = embedder.texts.encode(several + joined, "end")
