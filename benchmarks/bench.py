@@ -25,24 +25,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from benchmarks import material
-from benchmarks.contenders import (
-    BASELINE,
-    OPEN_CLIP,
-    WRAPPER,
-    Worker,
-    bare_start,
-    is_ours,
-    settings,
-)
+from score import commands
 from score.architecture import Architecture
 from score.deploy.plan import picture_flops
 from score.folder import ModelFolder
 from score.machine import computes, cores
 from score.settings import MIB
 from score.zeroshot import unit
+
+with commands.needed(__name__):
+    import pandas as pd
+
+    from benchmarks.contenders import (
+        BASELINE,
+        OPEN_CLIP,
+        WRAPPER,
+        Worker,
+        bare_start,
+        is_ours,
+        settings,
+    )
 
 LATENCY = 0.05  # seconds that the picture server waits
 ROWS = 64
@@ -317,9 +321,7 @@ def plot(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", type=Path, help="default: a ViT-B/32 with random weights")
     parser.add_argument("--turns", type=int, default=5, help="default: 5")
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
@@ -353,4 +355,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

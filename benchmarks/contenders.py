@@ -7,7 +7,6 @@ A process reads tasks, one JSON object a line, and answers each with a line of J
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import io
@@ -22,9 +21,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from benchmarks import material
+from score import commands
+
+with commands.needed(__name__):
+    import pandas as pd
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -299,7 +301,7 @@ def _peak() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = commands.Parser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("model", type=Path)
     parser.add_argument("--peer", type=Path)
@@ -318,4 +320,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

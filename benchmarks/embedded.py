@@ -23,16 +23,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.phrasings import PHRASINGS
+from score import commands
 from score.embedder import Embedder
-from score.errors import ScoreError
+from score.extras import install
 from score.folder import EMBEDDED
-from score.jobs.classfolders import ClassFolders
-from score.jobs.evaluate import Evaluation, retrieval, zeroshot
-from score.jobs.train import FONT, HELD_OUT, Pictogram, article, draw, pictograms
 from score.rows import Row
 from score.settings import Settings
 from score.zeroshot import unit
+
+with commands.needed(__name__):
+    from benchmarks.phrasings import PHRASINGS
+    from score.jobs.classfolders import ClassFolders
+    from score.jobs.evaluate import Evaluation, retrieval, zeroshot
+    from score.jobs.train import FONT, HELD_OUT, Pictogram, article, draw, pictograms
 
 SEED = 77  # training draws with seeds that begin with its own
 SIZE = 192  # pixels: twice what the model looks at
@@ -138,7 +141,7 @@ def shown(title: str, evaluation: Evaluation) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = commands.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=EMBEDDED)
@@ -151,11 +154,8 @@ def main() -> None:
     if options.twemoji and not any(options.twemoji.glob("*.svg")):
         parser.error(f"{options.twemoji} is no unpacked package @twemoji/svg: it holds no .svg")
     if options.twemoji and not find_spec("resvg_py"):
-        parser.error("--twemoji needs resvg_py: pip install resvg_py")
-    try:
-        measure(options)
-    except (ScoreError, OSError) as error:
-        parser.exit(2, f"{error}\n")
+        parser.error(f"--twemoji needs resvg_py: {install('resvg_py')}")
+    measure(options)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -189,4 +189,4 @@ def measure(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

@@ -9,7 +9,6 @@ each in a process of its own, whose peak memory is its own.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from score import commands
 from score.jobs.catalog import ARCHITECTURES
 
 LOAD = """
@@ -31,7 +31,7 @@ print(model.dimension)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = commands.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("architecture", choices=ARCHITECTURES)
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--folder", type=Path, help="where there is room; default: a temporary one")
@@ -69,4 +69,4 @@ def step(name: str, arguments: list[str], **environ: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

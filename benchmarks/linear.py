@@ -9,7 +9,6 @@ default, since it is the pipeline that is in question.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import statistics
 import time
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from benchmarks import material
+from score import commands
 from score.embedder import Embedder
 from score.folder import EMBEDDED
 from score.rows import Row
@@ -42,7 +42,7 @@ def peak() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = commands.Parser(description=__doc__)
     parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--rows", type=int, default=LONG)
     options = parser.parse_args()
@@ -71,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import random
@@ -18,6 +17,9 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+
+from score import commands
+from score.folder import ModelFolder
 
 Cell = TypeVar("Cell")
 
@@ -87,8 +89,7 @@ def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
     Another process writes it: a child's peak memory, as Linux counts it, begins at its parent's.
     """
     if given:
-        if not given.is_dir():
-            raise SystemExit(f"no model folder {given}")
+        ModelFolder.open(given)  # what is none is refused before anything is measured
         return given
     folder = scratch / "vit-b-32"
     command = [sys.executable, "-m", "score.jobs.checkpoint", "ViT-B-32-quickgelu", str(folder)]
@@ -143,7 +144,11 @@ def _serve(latency: float) -> None:
         server.serve_forever()
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Serves pictures on a free port, which it prints.")
+def main() -> None:
+    parser = commands.Parser(description="Serves pictures on a free port, which it prints.")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     _serve(parser.parse_args().latency)
+
+
+if __name__ == "__main__":
+    commands.run(main)

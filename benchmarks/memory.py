@@ -19,6 +19,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks import material
+from score import commands
 from score.settings import MIB
 
 
@@ -43,9 +44,7 @@ def measured(command: list[str]) -> tuple[int, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[500, 10_000])
     parser.add_argument("--model", type=Path, help="default: a random ViT-B/32")
     parser.add_argument("--precision", default="fp32", help="default: fp32")
@@ -56,7 +55,7 @@ def main() -> None:
         model = material.model(options.model, folder, int8=options.precision == "int8")
         command = [sys.executable, "-m", "score", "embed", str(folder / "rows.csv")]
         command += ["--output", str(folder / "out.parquet"), "--model", str(model)]
-        command += ["--allow-hosts", material.HERE, "--max-errors", "0", "--quiet"]
+        command += ["--allow-hosts", material.HERE, "--max-errors", "0", "--quiet", "--overwrite"]
         command += ["--device", "cpu", "--precision", options.precision, "--engine", options.engine]
         peaks = []
         write_csv(folder / "rows.csv", 2, urls)
@@ -73,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

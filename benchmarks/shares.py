@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import material
+from score import commands
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
 from score.machine import computes
@@ -73,9 +74,7 @@ def show(title: str, seconds: Counter[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", type=Path, help="default: a ViT-B/32 with random weights")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

@@ -21,12 +21,14 @@ import pandas as pd
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from score.embedder import Embedder
-from score.errors import RequestError
+from score.errors import BlockedHost, RequestError
 from score.folder import EMBEDDED
+from score.jobs.pictures import FolderLines
+from score.outputs import check_files
 from score.params import Params
 from score.rows import Record, Row
 from score.settings import Settings
-from score.tables import CsvTable, Line, writer_for
+from score.tables import CsvTable, Line, Lines, writer_for
 
 RESULT_COLUMNS = ["file", "row", "image_features", "text_features", "error_code", "error_message"]
 """The columns of what `run` returns; Azure's `append_row` writes them without a header."""
@@ -56,18 +58,46 @@ class Summary:
         """Rows a second."""
         return self.rows / self.seconds if self.seconds else 0.0
 
+    @property
+    def hint(self) -> str:
+        """What to do about errors of a kind that a setting would avoid; empty where none would."""
+        return blocked_hint(self.failed, self.good)
+
     def __str__(self) -> str:
         codes = ", ".join(f"{code} {count:,}" for code, count in self.failed.most_common())
         return (
             f"{self.rows:,} rows: {self.good:,} good, {self.errors:,} failed"
             + (f" ({codes})" if codes else "")
             + f"; {self.seconds:.1f} s, {self.rate:.1f} rows/s"
+            + (f"\n{self.hint}" if self.hint else "")
         )
+
+
+def blocked_hint(failed: Counter[str], good: int) -> str:
+    """A sentence for a job in which nothing was good and hosts were blocked; else empty."""
+    if good or not failed[BlockedHost.code]:
+        return ""
+    return (
+        "the pictures are on private addresses, from which nothing is fetched unless they are "
+        "named: --allow-hosts NAME|ADDRESS|RANGE (SCORE_ALLOW_HOSTS)"
+    )
 
 
 _FORGOTTEN = Row()
 
 Progress = Callable[[Summary], None]
+
+
+def open_lines(source: Path) -> Lines:
+    """The rows of a CSV, or the pictures below a folder.
+
+    Raises RequestError for what holds none, FileNotFoundError.
+    """
+    if source.is_dir():
+        return FolderLines(source)
+    if source.is_file():
+        return CsvTable(source)
+    raise FileNotFoundError(f"no such file or folder: {source}")
 
 
 def embed_file(
@@ -78,22 +108,34 @@ def embed_file(
     progress: Progress | None = None,
     summary: Summary | None = None,
 ) -> Summary:
-    """Embeds every row of a CSV file into `output`, whose ending names its format.
+    """Embeds every row of a CSV file, or every picture below a folder, into `output`.
 
-    Image cells may name files below the CSV's folder. Rows that fail are written with their error.
-    `progress` is called after each row. A `summary` given is counted on while the job runs.
-    Raises RequestError for a file that is no table, or that the output would replace.
+    As `embed_lines`. Raises RequestError for a file that is no table, or that the output would
+    replace.
     """
-    beside = output.with_suffix(".rows.csv") if output.suffix == ".npy" else output
-    if source.resolve() in (output.resolve(), beside.resolve()):
-        raise RequestError(f"the output would replace the input {source}")
+    check_files(writer_for(output).files_of(output), overwrite=True, inputs=[source])
+    with open_lines(source) as lines:
+        return embed_lines(embedder, lines, output, params, progress, summary)
+
+
+def embed_lines(
+    embedder: Embedder,
+    lines: Lines,
+    output: Path,
+    params: Params,
+    progress: Progress | None = None,
+    summary: Summary | None = None,
+) -> Summary:
+    """Embeds every row of an opened table into `output`, whose ending names its format.
+
+    Image cells may name files below the table's folder. Rows that fail are written with their
+    error. `progress` is called after each row. A `summary` given is counted on while the job runs.
+    What is at `output` is replaced.
+    """
     summary = summary or Summary()
     began = time.perf_counter()
-    with (
-        CsvTable(source) as table,
-        writer_for(output)(output, table.columns, embedder.dimension) as writer,
-    ):
-        for line, record in _answers(embedder, table, params, source.parent):
+    with writer_for(output)(output, lines.columns, embedder.dimension) as writer:
+        for line, record in _answers(embedder, lines, params):
             writer.write(line.kept, record)
             summary.rows += 1
             summary.position = line.position
@@ -105,19 +147,17 @@ def embed_file(
     return summary
 
 
-def _answers(
-    embedder: Embedder, table: CsvTable, params: Params, root: Path
-) -> Iterator[tuple[Line, Record]]:
+def _answers(embedder: Embedder, lines: Lines, params: Params) -> Iterator[tuple[Line, Record]]:
     """Each record beside its line, of which the row itself is forgotten by then."""
-    lines: deque[Line] = deque()
+    asked: deque[Line] = deque()
 
     def rows() -> Iterator[Row]:
-        for line in table:
-            lines.append(replace(line, row=_FORGOTTEN))
+        for line in lines:
+            asked.append(replace(line, row=_FORGOTTEN))
             yield line.row
 
-    for record in embedder.embed(rows(), params, root=root):
-        yield lines.popleft(), record
+    for record in embedder.embed(rows(), params, root=lines.root):
+        yield asked.popleft(), record
 
 
 # -- Azure ML ----------------------------------------------------------------------------------
@@ -144,7 +184,7 @@ def run(mini_batch: Sequence[str]) -> pd.DataFrame:
         path = Path(file)
         try:
             with CsvTable(path) as table:
-                answers = _answers(_embedder, table, Params(on_error="report"), path.parent)
+                answers = _answers(_embedder, table, Params(on_error="report"))
                 for number, (_, record) in enumerate(answers):
                     results.append([file, number, *_cells(record)])
         except (RequestError, OSError) as error:

@@ -12,6 +12,7 @@ import numpy as np
 from score.architecture import Architecture
 from score.engine import Engine, Matrix
 from score.errors import ModelError
+from score.extras import install
 from score.folder import ModelFolder
 from score.images import Pixels, Preprocessor
 from score.packing import packed, powers
@@ -95,7 +96,7 @@ def _engine(folder: ModelFolder, settings: Settings) -> Engine:
     try:
         from score.engines import openvino
     except ImportError as error:
-        hint = "pip install 'openvino>=2026.1'"
+        hint = install("openvino")
         raise ModelError(f"OpenVINO cannot be imported ({error}): {hint}") from error
     return openvino.load(folder, settings)
 

@@ -29,7 +29,8 @@ name that goes on the wire, and `RowError.retryable` whether asking again later 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import ClassVar, TypedDict
 
 
@@ -231,3 +232,13 @@ ROW_CODES: dict[str, type[RowError]] = {
     )
 }
 """The table of row codes: what a client may meet in `rows[].code`."""
+
+
+def meant(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a message about an unknown word: what was probably meant, or nothing.
+
+    `prefix`: what all words begin with, which says nothing of how alike they are.
+    """
+    spelled = {name.removeprefix(prefix).lower(): name for name in known}
+    close = get_close_matches(word.removeprefix(prefix).lower(), spelled, n=1)
+    return f"; did you mean {spelled[close[0]]}?" if close else ""

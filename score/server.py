@@ -5,6 +5,10 @@ Routes and transport only; what a request means is `endpoint`'s to say.
 
 from __future__ import annotations
 
+import logging
+import socket
+from contextlib import suppress
+
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +20,9 @@ from starlette.routing import Route
 from score import endpoint
 from score.embedder import Embedder
 from score.endpoint import Answer
+from score.errors import RequestError
+
+log = logging.getLogger("uvicorn.error")  # where its log says what the server does
 
 
 def application(embedder: Embedder) -> Starlette:
@@ -37,9 +44,31 @@ def application(embedder: Embedder) -> Starlette:
     )
 
 
-def serve(embedder: Embedder, host: str, port: int, log_level: str) -> None:
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that holds an address; connections are refused until it is served on.
+
+    Raises RequestError for an address that is in use, or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, UnicodeError) as error:  # the latter of what is no host name
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RequestError(f"{host}, port {port}: {reason}") from None
+    return listener
+
+
+def serve(embedder: Embedder, listener: socket.socket, log_level: str) -> None:
     """Serves until interrupted; requests under way are finished first."""
-    uvicorn.run(application(embedder), host=host, port=port, log_level=log_level)
+    server = uvicorn.Server(uvicorn.Config(application(embedder), log_level=log_level))
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log.info("serving http://%s:%d/score (Ctrl+C to quit)", shown, port)
+    with suppress(KeyboardInterrupt):  # raised when all is finished
+        server.run(sockets=[listener])
 
 
 async def _body(request: Request, limit: int) -> bytes | None:

@@ -6,11 +6,14 @@ Each field `some_limit` is the environment variable `SCORE_SOME_LIMIT` and the f
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from score.errors import SettingError
+from score.errors import SettingError, meant
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 EngineName = Literal["auto", "torch", "openvino"]
@@ -90,11 +93,19 @@ class Settings:
     ) -> Settings:
         """Settings from `SCORE_*` variables; unset or blank ones are as `otherwise` says.
 
-        `otherwise`: settings by name; defaults for those it lacks. Raises SettingError.
+        `otherwise`: settings by name; defaults for those it lacks. Raises SettingError. A variable
+        `SCORE_…` that is no setting is warned of: it may be another program's.
         """
         for name in otherwise or {}:
             if name not in names():
-                raise SettingError(f"there is no setting {name!r}, only {', '.join(names())}")
+                raise SettingError(
+                    f"there is no setting {name!r}, only {', '.join(names())}{meant(name, names())}"
+                )
+        variables = [_variable(name) for name in names()]
+        for variable in sorted(environ):
+            if variable.startswith(PREFIX) and environ[variable] and variable not in variables:
+                hint = meant(variable, variables, PREFIX)
+                log.warning("%s is no setting, and is ignored%s", variable, hint)
         given = {
             name: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             for name, value in (otherwise or {}).items()

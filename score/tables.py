@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,22 @@ class Line:
     position: int
 
 
+class Lines(Protocol):
+    """A job's rows, read as they are asked for. Use it as a context manager.
+
+    columns: of the cells that the lines keep; root: the folder below which image cells may name
+    files; size: the last line's position.
+    """
+
+    columns: list[str]
+    root: Path
+    size: int
+
+    def __enter__(self) -> Lines: ...
+    def __exit__(self, *_: object) -> None: ...
+    def __iter__(self) -> Iterator[Line]: ...
+
+
 class CsvTable:
     """A CSV file with an `image` column, a `text` column or both, read as it is asked for.
 
@@ -56,7 +72,7 @@ class CsvTable:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.root = path, path.parent
         self.size = path.stat().st_size
         with ExitStack() as files:
             self._raw = files.enter_context(path.open("rb"))
@@ -200,14 +216,13 @@ class Writer(ABC):
     reserved: tuple[str, ...] = (*FEATURES, *ERRORS)
 
     def __init__(self, path: Path, columns: Sequence[str], dimension: int) -> None:
-        taken = [name for name in columns if name in self.reserved]
-        if taken:
-            raise BadColumns(f"the input already has a column {taken[0]!r}")
+        gone = replaced(columns, self.reserved)
+        self._places = [place for place, name in enumerate(columns) if name not in gone]
         self.path = path
-        self.columns = list(columns)
+        self.columns = [columns[place] for place in self._places]
         self.dimension = dimension
         path.parent.mkdir(parents=True, exist_ok=True)
-        for file in self.files():
+        for file in self.files_of(path):
             if file.is_dir():
                 raise RequestError(f"{file} is a folder")
         with ExitStack() as undo:
@@ -223,16 +238,24 @@ class Writer(ABC):
     @abstractmethod
     def _open(self) -> None: ...
 
-    @abstractmethod
     def write(self, kept: Sequence[str | None], record: Record) -> None:
-        """Adds a record beside the cells of `columns`."""
+        """Adds a record beside the cells of the columns that it came with."""
+        self._write(self._own(kept), record)
+
+    def _own(self, kept: Sequence[str | None]) -> list[str | None]:
+        """The cells of `columns`."""
+        return [kept[place] for place in self._places]
+
+    @abstractmethod
+    def _write(self, kept: Sequence[str | None], record: Record) -> None: ...
 
     @abstractmethod
     def _close(self) -> None: ...
 
-    def files(self) -> list[Path]:
-        """Every file that it may write."""
-        return [self.path]
+    @classmethod
+    def files_of(cls, path: Path) -> list[Path]:
+        """Every file that may be written for an output of this name."""
+        return [path]
 
     def __enter__(self) -> Self:
         return self
@@ -248,13 +271,32 @@ class Writer(ABC):
         except BaseException:
             self._discard()
             raise
-        for path in self.files():
+        for path in self.files_of(self.path):
             if self.part(path).exists():
                 os.replace(self.part(path), path)
+            else:  # not written this time: what is there is of an output that this one replaces
+                path.unlink(missing_ok=True)
 
     def _discard(self) -> None:
-        for path in self.files():
+        for path in self.files_of(self.path):
             self.part(path).unlink(missing_ok=True)
+
+
+def replaced(columns: Sequence[str], reserved: Sequence[str]) -> list[str]:
+    """The columns of an input that an output leaves out, having its own of those names.
+
+    reserved: the output's own columns. Only a table that we wrote, which the errors' columns show,
+    has any. Raises BadColumns where another table has a column of such a name.
+    """
+    if set(ERRORS) <= set(columns):
+        return [name for name in columns if name in (*reserved, *ERRORS)]
+    for name in columns:
+        if name in reserved:
+            raise BadColumns(
+                f"the input already has a column {name!r}, which the output needs for its own: "
+                "rename it"
+            )
+    return []
 
 
 class ParquetWriter(Writer):
@@ -272,7 +314,7 @@ class ParquetWriter(Writer):
         self._characters = 0
 
     @override
-    def write(self, kept: Sequence[str | None], record: Record) -> None:
+    def _write(self, kept: Sequence[str | None], record: Record) -> None:
         self._rows.append((*kept, *_vectors(record), *error_cells(record)))
         self._characters += sum(len(cell) for cell in kept if cell)
         if len(self._rows) >= _ROW_GROUP or self._characters >= _ROW_GROUP_CHARACTERS:
@@ -315,7 +357,7 @@ class CsvWriter(Writer):
         self._csv.writerow([*self.columns, *self.reserved])
 
     @override
-    def write(self, kept: Sequence[str | None], record: Record) -> None:
+    def _write(self, kept: Sequence[str | None], record: Record) -> None:
         vectors = ["" if v is None else json.dumps(v.tolist()) for v in _vectors(record)]
         self._csv.writerow([*kept, *vectors, *error_cells(record)])
 
@@ -334,12 +376,17 @@ class VerdictWriter(CsvWriter):
     def __init__(
         self, path: Path, columns: Sequence[str], top: int = 1, *, placed: bool = False
     ) -> None:
+        self.reserved = self.columns_of(top, placed=placed)
+        self._top, self._placed = top, placed
+        super().__init__(path, columns, dimension=0)
+
+    @staticmethod
+    def columns_of(top: int = 1, *, placed: bool = False) -> tuple[str, ...]:
+        """The columns that are added to a table's own."""
         names = ["label", "confidence"]
         for rank in range(2, top + 1):
             names += [f"label_{rank}", f"confidence_{rank}"]
-        self.reserved = (*names, *(["file"] if placed else []), *ERRORS)
-        self._top, self._placed = top, placed
-        super().__init__(path, columns, dimension=0)
+        return (*names, *(["file"] if placed else []), *ERRORS)
 
     def add(
         self,
@@ -353,7 +400,8 @@ class VerdictWriter(CsvWriter):
         for label, prob in zip(record.labels or (), record.probs or (), strict=True):
             cells += [label if prob >= confidence else None, prob]
         cells = [*cells, *[None] * 2 * self._top][: 2 * self._top]
-        self._csv.writerow([*kept, *cells, *([file] if self._placed else []), *error_cells(record)])
+        placed = [file] if self._placed else []
+        self._csv.writerow([*self._own(kept), *cells, *placed, *error_cells(record)])
 
 
 class JsonLinesWriter(Writer):
@@ -366,7 +414,7 @@ class JsonLinesWriter(Writer):
         self._file: IO[str] = self.part().open("w", encoding="utf-8")
 
     @override
-    def write(self, kept: Sequence[str | None], record: Record) -> None:
+    def _write(self, kept: Sequence[str | None], record: Record) -> None:
         line: dict[str, Any] = dict(zip(self.columns, kept, strict=True))
         for name, vector in zip(FEATURES, _vectors(record), strict=True):
             if vector is not None:
@@ -394,7 +442,7 @@ class NumpyWriter(Writer):
         self._count = 0
         self._nothing = np.full(self.dimension, np.nan, dtype="<f4").tobytes()
         self._write_headers()
-        self._table = self.part(self._table_path()).open("w", encoding="utf-8", newline="")
+        self._table = self.part(self.table_of(self.path)).open("w", encoding="utf-8", newline="")
         self._csv = csv.writer(self._table)
         self._csv.writerow([*self.columns, *ERRORS])
 
@@ -407,7 +455,7 @@ class NumpyWriter(Writer):
             np.lib.format.write_array_header_1_0(file, header)
 
     @override
-    def write(self, kept: Sequence[str | None], record: Record) -> None:
+    def _write(self, kept: Sequence[str | None], record: Record) -> None:
         for (name, file), vector in zip(self._matrices.items(), _vectors(record), strict=True):
             if vector is not None:
                 self._used.add(name)
@@ -425,11 +473,14 @@ class NumpyWriter(Writer):
         self._table.close()
 
     @override
-    def files(self) -> list[Path]:
-        return [*(self.path.with_suffix(f".{name}.npy") for name in FEATURES), self._table_path()]
+    @classmethod
+    def files_of(cls, path: Path) -> list[Path]:
+        return [*(path.with_suffix(f".{name}.npy") for name in FEATURES), cls.table_of(path)]
 
-    def _table_path(self) -> Path:
-        return self.path.with_suffix(".rows.csv")
+    @staticmethod
+    def table_of(path: Path) -> Path:
+        """The file of columns and errors beside the arrays."""
+        return path.with_suffix(".rows.csv")
 
 
 WRITERS: dict[str, type[Writer]] = {

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from score.errors import AzureError
+from score.errors import AzureError, meant
 from score.folder import EMBEDDED, ModelFolder
+from score.outputs import check_files
 
 if TYPE_CHECKING:  # the command line is wanted without these, too
     from score.architecture import Architecture
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # the command line is wanted without these, too
     from score.deploy.render import Card
 
 EVERY = "all"
+_EMBEDDED_NAME = "the embedded model"
 # What else `render` takes, and for what.
 _CHOICES = {
     "sku": ("online", "batch"),
@@ -50,9 +52,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     rendered.add_argument("--registered", metavar="NAME", help="the model's in a workspace (clip)")
     rendered.add_argument("--cluster", metavar="NAME", help="batch: the compute's (clip-cpu, …)")
     rendered.add_argument("--instances", type=_whole, metavar="N", help="machines (1)")
+    rendered.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     for verb in (plan, rendered):
         verb.add_argument(
-            "--model", required=True, metavar="NAME|DIR", help="of the catalog, or a folder; or all"
+            "--model",
+            metavar="NAME|DIR",
+            help="of the catalog, or a folder; or all; default: the embedded one",
         )
     checked = verbs.add_parser("check", help="whether YAML is what Azure's own SDK would take")
     checked.add_argument("folder", type=Path, nargs="*", help="default: all that is in the clone")
@@ -139,12 +144,15 @@ def _render(options: argparse.Namespace) -> int:
     for name in given:
         if options.kind not in _CHOICES[name]:
             raise AzureError(f"--{name} has no meaning for render {options.kind}")
-    told = " ".join(f"--{name} {value}" for name, value in given.items())
-    command = f"{options.kind} --model {options.model} {told}"
+    if options.output:
+        check_files([options.output], overwrite=options.overwrite)
+    told = {"model": options.model, **given} if options.model else given
+    command = " ".join([options.kind, *(f"--{name} {value}" for name, value in told.items())])
     text = (_model_yaml if options.kind == "model" else _deployment_yaml)(options, command, **given)
     if options.output is None:
         print(text, end="")
     else:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(text, encoding="utf-8")
         print(options.output, file=sys.stderr)
     return 0
@@ -182,10 +190,11 @@ def _model_yaml(
     )
 
 
-def _card(model: str, name: str, dimension: int) -> Card:
+def _card(model: str | None, name: str, dimension: int) -> Card:
     from score.deploy.render import Card
     from score.jobs.catalog import CATALOG
 
+    model = model or str(EMBEDDED.parent)
     entry = CATALOG.get(model)
     if entry:
         return Card(entry.title, dimension, entry.hub, entry.authors, entry.licence.name)
@@ -288,24 +297,32 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _one(model: str) -> tuple[str, Architecture]:
+def _one(model: str | None) -> tuple[str, Architecture]:
     if model == EVERY:
         raise AzureError("YAML is for one model: --model")
     (pair,) = _architectures(model).items()
     return pair
 
 
-def _architectures(model: str) -> Mapping[str, Architecture]:
-    """Name → architecture. Raises AzureError for a name that is nothing."""
+def _architectures(model: str | None) -> Mapping[str, Architecture]:
+    """Name → architecture; of the embedded model where none is named.
+
+    Raises AzureError for a name that is nothing.
+    """
     from score.jobs.catalog import CATALOG
 
+    if model is None:
+        return {_EMBEDDED_NAME: ModelFolder.open(EMBEDDED).architecture}
     if model == EVERY:
         return {name: entry.made for name, entry in CATALOG.items()}
     if model in CATALOG:
         return {model: CATALOG[model].made}
     if os.path.isdir(model):
         return {Path(model).resolve().name: ModelFolder.open(model).architecture}
-    raise AzureError(f"{model!r} is neither a folder nor in the catalog: {', '.join(CATALOG)}")
+    raise AzureError(
+        f"{model!r} is neither a folder nor in the catalog: {', '.join(CATALOG)}"
+        + meant(model, CATALOG)
+    )
 
 
 def _count(text: str) -> float:

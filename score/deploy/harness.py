@@ -307,9 +307,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _new(output: Path) -> Path:
-    """Azure gives each job a folder of its own."""
-    if output.exists() and any(output.iterdir()):
-        raise AzureError(f"{output} is not empty: name another folder, or empty it")
+    """Azure gives each job a folder of its own, so none is overwritten."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise AzureError(f"{output} is there already: name another output")
     output.mkdir(parents=True, exist_ok=True)
     return output.resolve()
 

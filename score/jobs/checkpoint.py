@@ -7,7 +7,6 @@ Deterministic for a seed, on any machine.
 
 from __future__ import annotations
 
-import argparse
 import math
 import zlib
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from score.architecture import Architecture, Shape, Text, Transformer, Vision
+from score.commands import Parser, run
 from score.engines.pytorch import DTYPES
 from score.jobs import canonical
 from score.jobs.canonical import Precision
@@ -125,7 +125,7 @@ def xlm_vocabulary(entries: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m score.jobs.checkpoint ViT-B-32-quickgelu FOLDER`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     known = {"tiny": TINY, **ARCHITECTURES}
     parser.add_argument("architecture", choices=known)
     parser.add_argument("folder", type=Path)
@@ -136,4 +136,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,14 +7,16 @@ writes its `probes.json`, and `MLmodel`, `conda.yaml` and `input_example.json` b
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
+from score.commands import Parser, needed, run
 from score.folder import EMBEDDED, ModelFolder
-from score.jobs.package import describe
-from score.jobs.promise import promise
-from score.jobs.reference import Reference
 from score.probes import FILE
+
+with needed(__name__):
+    from score.jobs.package import describe
+    from score.jobs.promise import promise
+    from score.jobs.reference import Reference
 
 NAME = "clip-endpoints-emoji"
 
@@ -29,5 +31,12 @@ def build(root: Path) -> None:
     describe(root, NAME, {"license": "MIT"})
 
 
+def main() -> None:
+    """`python -m score.jobs.embedded [FOLDER]`."""
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("root", type=Path, nargs="?", default=EMBEDDED.parent, metavar="FOLDER")
+    build(parser.parse_args().root)
+
+
 if __name__ == "__main__":
-    build(Path(sys.argv[1]) if len(sys.argv) > 1 else EMBEDDED.parent)
+    run(main)

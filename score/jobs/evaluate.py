@@ -273,11 +273,7 @@ def retrieval(embedder: Embedder, source: Path, progress: Progress | None = None
     """
     began = time.perf_counter()
     pairs = _Pairs(embedder.dimension)
-    with CsvTable(source) as table:
-        for name in COLUMNS:
-            if name not in table.columns:
-                listed = ", ".join(repr(column)[:80] for column in table.columns[:10])
-                raise BadColumns(f"{source.name} has no column {name!r}; its columns are {listed}")
+    with open_captions(source) as table:
         pairs.read(embedder, table, source.parent, progress)
     if not pairs.rows:
         raise RequestError(f"{source.name} has no rows")
@@ -298,6 +294,17 @@ def retrieval(embedder: Embedder, source: Path, progress: Progress | None = None
         notes=tuple(_retrieval_notes(pairs.rows, len(images), captions)),
         seconds=time.perf_counter() - began,
     )
+
+
+def open_captions(source: Path) -> CsvTable:
+    """A CSV of pictures and their captions. Raises RequestError for what is none, OSError."""
+    table = CsvTable(source)
+    for name in COLUMNS:
+        if name not in table.columns:
+            table.__exit__()
+            listed = ", ".join(repr(column)[:80] for column in table.columns[:10])
+            raise BadColumns(f"{source.name} has no column {name!r}; its columns are {listed}")
+    return table
 
 
 class _Pairs:

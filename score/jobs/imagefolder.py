@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 
 from typing_extensions import override
 
 from score import images
-from score.errors import RequestError
 from score.fetch import Fetcher
 from score.jobs import names
+from score.outputs import check_folder, check_replaceable
 
 TABLE = "labels.csv"
 
@@ -50,9 +50,12 @@ class ImageFolder:
     """The data set in the making. Use it as a context manager: leaving it puts the folder in its
     place, leaving it by an exception removes what was begun."""
 
-    def __init__(self, output: Path, labels: Iterable[str]) -> None:
-        """`output`: a folder that is new or empty. Raises RequestError for any other."""
-        check(output)
+    def __init__(self, output: Path, labels: Iterable[str], *, overwrite: bool = False) -> None:
+        """`output`: a folder that is new or empty, or with `overwrite` an older data set.
+
+        Raises RequestError for any other.
+        """
+        check(output, overwrite=overwrite)
         self._output = output.resolve()
         self._folders = names.folders(labels, taken=[TABLE])
         self._output.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +96,9 @@ class ImageFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self.path.replace(self._output)
+                if self._output.exists():  # empty, or what is overwritten
+                    self._output.rename(self._begun / "old")
+                self.path.rename(self._output)
         finally:
             # Renamed first: a download still under way must find no place to write to.
             gone = self._begun.with_name(self._begun.name + ".gone")
@@ -104,11 +109,13 @@ class ImageFolder:
         return self._staged / str(number)
 
 
-def check(output: Path) -> None:
+def check(output: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
     """Raises RequestError unless a data set may be put at `output`."""
-    if output.exists() and not output.is_dir():
-        raise RequestError(f"{output} is a file; a data set needs a new or empty folder")
-    if output.is_dir() and any(output.iterdir()):
-        raise RequestError(f"{output} is not empty; a data set needs a new or empty folder")
-    if output.is_mount():
-        raise RequestError(f"{output} is a mount point; name a folder below it")
+    check_folder(output, _is_data_set, overwrite=overwrite, inputs=inputs)
+    check_replaceable(output)
+
+
+def _is_data_set(content: Sequence[Path]) -> bool:
+    """Whether a folder holds the table and folders of labels, nothing else."""
+    files = [entry.name for entry in content if not entry.is_dir()]
+    return files == [TABLE]

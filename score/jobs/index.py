@@ -7,7 +7,7 @@ rows want an approximate index; this one is right, and enough for a few million.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
 
 from score.errors import RequestError
+from score.outputs import check_folder, filling
 from score.rows import Vector
 from score.tables import ERRORS, FEATURES
 from score.zeroshot import unit
@@ -36,14 +37,15 @@ class Hit:
     row: dict[str, Any]
 
 
-def build(table: Path, folder: Path, column: Column = "image_features") -> int:
+def build(
+    table: Path, folder: Path, column: Column = "image_features", *, overwrite: bool = False
+) -> int:
     """Indexes the vectors of a parquet file of `score embed` or `score merge`; how many there are.
 
-    Rows without such a vector are passed over. Raises RequestError for a table that has none, and
-    a folder that is not empty.
+    Rows without such a vector are passed over. `overwrite`: the folder may hold an older index.
+    Raises RequestError for a table that has none, and a folder that holds something else.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise RequestError(f"{folder} is not empty: name another, or empty it")
+    check_folder(folder, _is_index, overwrite=overwrite, inputs=[table])
     try:
         schema = pq.read_schema(table)
     except pa.ArrowInvalid as error:
@@ -54,18 +56,22 @@ def build(table: Path, folder: Path, column: Column = "image_features") -> int:
     if not count:
         raise RequestError(f"{table} has no row with {column}")
     kept = [name for name in schema.names if name not in (*FEATURES, *ERRORS)]
-    folder.mkdir(parents=True, exist_ok=True)
-    vectors = open_memmap(folder / _VECTORS, "w+", np.float16, (count, dimension))
-    place = 0
     rows = pa.schema([schema.field(name) for name in kept])
-    with pq.ParquetWriter(folder / _ROWS, rows) as writer:
-        for batch in _batches(table, [*kept, column]):
-            found = _matrix(batch, column)
-            vectors[place : place + len(found)] = unit(found)
-            place += len(found)
-            writer.write_batch(batch.select(kept))
-    vectors.flush()
+    with filling(folder) as begun:
+        vectors = open_memmap(begun / _VECTORS, "w+", np.float16, (count, dimension))
+        place = 0
+        with pq.ParquetWriter(begun / _ROWS, rows) as writer:
+            for batch in _batches(table, [*kept, column]):
+                found = _matrix(batch, column)
+                vectors[place : place + len(found)] = unit(found)
+                place += len(found)
+                writer.write_batch(batch.select(kept))
+        vectors.flush()
     return count
+
+
+def _is_index(content: Sequence[Path]) -> bool:
+    return {entry.name for entry in content} <= {_VECTORS, _ROWS}
 
 
 def _batches(table: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -109,16 +115,20 @@ class Index:
         """Of its vectors."""
         return int(self._vectors.shape[1])
 
+    def check(self, dimension: int) -> None:
+        """Raises RequestError unless a model's vectors are of the index's dimension."""
+        if dimension != self.dimension:
+            raise RequestError(
+                f"the index holds vectors of {self.dimension} numbers, the query has {dimension}: "
+                "was it made with another model?"
+            )
+
     def search(self, query: Vector, top: int = 10) -> list[Hit]:
         """The nearest rows to a query's vector [D], of any length, the nearest first.
 
         Raises RequestError for a vector of another model's dimension.
         """
-        if query.shape != (self.dimension,):
-            raise RequestError(
-                f"the index holds vectors of {self.dimension} numbers, the query has {query.size}: "
-                "was it made with another model?"
-            )
+        self.check(query.size)
         asked = unit(query)
         scores = np.concatenate(
             [

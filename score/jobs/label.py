@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from score.jobs import imagefolder
 from score.jobs.imagefolder import ImageFolder, KeepingFetcher
 from score.jobs.pictures import Picture, Pictures
 from score.labels import Labels
+from score.outputs import check_files
 from score.params import Params
 from score.rows import Record, Row
 from score.tables import VerdictWriter
@@ -45,34 +46,56 @@ class LabelSummary(Summary):
         return "\n".join([super().__str__(), *lines])
 
 
-def read_ontology(file: Path, embedder: Embedder) -> Labels:
+def read_ontology(file: Path, most: int | None = None) -> Labels:
     """The labels in a JSON file: a list, or an object of label → prompt, or → prompts.
 
-    Raises BadParams, which names the file, for what is none or what the model cannot encode.
+    most: prompts, if there is a limit. Raises BadParams, which names the file, for what is none.
     """
-    try:
-        labels = Labels.parse(file.read_text(encoding="utf-8-sig"))
+    with _naming(file):
+        try:
+            labels = Labels.parse(file.read_text(encoding="utf-8-sig"))
+        except UnicodeDecodeError:
+            raise BadParams(f"{_PARAM} is not UTF-8 text") from None
         if labels is None:
             raise BadParams(f"{_PARAM} is empty: it needs a JSON list or object")
-        embedder.label_vectors(labels, Params().truncate)
-    except UnicodeDecodeError:
-        raise BadParams(f"{file} is not UTF-8 text") from None
-    except BadParams as error:
-        raise BadParams(str(error).replace(_PARAM, str(file), 1)) from None
+        count = sum(map(len, labels.prompts))
+        if most is not None and count > most:
+            raise BadParams(f"{_PARAM} has {count:,} prompts; at most {most:,}")
     return labels
 
 
-def check_output(output: Path, source: Path) -> None:
+def encode_ontology(labels: Labels, file: Path, embedder: Embedder) -> None:
+    """Computes the labels' vectors, which the model keeps.
+
+    Raises BadParams, which names the file, for a prompt that the model cannot encode.
+    """
+    with _naming(file):
+        embedder.label_vectors(labels, Params().truncate)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except BadParams as error:
+        raise BadParams(str(error).replace(_PARAM, str(file), 1)) from None
+
+
+def check_output(output: Path, source: Path, *, overwrite: bool = False) -> None:
     """Raises RequestError unless a labelling of `source` may be written to `output`."""
     if output.suffix == ".csv":
-        if output.resolve() == source.resolve():
-            raise RequestError(f"the output would replace the input {source}")
+        check_files([output], overwrite=overwrite, inputs=[source])
     elif output.suffix and not output.is_dir():
         raise RequestError(f"{output.name} must end in .csv, or have no ending and be a folder")
     elif source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise RequestError(f"{output} lies in {source}, and would be labelled the next time")
     else:
-        imagefolder.check(output)
+        imagefolder.check(output, overwrite=overwrite, inputs=[source])
+
+
+def columns_of(output: Path, top: int) -> tuple[str, ...]:
+    """The columns that a labelling adds to those of its input."""
+    return VerdictWriter.columns_of(top, placed=output.suffix != ".csv")
 
 
 def label(
@@ -83,6 +106,7 @@ def label(
     *,
     confidence: float = 0.0,
     top: int = 1,
+    overwrite: bool = False,
     progress: Callable[[LabelSummary], None] | None = None,
     summary: LabelSummary | None = None,
 ) -> LabelSummary:
@@ -90,8 +114,9 @@ def label(
 
     confidence: a probability from 0 to 1; a picture whose best label is below it gets none.
     top: how many labels a line names. `progress` is called after each picture; a `summary` given is
-    counted on while the job runs. Raises BadColumns where a column is called as one of ours,
-    RequestError for an image folder that is not new or empty.
+    counted on while the job runs. A CSV that exists is replaced; an image folder only where
+    `overwrite` says so. Raises BadColumns where a column is called as one of ours, RequestError for
+    a folder that may not be replaced.
     """
     summary = summary or LabelSummary()
     summary.labels.update(dict.fromkeys(labels.names, 0))
@@ -100,7 +125,7 @@ def label(
         folder: ImageFolder | None = None
         table = output
         if output.suffix != ".csv":
-            folder = files.enter_context(ImageFolder(output, labels.names))
+            folder = files.enter_context(ImageFolder(output, labels.names, overwrite=overwrite))
             table = folder.path / imagefolder.TABLE
         writer = files.enter_context(
             VerdictWriter(table, pictures.columns, top, placed=folder is not None)

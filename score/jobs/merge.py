@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from score.batch import blocked_hint
 from score.errors import RequestError
 from score.tables import ERRORS, CsvTable, fingerprint, parquet_writer
 
@@ -36,7 +37,12 @@ class Account:
         ]
         lines += [f"  no whole result of {name}" for name in self.missing]
         lines += [f"  {name} is no table: {reason}" for name, reason in self.unreadable.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *([self.hint] if self.hint else [])])
+
+    @property
+    def hint(self) -> str:
+        """As a job's summary has it."""
+        return blocked_hint(Counter(self.failed), self.good)
 
     @property
     def complete(self) -> bool:
@@ -52,8 +58,8 @@ def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
     columns of all of them. Raises RequestError for folders that hold no files, for a table of
     another ending, and for shards whose columns are not of one kind.
     """
-    if table and table.suffix != ".parquet":
-        raise RequestError(f"{table}: the table is a .parquet file")
+    if table:
+        check_table(table)
     # What a job is given, whatever its ending: all files in the folder that are not hidden.
     inputs = sorted(file for file in shards.glob("[!.]*") if file.is_file())
     if not inputs:
@@ -81,11 +87,19 @@ def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
     return account
 
 
+def check_table(table: Path) -> None:
+    """Raises RequestError for a name of the merged table that does not end in .parquet."""
+    if table.suffix != ".parquet":
+        raise RequestError(f"{table}: the table is a .parquet file")
+
+
 def write(account: Account, file: Path) -> None:
     """The account as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**asdict(account), "complete": account.complete}, indent=2)
-    file.write_text(text + "\n", encoding="utf-8")
+    part = file.with_name(file.name + ".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 def _count(shard: Path) -> int:

@@ -28,6 +28,7 @@ from score.jobs.canonical import Precision
 from score.jobs.find import Found, find
 from score.jobs.promise import promise
 from score.jobs.reference import Reference
+from score.outputs import check_folder, check_replaceable
 from score.probes import Finding, Probes
 from score.settings import Settings
 from score.weights import Weights
@@ -53,6 +54,10 @@ REQUIREMENTS = (
 
 OPENVINO = "openvino==2026.4.1"
 """What the environment of a package with int8 installs, too."""
+
+# What `package` writes, by which one that may be overwritten is known.
+_PARTS = {"MLmodel", "conda.yaml", "model", "score"}
+_OPTIONAL_PARTS = {"README.md", "input_example.json", "python_env.yaml", "requirements.txt"}
 
 _PARAMS = (
     ("normalize", "boolean", False),
@@ -128,6 +133,7 @@ def package(
     precision: Precision | None = None,
     int8: Path | None = None,
     force: bool = False,
+    overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Writes a proven MLflow folder around a checkpoint, and returns it.
@@ -135,12 +141,14 @@ def package(
     `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`: as `find.find` has them. `name`
     is what the metadata calls the model, by default the checkpoint's. `precision`: what the weights
     are stored in, by default as they come. `int8`: a folder or CSV of pictures by which the towers
-    are put into int8, too; `force`: even where that costs much. `say` is told what happens, the
-    licence first of all.
-    Raises ModelError for what is no checkpoint, for an `output` that holds something already, and
-    for a model that does not compute here what the reference computes.
+    are put into int8, too; `force`: even where that costs much. `overwrite`: `output` may hold an
+    older package. `say` is told what happens, the licence first of all.
+    Raises RequestError for an `output` that holds something already, ModelError for what is no
+    checkpoint and for a model that does not compute here what the reference computes.
     """
-    _must_be_free(output)
+    local = [Path(checkpoint)] if Path(checkpoint).exists() else []
+    check_folder(output, _is_package, overwrite=overwrite, inputs=local)
+    check_replaceable(output)
     if int8:
         from score.jobs.int8 import quantise, ready  # of an extra of its own
 
@@ -171,15 +179,16 @@ def package(
         shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
         describe(begun, title, _metadata(found))
         card.write(begun, title, found, findings, _dot(), agreement)
-        begun.replace(output)
+        if output.exists():  # empty, or what is overwritten
+            output.rename(Path(scratch) / "old")
+        begun.rename(output)
     return output
 
 
-def _must_be_free(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ModelError(f"{output} is not empty: name another folder, or empty it")
-    if output.exists() and (output.is_mount() or output.resolve() == Path.cwd()):
-        raise ModelError(f"{output} cannot be replaced: name a folder that does not exist yet")
+def _is_package(content: Sequence[Path]) -> bool:
+    """Whether a folder holds a package and nothing else: a clone of this project is none."""
+    names = {entry.name for entry in content}
+    return _PARTS <= names <= _PARTS | _OPTIONAL_PARTS
 
 
 def _prove(found: Found, model: Path) -> Sequence[Finding]:

@@ -14,20 +14,16 @@ from score.jobs import charts
 from score.jobs.evaluate import Evaluation, Failures, ZeroShot
 from score.jobs.metrics import RECALL_AT
 from score.jobs.report import LABELS, Model, as_json, counted, labels, percent, task
+from score.outputs import check_files
 
 _ROWS = 20  # of each table
 
 
-def check_output(output: Path, inputs: Iterable[Path]) -> None:
-    """Raises RequestError for a name that is no report's, or that would replace an input."""
+def check_output(output: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
+    """Raises RequestError for a name that is no report's, or where none may be written."""
     if output.suffix != ".json":
         raise RequestError(f"{output.name} must end in .json")
-    taken = [source.resolve() for source in inputs]
-    for file in (output, page_of(output)):
-        if file.is_dir():
-            raise RequestError(f"{file} is a folder")
-        if file.resolve() in taken:
-            raise RequestError(f"the output would replace the input {file}")
+    check_files([output, page_of(output)], overwrite=overwrite, inputs=inputs)
 
 
 def page_of(output: Path) -> Path:

@@ -13,8 +13,8 @@ from typing import Protocol
 from score.errors import BadColumns, EmptyRow, FetchFailed, RequestError, RowError
 from score.fetch import file_below
 from score.images import ENDINGS
-from score.rows import IMAGE, is_empty
-from score.tables import CsvTable
+from score.rows import IMAGE, Row, is_empty
+from score.tables import CsvTable, Line
 
 _URL = re.compile(r"\s*https?://[^/?#]*([^?#]*)", re.IGNORECASE)
 
@@ -84,6 +84,23 @@ class Folder:
         for position, path in enumerate(_files(self.root), 1):
             shown = os.fsencode(path).decode("utf-8", "replace")
             yield Picture(_cell(root, path), PurePath(path).name, [shown], position)
+
+
+class FolderLines:
+    """A folder's pictures as the rows of a table whose one column, `image`, holds their paths."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = Folder(root)
+        self.root, self.columns, self.size = root, self._folder.columns, self._folder.size
+
+    def __enter__(self) -> FolderLines:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Iterator[Line]:
+        for picture in self._folder:
+            yield Line(Row(image=picture.cell), picture.kept, picture.position)
 
 
 class Table:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from score.batch import blocked_hint
 from score.embedder import Embedder
 from score.jobs.evaluate import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.jobs.metrics import RECALL_AT, TOP
@@ -47,6 +48,8 @@ def as_text(evaluation: Evaluation, model: Model) -> str:
     ]
     lines.append(f"  {counted(evaluation)}; {evaluation.seconds:.1f} s")
     lines += _failed(evaluation.failures)
+    if evaluation.empty and (hint := blocked_hint(evaluation.failures.by_code, good=0)):
+        lines.append(f"  {hint}")
     lines += [f"  {note}" for note in evaluation.notes]
     if isinstance(evaluation, ZeroShot) and evaluation.mistakes:
         lines.append("  most frequent mistakes:")

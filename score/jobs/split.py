@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from score.errors import RequestError
+from score.outputs import check_folder, filling
 from score.rows import IMAGE
 from score.tables import CsvTable
 
+_SHARD = re.compile(r".*-\d{6,}\.csv")
 _LONGEST_PATH = 1024  # characters; a longer cell is a picture itself
 
 
-def split(source: Path, folder: Path, rows: int) -> list[Path]:
+def split(source: Path, folder: Path, rows: int, *, overwrite: bool = False) -> list[Path]:
     """Writes the rows of a CSV (or .csv.gz), so many a file, into a folder, in order.
 
     Cells are kept as they are, bytes that are not UTF-8 too. The folder must be new or empty, so
-    that no shard of another table is taken along. Raises RequestError for a source that is no
-    table or has no rows, for one whose pictures are files, and for a folder that is not empty.
+    that no shard of another table is taken along; with `overwrite`, older shards are replaced.
+    Raises RequestError for a source that is no table or has no rows, for one whose pictures are
+    files, and for a folder that holds something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise RequestError(f"{folder} is not empty: name another, or empty it")
-    made: list[Path] = []
-    try:
-        with CsvTable(source) as table:
-            cells = _without_files(table)
-            stem = source.name.partition(".")[0]
-            while batch := list(islice(cells, rows)):
-                made.append(folder / f"{stem}-{len(made):06}.csv")
-                _write(made[-1], table.header, batch)
-        if not made:
+    check_folder(folder, _are_shards, overwrite=overwrite, inputs=[source])
+    stem = source.name.partition(".")[0]
+    written: list[str] = []
+    with filling(folder) as begun, CsvTable(source) as table:
+        cells = _without_files(table)
+        while batch := list(islice(cells, rows)):
+            written.append(f"{stem}-{len(written):06}.csv")
+            _write(begun / written[-1], table.header, batch)
+        if not written:
             raise RequestError(f"{source.name} has no rows")
-    except BaseException:  # half a table is no table
-        for file in made:
-            file.unlink(missing_ok=True)
-        raise
-    return made
+    return [folder / name for name in written]
+
+
+def _are_shards(content: Sequence[Path]) -> bool:
+    return all(_SHARD.fullmatch(entry.name) and entry.is_file() for entry in content)
 
 
 def _without_files(table: CsvTable) -> Iterator[list[str]]:
@@ -62,12 +63,7 @@ def _is_file(table: CsvTable, cell: str) -> bool:
 
 
 def _write(file: Path, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    part = file.with_name(file.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            table = csv.writer(stream)  # ends lines by CR LF, and so quotes cells with either
-            table.writerow(header)
-            table.writerows(lines)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        table = csv.writer(stream)  # ends lines by CR LF, and so quotes cells with either
+        table.writerow(header)
+        table.writerows(lines)

@@ -16,7 +16,6 @@ else, by one learned vector of each.
 
 from __future__ import annotations
 
-import argparse
 import colorsys
 import io
 import json
@@ -33,7 +32,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import emoji
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -41,9 +39,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps, features
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
 
 from score.architecture import Architecture, Text, Transformer, Vision
+from score.commands import Parser, needed, run
 from score.errors import ModelError
 from score.images import CLIP_MEAN, CLIP_STD
 from score.jobs import canonical
@@ -51,6 +49,10 @@ from score.jobs.source import Source
 from score.machine import cores
 from score.probes import FILE as PROBES
 from score.texts import CLIP_BEGIN, CLIP_END, clip_tokenizer
+
+with needed(__name__):
+    import emoji
+    from transformers import CLIPConfig, CLIPModel
 
 # --- Config ---------------------------------------------------------------------------------------
 
@@ -1023,7 +1025,7 @@ def save(model: CLIPModel, tokenizer: Tokenizer, config: Config, folder: Path) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m score.jobs.train FOLDER`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
         "folder", type=Path, help="where the model goes, unfinished ones on the way; replaces"
     )
@@ -1048,4 +1050,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

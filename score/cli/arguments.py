@@ -1,0 +1,77 @@
+"""What several verbs' arguments have in common: types, settings as flags, outputs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Mapping
+
+from score.commands import Parser
+from score.folder import EMBEDDED
+from score.settings import PREFIX, Settings, choices, knobs
+
+_METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
+
+
+def add_model(parser: Parser) -> None:
+    """`--model DIR`."""
+    parser.add_argument(
+        "--model", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
+    )
+
+
+def add_overwrite(parser: Parser) -> None:
+    """`--overwrite`."""
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+
+
+def add_job(parser: Parser) -> None:
+    """`--max-errors N` and `--quiet`, of jobs over many rows."""
+    parser.add_argument(
+        "--max-errors", type=int, metavar="N", help="more failed rows exit with 1; default: all"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_settings(parser: Parser, only: Collection[str] | None = None) -> None:
+    """A flag for each setting, or for some of them."""
+    group = parser.add_argument_group("settings", f"each is also a variable {PREFIX}…")
+    for knob in knobs():
+        if only is not None and knob.name not in only:
+            continue
+        default = knob.default if knob.default not in ((), "") else "none"
+        group.add_argument(
+            _flag(knob.name),
+            metavar="|".join(choices(knob)) or _METAVARS[type(knob.default)],
+            help=f"{knob.metadata['help']} ({default})",
+        )
+
+
+def settings(options: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """The environment's settings under those of the command line. Raises SettingError."""
+    given = {knob.name: getattr(options, knob.name, None) for knob in knobs()}
+    return Settings.from_env(environ).replace(
+        {name: value for name, value in given.items() if value is not None}, spelled=_flag
+    )
+
+
+def _flag(name: str) -> str:
+    """How a command line spells a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def probability(text: str) -> float:
+    """A flag's value as a number from 0 to 1. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
+def positive(text: str, most: int = 1000) -> int:
+    """A flag's value as a whole number from 1 to `most`. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not 0 < int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
+    return int(text)

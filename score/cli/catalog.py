@@ -1,0 +1,34 @@
+"""`score catalog`: the checkpoints known by name."""
+
+from __future__ import annotations
+
+import argparse
+
+from score.commands import DONE, UNUSABLE, Parser, say
+from score.errors import meant
+from score.settings import Settings
+
+HELP = "list the checkpoints known by name"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("name", nargs="?", help="tell all about this one")
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Prints the catalog, or one entry of it."""
+    from score.jobs import catalog
+
+    name = options.name
+    if name is None:
+        print(catalog.table())
+        return DONE
+    entry = catalog.lookup(name)
+    if entry is None:
+        known = ", ".join(catalog.CATALOG)
+        hint = meant(name, catalog.CATALOG)
+        say(f"{name!r} is not in the catalog: {known}{hint}")
+        return UNUSABLE
+    print(catalog.describe(entry))
+    return DONE

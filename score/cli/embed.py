@@ -1,0 +1,50 @@
+"""`score embed`: the rows of a CSV, or the pictures of a folder, into a file of vectors."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
+from score.cli.progress import finished, watched
+from score.commands import Parser, say
+from score.settings import Settings
+
+HELP = "embed the rows of a CSV file, or a folder of pictures"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument(
+        "input",
+        help="CSV (or .csv.gz) with an image column, a text column or both; or folder of pictures",
+    )
+    parser.add_argument("--output", required=True, help="a .parquet, .csv, .jsonl or .npy file")
+    add_overwrite(parser)
+    add_model(parser)
+    parser.add_argument("--normalize", action="store_true", help="unit length vectors")
+    parser.add_argument("--truncate", choices=("end", "error"), default="end", help="long texts")
+    add_job(parser)
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Refuses what can be refused before the model is loaded; then embeds."""
+    from score.batch import Summary, embed_lines, open_lines
+    from score.embedder import Embedder
+    from score.outputs import check_files
+    from score.params import Params
+    from score.tables import replaced, writer_for
+
+    source, output = Path(options.input), Path(options.output)
+    writer = writer_for(output)
+    check_files(writer.files_of(output), overwrite=options.overwrite, inputs=[source])
+    params = Params(normalize=options.normalize, truncate=options.truncate, on_error="report")
+    summary = Summary()
+    with open_lines(source) as lines:
+        if gone := replaced(lines.columns, writer.reserved):
+            say(f"{source.name} is a table of results: its {', '.join(gone)} are replaced")
+        embedder = Embedder.load(options.model, settings)
+        with watched(summary, lines.size, quiet=options.quiet) as show:
+            embed_lines(embedder, lines, output, params, show, summary)
+    return finished(output, summary, options.max_errors)

@@ -1,0 +1,101 @@
+"""`score evaluate`: zero-shot accuracy and retrieval recall on one's own data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
+from score.cli.progress import staged
+from score.commands import DONE, TOO_MANY_ERRORS, Parser
+from score.settings import Settings
+
+if TYPE_CHECKING:  # it brings pandas, which only some verbs need
+    from score.embedder import Embedder
+    from score.jobs.evaluate import Evaluation, Progress
+
+HELP = "measure zero-shot accuracy or retrieval recall"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    zeroshot = tasks.add_parser("zeroshot", help="classify a folder of class folders")
+    zeroshot.add_argument("data", help="a folder with a folder of pictures for each class")
+    zeroshot.add_argument(
+        "--templates",
+        default="openai",
+        metavar="openai|simple|FILE",
+        help="texts around a name: OpenAI's 80 or 7, or one a line; default: openai",
+    )
+    zeroshot.add_argument(
+        "--classnames",
+        metavar="imagenet|FILE",
+        help="OpenAI's names for ImageNet, or JSON or lines of names; default: the folders' names",
+    )
+    retrieval = tasks.add_parser("retrieval", help="find captions' pictures, pictures' captions")
+    retrieval.add_argument("data", help="CSV with an image and a text column, one caption a row")
+    for task in (zeroshot, retrieval):
+        task.add_argument("--output", metavar="FILE.json", help="and FILE.html beside it")
+        add_overwrite(task)
+        add_model(task)
+        add_job(task)
+        add_settings(task)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Refuses what can be refused before the model is loaded; then evaluates."""
+    from score.embedder import Embedder
+    from score.jobs.report import Model, as_text
+
+    output = _checked_output(options)
+    evaluate = (_zeroshot if options.task == "zeroshot" else _retrieval)(options)
+    embedder = Embedder.load(options.model, settings)
+    with staged(quiet=options.quiet) as show:
+        evaluation = evaluate(embedder, show)
+    model = Model.of(embedder, options.model)
+    print(as_text(evaluation, model))
+    if output:
+        from score.jobs.page import page_of, write
+
+        write(evaluation, model, output)
+        print(f"{output}, {page_of(output)}", file=sys.stderr)
+    failed, allowed = evaluation.failures.total, options.max_errors
+    too_many = evaluation.empty or (allowed is not None and failed > max(allowed, 0))
+    return TOO_MANY_ERRORS if too_many else DONE
+
+
+def _checked_output(options: argparse.Namespace) -> Path | None:
+    if not options.output:
+        return None
+    from score.jobs.page import check_output
+
+    names = [getattr(options, name, None) for name in ("data", "templates", "classnames")]
+    inputs = [Path(name) for name in names if name]
+    check_output(Path(options.output), inputs, overwrite=options.overwrite)
+    return Path(options.output)
+
+
+def _zeroshot(options: argparse.Namespace) -> Callable[[Embedder, Progress], Evaluation]:
+    from score.jobs import prompts
+    from score.jobs.classfolders import ClassFolders
+    from score.jobs.evaluate import zeroshot
+
+    folder = ClassFolders.open(Path(options.data))
+    names = prompts.class_names(options.classnames, folder.classes)
+    templates = prompts.load_templates(options.templates)
+    return lambda embedder, show: zeroshot(embedder, folder, names, templates, show)
+
+
+def _retrieval(options: argparse.Namespace) -> Callable[[Embedder, Progress], Evaluation]:
+    from score.jobs.evaluate import open_captions, retrieval
+
+    source = Path(options.data)
+    if not source.is_file():
+        raise FileNotFoundError(f"no such file: {source}")
+    with open_captions(source):  # its columns
+        pass
+    return lambda embedder, show: retrieval(embedder, source, show)

@@ -1,0 +1,33 @@
+"""`score index`: a table of vectors → a folder in which `score search` finds the nearest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from score.cli.arguments import add_overwrite
+from score.commands import DONE, Parser
+from score.settings import Settings
+
+HELP = "make a table of vectors searchable"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("table", help="a .parquet file of `score embed` or `score merge`")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
+    add_overwrite(parser)
+    parser.add_argument(
+        "--column", choices=("image_features", "text_features"), default="image_features"
+    )
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Builds the index, and says how many vectors it holds."""
+    from score.jobs.index import build
+
+    table, folder = Path(options.table), Path(options.output)
+    count = build(table, folder, options.column, overwrite=options.overwrite)
+    print(f"{folder}: {count:,} vectors", file=sys.stderr)
+    return DONE

@@ -1,0 +1,85 @@
+"""`score label`: pictures → a class each, into a table or a folder for each class."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from score.cli.arguments import (
+    add_job,
+    add_model,
+    add_overwrite,
+    add_settings,
+    positive,
+    probability,
+)
+from score.cli.progress import finished, watched
+from score.commands import Parser, say
+from score.settings import Settings
+
+HELP = "label pictures with a class each, by zero-shot CLIP"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument(
+        "input", help="folder of pictures, or CSV (or .csv.gz) with an image column"
+    )
+    parser.add_argument(
+        "--ontology", required=True, metavar="FILE", help="JSON: labels, or label → prompt(s)"
+    )
+    parser.add_argument(
+        "--output", required=True, help="a .csv file, or a new folder for the sorted pictures"
+    )
+    add_overwrite(parser)
+    add_model(parser)
+    parser.add_argument(
+        "--confidence",
+        type=probability,
+        default=0.0,
+        metavar="P",
+        help="pictures whose best label is less probable get none (0)",
+    )
+    parser.add_argument("--top", type=positive, default=1, metavar="K", help="labels a picture (1)")
+    add_job(parser)
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Refuses what can be refused before the model is loaded; then labels."""
+    from score.embedder import Embedder
+    from score.jobs.label import (
+        LabelSummary,
+        check_output,
+        columns_of,
+        encode_ontology,
+        label,
+        read_ontology,
+    )
+    from score.jobs.pictures import open_pictures
+    from score.tables import replaced
+
+    source, output, ontology = Path(options.input), Path(options.output), Path(options.ontology)
+    check_output(output, source, overwrite=options.overwrite)
+    if not ontology.exists():
+        raise FileNotFoundError(f"no such file: {ontology}")
+    labels = read_ontology(ontology, settings.max_prompts)
+    summary = LabelSummary()
+    with open_pictures(source) as pictures:
+        if gone := replaced(pictures.columns, columns_of(output, options.top)):
+            say(f"{source.name} is a table of results: its {', '.join(gone)} are replaced")
+        embedder = Embedder.load(options.model, settings)
+        encode_ontology(labels, ontology, embedder)
+        with watched(summary, pictures.size, quiet=options.quiet) as show:
+            label(
+                embedder,
+                pictures,
+                labels,
+                output,
+                confidence=options.confidence,
+                top=options.top,
+                overwrite=options.overwrite,
+                progress=show,
+                summary=summary,
+            )
+    return finished(output, summary, options.max_errors)

@@ -1,0 +1,38 @@
+"""`score merge`: the results of a divided job → one report of them, and one table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from score.cli.arguments import add_overwrite
+from score.commands import DONE, TOO_MANY_ERRORS, Parser
+from score.settings import Settings
+
+HELP = "account for every row of a divided job"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("shards", metavar="SHARDS", help="the folder that `score split` wrote")
+    parser.add_argument("results", metavar="RESULTS", help="the folder that the job wrote")
+    parser.add_argument("--output", metavar="FILE.parquet", help="all rows in one table, in order")
+    parser.add_argument("--report", metavar="FILE.json", help="what became of them")
+    add_overwrite(parser)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Prints the report."""
+    from score.jobs import merge
+    from score.outputs import check_files
+
+    table = Path(options.output) if options.output else None
+    report = Path(options.report) if options.report else None
+    if table:
+        merge.check_table(table)
+    check_files(filter(None, [table, report]), overwrite=options.overwrite)
+    account = merge.merge(Path(options.shards), Path(options.results), table)
+    if report:
+        merge.write(account, report)
+    print(account)
+    return DONE if account.complete else TOO_MANY_ERRORS

@@ -1,0 +1,70 @@
+"""`score package`: a checkpoint → a proven MLflow folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from score.cli.arguments import add_overwrite
+from score.cli.progress import stopping
+from score.commands import DONE, Parser, say
+from score.errors import SettingError
+from score.settings import Settings
+
+HELP = "turn a checkpoint into a proven MLflow folder"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument(
+        "checkpoint",
+        help="a folder (transformers, OpenCLIP, KerasHub), a file of weights, a Hub id, or a name "
+        "of the catalog",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="a folder to create")
+    add_overwrite(parser)
+    parser.add_argument("--name", help="what the metadata calls the model")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="of the weights; default: as they come",
+    )
+    parser.add_argument(
+        "--int8",
+        metavar="PICTURES",
+        help="a folder or CSV of pictures: puts the model into int8, too, calibrated on them",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="int8 even where it finds other pictures than fp32"
+    )
+    parser.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
+    parser.add_argument(
+        "--tokenizer", metavar="DIR", help="a folder with the tokenizer.json to use"
+    )
+    parser.add_argument("--source", metavar="ID", help="what a folder here was downloaded as")
+    parser.add_argument("--revision", help="of the Hub's repository; default: the catalog's")
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Writes the package, and prints where it is."""
+    from score.jobs.package import package
+
+    if options.force and not options.int8:
+        raise SettingError("--force is for --int8")
+    with stopping():
+        folder = package(
+            options.checkpoint,
+            Path(options.output),
+            options.name,
+            source=options.source,
+            architecture=options.architecture,
+            tokenizer=Path(options.tokenizer) if options.tokenizer else None,
+            revision=options.revision,
+            precision=options.precision,
+            int8=Path(options.int8) if options.int8 else None,
+            force=options.force,
+            overwrite=options.overwrite,
+            say=say,
+        )
+    print(folder)
+    return DONE

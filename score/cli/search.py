@@ -1,0 +1,55 @@
+"""`score search`: the rows of an index nearest to a text or a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from score.cli.arguments import add_settings, positive
+from score.commands import DONE, Parser
+from score.errors import RequestError
+from score.folder import EMBEDDED
+from score.settings import Settings
+
+HELP = "the rows of an index nearest to a text or picture"
+
+_NO_FILE = re.compile(r"(https?|data):|[A-Za-z0-9+/_=\s-]{100,}", re.IGNORECASE)
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("index", metavar="DIR", help="what `score index` wrote")
+    parser.add_argument("query", nargs="?", help="a text, in place of --image")
+    parser.add_argument("--image", metavar="PICTURE", help="a picture's file, URL or base64")
+    parser.add_argument("--top", type=positive, default=10, metavar="K", help="rows (10)")
+    parser.add_argument("--model", default=EMBEDDED, metavar="DIR", help="that made the vectors")
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Prints a line of JSON for each row found."""
+    from score.embedder import Embedder
+    from score.folder import ModelFolder
+    from score.jobs.index import Index
+
+    if (options.query is None) == (options.image is None):
+        raise RequestError("search takes a text or --image PICTURE, one of them")
+    picture = None if options.image is None else _picture(options.image)
+    index = Index(Path(options.index))
+    index.check(ModelFolder.open(options.model).architecture.dimension)
+    embedder = Embedder.load(options.model, settings)
+    query = embedder.embed_text(options.query) if picture is None else embedder.embed_image(picture)
+    for hit in index.search(query, options.top):
+        print(json.dumps({"score": round(hit.score, 4), **hit.row}, ensure_ascii=False))
+    return DONE
+
+
+def _picture(given: str) -> Path | str:
+    """A file's path, or a cell that is no path. Raises FileNotFoundError."""
+    if _NO_FILE.match(given):
+        return given
+    if not Path(given).is_file():
+        raise FileNotFoundError(f"no such file: {given}")
+    return Path(given)

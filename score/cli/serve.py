@@ -1,0 +1,35 @@
+"""`score serve`: a model behind HTTP on this machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from score.cli.arguments import add_settings
+from score.commands import DONE, UNUSABLE, Parser
+from score.deploy import cli as azure
+from score.folder import EMBEDDED
+from score.settings import Settings
+
+HELP = "answer POST /score and GET /ping"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("model", nargs="?", default=EMBEDDED, metavar="DIR")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=azure.port, default=5001)
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Serves until interrupted. The port is taken before the model is loaded."""
+    from score.embedder import Embedder
+    from score.server import bound, serve
+
+    with bound(options.host, options.port) as listener:
+        embedder = Embedder.load(options.model, settings)
+        try:
+            serve(embedder, listener, settings.log_level)
+        except SystemExit:  # uvicorn has said why
+            return UNUSABLE
+    return DONE

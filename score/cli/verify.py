@@ -1,0 +1,35 @@
+"""`score verify`: a package's probes, computed here and compared."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from score.cli.arguments import add_settings
+from score.commands import DONE, TOO_MANY_ERRORS, Parser, say
+from score.settings import Settings
+
+HELP = "compute a package's probes here, and compare"
+
+_SETTINGS = ("device", "precision", "engine", "cache", "batch_size", "log_level")
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")
+    add_settings(parser, _SETTINGS)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Prints a line for each probe."""
+    from score.jobs.verify import table, verify
+
+    probes, precision, findings = verify(Path(options.model), settings)
+    print(table(findings))
+    broken = [finding for finding in findings if not finding.passed]
+    against = f"{precision} here against {probes.reference}"
+    if broken:
+        say(f"{len(broken)} of {len(findings)} probes FAILED; {against}")
+        return TOO_MANY_ERRORS
+    print(f"all {len(findings)} probes as promised; {against}")
+    return DONE

@@ -1,0 +1,108 @@
+"""What every command of the project does alike, `score` and `python -m …`: say what was meant by a
+mistyped word, and end with a sentence and an exit code where it cannot go on, never a traceback.
+
+Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable arguments or input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from typing_extensions import override
+
+from score.errors import ScoreError, meant
+from score.extras import missing
+
+DONE, TOO_MANY_ERRORS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what a mistyped flag or verb was probably meant to be.
+
+    Flags are not abbreviated: what is unambiguous today is not so once another flag is added.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    @override
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but unknown words are reported first, even where others are missing."""
+        words = list(sys.argv[1:] if args is None else args)
+        verbs = self._verbs()
+        if verbs is None:
+            self._check_flags(words)
+        else:
+            self._check_verb(words, verbs)
+        return super().parse_known_args(words, namespace)
+
+    def _verbs(self) -> list[str] | None:
+        """The verbs of a parser that only chooses among others."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                return list(action.choices)
+        return None
+
+    def _check_verb(self, words: Sequence[str], verbs: Sequence[str]) -> None:
+        word = next((word for word in words if not word.startswith("-")), None)
+        if word is not None and word not in verbs:
+            self.error(f"there is no {word!r}, only {', '.join(verbs)}{meant(word, verbs)}")
+
+    def _check_flags(self, words: Sequence[str]) -> None:
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        for word in words:
+            if word == "--":
+                return
+            flag = word.partition("=")[0]
+            if flag[:2] != "--" and f"-{flag}" in flags:  # -output
+                self.error(f"there is no {flag}; did you mean -{flag}?")
+            # As argparse has it, what holds a blank is a value.
+            if flag.startswith("--") and flag not in flags and " " not in word:
+                self.error(f"there is no {flag}{meant(flag, flags, '--')}")
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a command's `main` and exits: what cannot go on is a sentence, not a traceback."""
+    sys.exit(guarded(main))
+
+
+def guarded(main: Callable[[], int | None]) -> int:
+    """The exit code of a command's `main`; says on stderr what kept it from going on."""
+    try:
+        return main() or DONE
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (ScoreError, OSError) as error:
+        say(str(error))
+    except ImportError as error:
+        say(missing(error))
+    return UNUSABLE
+
+
+@contextmanager
+def needed(module: str) -> Iterator[None]:
+    """Around the imports of a module that is a command, too. `module`: its `__name__`.
+
+    Where it runs as a command, a library that is missing ends it with a sentence.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if module != "__main__":
+            raise
+        say(missing(error))
+        sys.exit(UNUSABLE)
+
+
+def say(line: str) -> None:
+    """Tells the user something beside the output."""
+    print(f"score: {line}", file=sys.stderr, flush=True)
