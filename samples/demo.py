@@ -4,7 +4,8 @@ Pictures behind URLs become vectors, are found by text, get labels, and become a
 then the same question is put in each of the four ways there are to ask.
 
 A picture server on 127.0.0.1 stands in for the web, so that URLs really are fetched. Addresses like
-that one are refused by default; the demo allows it with `--allow-hosts 127.0.0.1`.
+that one are refused by default; the demo allows it with `--allow-hosts 127.0.0.1`. Every port is
+one that is free, so that nothing else which runs here is in the way.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 import functools
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ import requests
 from page import Hit, Story
 
 from score.__main__ import main as score  # what the console command `score` runs
+from score.deploy.harness import free_port
 from score.embedder import Embedder
 from score.settings import Settings
 from score.zeroshot import unit
@@ -40,7 +42,7 @@ ROOT = HERE.parent
 IMAGES = HERE / "images"
 OUT = ROOT / "out"
 BIN = Path(sys.executable).parent
-PICTURES = 8800  # the port that samples/urls.csv names
+PICTURES = 8800  # the port that samples/urls.csv names; the demo's own is another
 BODY = HERE / "requests" / "text.json"
 LABELLED = HERE / "requests" / "labels.json"
 QUERIES = ("a red apple", "a fruit", "eine Eule")  # a thing, a kind of thing, an owl in German
@@ -55,32 +57,17 @@ class Pictures(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def pictures(port: int) -> Iterator[None]:
+def pictures() -> Iterator[int]:
+    """Serves the pictures; yields the port."""
     handler = functools.partial(Pictures, directory=str(IMAGES))
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield
+        yield server.server_port
         server.shutdown()
 
 
-def free_port(wanted: int) -> int:
-    """The port wanted, or another where somebody has it."""
-    for port in (wanted, 0):
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found: int = sock.getsockname()[1]
-            return found
-    raise SystemExit("no free port on 127.0.0.1")
-
-
 def table(port: int) -> str:
-    """samples/urls.csv, or a copy that names another port."""
-    if port == PICTURES:
-        return "samples/urls.csv"
+    """A copy of samples/urls.csv that names another port."""
     copy = OUT / "urls.csv"
     text = (HERE / "urls.csv").read_text(encoding="utf-8")
     copy.write_text(text.replace(f":{PICTURES}/", f":{port}/"), encoding="utf-8")
@@ -89,18 +76,31 @@ def table(port: int) -> str:
 
 @contextmanager
 def started(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command in a process group of its own, which is ended with all that it started."""
     environ = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env=environ, **quiet)  # type: ignore[call-overload]
+    process = subprocess.Popen(
+        command,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         yield process
     finally:
-        process.terminate()
-        process.wait(20)
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
+    for _ in range(900):
         if process.poll() is not None:
             raise SystemExit(f"{process.args} ended with {process.returncode}")
         try:
@@ -126,8 +126,8 @@ class Album(NamedTuple):
 
 
 def embed(source: str) -> Album:
-    output = OUT / "vectors.parquet"
-    arguments = [source, "--output", str(output.relative_to(ROOT))]
+    output = OUT / "demo.parquet"
+    arguments = [source, "--output", str(output.relative_to(ROOT)), "--overwrite"]
     command = ["embed", *arguments, "--allow-hosts", "127.0.0.1"]
     heading(1, "Pictures behind URLs become vectors", " ".join(["$ score", *command]))
     if score(command) != 0:
@@ -222,13 +222,18 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     os.chdir(ROOT)
     os.environ.update(QUIET)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started ends, too
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     began = time.perf_counter()
-    images, server, scoring = (free_port(port) for port in (PICTURES, 5001, 5002))
+    server, scoring = free_port(), free_port()
     serve = [sys.executable, "-m", "score", "serve", "--port", str(server)]
     mlflow = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
     # Both servers start while the story is told.
-    with pictures(images), started(*serve) as own, started(*mlflow, "-p", str(scoring)) as theirs:
+    with (
+        pictures() as images,
+        started(*serve) as own,
+        started(*mlflow, "-p", str(scoring)) as theirs,
+    ):
         album = embed(table(images))
         model = Embedder.load(settings=Settings.from_env(os.environ))  # as the servers have it
         page_file = draw(album, search(model, album), classify(model))

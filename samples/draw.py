@@ -29,7 +29,7 @@ from score.errors import ModelError
 from score.jobs.train import HELD_OUT, Pictogram, Random, background, draw, pictograms
 
 HERE = Path(__file__).parent
-PORT = 8800  # where `demo.py` serves the pictures
+PORT = 8800  # which `demo.py` replaces by a free one
 SEED = 20261122  # not a seed of training
 SIZE = 256
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,17 @@ from score import machine
 from score.embedder import Embedder
 from score.jobs import checkpoint
 from score.settings import Settings
+from tests import processes
 from tests.pictures import SAMPLES, served
+
+# A shell starts background jobs with SIGINT ignored (`nohup make test &`), which the processes that
+# tests start would inherit, those that are to be interrupted too. SIGTERM is an interrupt, so that
+# a run which is ended puts away what it made.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+_MARK = processes.mark()
+_WATCHER = processes.watch(_MARK)
 
 # The embedded model is so small that threads cost it more than they bring.
 torch.set_num_threads(1)
@@ -22,6 +33,17 @@ torch.set_num_threads(1)
 # the processes that tests start.
 machine._CPUINFO = Path(os.devnull)
 os.environ["SCORE_PRECISION"] = "fp32"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that leaves processes behind has failed; they are ended all the same."""
+    if forgotten := processes.left(_MARK):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("\nLeft running by the tests, and killed:", *forgotten, sep="\n  ")
+    processes.end(_MARK)
+    assert _WATCHER.stdin
+    _WATCHER.stdin.close()
+    _WATCHER.wait(30)
 
 
 @pytest.fixture(scope="session")

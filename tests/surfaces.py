@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from score.batch import embed_file
+from score.deploy.harness import free_port
 from score.embedder import Embedder
 from score.errors import RequestError
 from score.params import Params
@@ -193,13 +193,6 @@ class OwnServer(Served):
         url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "score", "serve", "--port", str(port)]
         super().__init__(command, f"{url}/score", f"{url}/ping", **environ)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _frame(body: Json) -> pd.DataFrame | None:

@@ -26,7 +26,7 @@ from score.errors import AzureError
 from score.jobs import checkpoint
 from score.jobs.catalog import ARCHITECTURES
 from tests.pictures import in_base64, picture
-from tests.surfaces import ROOT, free_port
+from tests.surfaces import ROOT
 
 BATCH = ROOT / "components/batch"
 ONLINE = ROOT / "components/online"
@@ -483,7 +483,7 @@ def ask(deployment: str, requests: list[Json], tmp_path: Path, *more: str) -> in
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(body))
         files += ["--request", str(file)]
-    port = ["--port", str(free_port())]
+    port = ["--port", str(harness.free_port())]
     return main(["azure", "simulate", "online", str(ONLINE / deployment), *port, *files, *more])
 
 

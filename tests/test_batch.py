@@ -33,6 +33,7 @@ from score.params import Params
 from score.rows import Record, Row
 from score.tables import CsvTable, writer_for
 from tests.pictures import SAMPLES, in_base64, picture, served
+from tests.processes import started
 from tests.surfaces import ROOT
 
 PNG = picture(5)
@@ -334,8 +335,8 @@ def test_the_command_embeds_a_csv_of_urls(
     assert main(arguments) == 0
     assert "68 rows: 67 good, 1 failed (fetch_failed 1)" in capsys.readouterr().err
     assert pq.read_table(output).num_rows == 68
-    assert main([*arguments, "--max-errors", "0"]) == 1
-    assert main([*arguments, "--max-errors", "1"]) == 0
+    assert main([*arguments, "--overwrite", "--max-errors", "0"]) == 1
+    assert main([*arguments, "--overwrite", "--max-errors", "1"]) == 0
 
 
 def test_loopback_is_refused_unless_allowed(tmp_path: Path) -> None:
@@ -389,21 +390,46 @@ def test_a_killed_job_leaves_no_finished_file(tmp_path: Path, number: signal.Sig
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "a cat\n" * 2_000_000)
     command = [sys.executable, "-m", "score", "embed", str(source), "--output", str(output)]
-    job = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    part = tmp_path / "out.parquet.part"
-    for _ in range(1200):
-        if part.exists():
-            break
-        time.sleep(0.1)
-    time.sleep(1)
-    job.send_signal(number)
-    _, errors = job.communicate(timeout=30)
+    with started(command, stderr=subprocess.PIPE) as job:
+        begun(tmp_path / "out.parquet.part")
+        job.send_signal(number)
+        _, errors = job.communicate(timeout=30)
     assert job.returncode != 0
     assert not output.exists()
     if number == signal.SIGINT:
         assert job.returncode == 130
         assert "interrupted" in errors
         assert "Traceback" not in errors
+
+
+def begun(part: Path) -> None:
+    """Waits until a job is at its rows."""
+    for _ in range(1200):
+        if part.exists():
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+
+
+def test_a_job_in_the_background_ignores_interrupts_and_stops_when_it_is_ended(
+    tmp_path: Path,
+) -> None:
+    """`score … &` in a script: the shell has SIGINT ignored, and ^C is for somebody else."""
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "a cat\n" * 2_000_000)
+    command = [sys.executable, "-m", "score", "embed", str(source)]
+    command += ["--output", str(tmp_path / "out.parquet")]
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
+    with started(ignoring, stderr=subprocess.PIPE) as job:
+        begun(tmp_path / "out.parquet.part")
+        job.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert job.poll() is None
+        job.send_signal(signal.SIGTERM)
+        _, errors = job.communicate(timeout=30)
+    assert job.returncode == 130
+    assert "interrupted, nothing written" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
 def test_a_terminal_sees_rows_rate_errors_and_time_left(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from pyarrow.parquet import read_table
 
-from score.deploy.harness import ask, ready
+from score.deploy.harness import ask, free_port, ready
 from score.deploy.image import build, size
 from score.errors import AzureError
-from tests.surfaces import ROOT, free_port
+from tests.surfaces import ROOT
 
 FOLDER = ROOT / "environment"
 

@@ -35,6 +35,7 @@ from score.jobs.label import LabelSummary, check_output, label, read_ontology
 from score.jobs.pictures import open_pictures
 from score.labels import Labels
 from tests.pictures import ALBUM, SAMPLES, in_base64, picture
+from tests.processes import started
 from tests.surfaces import ROOT
 
 PNG, JPEG = picture(1), picture(2, format="JPEG")
@@ -523,7 +524,7 @@ def test_an_output_that_is_there_must_be_empty(
 ) -> None:
     (tmp_path / "empty").mkdir()
     labelled(embedder, ALBUM / "images", tmp_path / "empty")
-    with pytest.raises(RequestError, match="is not empty"):
+    with pytest.raises(RequestError, match="is there already"):
         labelled(embedder, ALBUM / "images", tmp_path / "empty")
     (tmp_path / "v1.0").mkdir()
     check_output(tmp_path / "v1.0", ALBUM)
@@ -531,7 +532,7 @@ def test_an_output_that_is_there_must_be_empty(
     with pytest.raises(RequestError, match="is a file"):
         labelled(embedder, ALBUM / "images", tmp_path / "file")
     monkeypatch.setattr(Path, "is_mount", lambda _: True)  # a container's volume
-    with pytest.raises(RequestError, match="is a mount point; name a folder below it"):
+    with pytest.raises(RequestError, match="cannot be replaced: name a folder below it"):
         check_output(tmp_path / "v1.0", ALBUM)
 
 
@@ -686,10 +687,11 @@ def test_exit_codes(tmp_path: Path, pictures_url: str, flags: list[str], code: i
     source.write_text(text.replace("http://127.0.0.1:8800", pictures_url))
     output = tmp_path / "out"
     arguments = ["label", str(source), "--ontology", str(ONTOLOGY), "--output", str(output)]
+    before = signal.getsignal(signal.SIGTERM)
     assert in_process([*arguments, *flags])[0] == code
     codes = [line["error_code"] for line in read(output / "labels.csv")]
     assert codes == ([""] * 6 + ["fetch_failed"] if flags else ["blocked_host"] * 7)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # as it was
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_unusable_arguments_are_a_sentence_and_exit_code_2(tmp_path: Path) -> None:
@@ -706,10 +708,10 @@ def test_unusable_arguments_are_a_sentence_and_exit_code_2(tmp_path: Path) -> No
         ([images, "--ontology", tmp_path / "no.json", "--output", out], "no such file: "),
         ([images, "--ontology", tmp_path, "--output", out], "Is a directory"),
         ([images, "--ontology", tmp_path / "bad.json", "--output", out], "bad.json is not JSON"),
-        ([images, *o, "--output", tmp_path / "full"], "is not empty"),
+        ([images, *o, "--output", tmp_path / "full"], "full is there already: name another"),
         ([images, *o, "--output", tmp_path / "bad.json"], "must end in .csv"),
         ([images, *o, "--output", tmp_path / "out.parquet"], "must end in .csv"),
-        ([images, *o, "--output", tmp_path / "own.csv" / "x"], "File exists"),
+        ([images, *o, "--output", tmp_path / "own.csv" / "x"], "own.csv is no folder"),
         ([own, *o, "--output", own], "would replace the input"),
         ([table, *o, "--output", out], "text.csv has no column 'image'"),
         (["README.md", *o, "--output", out], "no column"),
@@ -755,15 +757,11 @@ def test_a_killed_job_leaves_no_output(
     source = tmp_path / "in.csv"
     source.write_text("image\n" + f"{url}/moon.png\n{url}/slow/sun.gif\n" * 5000)
     command = [sys.executable, "-m", "score", "label", str(source), "--ontology", str(ONTOLOGY)]
-    job = subprocess.Popen(
-        [*command, "--output", str(tmp_path / name), "--allow-hosts", "127.0.0.1"],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(lambda: asked.total() > 40)
-    job.send_signal(number)
-    _, errors = job.communicate(timeout=30)
+    command += ["--output", str(tmp_path / name), "--allow-hosts", "127.0.0.1"]
+    with started(command, stderr=subprocess.PIPE) as job:
+        wait_until(lambda: asked.total() > 40)
+        job.send_signal(number)
+        _, errors = job.communicate(timeout=30)
     assert job.returncode not in (0, 1, 2)
     assert not (tmp_path / name).exists()
     if number != signal.SIGKILL:

@@ -21,7 +21,7 @@ from mlflow.models import Model
 from packaging.requirements import Requirement
 
 from score.embedder import Embedder
-from score.errors import ModelError, SettingError
+from score.errors import ModelError, RequestError, SettingError
 from score.folder import EMBEDDED, ModelFolder
 from score.jobs import embedded
 from score.jobs.package import REQUIREMENTS, package
@@ -135,7 +135,7 @@ def test_packaging_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_package_does_not_overwrite(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
-    with pytest.raises(ModelError, match="not empty"):
+    with pytest.raises(RequestError, match="is there already: name another"):
         package(ROOT / "model", tmp_path)
 
 

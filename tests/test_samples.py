@@ -190,16 +190,6 @@ def test_the_readmes_files_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_the_readmes_python_runs(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-
-
 def test_the_readmes_excerpt_of_labels_is_what_is_answered(embedder: Embedder) -> None:
     (block,) = re.findall(r'```json\n(.*"probs".*)\n```', README)
     (excerpt,) = json.loads(block.replace(", …", ""))

@@ -99,7 +99,7 @@ def test_what_cannot_be_split_is_refused(content: bytes, said: str, tmp_path: Pa
 
 def test_shards_of_another_table_are_not_mixed_with(tmp_path: Path) -> None:
     split(numbered(tmp_path / "in.csv", 3), tmp_path / "shards", 10)
-    with pytest.raises(RequestError, match="shards is not empty"):
+    with pytest.raises(RequestError, match="shards is there already"):
         split(tmp_path / "in.csv", tmp_path / "shards", 10)
     assert main(["split", str(tmp_path / "in.csv"), "--output", str(tmp_path / "shards")]) == 2
 
@@ -109,7 +109,7 @@ def test_a_table_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("id,image\n" + "".join(f"{a},{b}\n" for a, b in rows))
     with pytest.raises(RequestError, match=r"row 5: in\.csv is a file here"):
         split(tmp_path / "in.csv", tmp_path / "shards", 2)
-    assert list((tmp_path / "shards").iterdir()) == []
+    assert not (tmp_path / "shards").exists()
 
 
 def test_a_broken_archive_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +267,7 @@ def test_an_index_that_cannot_be_is_refused(vectors: Path, tmp_path: Path) -> No
         build(vectors, tmp_path / "index")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()
-    with pytest.raises(RequestError, match="full is not empty"):
+    with pytest.raises(RequestError, match="full is there already"):
         build(vectors, tmp_path / "full", "text_features")
     with pytest.raises(RequestError, match="is no parquet file"):
         build(tmp_path / "in.csv", tmp_path / "other", "text_features")
@@ -290,11 +290,13 @@ def test_pictures_are_found_by_text_and_by_picture(
     capsys.readouterr()
     assert main(["search", files[1], "a red apple", "--top", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["image"] == "images/apple.png"
-    owl = in_base64((ROOT / "samples/images/owl.jpg").read_bytes())
-    assert main(["search", files[1], owl, "--image", "--top", "1"]) == 0
-    hit = json.loads(capsys.readouterr().out)
-    assert hit["image"] == "images/owl.jpg"
-    assert hit["score"] == pytest.approx(1, abs=2e-3)
+    owl = ROOT / "samples/images/owl.jpg"
+    inline = in_base64(owl.read_bytes())
+    for given in (str(owl), inline, f"data:image/jpeg;base64,{inline}"):
+        assert main(["search", files[1], "--image", given, "--top", "1"]) == 0
+        hit = json.loads(capsys.readouterr().out)
+        assert hit["image"] == "images/owl.jpg"
+        assert hit["score"] == pytest.approx(1, abs=2e-3)
 
 
 def test_nothing_is_left_open(tmp_path: Path, vectors: Path) -> None:

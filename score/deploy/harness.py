@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import re
 import shlex
 import signal
@@ -200,6 +201,19 @@ def online(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has. Raises AzureError.
+
+    Not one of those that the system hands out to connections (from 32768 on, on Linux): one of them
+    might take it before the server that it is for has started.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with suppress(AzureError):
+            _must_be_free(port)
+            return port
+    raise AzureError("no port is free")
 
 
 def _must_be_free(port: int) -> None:

@@ -1,0 +1,94 @@
+"""A run of tests stops what it started, however it ends, and does not depend on how it began."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.surfaces import ROOT
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+
+LEAVES_ONE = """
+import subprocess, sys, time
+
+def test_leaves_a_process(tmp_path):
+    # In a session of its own, as servers are; what it starts is out of reach of its signals, too.
+    code = "import subprocess, time; subprocess.Popen(['sleep', '300']); time.sleep(300)"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    print("started", process.pid, flush=True)
+    {then}
+"""
+IGNORING = """
+import signal, subprocess, sys
+
+def test_what_it_starts_can_be_interrupted():
+    code = "import signal; print(signal.getsignal(signal.SIGINT) == signal.default_int_handler)"
+    assert subprocess.check_output([sys.executable, "-c", code]) == b"True\\n"
+"""
+
+
+@contextmanager
+def a_run(text: str, *before: str) -> Iterator[subprocess.Popen[str]]:
+    """A run of pytest over a file beside these tests, under their conftest."""
+    file = ROOT / "tests" / f"test_inner_{os.getpid()}.py"
+    file.write_text(text, encoding="utf-8")
+    command = [*before, sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", str(file)]
+    try:
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as run:
+            try:
+                yield run
+            finally:
+                run.kill()
+    finally:
+        file.unlink()
+
+
+def gone(pid: int) -> bool:
+    for _ in range(200):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_test_that_leaves_a_process_fails_the_run() -> None:
+    with a_run(LEAVES_ONE.replace("{then}", "assert True")) as run:
+        said = run.communicate(timeout=300)[0]
+    assert run.returncode == 1
+    assert "1 passed" in said
+    assert "Left running by the tests, and killed:" in said
+    assert "sleep 300" in said
+    assert gone(int(said.partition("started ")[2].split()[0]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process(number: signal.Signals) -> None:
+    with a_run(LEAVES_ONE.replace("{then}", "time.sleep(300)")) as run:
+        assert run.stdout
+        line = next(line for line in run.stdout if "started " in line)
+        run.send_signal(number)
+        pid = int(line.partition("started ")[2].split()[0])
+        assert gone(pid)
+        run.communicate(timeout=60)
+    assert run.returncode != 0
+
+
+def test_a_run_in_the_background_of_a_shell_tests_the_same() -> None:
+    """`nohup make test &`: such a shell has SIGINT ignored, and so have all that it starts."""
+    with a_run(IGNORING, "sh", "-c", "trap '' INT; exec \"$@\"", "sh") as run:
+        said = run.communicate(timeout=300)[0]
+    assert run.returncode == 0, said
