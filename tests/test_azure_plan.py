@@ -254,6 +254,19 @@ def test_the_command_plans(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.count(" vCPUs, ") == 52 * len(CATALOG) + 1
 
 
+def test_without_a_model_it_is_the_embedded_one(capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["--sku", "Standard_D4as_v4"]
+    assert azure("plan", *size) == 0
+    own = capsys.readouterr().out
+    assert azure("plan", *size, "--model", str(ROOT / "model")) == 0
+    named = capsys.readouterr().out
+    assert own.replace("the embedded model", "model", 1) == named
+    assert azure("render", "online", *size) == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert head == "# Written by: python -m score azure render online --sku Standard_D4as_v4"
+    assert azure("render", "model", "--path", "../..") == 0
+
+
 def test_the_command_plans_for_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert azure("plan", "--sku", "Standard_DS2_v2", "--model", str(ROOT / "model")) == 0
     assert capsys.readouterr().out.startswith("model on Standard_DS2_v2")

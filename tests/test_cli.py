@@ -21,6 +21,7 @@ import pytest
 from score.__main__ import main
 from score.embedder import Embedder
 from score.jobs.index import build
+from score.jobs.merge import Account
 from score.outputs import EXISTS
 from score.settings import Settings, names
 from tests.pictures import ALBUM, picture
@@ -358,6 +359,13 @@ def test_pictures_that_are_all_on_private_addresses_are_told_how_to_allow(
     main([*arguments, *(["--overwrite"] if arguments[0] != "evaluate" else [])])
     captured = capsys.readouterr()
     assert "--allow-hosts" not in captured.out + captured.err
+
+
+def test_a_divided_job_tells_it_too() -> None:
+    blocked = Account(shards=1, rows=3, failed={"blocked_host": 2, "empty_row": 1})
+    assert "--allow-hosts" in str(blocked)
+    assert "--allow-hosts" not in str(Account(shards=1, rows=3, good=1, failed=blocked.failed))
+    assert "--allow-hosts" not in str(Account(shards=1, rows=1, failed={"empty_row": 1}))
 
 
 # -- mistyped words ----------------------------------------------------------------------------

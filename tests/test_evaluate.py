@@ -709,6 +709,7 @@ def test_failed_pictures_are_listed_and_decide_the_exit_code(
     (root / "bad" / "two.png").write_bytes(picture(1)[:-2000])
     output = tmp_path / "some.json"
     command = ["evaluate", "zeroshot", str(root), "--templates", "simple", "--output", str(output)]
+    command.append("--overwrite")  # it is run twice
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "2 failed and left out (not_an_image 1, truncated_image 1)" in printed
@@ -729,8 +730,8 @@ def test_nothing_but_failures_is_exit_code_1(
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one.png").write_bytes(b"no picture")
     source = table(tmp_path / "in.csv", ["image", "text"], ["gone.png", "a"], ["", "b"])
-    output = tmp_path / "out.json"
     for task, data in (("zeroshot", tmp_path), ("retrieval", source)):
+        output = tmp_path / f"{task}.json"
         command = ["evaluate", task, str(data), "--output", str(output), "--max-errors", "9"]
         assert main(command) == 1
         record = json.loads(output.read_text())

@@ -31,7 +31,13 @@ from score.embedder import Embedder
 from score.errors import BadColumns, BadParams, RequestError
 from score.images import ENDINGS, ending
 from score.jobs import imagefolder
-from score.jobs.label import LabelSummary, check_output, label, read_ontology
+from score.jobs.label import (
+    LabelSummary,
+    check_output,
+    encode_ontology,
+    label,
+    read_ontology,
+)
 from score.jobs.pictures import open_pictures
 from score.labels import Labels
 from tests.pictures import ALBUM, SAMPLES, in_base64, picture
@@ -605,7 +611,7 @@ def test_a_bad_ontology_is_named(
     file = tmp_path / "ontology.json"
     file.write_bytes(content)
     with pytest.raises(BadParams) as caught:
-        read_ontology(file, embedder)
+        encode_ontology(read_ontology(file), file, embedder)
     message = str(caught.value)
     assert message.startswith(str(file))
     assert says in message
@@ -618,9 +624,9 @@ def test_an_ontology_is_a_list_an_object_or_lists_of_prompts(
 ) -> None:
     file = tmp_path / "o.json"
     file.write_text('\ufeff{"cat": ["a cat", "gatto"], "Straße": "🐈"}', encoding="utf-8")
-    assert read_ontology(file, embedder).prompts == (("a cat", "gatto"), ("🐈",))
+    assert read_ontology(file).prompts == (("a cat", "gatto"), ("🐈",))
     file.write_text('["a", "b"]')
-    assert read_ontology(file, embedder).names == ("a", "b")
+    assert read_ontology(file).names == ("a", "b")
 
 
 def test_the_summary_counts_every_label() -> None:

@@ -6,8 +6,10 @@ import hashlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +135,11 @@ def test_there_are_photographs_too(embedder: Embedder) -> None:
 def demo() -> str:
     """What the demo prints."""
     command = [sys.executable, "samples/demo.py"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    with ExitStack() as others:
+        for port in (5001, 5002, 8800):  # which somebody else has, here or elsewhere
+            with suppress(OSError):
+                others.enter_context(socket.create_server(("127.0.0.1", port)))
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

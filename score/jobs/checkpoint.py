@@ -23,6 +23,7 @@ from score.jobs import canonical
 from score.jobs.canonical import Precision
 from score.jobs.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.jobs.source import Source
+from score.outputs import check_files
 from score.texts import xlm_tokenizer
 
 CONTEXT = 77
@@ -131,7 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=DTYPES, default="fp32")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint")
     options = parser.parse_args(arguments)
+    files = [options.folder / name for name in ("config.json", "model.safetensors")]
+    check_files(files, overwrite=options.overwrite)
     print(write(options.folder, known[options.architecture], options.seed, options.precision))
 
 
