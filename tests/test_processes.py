@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.surfaces import ROOT
+from tests.processes import started
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 
@@ -36,22 +35,13 @@ def test_what_it_starts_can_be_interrupted():
 """
 
 
-@contextmanager
-def a_run(text: str, *before: str) -> Iterator[subprocess.Popen[str]]:
-    """A run of pytest over a file beside these tests, under their conftest."""
-    file = ROOT / "tests" / f"test_inner_{os.getpid()}.py"
+def a_run(folder: Path, text: str, *before: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A run of pytest over a file of its own, under these tests' conftest."""
+    file = folder / "test_inner.py"
     file.write_text(text, encoding="utf-8")
-    command = [*before, sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", str(file)]
-    try:
-        with subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as run:
-            try:
-                yield run
-            finally:
-                run.kill()
-    finally:
-        file.unlink()
+    options = ["-s", "-c", os.devnull, "--rootdir", str(folder), "-p", "tests.conftest"]
+    command = [*before, sys.executable, "-m", "pytest", *options, str(file)]
+    return started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def gone(pid: int) -> bool:
@@ -65,8 +55,8 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_a_test_that_leaves_a_process_fails_the_run() -> None:
-    with a_run(LEAVES_ONE.replace("{then}", "assert True")) as run:
+def test_a_test_that_leaves_a_process_fails_the_run(tmp_path: Path) -> None:
+    with a_run(tmp_path, LEAVES_ONE.replace("{then}", "assert True")) as run:
         said = run.communicate(timeout=300)[0]
     assert run.returncode == 1
     assert "1 passed" in said
@@ -76,8 +66,8 @@ def test_a_test_that_leaves_a_process_fails_the_run() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_ended_leaves_no_process(number: signal.Signals) -> None:
-    with a_run(LEAVES_ONE.replace("{then}", "time.sleep(300)")) as run:
+def test_a_run_that_is_ended_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    with a_run(tmp_path, LEAVES_ONE.replace("{then}", "time.sleep(300)")) as run:
         assert run.stdout
         line = next(line for line in run.stdout if "started " in line)
         run.send_signal(number)
@@ -87,8 +77,8 @@ def test_a_run_that_is_ended_leaves_no_process(number: signal.Signals) -> None:
     assert run.returncode != 0
 
 
-def test_a_run_in_the_background_of_a_shell_tests_the_same() -> None:
+def test_a_run_in_the_background_of_a_shell_tests_the_same(tmp_path: Path) -> None:
     """`nohup make test &`: such a shell has SIGINT ignored, and so have all that it starts."""
-    with a_run(IGNORING, "sh", "-c", "trap '' INT; exec \"$@\"", "sh") as run:
+    with a_run(tmp_path, IGNORING, "sh", "-c", "trap '' INT; exec \"$@\"", "sh") as run:
         said = run.communicate(timeout=300)[0]
     assert run.returncode == 0, said
