@@ -35,8 +35,8 @@ def run(request: AMLRequest) -> AMLResponse:
     """Answers `POST /score`."""
     if request.method != "POST":
         answer = endpoint.problem(405, "method_not_allowed", "use POST")
-    elif (request.content_length or 0) > _embedder.settings.max_request_bytes:
-        answer = endpoint.refuse(endpoint.too_large(_embedder.settings.max_request_bytes))
     else:
-        answer = endpoint.score(_embedder, request.get_data())
+        # A byte more than the limit is enough to refuse; a body in chunks has no length to ask.
+        most = _embedder.settings.max_request_bytes
+        answer = endpoint.score(_embedder, request.stream.read(most + 1))
     return AMLResponse(answer.body, answer.status, {"Content-Type": "application/json"})
