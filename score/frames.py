@@ -12,7 +12,7 @@ import pandas as pd
 
 from score import parquet_body
 from score.errors import BadColumns, RequestError, too_many_rows
-from score.rows import COLUMNS, IMAGE, TEXT, Row, check_columns
+from score.rows import IMAGE, TEXT, Row, check_columns
 from score.tables import CsvRows, CsvTable
 
 
@@ -28,11 +28,14 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
 def unpacked(frame: pd.DataFrame) -> pd.DataFrame:
     """The table that a Python user gave to MLflow's `predict`, which hands on a frame.
 
-    Of `{"text": ["a", "b"]}` it makes one row whose cell is the list; of a Series with the columns'
-    names as its index, a frame without columns. Raises BadColumns, RequestError.
+    Columns that its signature does not know are gone by then. Of `{"text": ["a", "b"]}` it makes
+    one row whose cell is the list. Raises BadColumns, RequestError.
     """
-    if frame.columns.empty and {*COLUMNS} & {*frame.index}:
-        raise BadColumns("a Series is one column; for one row give a dict, or frame.iloc[[0]]")
+    if frame.columns.empty:
+        raise BadColumns(
+            "no column 'image' or 'text'; give a frame, a dict or a list of dicts with one of them "
+            "(a Series is one column, not a row)"
+        )
     if len(frame) != 1 or not all(map(_is_list_of_strings, frame.iloc[0])):
         return frame
     columns = frame.iloc[0].to_dict()

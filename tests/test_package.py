@@ -30,7 +30,7 @@ from score.rows import Row
 from score.settings import Settings
 from tests.surfaces import ROOT
 
-BUILT = ("MLmodel", "conda.yaml", "input_example.json")
+BUILT = ("MLmodel", "conda.yaml", "input_example.json", "serving_input_example.json")
 
 
 @pytest.fixture(scope="module")
