@@ -55,8 +55,11 @@ def read_csv(source: IO[str] | str, *, max_rows: int) -> pd.DataFrame:
     RequestTooLarge, RequestError.
     """
     if isinstance(source, str):
-        with CsvTable(Path(source)) as table:
-            return _frame((line.row for line in table), max_rows)
+        try:
+            with CsvTable(Path(source)) as table:
+                return _frame((line.row for line in table), max_rows)
+        except OSError as error:
+            raise RequestError(f"{source} cannot be read: {error.strerror}") from None
     # Lines end as in a file that is opened with `newline=""`, which is what the csv module asks.
     lines = CsvRows(io.StringIO(source.read(), newline=""), "the body")
     return _frame((line.row for line in lines), max_rows)

@@ -14,6 +14,7 @@ from azureml_inference_server_http.api.aml_response import AMLResponse
 
 from score import endpoint
 from score.embedder import Embedder
+from score.errors import body_too_large
 from score.folder import EMBEDDED
 from score.settings import Settings
 
@@ -33,10 +34,12 @@ def init() -> None:
 @rawhttp  # type: ignore[untyped-decorator]  # the package has no types
 def run(request: AMLRequest) -> AMLResponse:
     """Answers `POST /score`."""
+    most = _embedder.settings.max_request_bytes
     if request.method != "POST":
         answer = endpoint.problem(405, "method_not_allowed", "use POST")
+    elif (request.content_length or 0) > most:
+        answer = endpoint.refuse(body_too_large(most))
     else:
-        # A byte more than the limit is enough to refuse; a body in chunks has no length to ask.
-        most = _embedder.settings.max_request_bytes
+        # A body in chunks does not declare its length: a byte over the limit is read, and refused.
         answer = endpoint.score(_embedder, request.stream.read(most + 1))
     return AMLResponse(answer.body, answer.status, {"Content-Type": "application/json"})

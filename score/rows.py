@@ -23,7 +23,10 @@ COLUMNS = (IMAGE, TEXT)
 _PANDAS_MISSING = {"NAType", "NaTType"}
 _SPELLED_MISSING = "<NA>"
 # How tools write a missing value as text: pandas, R, SQL dumps, spreadsheets, JavaScript.
-_MISSING_AS_TEXT = {"nan", "-nan", "none", "null", "nil", "na", "n/a", "#n/a", "nat", "undefined"}
+_MISSING_AS_TEXT = {
+    *("nan", "-nan", "na", "n/a", "#n/a", "<na>", "nat"),
+    *("none", "null", "nil", "undefined", "\\n"),
+}
 _LONGEST_MISSING = max(map(len, _MISSING_AS_TEXT))
 
 

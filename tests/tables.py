@@ -38,7 +38,7 @@ def packed(table: pa.Table, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-_MISSING = ("nan", "None", "NULL", "N/A", "NaN", "n/a", "null", "#N/A")
+_MISSING = ("nan", "None", "NULL", "N/A", "NaN", "n/a", "null", "#N/A", " <NA>", "\\N")
 
 CSVS = [
     Case("plain", b"text,id\na,1\nb,2\n", [TEXT, TEXT]),

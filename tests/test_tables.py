@@ -191,6 +191,11 @@ def test_mlflow_models_predict_names_a_file(table: Path, ending: str) -> None:
         frames.read_csv(str(file), max_rows=6)
 
 
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="cannot be read: No such file"):
+        frames.read_csv(str(tmp_path / "gone.csv"), max_rows=1)
+
+
 def test_a_damaged_parquet_body_is_refused_or_read() -> None:
     """Whatever byte is wrong: no crash, and no error of another kind."""
     whole = tables.parquet({"image": ["x", None, "y"], "text": ["a", "b", "a"], "id": [1, 2, 3]})
