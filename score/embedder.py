@@ -29,7 +29,7 @@ import numpy as np
 from score import precision, zeroshot
 from score.encoder import Encoder
 from score.engine import Matrix
-from score.errors import BadParams, EmptyRow, ModelError, RowError, RowsFailed
+from score.errors import BadParams, EmptyRow, ModelError, RowError, RowsFailed, too_many_rows
 from score.fetch import Fetcher
 from score.folder import EMBEDDED, ModelFolder
 from score.images import Pixels, Preprocessor
@@ -121,8 +121,10 @@ class Embedder:
     def answer(self, rows: Sequence[Row], params: Params | None = None) -> list[Record]:
         """All records of one request, whose downloads together have `request_deadline`.
 
-        Raises RowsFailed under `on_error="raise"`.
+        Raises RequestTooLarge, and RowsFailed under `on_error="raise"`.
         """
+        if len(rows) > self.settings.max_request_rows:
+            raise too_many_rows(self.settings.max_request_rows)
         params = params or Params()
         until = time.monotonic() + self.settings.request_deadline
         records = list(_Stream(self, params, root=None, until=until).records(rows))

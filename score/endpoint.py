@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from score import wire
 from score.embedder import Embedder
-from score.errors import RequestError, RequestTooLarge
+from score.errors import RequestError, body_too_large
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ def score(embedder: Embedder, body: bytes) -> Answer:
     settings = embedder.settings
     try:
         if len(body) > settings.max_request_bytes:
-            raise too_large(settings.max_request_bytes)
-        request = wire.parse(body, max_rows=settings.max_request_rows)
+            raise body_too_large(settings.max_request_bytes)
+        request = wire.parse(body)
         records = embedder.answer(request.rows, request.params)
         return Answer(200, wire.dump([wire.render(record) for record in records]))
     except RequestError as error:
@@ -47,8 +47,3 @@ def refuse(error: RequestError) -> Answer:
 def problem(status: int, code: str, message: str) -> Answer:
     """An error body for what is wrong outside the contract: a path, a method, a crash."""
     return Answer(status, wire.dump({"error": {"code": code, "message": message, "rows": []}}))
-
-
-def too_large(limit: int) -> RequestTooLarge:
-    """The refusal of a body over `limit` bytes."""
-    return RequestTooLarge(f"the body is larger than {limit:,} bytes; send fewer rows")

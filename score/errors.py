@@ -91,6 +91,16 @@ class RequestTooLarge(RequestError):
     status = 413
 
 
+def body_too_large(most: int) -> RequestTooLarge:
+    """The refusal of a body over `most` bytes."""
+    return RequestTooLarge(f"the body is larger than {most:,} bytes; send fewer rows")
+
+
+def too_many_rows(most: int) -> RequestTooLarge:
+    """The refusal of a table of more than `most` rows."""
+    return RequestTooLarge(f"more than {most:,} rows in one request; send fewer at a time")
+
+
 class RowsFailed(RequestError):
     """`on_error="raise"` met rows that failed; names every one of them."""
 

@@ -57,6 +57,7 @@ from score.errors import (
     SettingError,
     TooManyBytes,
 )
+from score.rows import looks_missing
 from score.settings import MIB, Settings
 
 _USER_AGENT = "clip-endpoints/0.1"
@@ -103,6 +104,8 @@ class Fetcher:
             return self._capped(self._data_uri(cell))
         if root and (file := file_below(root.resolve(), cell)):
             return self._read(file)
+        if looks_missing(cell):
+            raise BadBase64(f"{cell!r} looks like a missing value: leave the cell empty instead")
         try:
             return self._capped(self._base64(cell))
         except BadBase64 as error:

@@ -1,13 +1,19 @@
-"""DataFrame → rows."""
+"""Frames of pandas ↔ rows."""
 
 from __future__ import annotations
 
-from typing import Any
+import io
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
-from score.errors import RequestError
+from score import parquet_body
+from score.errors import BadColumns, RequestError, too_many_rows
 from score.rows import IMAGE, TEXT, Row, check_columns
+from score.tables import CsvRows, CsvTable
 
 
 def rows_of(frame: pd.DataFrame) -> list[Row]:
@@ -19,12 +25,55 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
     return [Row(image, text) for image, text in zip(pictures, texts, strict=True)]
 
 
-def read_csv(source: Any) -> pd.DataFrame:
-    """A small CSV (path or stream) as a frame of strings. Raises RequestError.
+def unpacked(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table that a Python user gave to MLflow's `predict`, which hands on a frame.
 
-    Nothing is guessed: pandas would take a column of empty cells for numbers, and "NA" for nothing.
+    Columns that its signature does not know are gone by then. Of `{"text": ["a", "b"]}` it makes
+    one row whose cell is the list. Raises BadColumns, RequestError.
     """
-    try:
-        return pd.read_csv(source, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise RequestError(f"not a CSV table: {error}") from None
+    if frame.columns.empty:
+        raise BadColumns(
+            "no column 'image' or 'text'; give a frame, a dict or a list of dicts with one of them "
+            "(a Series is one column, not a row)"
+        )
+    if len(frame) != 1 or not all(map(_is_list_of_strings, frame.iloc[0])):
+        return frame
+    columns = frame.iloc[0].to_dict()
+    if len({*map(len, columns.values())}) > 1:
+        raise RequestError("the columns are of different length")
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _is_list_of_strings(cell: object) -> bool:
+    return isinstance(cell, list) and all(isinstance(item, str) for item in cell)
+
+
+def read_csv(source: IO[str] | str, *, max_rows: int) -> pd.DataFrame:
+    """A CSV body (a stream, or the path of a file) as a frame with the columns `image` and `text`.
+
+    A line that cannot be read is a row whose text is the RowError that says why. Raises BadColumns,
+    RequestTooLarge, RequestError.
+    """
+    if isinstance(source, str):
+        try:
+            with CsvTable(Path(source)) as table:
+                return _frame((line.row for line in table), max_rows)
+        except OSError as error:
+            raise RequestError(f"{source} cannot be read: {error.strerror}") from None
+    # Lines end as in a file that is opened with `newline=""`, which is what the csv module asks.
+    lines = CsvRows(io.StringIO(source.read(), newline=""), "the body")
+    return _frame((line.row for line in lines), max_rows)
+
+
+def read_parquet(source: IO[bytes], *, max_rows: int, max_bytes: int) -> pd.DataFrame:
+    """A parquet body as `read_csv` gives a CSV, and with the same errors."""
+    return _frame(parquet_body.read(source, max_rows=max_rows, max_bytes=max_bytes), max_rows)
+
+
+def _frame(rows: Iterable[Row], max_rows: int) -> pd.DataFrame:
+    kept = list(islice(rows, max_rows + 1))
+    if len(kept) > max_rows:
+        raise too_many_rows(max_rows)
+    # As objects: pandas would take a column of missing cells for numbers, which MLflow refuses.
+    columns = {IMAGE: [row.image for row in kept], TEXT: [row.text for row in kept]}
+    return pd.DataFrame(columns, dtype=object)

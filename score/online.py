@@ -14,6 +14,7 @@ from azureml_inference_server_http.api.aml_response import AMLResponse
 
 from score import endpoint
 from score.embedder import Embedder
+from score.errors import body_too_large
 from score.folder import EMBEDDED
 from score.settings import Settings
 
@@ -33,10 +34,12 @@ def init() -> None:
 @rawhttp  # type: ignore[untyped-decorator]  # the package has no types
 def run(request: AMLRequest) -> AMLResponse:
     """Answers `POST /score`."""
+    most = _embedder.settings.max_request_bytes
     if request.method != "POST":
         answer = endpoint.problem(405, "method_not_allowed", "use POST")
-    elif (request.content_length or 0) > _embedder.settings.max_request_bytes:
-        answer = endpoint.refuse(endpoint.too_large(_embedder.settings.max_request_bytes))
+    elif (request.content_length or 0) > most:
+        answer = endpoint.refuse(body_too_large(most))
     else:
-        answer = endpoint.score(_embedder, request.get_data())
+        # A body in chunks does not declare its length: a byte over the limit is read, and refused.
+        answer = endpoint.score(_embedder, request.stream.read(most + 1))
     return AMLResponse(answer.body, answer.status, {"Content-Type": "application/json"})

@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from score import frames, wire
 from score.embedder import Embedder
-from score.errors import RequestError
+from score.errors import RequestError, RequestTooLarge, body_too_large
 from score.params import Params
 from score.rows import COLUMNS, is_empty
 from score.settings import Settings
@@ -31,6 +31,7 @@ class Model:
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
+        self._is_server = _is_server()
 
     def predict(
         self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
@@ -42,7 +43,8 @@ class Model:
         answers as a 400 without a stack trace and with our error body under `"error"`.
         """
         with _refusing():
-            rows = frames.rows_of(model_input)
+            table = model_input if self._is_server else frames.unpacked(model_input)
+            rows = frames.rows_of(table)
             records = self.embedder.answer(rows, Params.parse(params))
         return [wire.render(record) for record in records]
 
@@ -65,28 +67,65 @@ class _refusing:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, RequestError):
-            raise MlflowException(
+            kind = _TooLarge if isinstance(error, RequestTooLarge) else MlflowException
+            raise kind(
                 str(error), error_code=INVALID_PARAMETER_VALUE, error=wire.error_body(error)
             ) from None
 
 
+class _TooLarge(MlflowException):  # type: ignore[misc]  # MLflow's types are not known here
+    """A refusal that MLflow's server answers as a 413; it has no error code for one."""
+
+    def get_http_status_code(self) -> int:
+        return RequestTooLarge.status
+
+
 _SERVER = "mlflow.pyfunc.scoring_server"
+_JSON, _CSV = "application/json", "text/csv"
 
 
 def _accept_input_data(settings: Settings) -> None:
     """Teaches MLflow's scoring server, where this process is one, Azure's `input_data` body.
 
-    The server knows four keys and offers no hook to add one, so its two decoders (as of MLflow 3)
-    are replaced by ours: for JSON one that knows those four too, and refuses the rest as every
-    other surface does; for CSV one that takes no column of empty cells for numbers. Any other
-    process keeps MLflow as it came.
+    The server knows four keys and offers no hook to add one, so what reads its bodies is replaced
+    by ours. Any other process keeps MLflow as it came.
     """
     if not _is_server():
         return
+    server = sys.modules[_SERVER]
+    ours = _Bodies(settings, getattr(server, "invocations", None))
+    for name in ("invocations", "_decode_json_input", "parse_csv_input", "parse_parquet_input"):
+        if hasattr(server, name):
+            setattr(server, name, getattr(ours, name))
+        else:
+            log.warning("this MLflow has no %s: its server will not take every body", name)
 
-    def decode_json(json_input: bytes | str) -> dict[str, Any]:
+
+class _Bodies:
+    """What reads bodies, each function under its name in MLflow's server (as of MLflow 3).
+
+    In every format they are held to the same limits and the same check of columns.
+    """
+
+    def __init__(self, settings: Settings, invocations: Any) -> None:
+        self._max_rows, self._max_bytes = settings.max_request_rows, settings.max_request_bytes
+        self._answer = invocations
+
+    def invocations(self, data: bytes, content_type: str | None, *model: Any) -> Any:
+        """The answer to a body, which is not looked into when it is over the limit."""
         with _refusing():
-            request = wire.parse(json_input, max_rows=settings.max_request_rows)
+            if len(data) > self._max_bytes:
+                raise body_too_large(self._max_bytes)
+        content_type = content_type or _JSON
+        if content_type.startswith(_CSV):
+            # Bytes that are not UTF-8 fail their row; MLflow would send the whole body back.
+            return self._answer(data.decode("utf-8-sig", "surrogateescape"), content_type, *model)
+        return self._answer(data, content_type, *model)
+
+    def _decode_json_input(self, json_input: bytes | str) -> dict[str, Any]:
+        """Knows `input_data` and MLflow's four keys, and refuses others."""
+        with _refusing():
+            request = wire.parse(json_input)
         return {
             "dataframe_split": {
                 "columns": list(COLUMNS),
@@ -96,15 +135,17 @@ def _accept_input_data(settings: Settings) -> None:
             "params": request.params.wire(),
         }
 
-    def parse_csv(csv_input: Any, schema: object = None) -> pd.DataFrame:
+    def parse_csv_input(self, csv_input: Any, schema: object = None) -> pd.DataFrame:
+        """Takes no column of empty cells for numbers, and counts each line's cells."""
         with _refusing():
-            return frames.read_csv(csv_input)
+            return frames.read_csv(csv_input, max_rows=self._max_rows)
 
-    for name, decoder in (("_decode_json_input", decode_json), ("parse_csv_input", parse_csv)):
-        if hasattr(sys.modules[_SERVER], name):
-            setattr(sys.modules[_SERVER], name, decoder)
-        else:
-            log.warning("this MLflow has no %s: its server will not take `input_data`", name)
+    def parse_parquet_input(self, parquet_input: Any) -> pd.DataFrame:
+        """Looks at the file's own account of its size before anything is unpacked."""
+        with _refusing():
+            return frames.read_parquet(
+                parquet_input, max_rows=self._max_rows, max_bytes=self._max_bytes
+            )
 
 
 def _is_server() -> bool:

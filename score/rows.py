@@ -22,6 +22,12 @@ COLUMNS = (IMAGE, TEXT)
 # pandas' missing-value singletons, known by name because this floor does not import pandas.
 _PANDAS_MISSING = {"NAType", "NaTType"}
 _SPELLED_MISSING = "<NA>"
+# How tools write a missing value as text: pandas, R, SQL dumps, spreadsheets, JavaScript.
+_MISSING_AS_TEXT = {
+    *("nan", "-nan", "na", "n/a", "#n/a", "<na>", "nat"),
+    *("none", "null", "nil", "undefined", "\\n"),
+}
+_LONGEST_MISSING = max(map(len, _MISSING_AS_TEXT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,14 @@ def is_empty(cell: object) -> bool:
     return type(cell).__name__ in _PANDAS_MISSING
 
 
+def looks_missing(cell: str) -> bool:
+    """Whether a cell without blanks around it spells out a missing value, as `nan` or `N/A`.
+
+    Such an image is an error with a hint; such a text may be meant and is taken as it is.
+    """
+    return len(cell) <= _LONGEST_MISSING and cell.lower() in _MISSING_AS_TEXT
+
+
 def check_columns(names: Sequence[object]) -> None:
     """Raises BadColumns unless a table with these columns can be asked.
 
@@ -75,9 +89,21 @@ def check_columns(names: Sequence[object]) -> None:
     for wanted in COLUMNS:
         if list(names).count(wanted) > 1:
             raise BadColumns(f"column {wanted!r} appears {list(names).count(wanted)} times")
-        near = [n for n in names if isinstance(n, str) and n.strip().lower() == wanted != n]
-        if near and wanted not in names:
-            raise BadColumns(f"column {near[0][:80]!r} must be spelled {wanted!r}")
+    check_spelling(names)
     if not any(wanted in names for wanted in COLUMNS):
         listed = ", ".join(repr(name)[:80] for name in names[:10]) or "none"
         raise BadColumns(f"no column 'image' or 'text'; the columns are {listed}")
+
+
+def check_spelling(names: Sequence[object]) -> None:
+    """Raises BadColumns for a name that is `image` or `text` but for case, blanks or a BOM, where
+    the right name is missing."""
+    for wanted in COLUMNS:
+        near = [n for n in names if isinstance(n, str) and _bare(n) == wanted != n]
+        if near and wanted not in names:
+            raise BadColumns(f"column {near[0][:80]!r} must be spelled {wanted!r}")
+
+
+def _bare(name: str) -> str:
+    """The byte order mark is what a CSV saved by Excel leaves before the first name."""
+    return name.replace("\ufeff", "").strip().lower()

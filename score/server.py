@@ -20,7 +20,7 @@ from starlette.routing import Route
 from score import endpoint
 from score.embedder import Embedder
 from score.endpoint import Answer
-from score.errors import RequestError
+from score.errors import RequestError, body_too_large
 
 log = logging.getLogger("uvicorn.error")  # where its log says what the server does
 
@@ -32,7 +32,7 @@ def application(embedder: Embedder) -> Starlette:
     async def score(request: Request) -> Response:
         body = await _body(request, limit)
         if body is None:
-            return _response(endpoint.refuse(endpoint.too_large(limit)))
+            return _response(endpoint.refuse(body_too_large(limit)))
         return _response(await run_in_threadpool(endpoint.score, embedder, body))
 
     async def ping(request: Request) -> Response:

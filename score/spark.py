@@ -24,7 +24,7 @@ import pandas as pd  # noqa: E402
 from score.embedder import Embedder  # noqa: E402
 from score.frames import rows_of  # noqa: E402
 from score.params import Params  # noqa: E402
-from score.rows import COLUMNS  # noqa: E402
+from score.rows import check_columns  # noqa: E402
 from score.tables import ERRORS, FEATURES, error_cells  # noqa: E402
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def embed_table(table: DataFrame, model: str) -> DataFrame:
 
     Added are `image_features` and `text_features` (arrays of floats or null), `error_code`,
     `error_message` and `error_retryable`. `model`: a package's folder, local or at an address that
-    Hadoop reads. Needs the project's dependencies on the executors, not the project.
+    Hadoop reads. Needs the project's dependencies on the executors, not the project. Raises
+    BadColumns.
     """
+    check_columns(table.columns)
     context = table.sparkSession.sparkContext
     context.addPyFile(_zipped())
     context.addFile(model, recursive=True)
@@ -56,8 +58,7 @@ def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
     """A worker's share: each frame with the columns of `embed_table`. A bad row is no exception."""
     embedder = _loaded(model)
     for frame in frames:
-        asked = frame[[name for name in COLUMNS if name in frame]]
-        records = list(embedder.embed(rows_of(asked), Params(on_error="report")))
+        records = list(embedder.embed(rows_of(frame), Params(on_error="report")))
         errors = [error_cells(record) for record in records]
         added: dict[str, list[Any]] = {
             **{name: [getattr(record, name) for record in records] for name in FEATURES},

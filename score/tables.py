@@ -32,7 +32,7 @@ ERRORS = ("error_code", "error_message", "error_retryable")
 
 _MAX_CELL = 256 * 2**20  # characters; an open quote would otherwise swallow the file
 _MAX_KEPT_IMAGE = 2048  # characters: URLs and paths stay in the output, inline pictures do not
-_END = "\0the end\0"  # no line of a text file
+_END = "\0the end\0"  # a line after the last, known by its place
 _ROW_GROUP = 4096  # rows, or fewer where their cells are long
 _ROW_GROUP_CHARACTERS = 32 * 2**20
 
@@ -63,52 +63,45 @@ class Lines(Protocol):
     def __iter__(self) -> Iterator[Line]: ...
 
 
-class CsvTable:
-    """A CSV file with an `image` column, a `text` column or both, read as it is asked for.
+class CsvRows:
+    """CSV text with an `image` column, a `text` column or both, read as it is asked for.
 
-    Use it as a context manager. Every cell is text: nothing is guessed to be a number or a missing
-    value. Raises BadColumns for a header without a usable column, RequestError for a file that is
-    no CSV.
+    Every cell is text: nothing is guessed to be a number or a missing value. Blank lines are left
+    out, those before the header too. A line with more or fewer cells than the header fails its row.
+    `name` stands for the text in messages. Raises BadColumns for a header without a usable column,
+    RequestError for what is no CSV.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.root = path, path.parent
-        self.size = path.stat().st_size
-        with ExitStack() as files:
-            self._raw = files.enter_context(path.open("rb"))
-            packed = path.suffix == ".gz"
-            unpacked = files.enter_context(gzip.open(self._raw)) if packed else self._raw
-            # Bytes that are not UTF-8 survive as surrogates: they fail their row, not the file.
-            text = io.TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="")
-            files.enter_context(text)
-            csv.field_size_limit(_MAX_CELL)
-            self._packed, self._characters = packed, 0
-            self._reader = csv.reader(self._lines(text))
-            header = next(self._cells(), [])
-            if header in ([], [_END]):
-                raise BadColumns(f"{path.name} is empty: it needs a header line")
-            if not all(map(_is_unicode, header)):
-                raise BadColumns(f"{path.name} is not UTF-8 text")
-            check_columns(header)
-            self.header = header  # as it stands there
-            self.columns = _distinct(header)
-            self._files = files.pop_all()
+    def __init__(self, lines: Iterable[str], name: str) -> None:
+        csv.field_size_limit(_MAX_CELL)
+        self.name = name
+        self._characters, self._ended = 0, False
+        self._reader = csv.reader(self._lines(lines))
+        header = self._header()
+        if not all(map(_is_unicode, header)):
+            raise BadColumns(f"{name} is not UTF-8 text")
+        check_columns(header)
+        self.header = header  # as it stands there
+        self.columns = _distinct(header)
 
-    def __enter__(self) -> CsvTable:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
-
-    def _lines(self, text: Iterable[str]) -> Iterator[str]:
-        """The file's lines and one more, by which a quote that was left open shows."""
-        for line in text:
+    def _lines(self, lines: Iterable[str]) -> Iterator[str]:
+        """The lines and one more, by which a quote that was left open shows."""
+        for line in lines:
             self._characters += len(line)
             yield line
+        self._ended = True
         yield _END
 
+    def _header(self) -> list[str]:
+        for cells in self._rows():
+            if self._ended:
+                raise RequestError(f"{self.name}: a quote is left open in the header")
+            if any(cell.strip() for cell in cells):
+                return cells
+        raise BadColumns(f"{self.name} is empty: it needs a header line")
+
     def _position(self) -> int:
-        return self._raw.tell() if self._packed else min(self._characters, self.size)
+        return self._characters
 
     def cells(self) -> Iterator[list[str]]:
         """Each row's cells as they stand there, blank lines left out, in place of iterating.
@@ -116,11 +109,9 @@ class CsvTable:
         Raises RequestError where a quote is left open.
         """
         for cells in self._rows():
-            if cells[-1].endswith(_END):
+            if self._ended:
                 line = self._reader.line_num - 1
-                raise RequestError(
-                    f"{self.path.name}: a quote is left open; it ends at line {line}"
-                )
+                raise RequestError(f"{self.name}: a quote is left open; it ends at line {line}")
             yield cells
 
     def __iter__(self) -> Iterator[Line]:
@@ -131,7 +122,7 @@ class CsvTable:
     def _rows(self) -> Iterator[list[str]]:
         """Cells of each row up to the end, blank lines left out."""
         for cells in self._cells():
-            if cells == [_END]:
+            if self._ended and cells == [_END]:
                 return
             if cells:
                 yield cells
@@ -139,7 +130,8 @@ class CsvTable:
     def _line(self, cells: list[str], places: Mapping[str, int]) -> Line:
         width, number = len(self.columns), self._reader.line_num
         error: BadType | None = None
-        if cells[-1].endswith(_END):
+        if self._ended:
+            cells[-1] = cells[-1].removesuffix(_END)
             error = BadType(f"a quote is left open; the row would end at line {number - 1}")
         elif len(cells) != width:
             error = BadType(f"line {number} has {len(cells)} cells, not {width}")
@@ -161,10 +153,37 @@ class CsvTable:
             yield from self._reader
         except csv.Error as error:
             raise RequestError(
-                f"{self.path.name}, line {self._reader.line_num}: {error}; is a quote left open?"
+                f"{self.name}, line {self._reader.line_num}: {error}; is a quote left open?"
             ) from error
         except (OSError, EOFError, zlib.error) as error:
-            raise RequestError(f"{self.path.name} cannot be read: {error}") from error
+            raise RequestError(f"{self.name} cannot be read: {error}") from error
+
+
+class CsvTable(CsvRows):
+    """A CSV file (`.gz` too), read as `CsvRows` reads its text. Use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.root = path, path.parent
+        self.size = path.stat().st_size
+        with ExitStack() as files:
+            self._raw = files.enter_context(path.open("rb"))
+            self._packed = path.suffix == ".gz"
+            unpacked = files.enter_context(gzip.open(self._raw)) if self._packed else self._raw
+            # Bytes that are not UTF-8 survive as surrogates: they fail their row, not the file.
+            text = io.TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="")
+            files.enter_context(text)
+            super().__init__(text, path.name)
+            self._files = files.pop_all()
+
+    def __enter__(self) -> CsvTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    @override
+    def _position(self) -> int:
+        return self._raw.tell() if self._packed else min(self._characters, self.size)
 
 
 def _distinct(header: list[str]) -> list[str]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NotRequired, TypedDict
 
-from score.errors import RequestError, RequestTooLarge, RowProblem, ScoreError
+from score.errors import RequestError, RowProblem, ScoreError
 from score.params import Params
-from score.rows import IMAGE, TEXT, Record, Row, check_columns
+from score.rows import IMAGE, TEXT, Record, Row, check_columns, check_spelling
 
 TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs", "instances")
 """The keys under which a request may put its table."""
@@ -37,7 +38,7 @@ class Request:
     params: Params
 
 
-def parse(body: bytes | str, *, max_rows: int) -> Request:
+def parse(body: bytes | str) -> Request:
     """A JSON body → rows and params. Raises RequestError for anything that is not one."""
     content = _decode(body)
     if not isinstance(content, dict):
@@ -52,17 +53,14 @@ def parse(body: bytes | str, *, max_rows: int) -> Request:
     if unknown:
         raise RequestError(f"unknown key {unknown[0][:80]!r} beside {keys[0]!r}")
     params = Params.parse(content.get(PARAMS))
-    rows = parse_table(content[keys[0]], keys[0])
-    if len(rows) > max_rows:
-        raise RequestTooLarge(f"{len(rows):,} rows; at most {max_rows:,} in one request")
-    return Request(rows, params)
+    return Request(parse_table(content[keys[0]], keys[0]), params)
 
 
 def parse_table(table: object, key: str = "input_data") -> list[Row]:
     """A table in one of its three spellings → rows. Raises RequestError.
 
     Split (`{"columns", "data"}`, with or without `"index"`), a list of records, or an object of
-    columns (`{"image": […], "text": […]}`).
+    columns (`{"image": […], "text": […]}`), where cells in place of the lists are one row.
     """
     if isinstance(table, list):
         return _from_records(table, key)
@@ -102,13 +100,23 @@ def dump(payload: object) -> bytes:
 
 def _decode(body: bytes | str) -> object:
     try:
-        content: object = json.loads(body)
+        content: object = json.loads(body, object_pairs_hook=_object)
     except UnicodeDecodeError:
         raise RequestError("the body is not UTF-8") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply") from None
     except ValueError as error:
         raise RequestError(f"the body is not JSON: {error}") from None
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. A repeated key is refused: of two cells, one would be lost."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"the key {repeated[:80]!r} appears more than once in one object")
     return content
 
 
@@ -138,19 +146,23 @@ def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:
 
 
 def _from_records(records: Sequence[object], key: str) -> list[Row]:
-    names: dict[str, None] = {}
+    headers: dict[tuple[str, ...], None] = {}
     for number, record in enumerate(records):
         if not isinstance(record, dict):
             raise RequestError(f"{key}: record {number} must be an object, not {_kind(record)}")
-        names.update(dict.fromkeys(record))
+        headers[tuple(record)] = None
+    for header in headers:
+        check_spelling(header)
     if records:
-        check_columns(list(names))
+        check_columns(list(dict.fromkeys(chain(*headers))))
     return [_row(record) for record in records if isinstance(record, dict)]
 
 
 def _from_columns(table: Mapping[str, Any], key: str) -> list[Row]:
     check_columns(list(table))
     columns = {name: table[name] for name in (IMAGE, TEXT) if name in table}
+    if not any(isinstance(cells, (list, dict)) for cells in columns.values()):
+        return [Row(**columns)]
     for name, cells in columns.items():
         if not isinstance(cells, list):
             raise RequestError(f"{key}.{name} must be a list, not {_kind(cells)}")

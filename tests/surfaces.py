@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,15 +59,20 @@ class Pyfunc(Surface):
         self._model = mlflow.pyfunc.load_model(str(ROOT))
 
     def takes(self, body: Any) -> bool:
-        return isinstance(body, dict) and _frame(body) is not None
+        return isinstance(body, dict) and self._input(body) is not None
 
     def ask(self, body: Json) -> Outcome:
-        frame = _frame(body)
-        assert frame is not None
+        return self.predict(self._input(body), body.get("params"))
+
+    def _input(self, body: Json) -> Any:
+        """What stands under `inputs` is also what Python users may give as it is."""
+        return body["inputs"] if "inputs" in body else _frame(body)
+
+    def predict(self, table: Any, params: Json | None = None) -> Outcome:
         try:
-            return Outcome(records=self._model.predict(frame, params=body.get("params")))
+            return Outcome(records=self._model.predict(table, params=params))
         except MlflowException as error:
-            if error.get_http_status_code() != 400:
+            if error.get_http_status_code() not in (400, 413):
                 raise
             return Outcome(error=error.json_kwargs.get("error", {"code": "mlflow"}))
 
@@ -87,16 +94,21 @@ class BatchCsv(Surface):
         )
 
     def ask(self, body: Json) -> Outcome:
+        stream = io.StringIO(newline="")
+        writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+        writer.writerow(body["input_data"]["columns"])
+        writer.writerows(body["input_data"]["data"])
+        return self.ask_csv(stream.getvalue().encode(), **body.get("params", {}))
+
+    def ask_csv(self, data: bytes, **params: Any) -> Outcome:
+        """What comes of a file of these bytes."""
         self._count += 1
         source = self._folder / f"{self._count}.csv"
-        with source.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
-            writer.writerow(body["input_data"]["columns"])
-            writer.writerows(body["input_data"]["data"])
+        source.write_bytes(data)
         output = source.with_suffix(".jsonl")
         try:
-            params = Params.parse({**body.get("params", {}), "on_error": "report"})
-            embed_file(self._embedder, source, output, params)
+            asked = Params.parse({**params, "on_error": "report"})
+            embed_file(self._embedder, source, output, asked)
         except RequestError as error:
             return Outcome(error={"code": error.code, "message": str(error), "rows": []})
         lines = [json.loads(line) for line in output.read_text().splitlines()]
@@ -136,13 +148,16 @@ class Served(Surface):
                 time.sleep(0.2)
         raise TimeoutError(f"{self._process.args} did not come up")
 
-    def post(self, data: bytes) -> requests.Response:
-        headers = {"Content-Type": "application/json"}
+    def post(
+        self, data: bytes | Iterator[bytes], kind: str | None = "application/json"
+    ) -> requests.Response:
+        """The response to a body; bytes by and by go out in chunks, without their length."""
+        headers = {"Content-Type": kind} if kind else {}
         return requests.post(self.url, data=data, headers=headers, timeout=60)
 
-    def ask(self, body: Any) -> Outcome:
+    def ask(self, body: Any, kind: str | None = "application/json") -> Outcome:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        response = self.post(data)
+        response = self.post(data, kind)
         answer = response.json()
         if response.status_code == 200:
             return Outcome(records=self._records(answer))
@@ -165,11 +180,12 @@ class Served(Surface):
 class MlflowServe(Served):
     """`mlflow models serve -m . --env-manager local`."""
 
-    def __init__(self) -> None:
+    def __init__(self, **environ: str) -> None:
         port = free_port()
         command = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
+        command += ["-p", str(port)]
         url = f"http://127.0.0.1:{port}"
-        super().__init__([*command, "-p", str(port)], f"{url}/invocations", f"{url}/ping")
+        super().__init__(command, f"{url}/invocations", f"{url}/ping", **environ)
 
     def _records(self, answer: Any) -> list[Json]:
         return answer["predictions"]

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from mlflow.models import Model
+from mlflow.models import Model, validate_serving_input
 from packaging.requirements import Requirement
 
+from score import wire
 from score.embedder import Embedder
 from score.errors import ModelError, RequestError, SettingError
 from score.folder import EMBEDDED, ModelFolder
@@ -30,7 +31,7 @@ from score.rows import Row
 from score.settings import Settings
 from tests.surfaces import ROOT
 
-BUILT = ("MLmodel", "conda.yaml", "input_example.json")
+BUILT = ("MLmodel", "conda.yaml", "input_example.json", "serving_input_example.json")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,30 @@ def test_mlmodel_says_what_it_must() -> None:
     }
     example = model.load_input_example(str(ROOT))
     assert len(mlflow.pyfunc.load_model(str(ROOT)).predict(example)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*validate_serving_input:FutureWarning")
+def test_the_serving_example_is_a_body_that_mlflow_takes(rebuilt: Path) -> None:
+    """With the decoders that came with MLflow, which its own check uses, and with ours."""
+    folder = str(rebuilt)
+    body = Model.load(folder).get_serving_input(folder)
+    assert body is not None
+    assert [*json.loads(body)] == ["dataframe_split"]
+    image, text = validate_serving_input(str(ROOT), body)
+    assert image["image_features"]
+    assert text["text_features"]
+    assert len(wire.parse(body).rows) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*validate_serving_input:FutureWarning")
+@pytest.mark.parametrize("table", [{"text": "a red apple"}, {"text": ["a", "b"]}])
+def test_mlflows_own_check_reads_inputs_as_we_do(table: dict[str, Any]) -> None:
+    records = validate_serving_input(str(ROOT), {"inputs": table})
+    rows = wire.parse(json.dumps({"inputs": table})).rows
+    for record, wanted in zip(records, Embedder.load().embed(rows), strict=True):
+        vector = wanted.text_features
+        assert vector is not None
+        np.testing.assert_allclose(record["text_features"], vector, atol=1e-4)
 
 
 def test_nothing_is_pickled() -> None:

@@ -1,7 +1,7 @@
 """Makes the repository root an MLflow model around the embedded model.
 
 `python -m score.jobs.train model` leaves a model in `model/`; `python -m score.jobs.embedded` then
-writes its `probes.json`, and `MLmodel`, `conda.yaml` and `input_example.json` beside it.
+writes its `probes.json`, and `MLmodel`, `conda.yaml` and MLflow's two input examples beside it.
 """
 
 from __future__ import annotations

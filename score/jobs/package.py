@@ -97,6 +97,7 @@ signature:
 saved_input_example_info:
   artifact_path: input_example.json
   pandas_orient: split
+  serving_input_path: serving_input_example.json
   type: dataframe
 
 metadata:
@@ -242,7 +243,11 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
     pip = "".join(f"      - {requirement}\n" for requirement in sorted(REQUIREMENTS + int8))
     (root / "conda.yaml").write_text(_CONDA + pip, encoding="utf-8")
     example = {"columns": ["image", "text"], "data": [[_dot(), ""], ["", "a photo of a cat"]]}
-    (root / "input_example.json").write_text(json.dumps(example) + "\n", encoding="utf-8")
+    for file, content in (
+        ("input_example.json", example),
+        ("serving_input_example.json", {"dataframe_split": example}),  # a body for MLflow's server
+    ):
+        (root / file).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def _quoted(text: str) -> str:
