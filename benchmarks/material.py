@@ -7,6 +7,7 @@ import io
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ HERE = "127.0.0.1"
 # Distinct pictures, since what repeats is computed once; more than 64 rows repeat them.
 SMALL = [(640, 480)] * 64
 LARGER = [(1920, 1080)] * 21 + [(4000, 3000)] * 3
+THUMBNAILS = [(320, 240)] * 64
 
 
 def pictures(sizes: list[tuple[int, int]]) -> list[bytes]:
@@ -107,29 +109,42 @@ def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
 
 
 @contextmanager
-def picture_server(latency: float = 0.0) -> Iterator[list[str]]:
-    """Serves SMALL and LARGER pictures from a process of its own; yields their URLs."""
+def picture_server(
+    latency: float = 0.0, *, thumbnails: bool = False, crowd: int = 0
+) -> Iterator[list[str]]:
+    """Serves SMALL and LARGER pictures, or THUMBNAILS, from a process of its own; yields their
+    URLs. `crowd`: of more requests at a time than this, the rest is told to come back in 1 s.
+    """
     command = [sys.executable, "-m", __spec__.name, "--latency", str(latency)]
+    command += ["--crowd", str(crowd), *(["--thumbnails"] if thumbnails else [])]
+    sizes = THUMBNAILS if thumbnails else SMALL + LARGER
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         port = int(server.stdout.readline())
         try:
-            yield [f"http://{HERE}:{port}/{number}.jpg" for number, _ in enumerate(SMALL + LARGER)]
+            yield [f"http://{HERE}:{port}/{number}.jpg" for number, _ in enumerate(sizes)]
         finally:
             server.terminate()
 
 
-def _serve(latency: float) -> None:
-    bodies = {f"/{number}.jpg": body for number, body in enumerate(pictures(SMALL + LARGER))}
+def _serve(latency: float, sizes: list[tuple[int, int]], crowd: int) -> None:
+    bodies = {f"/{number}.jpg": body for number, body in enumerate(pictures(sizes))}
+    places = threading.Semaphore(crowd or 10**9)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # connections may be kept, by clients that can
 
         def do_GET(self) -> None:
+            if not places.acquire(blocking=False):
+                self._answer(429, b"", "Retry-After", "1")
+                return
             time.sleep(latency)
-            body = bodies[self.path]
-            self.send_response(200)
-            self.send_header("Content-Type", "image/jpeg")
+            places.release()
+            self._answer(200, bodies[self.path], "Content-Type", "image/jpeg")
+
+        def _answer(self, status: int, body: bytes, *header: str) -> None:
+            self.send_response(status)
+            self.send_header(*header)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -147,7 +162,10 @@ def _serve(latency: float) -> None:
 def main() -> None:
     parser = commands.Parser(description="Serves pictures on a free port, which it prints.")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
-    _serve(parser.parse_args().latency)
+    parser.add_argument("--crowd", type=int, default=0, help="requests it takes at a time")
+    parser.add_argument("--thumbnails", action="store_true", help="320×240 instead of photos")
+    options = parser.parse_args()
+    _serve(options.latency, THUMBNAILS if options.thumbnails else SMALL + LARGER, options.crowd)
 
 
 if __name__ == "__main__":

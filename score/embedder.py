@@ -218,9 +218,10 @@ class Embedder:
         with _blaming(IMAGE):
             if isinstance(image, RowError):
                 raise image
-            data = self._fetcher.fetch(image, root, until)
             # Decoded pictures are large; the wait here is also what slows the downloads down.
-            return self._decoders(os.getpid()).submit(self._decode, data).result()
+            with self._fetcher.holding():
+                data = self._fetcher.fetch(image, root, until)
+                return self._decoders(os.getpid()).submit(self._decode, data).result()
 
     def _decode(self, data: bytes) -> Pixels:
         settings = self.settings
@@ -285,7 +286,9 @@ class _Stream:
 
     def records(self, rows: Iterable[Row]) -> Iterator[Record]:
         source = iter(rows)
-        workers = ThreadPoolExecutor(self._embedder.settings.fetch_workers, "prepare")
+        # A thread for each picture that is let in: those that wait for a slow or busy host hold up
+        # no others. How many download at a time, the fetcher says.
+        workers = ThreadPoolExecutor(self._most_pictures, "prepare")
         try:
             while self._admit(source, workers):
                 self._encode(self._take())

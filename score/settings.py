@@ -10,7 +10,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
+from score import __version__
 from score.errors import SettingError, meant
 
 log = logging.getLogger(__name__)
@@ -25,8 +27,44 @@ MIB = 2**20
 PREFIX = "SCORE_"
 
 
-def _setting(default: Any, help: str, *, least: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "least": least})
+USER_AGENT = f"clip-endpoints/{__version__} (no contact given; operators set SCORE_USER_AGENT)"
+"""Says what it is, and honestly that nobody can be asked: the project runs no service itself."""
+
+
+def _user_agent_fault(text: str) -> str:
+    """What is wrong with it; a line break would let it add headers of its own."""
+    if not text.strip() or len(text) > 500 or not (text.isascii() and text.isprintable()):
+        return "must be one line of 1 to 500 printable ASCII characters"
+    return ""
+
+
+def _proxy_fault(text: str) -> str:
+    """What is wrong with it, without showing its password."""
+    if not text:
+        return ""
+    example = "must be like http://proxy.example:3128, with user:password@ where it asks for them"
+    try:
+        url = urlsplit(text)
+        usable = url.scheme == "http" and url.hostname and url.port != 0
+    except ValueError:
+        return example
+    blank = not (text.isascii() and text.isprintable()) or " " in text
+    if not usable or blank or url.path not in ("", "/") or url.query or url.fragment:
+        return example
+    return ""
+
+
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    fault: Callable[[str], str] | None = None,
+    secret: bool = False,
+) -> Any:
+    """`fault`: what is wrong with a text, if anything. `secret`: not shown by `repr`."""
+    metadata = {"help": help, "least": least, "fault": fault}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +84,23 @@ class Settings:
     max_redirects: int = _setting(5, "redirects followed for one picture", least=0)
     max_retries: int = _setting(2, "times a failed download is tried again", least=0)
     retry_wait: float = _setting(0.25, "seconds before the first retry; doubles", least=0)
-    per_host: int = _setting(8, "downloads from one host at a time", least=1)
-    fetch_workers: int = _setting(16, "downloads at a time, in one request or job", least=1)
+    per_host: int = _setting(
+        64, "most downloads from one host at a time; fewer while it is slow or busy", least=1
+    )
+    fetch_workers: int = _setting(128, "downloads at a time", least=1)
     ca_bundle: str = _setting("", "file of extra certificate authorities to trust")
+    user_agent: str = _setting(
+        USER_AGENT,
+        "what servers are told of who asks: name a contact, some refuse who has none",
+        fault=_user_agent_fault,
+    )
+    proxy: str = _setting(
+        "",
+        "http://[user:password@]host:port that downloads for us; it then decides which addresses "
+        "a host name may lead to",
+        fault=_proxy_fault,
+        secret=True,
+    )
 
     # The image door.
     max_image_bytes: int = _setting(20 * MIB, "largest encoded picture", least=1)
@@ -86,6 +138,7 @@ class Settings:
             value, least = getattr(self, knob.name), knob.metadata["least"]
             if least is not None and not least <= value < float("inf"):
                 raise SettingError(f"{knob.name} must be at least {least:g}, not {value!r}")
+            _check(knob, knob.name, value)
 
     @classmethod
     def from_env(
@@ -178,7 +231,15 @@ def _parse(knob: Field[Any], where: str, text: str) -> Any:
         return text.lower() in ("1", "true", "yes")
     if isinstance(default, (int, float)):
         return _number(where, text, type(default), knob.metadata["least"])
+    _check(knob, where, text)
     return text
+
+
+def _check(knob: Field[Any], where: str, text: str) -> None:
+    """Raises SettingError for a text that cannot be used; its message does not show the text."""
+    fault = knob.metadata["fault"]
+    if fault is not None and (problem := fault(text)):
+        raise SettingError(f"{where} {problem}")
 
 
 def _host(where: str, entry: str) -> str:

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import brotli
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -195,6 +196,34 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
     ),
     "/held.png": lambda _: raw(HOLD, head(200), PNG),
     "/continue.png": lambda _: raw(head(100), head(100, "X: y"), head(200), PNG),
+    "/hints.png": lambda _: raw(head(102), head(103, "Link: </a>"), head(103), head(200), PNG),
+    "/203.png": lambda _: answer(PNG, status=203),
+    "/206.png": lambda _: answer(PNG, f"Content-Range: bytes 0-{len(PNG) - 1}/9999", status=206),
+    "/500-headers.png": lambda _: answer(PNG, *(f"X-{number}: y" for number in range(500))),
+    "/odd-headers.png": lambda _: answer(PNG, "no colon here", "Blank : before it", " folded"),
+    "/trailers.png": lambda _: Reply(
+        [
+            head(200, "Transfer-Encoding: chunked"),
+            b"%x;ext=1\r\n%s\r\n0\r\nX: y\r\n\r\n" % (len(PNG), PNG),
+        ],
+        keep=True,
+    ),
+    "/br.png": lambda _: answer(brotli.compress(PNG), "Content-Encoding: br"),
+    "/gzip-br.png": lambda _: answer(
+        brotli.compress(gzip.compress(PNG)), "Content-Encoding: gzip", "Content-Encoding: br"
+    ),
+    "/says-gzip.jpg": lambda _: answer(JPEG, "Content-Encoding: gzip"),
+    "/says-utf8.png": lambda _: answer(PNG, "Content-Encoding: utf-8"),
+    "/drops-the-first.png": lambda request: answer(PNG) if request.nth > 1 else raw(),
+    "/two-answers": lambda _: Reply(
+        [
+            head(200, f"Content-Length: {len(PNG)}")
+            + PNG
+            + head(200, "Content-Length: 5")
+            + b"wrong"
+        ],
+        keep=True,
+    ),
     "/ü.png": lambda _: answer(PNG),
     # Answers that hold no picture, or not all of one.
     "/html": lambda _: answer(b"<!DOCTYPE html><html><body>Please log in</body></html>"),
@@ -218,6 +247,15 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
     "/loop": lambda _: redirect("/loop"),
     "/chain": _chain,
     "/to-nowhere": lambda _: answer(b"", status=302),
+    "/to-blanks": lambda _: redirect(" \t/good.png \t"),
+    "/to-empty": lambda _: redirect(" "),
+    "/to-two": lambda _: answer(b"", "Location: /good.png", "Location: /good.jpg", status=302),
+    "/to-one-twice": lambda _: answer(
+        b"", "Location: /good.png", "Location: /good.png", status=302
+    ),
+    "/to-later": lambda request: answer(
+        b"", f"Retry-After: {request.query.get('after', '0')}", "Location: /good.png", status=307
+    ),
     "/to-utf8": lambda _: redirect("/ü.png"),
     "/to-utf16": lambda _: raw(b"HTTP/1.1 302 Found\r\nLocation: \xff\xfe/\0\r\n\r\n"),
     # Time.
@@ -245,6 +283,17 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
     "/length-words": lambda _: raw(head(200, "Content-Length: many"), PNG),
     "/length-digits": lambda _: raw(head(200, "Content-Length: " + "9" * 5000), PNG),
     "/cut-chunks": lambda _: raw(head(200, "Transfer-Encoding: chunked"), b"100\r\nabc"),
+    "/negative-chunk": lambda _: raw(head(200, "Transfer-Encoding: chunked"), b"-1\r\n", PNG),
+    "/gzip-chunks": lambda _: raw(head(200, "Transfer-Encoding: gzip, chunked"), b"0\r\n\r\n"),
+    "/hints-only": lambda _: raw(head(103)),
+    "/hints-endless": lambda _: Reply(itertools.repeat(head(103))),
+    "/endless-trailers": lambda _: Reply(
+        itertools.chain(
+            [head(200, "Transfer-Encoding: chunked"), b"0\r\n"],
+            itertools.repeat(b"X: y\r\n" * 1000),
+        )
+    ),
+    "/says-br": lambda _: answer(b"no brotli", "Content-Encoding: br"),
     "/bad-chunks": lambda _: raw(head(200, "Transfer-Encoding: chunked"), b"many\r\nabc"),
     "/close": lambda _: raw(),
     "/reset": lambda _: raw(RESET),
@@ -273,6 +322,7 @@ class Server:
         self.host = host
         self.requests: Counter[str] = Counter()
         self.queries: list[str] = []
+        self.heads: list[str] = []
         self.connections = 0
         self.most_at_once = 0
         self.release = threading.Event()
@@ -339,8 +389,8 @@ class Server:
                 if line[0] == 0x16:  # TLS, on a port that speaks none
                     sock.sendall(head(400))
                     return
-                while stream.readline(100_000).strip():
-                    pass
+                fields = iter(lambda: stream.readline(100_000).strip(), b"")
+                self.heads.append(b"\n".join([line, *fields]).decode("latin-1"))
                 if not self._reply(sock, line.split(b" ")[1].decode()):
                     return
 
@@ -438,6 +488,8 @@ class Network:
 
     def look_up(self, host: str, port: object, *args: object, **more: object) -> list:
         host = host.decode() if isinstance(host, bytes) else host
+        if more.get("flags", 0) & socket.AI_NUMERICHOST:
+            return self._numeric(host, port)
         self.asked.append(host)
         addresses = self.names.get(host)
         if addresses is None:  # a number in any spelling, or a name that nobody has

@@ -122,9 +122,9 @@ IMAGES: Cases = {
 URLS: Cases = {
     route: (code, route if route.startswith("{") else "{plain}" + route)
     for code, routes in {
-        "not_an_image": ["/html", "/json", "/svg", "/empty", "/random", "/close-in-headers"],
+        "not_an_image": ["/html", "/json", "/svg", "/empty", "/random"],
         "truncated_image": [
-            *("/truncated.jpg", "/truncated.png", "/cut-gzip", "/length-too-small"),
+            *("/truncated.jpg", "/truncated.png", "/length-too-small"),
         ],
         "too_many_pixels": ["/bomb.png"],
         "too_many_bytes": [
@@ -147,6 +147,8 @@ URLS: Cases = {
             *("/loop", "/chain?left=6", "/to-nowhere", "/to-utf16", "/to?url={dead}/"),
             *("/status?is=204", "/status?is=403", "/status?is=404", "/status?is=410"),
             *("/fails?status=500", "/fails?status=503", "/fails?status=429"),
+            *("/close-in-headers", "/cut-gzip", "/says-br", "/length-negative", "/hints-only"),
+            *("/hints-endless", "/negative-chunk", "/gzip-chunks", "/206.png", "/to-empty"),
             *("/busy?after=3600&times=99", "/bad-gzip", "/length-too-large", "/length-twice"),
             *("/length-digits", "/cut-chunks", "/bad-chunks", "/close", "/reset"),
             *("/reset-in-body", "/garbage", "/no-status", "/giant-header", "/many-headers"),

@@ -18,13 +18,14 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import urllib3.exceptions
 
-from score import fetch
+from score import __version__, cells, connections, fetch, hosts
+from score.connections import Connections
 from score.errors import (
     BadBase64,
     BadType,
@@ -99,6 +100,7 @@ def pauses(monkeypatch) -> list[float]:
     """The pauses before retries, which then take no time."""
     taken: list[float] = []
     monkeypatch.setattr(fetch.time, "sleep", taken.append)
+    monkeypatch.setattr(hosts, "_now", lambda: time.monotonic() + sum(taken))
     return taken
 
 
@@ -204,7 +206,7 @@ def test_a_byte_more_is_too_many(cell):
 
 
 def test_base64_is_measured_before_it_is_decoded(monkeypatch):
-    monkeypatch.setattr(fetch.base64, "b64decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(cells.base64, "b64decode", lambda *_, **__: pytest.fail("decoded"))
     assert isinstance(failure("A" * 8000, max_image_bytes=LIMIT), TooManyBytes)
 
 
@@ -272,7 +274,7 @@ def test_an_absolute_path_below_the_root_is_read(root):
     ],
 )
 def test_no_other_path_is_read(root, path, monkeypatch):
-    monkeypatch.setattr(Fetcher, "_read", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(cells, "from_file", lambda *_: pytest.fail("read"))
     with suppress(BadBase64):  # some paths, such as /etc/passwd, are base64 of something
         fetcher().fetch(path, root)
 
@@ -529,13 +531,13 @@ def test_proxies_of_the_environment_are_not_used(server, network, monkeypatch):
 # -- redirects ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 def test_redirects_of_every_kind_are_followed(server, status):
     assert fetcher().fetch(server.leading_to("/good.png", status)) == PNG
     assert fetcher().fetch(server.leading_to(server.url("/good.jpg"), status)) == JPEG
 
 
-@pytest.mark.parametrize("status", [300, 304, 305, 306])
+@pytest.mark.parametrize("status", [201, 304, 305, 306, 404])
 def test_other_statuses_are_not_redirects(server, status):
     assert isinstance(failure(server.leading_to("/good.png", status)), FetchFailed)
 
@@ -550,6 +552,43 @@ def test_a_loop_ends(server):
     error = failure(server.url("/loop"), max_redirects=5, max_retries=3)
     assert error.message == "more than 5 redirects"
     assert server.requests["/loop"] == 6
+
+
+def test_blanks_around_a_location_are_not_part_of_it(server):
+    assert fetcher().fetch(server.url("/to-blanks")) == PNG
+
+
+def test_a_location_that_is_said_twice_is_one(server):
+    assert fetcher().fetch(server.url("/to-one-twice")) == PNG
+    assert "several places" in failure(server.url("/to-two")).message
+
+
+@pytest.mark.parametrize("route", ["/to-nowhere", "/to-empty"])
+def test_a_redirect_to_nowhere_is_not_tried_again(server, route):
+    error = failure(server.url(route), max_retries=3)
+    assert "redirects to nowhere" in error.message
+    assert server.requests == {route: 1}
+
+
+def test_a_redirect_may_ask_for_patience(server, pauses):
+    assert fetcher().fetch(server.url("/to-later?after=2")) == PNG
+    assert pauses[0] == 2.0
+    error = failure(server.url("/to-later?after=3600"))
+    assert "redirects after 3600 s" in error.message
+    assert error.retryable
+
+
+@pytest.mark.parametrize("to", ["//{host}/good.png", "./deep/../good.png#part", "good.png"])
+def test_a_location_may_be_relative(server, to):
+    location = to.format(host=f"127.0.0.1:{server.port}")
+    assert fetcher().fetch(server.leading_to(location)) == PNG
+
+
+def test_a_redirect_may_change_the_scheme(server, authority):
+    with Server(tls=authority.context()) as secure:
+        fetching = fetcher(ca_bundle=str(authority.file))
+        assert fetching.fetch(server.leading_to(secure.url("/good.png"))) == PNG
+        assert fetching.fetch(secure.leading_to(server.url("/good.png"))) == PNG
 
 
 def test_a_redirect_may_be_written_in_utf8(server):
@@ -597,7 +636,16 @@ def test_what_may_pass_is_tried_again(server, status):
     assert server.requests["/fails"] == 3
 
 
-@pytest.mark.parametrize("status", [204, 206, 400, 401, 403, 404, 410, 418, 501])
+@pytest.mark.parametrize("status", [520, 599, 600, 999])
+def test_a_status_that_nobody_has_defined_is_taken_for_500(server, status):
+    """RFC 9110, 15: above 599, as a server's failure; 15.6: of 5xx, as 500."""
+    url = server.url(f"/fails?status={status}&times=1")
+    assert fetcher(max_retries=1).fetch(url) == PNG
+
+
+@pytest.mark.parametrize(
+    "status", [101, 201, 202, 204, 205, 206, 226, 304, 400, 401, 403, 404, 410, 418, 501]
+)
 def test_what_stays_is_not_tried_again(server, status):
     error = failure(server.url(f"/status?is={status}"), max_retries=2)
     assert isinstance(error, FetchFailed)
@@ -677,6 +725,114 @@ def test_a_retry_after_that_says_nothing_is_overlooked(server, pauses, after):
     url = server.url(f"/busy?after={urllib.parse.quote(after)}")
     assert fetcher(max_retries=1, retry_wait=0.5).fetch(url) == PNG
     assert pauses == [0.5]
+
+
+# -- servers as they are -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        *("/continue.png", "/hints.png", "/203.png", "/500-headers.png", "/odd-headers.png"),
+        *("/trailers.png", "/chunked.png", "/until-close.png", "/http10.png", "/gzip.png"),
+        *("/br.png", "/gzip-br.png", "/says-utf8.png"),
+    ],
+)
+def test_a_picture_is_read_however_its_server_sends_it(server, route):
+    fetching = fetcher()
+    assert fetching.fetch(server.url(route)) == PNG
+    assert fetching.fetch(server.url("/good.jpg")) == JPEG, "nothing is left on the connection"
+
+
+def test_a_picture_that_is_labelled_as_gzip_is_taken_as_it_is(server):
+    assert fetcher().fetch(server.url("/says-gzip.jpg")) == JPEG
+
+
+@pytest.mark.parametrize(
+    ("route", "says"),
+    [
+        ("/many-headers", "more than 1,000 header fields"),
+        ("/giant-header", "more than 128 KiB of headers"),
+        ("/hints-endless", "without end"),
+        ("/endless-trailers", "trailers without end"),
+        ("/gzip-chunks", "Transfer-Encoding: gzip, chunked"),
+        ("/length-twice", "Content-Length: 3, 4"),
+        ("/length-negative", "Content-Length: -1"),
+        ("/length-words", "Content-Length: many"),
+        ("/bad-gzip", "Content-Encoding gzip"),
+        ("/cut-gzip", "Content-Encoding gzip"),
+        ("/says-br", "Content-Encoding br"),
+        ("/206.png", "answered 206 Partial Content"),
+    ],
+)
+def test_what_no_retry_can_change_is_named(server, route, says):
+    error = failure(server.url(route), max_retries=2)
+    assert isinstance(error, FetchFailed)
+    assert says in error.message
+    assert not error.retryable
+    assert server.requests[route] == 1
+
+
+@pytest.mark.parametrize(
+    ("route", "says"),
+    [
+        ("/negative-chunk", "without a size"),
+        ("/hints-only", "within its headers"),
+        ("/close-in-headers", "within its headers"),
+        ("/garbage", "did not speak HTTP/1.1"),
+        ("/no-status", "did not speak HTTP/1.1"),
+        ("/cut-chunks", "within a chunk"),
+        ("/length-too-large", "broke off"),
+    ],
+)
+def test_an_answer_that_breaks_off_may_be_tried_again(server, route, says):
+    error = failure(server.url(route), max_retries=1)
+    assert isinstance(error, FetchFailed)
+    assert says in error.message
+    assert error.retryable
+    assert server.requests[route] == 2
+
+
+def test_a_connection_that_was_closed_meanwhile_costs_no_try(server):
+    fetching = fetcher(max_retries=0)
+    assert fetching.fetch(server.url("/good.png")) == PNG
+    assert fetching.fetch(server.url("/drops-the-first.png")) == PNG
+    assert server.connections == 2
+    # Over a new connection, the same is the server's failure.
+    with pytest.raises(FetchFailed):
+        fetching.fetch(server.url("/close"))
+    assert server.requests["/close"] == 2, "the kept connection's request went out again, once"
+
+
+def test_what_follows_an_answer_is_not_taken_for_the_next_one(server):
+    fetching = fetcher()
+    for _ in range(3):
+        assert fetching.fetch(server.url("/two-answers")) == PNG
+        assert fetching.fetch(server.url("/good.jpg")) == JPEG
+    assert server.connections == 4
+
+
+def test_idle_connections_do_not_use_up_all_files(monkeypatch):
+    monkeypatch.setattr(connections, "_OPEN", 4)
+    fetching = Fetcher(Settings(allow_hosts=("127.0.0.1",)))
+    with ExitStack() as stack:
+        for _ in range(12):
+            server = stack.enter_context(Server())
+            assert fetching.fetch(server.url("/good.png")) == PNG
+        open_now = [each for each in fetching._connections.opened._all if each.sock]
+        assert len(open_now) <= 4
+
+
+# -- who asks ----------------------------------------------------------------------------------
+
+
+def test_the_user_agent_names_the_project_and_whom_to_ask(server):
+    fetcher().fetch(server.url("/good.png"))
+    fetcher(user_agent="pictures/1.0 (+https://example.org/robot)").fetch(server.url("/good.png"))
+    ours, theirs = server.heads
+    assert f"user-agent: clip-endpoints/{__version__} (" in ours.lower()
+    assert "SCORE_USER_AGENT" in ours
+    assert "User-Agent: pictures/1.0 (+https://example.org/robot)" in theirs
 
 
 # -- the clock rule ----------------------------------------------------------------------------
@@ -870,12 +1026,6 @@ def test_a_connection_that_the_server_closed_is_not_held_against_it(server):
         assert fetching.fetch(server.url("/http10.png")) == PNG
 
 
-def test_hosts_that_nobody_downloads_from_are_forgotten(server):
-    fetching = fetcher()
-    fetch_all(fetching, [server.url("/good.png")] * 8 + [server.url("/close")] * 8)
-    assert fetching._slots._hosts == {}
-
-
 # -- TLS ---------------------------------------------------------------------------------------
 
 
@@ -956,14 +1106,14 @@ def _foreign() -> list[type[BaseException]]:
 
 
 @pytest.mark.parametrize("kind", _foreign(), ids=lambda kind: kind.__qualname__)
-@pytest.mark.parametrize("step", ["_request", "_body"])
+@pytest.mark.parametrize("step", [(Connections, "_request_once"), (Fetcher, "_body")])
 def test_every_foreign_error_is_translated(server, monkeypatch, kind, step):
     foreign = kind.__new__(kind)  # their constructors want all sorts of things
 
     def broken(*_: object) -> None:
         raise foreign
 
-    monkeypatch.setattr(Fetcher, step, broken)
+    monkeypatch.setattr(*step, broken)
     error = failure(server.url("/good.png"))
     assert isinstance(error, BadUrl | FetchFailed | FetchTimeout)
     assert error.__cause__ is foreign
@@ -990,7 +1140,7 @@ def test_a_bug_of_ours_is_not_taken_for_a_bad_row(server, monkeypatch, kind):
     def broken(*_: object) -> None:
         raise kind
 
-    monkeypatch.setattr(Fetcher, "_request", broken)
+    monkeypatch.setattr(Connections, "_request_once", broken)
     with pytest.raises(kind):
         fetcher().fetch(server.url("/good.png"))
 

@@ -37,6 +37,8 @@ SOURCE = Path(__file__).resolve().parent.parent  # the package `score` itself
 
 REQUIREMENTS = (
     "azureml-inference-server-http>=1.5",
+    "backports.zstd>=1",
+    "brotli>=1.2",
     "certifi",
     "mlflow==3.17.2",
     "numpy>=1.26,<3",

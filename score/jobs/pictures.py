@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Protocol
 
+from score.cells import file_below
 from score.errors import BadColumns, EmptyRow, FetchFailed, RequestError, RowError
-from score.fetch import file_below
 from score.images import ENDINGS
 from score.rows import IMAGE, Row, is_empty
 from score.tables import CsvTable, Line

@@ -1,0 +1,66 @@
+"""How long one row may take, and how that time is divided. Knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from score.errors import FetchTimeout
+
+
+class Deadline:
+    """The time left to one row, and to the request it belongs to. Used by one thread."""
+
+    def __init__(self, seconds: float, until: float | None = None) -> None:
+        """`seconds` for the row; `until`: the `time.monotonic()` at which its request ends."""
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+        self._until = until
+
+    def left(self) -> float:
+        """Seconds until the row or its request ends; negative afterwards."""
+        end = self._end if self._until is None else min(self._end, self._until)
+        return end - time.monotonic()
+
+    def at_most(self, seconds: float) -> float:
+        """A timeout of `seconds`, or less where a deadline comes first. Raises FetchTimeout."""
+        left = self.left()
+        if left <= 0:
+            raise self.over()
+        return min(seconds, left)
+
+    def over(self) -> FetchTimeout:
+        """The error of a row whose time is up."""
+        if self._until is not None and time.monotonic() >= self._until:
+            return FetchTimeout("the request's time for downloads was over before its turn came")
+        return FetchTimeout(f"took more than {self._seconds:g} s in all")
+
+    def patience(self) -> float | None:
+        """Seconds that the row may wait in a queue of ours: until its request ends, if it does."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
+    @contextmanager
+    def queueing(self) -> Iterator[None]:
+        """Moves the row's deadline on by the time spent inside; the request's stays.
+
+        For waits in our own queues, which are not the server's fault.
+        """
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._end += time.monotonic() - began
+
+    @contextmanager
+    def place(self, places: threading.Semaphore) -> Iterator[None]:
+        """Waits for one of `places` and holds it. Raises FetchTimeout."""
+        with self.queueing():
+            got = places.acquire(timeout=self.patience())
+        if not got:
+            raise self.over()
+        try:
+            yield
+        finally:
+            places.release()

@@ -1,0 +1,78 @@
+"""URLs as cells and redirects spell them, and as much of them as a message may show. Pure."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from contextlib import suppress
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
+
+from score.errors import BadUrl
+
+_MAX_URL = 8192
+_WEB = ("http", "https")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_BLANKS = " \t\r\n"
+
+
+def is_web(cell: str) -> bool:
+    """Whether a cell is an http(s) URL. Raises BadUrl for one of another scheme."""
+    scheme = _SCHEME.match(cell)
+    if scheme and scheme[1].lower() not in _WEB:
+        raise BadUrl(f"only http and https URLs are fetched, not {scheme[1].lower()}")
+    return scheme is not None
+
+
+def parse(url: str) -> Url:
+    """An http(s) URL without its fragment. Raises BadUrl."""
+    if len(url) > _MAX_URL:
+        raise BadUrl(f"longer than {_MAX_URL} characters")
+    try:
+        target = parse_url(url)
+    except (LocationParseError, UnicodeError, ValueError):
+        raise BadUrl(f"cannot be read as a URL: {start(url)}") from None
+    if target.auth:
+        raise BadUrl("user name and password in a URL are not sent; use a signed URL")
+    if not target.host:
+        raise BadUrl(f"names no host: {start(url)}")
+    return target._replace(fragment=None)
+
+
+def redirected(target: Url, location: str) -> str:
+    """Where a `Location` header leads. It arrives read as Latin-1, and may have been UTF-8.
+
+    Raises BadUrl.
+    """
+    location = location.strip(_BLANKS)
+    with suppress(UnicodeError):
+        location = location.encode("latin-1").decode("utf-8")
+    try:
+        url = urllib.parse.urljoin(target.url, location)
+    except ValueError:
+        raise BadUrl(f"{where(target)} redirects to something that is not a URL") from None
+    if not (scheme := _SCHEME.match(url)) or scheme[1].lower() not in _WEB:
+        raise BadUrl(f"{where(target)} redirects to something that is not http or https")
+    return url
+
+
+def server(target: Url) -> str:
+    """The name that a URL's server goes by: its host, and its port unless that is usual."""
+    usual = target.port in (None, _DEFAULT_PORTS.get(target.scheme or ""))
+    return f"{target.host}" if usual else f"{target.host}:{target.port}"
+
+
+def where(target: Url) -> str:
+    """The URL without its query, which may hold a signature."""
+    path = target.path or "/"
+    return start(f"{target.scheme}://{target.netloc}{path}", 120)
+
+
+def start(text: str, length: int = 40) -> str:
+    """How a cell or URL begins, without what may be secret: user, password, query."""
+    public = _SECRET.sub("…", text[:_MAX_URL])
+    shown = public if len(public) <= length else public[:length] + "…"
+    return "".join(c if c.isprintable() else "�" for c in shown)
