@@ -266,6 +266,8 @@ def _package(options: argparse.Namespace, settings: Settings) -> int:
             tokenizer=Path(options.tokenizer) if options.tokenizer else None,
             revision=options.revision,
             precision=options.precision,
+            weights=options.weights,
+            base=options.base,
             int8=Path(options.int8) if options.int8 else None,
             force=options.force,
             say=lambda line: print(f"score: {line}", file=sys.stderr),
@@ -414,6 +416,16 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
     package.add_argument(
         "--tokenizer", metavar="DIR", help="a folder with the tokenizer.json to use"
+    )
+    package.add_argument(
+        "--base",
+        metavar="ID|DIR",
+        help="what it was fine-tuned from: gives the tokenizer and image processor that it lacks",
+    )
+    package.add_argument(
+        "--weights",
+        metavar="NAME",
+        help="which of several models in a file of weights: state_dict, ema, …",
     )
     package.add_argument("--source", metavar="ID", help="what a folder here was downloaded as")
     package.add_argument("--revision", help="of the Hub's repository; default: the catalog's")

@@ -10,7 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from score.folder import EMBEDDED, ModelFolder
+from score.folder import EMBEDDED
+from score.jobs import huggingface
 from score.jobs.package import describe
 from score.jobs.promise import promise
 from score.jobs.reference import Reference
@@ -24,7 +25,7 @@ def build(root: Path) -> None:
     model = root / "model"
     if model.resolve() != EMBEDDED.resolve():
         shutil.copytree(EMBEDDED, model, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
-    with Reference(model, None, ModelFolder.open(model).architecture) as reference:
+    with Reference(huggingface.folder(model), model) as reference:
         promise(reference).write(model)
     describe(root, NAME, {"license": "MIT"})
 
