@@ -61,7 +61,7 @@ class ModelFolder:
         architecture = _architecture(folder / "config.json")
         tokenizer, preprocessor = tokenizer_folder(folder, base), preprocessor_file(folder, base)
         if tokenizer is None or preprocessor is None:
-            raise ModelError(_bare(folder, tokenizer is None, preprocessor is None))
+            raise ModelError(_bare(folder, base, tokenizer is None, preprocessor is None))
         return cls(folder, architecture, image_processor(preprocessor), tokenizer)
 
 
@@ -117,7 +117,7 @@ def _holds(folder: Path, *alternatives: tuple[str, ...]) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in alternatives)
 
 
-def _bare(folder: Path, tokenizer: bool, preprocessor: bool) -> str:
+def _bare(folder: Path, base: Path | None, tokenizer: bool, preprocessor: bool) -> str:
     """What a folder lacks, as `save_pretrained` of a model alone leaves it, and what to do."""
     missing = [
         *(["a tokenizer (tokenizer.json, or vocab.json and merges.txt)"] if tokenizer else []),
@@ -125,10 +125,11 @@ def _bare(folder: Path, tokenizer: bool, preprocessor: bool) -> str:
         *([] if _holds(folder, *_WEIGHTS) else ["weights (model.safetensors)"]),
     ]
     lacks = " and ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
+    so_does = f", and so does {base}" if base else ""
     return (
-        f"{folder} lacks {lacks}: `score package {folder} --base openai/clip-vit-base-patch32 "
-        "--output DIR` takes tokenizer and image processor from the checkpoint that this one was "
-        "fine-tuned from, a Hub id or a folder"
+        f"{folder} lacks {lacks}{so_does}: `score package {folder} --base "
+        "openai/clip-vit-base-patch32 --output DIR` takes tokenizer and image processor from the "
+        "checkpoint that this one was fine-tuned from, a Hub id or a folder"
     )
 
 

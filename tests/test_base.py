@@ -218,7 +218,7 @@ def test_a_tokenizer_whose_ids_have_no_embeddings(bare: Path, processor: Path) -
         ("nothing-there", "no checkpoint 'nothing-there'"),
         ("./nothing-there", "--base: no such folder"),
         ("FILE", "is a file; name the folder"),
-        ("EMPTY", "lacks a tokenizer"),
+        ("EMPTY", r"lacks a tokenizer .*, and so does .*EMPTY: `score package"),
     ],
 )
 def test_a_base_that_is_none(given: str, says: str, bare: Path, tmp_path: Path) -> None:
@@ -300,6 +300,17 @@ def test_without_a_network_it_says_what_to_fetch(
     assert f"hf download {OPENAI} --revision" in message
     assert "--include '*.json'" in message
     assert "name it: --base clip-vit-base-patch32" in message
+
+
+def test_a_bare_repository_is_named_as_it_was_asked_for(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(id: str, revision: str | None, *, weights: bool = True) -> Any:
+        return find.hub.Download(bare, "a" * 40)
+
+    monkeypatch.setattr(find.hub, "download", download)
+    with pytest.raises(ModelError, match=r"someone/tuned lacks .* package someone/tuned --base"):
+        find.find("someone/tuned")
 
 
 # -- bare weights ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from score.embedder import Embedder
+from score.engines.pytorch import DTYPES
 from score.errors import ModelError
 from score.jobs import canonical
 from score.jobs.package import package
@@ -69,11 +70,23 @@ MIXED: dict[str, tuple[Callable[[State], State], str]] = {
 }
 
 
-@pytest.fixture(params=MIXED)
-def mixed(request: pytest.FixtureRequest, tiny: Path, tmp_path: Path) -> tuple[Path, State, str]:
-    """A folder, its tensors, and the widest precision among them."""
+class Mixture(NamedTuple):
+    """A folder of mixed weights, its tensors, the widest precision of them, and a package of it."""
+
+    folder: Path
+    state: State
+    widest: str
+    made: Path
+
+
+@pytest.fixture(params=MIXED, scope="module")
+def mixed(
+    request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Mixture:
     change, widest = MIXED[request.param]
-    return *written(tiny, tmp_path / "c", change), widest
+    root = tmp_path_factory.mktemp("mixed")
+    folder, state = written(tiny, root / "c", change)
+    return Mixture(folder, state, widest, package(folder, root / "p"))
 
 
 def written(tiny: Path, folder: Path, change: Callable[[State], State]) -> tuple[Path, State]:
@@ -94,9 +107,8 @@ def equal(ours: State, theirs: State) -> bool:
     )
 
 
-def test_every_tensor_is_stored_as_it_came(mixed: tuple[Path, State, str], tmp_path: Path) -> None:
-    folder, state, widest = mixed
-    made = package(folder, tmp_path / "p")
+def test_every_tensor_is_stored_as_it_came(mixed: Mixture) -> None:
+    _, state, widest, made = mixed
     assert equal(load_file(made / "model" / "model.safetensors"), state)
     assert json.loads((made / "model" / "config.json").read_text())["dtype"] == widest
     # transformers, by default, loads a folder in the precision that its config.json states.
@@ -109,13 +121,10 @@ def test_every_tensor_is_stored_as_it_came(mixed: tuple[Path, State, str], tmp_p
         assert f"{str(dtype).removeprefix('torch.')} (" in card
 
 
-def test_vectors_are_those_of_the_original_in_fp32(
-    mixed: tuple[Path, State, str], tmp_path: Path
-) -> None:
+def test_vectors_are_those_of_the_original_in_fp32(mixed: Mixture) -> None:
     """By transformers, which reads the original itself; packaged, and served as it is."""
-    folder, state, _ = mixed
+    folder, state, _, made = mixed
     reference = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    made = package(folder, tmp_path / "p")
     probes = Probes.read(made / "model")
     assert probes
     for model in (folder, made):
@@ -184,23 +193,27 @@ def test_shards_of_a_mixture(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mon
 # -- narrower only when asked ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [
+        ("fp16", "as convert_weights leaves it"),
+        ("bf16", "bf16 and fp16"),
+        ("fp32", "one fp64 matrix"),
+    ],
+)
 def test_a_precision_that_is_asked_for_is_what_all_is_stored_in(
-    precision: Any, mixed: tuple[Path, State, str], tmp_path: Path
+    precision: Any, name: str, tiny: Path, tmp_path: Path
 ) -> None:
     """And what is promised is what those weights compute, not what wider ones would have."""
-    folder, state, _ = mixed
+    folder, state = written(tiny, tmp_path / "c", MIXED[name][0])
     made = package(folder, tmp_path / "p", precision=precision)
     stored = load_file(made / "model" / "model.safetensors")
-    dtype = canonical.DTYPES[precision]
-    for name, tensor in state.items():
-        assert torch.equal(stored[name], tensor.to(dtype)), name
-    assert Embedder.load(made, FP32.replace({"verify": "full"})).encoder.engine.precision == "fp32"
+    for tensor in state:
+        assert torch.equal(stored[tensor], state[tensor].to(DTYPES[precision])), tensor
+    Embedder.load(made, FP32.replace({"verify": "full"}))
 
 
-@pytest.mark.parametrize(
-    "narrowed", ["all of them", "logit_scale", "vision_model.pre_layrnorm.bias"]
-)
+@pytest.mark.parametrize("narrowed", ["all", "logit_scale", "vision_model.pre_layrnorm.bias"])
 def test_the_proof_sees_bits_that_are_lost(
     narrowed: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +222,7 @@ def test_the_proof_sees_bits_that_are_lost(
 
     def narrow(*args: Any) -> dict[str, torch.dtype]:
         dtypes = dict(kept(*args))
-        lost = dtypes if narrowed == "all of them" else [narrowed]
+        lost = dtypes if narrowed == "all" else [narrowed]
         return dtypes | dict.fromkeys(lost, torch.float16)
 
     monkeypatch.setattr(canonical, "_dtypes", narrow)

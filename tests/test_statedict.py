@@ -243,7 +243,7 @@ def test_of_two_models_none_is_chosen_silently(roots: tuple[str, str]) -> None:
 
 def test_two_layouts_in_one_file_are_two_models() -> None:
     both = Names("")
-    both._names += Names("", layout="transformers")._names
+    both._names = sorted({*both._names, *Names("", layout="transformers")._names})
     with pytest.raises(ModelError, match="several models"):
         statedict.find(both, BOTH)
     assert statedict.find(both, (huggingface.NAMES,)).names == huggingface.NAMES
@@ -260,8 +260,18 @@ def test_an_unknown_wrapper_is_named_not_guessed() -> None:
 def test_a_name_that_is_there_twice_is_refused() -> None:
     names = Names("")
     names._names.append("visual._orig_mod.proj")
+    names._names += ["loss.module.weight", "loss.weight"]  # which is no matter
+    found = statedict.find(names, BOTH)
+    assert found.tensors.shape("visual.conv1.weight") == ()
     with pytest.raises(ModelError, match=r"hold visual\.proj twice: as visual\.proj and as visual"):
-        statedict.find(names, BOTH)
+        found.tensors.shape("visual.proj")
+
+
+def test_a_name_that_a_dictionary_makes_once_more_is_refused(tmp_path: Path) -> None:
+    state = {"model": {"visual.proj": torch.ones(1)}, "model.visual.proj": torch.zeros(1)}
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"holds model\.visual\.proj twice"):
+        opened(tmp_path / "w.pt")
 
 
 def test_weights_as_the_command_names_them(tmp_path: Path) -> None:

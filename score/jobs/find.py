@@ -132,8 +132,12 @@ def _on_the_hub(
     where = address(checkpoint, revision)
     say(where.notice)
     download = hub.download(where.id, where.revision)
+    try:
+        source = _folder(download.folder, options)
+    except ModelError as error:  # the folder is one of a cache, which nobody asked for
+        raise ModelError(str(error).replace(str(download.folder), checkpoint)) from error
     return Found(
-        _folder(download.folder, options),
+        source,
         where.id.split("/")[-1],
         HUB + where.id,
         download.revision,

@@ -20,7 +20,7 @@ from score.architecture import Architecture, Shape
 from score.errors import ModelError
 from score.folder import LFS_POINTER, is_lfs_pointer
 from score.images import Preprocessor
-from score.weights import Weights, held, shown
+from score.weights import Weights, clipped, held, shown
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -61,7 +61,7 @@ class Pickled:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._tensors = _flattened(_unpickled(file))
+        self._tensors = _flattened(_unpickled(file), file)
         if not self._tensors:
             raise ModelError(f"{file} holds no tensors by name")
 
@@ -203,7 +203,7 @@ def _reason(error: Exception) -> str:
     return f"is no whole torch file: {text.splitlines()[0][:200] if text else error!r}"
 
 
-def _flattened(content: object) -> dict[str, Tensor]:
+def _flattened(content: object, file: Path) -> dict[str, Tensor]:
     """Tensors by their names; each dictionary, which may be in several places, is read once."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -211,6 +211,8 @@ def _flattened(content: object) -> dict[str, Tensor]:
     while waiting:
         prefix, value, depth = waiting.pop()
         if isinstance(value, Tensor) and prefix:
+            if prefix in tensors:
+                raise ModelError(f"{file} holds {clipped(prefix)} twice")
             tensors[prefix] = value
         elif isinstance(value, dict) and depth < _DEEPEST and id(value) not in seen:
             seen.add(id(value))

@@ -55,17 +55,23 @@ class Found(NamedTuple):
 class Unwrapped:
     """Some of a file's tensors, under other names."""
 
-    def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
-        """`names`: name → name in `tensors`."""
+    def __init__(
+        self, tensors: Tensors, names: Mapping[str, str], twice: Mapping[str, str]
+    ) -> None:
+        """`names`: name → name in `tensors`; `twice`: where some are again, wrapped otherwise."""
         self._tensors = tensors
         self._names = names
+        self._twice = twice
 
     def names(self) -> list[str]:
         """As `Tensors.names`."""
         return list(self._names)
 
     def shape(self, name: str) -> Shape | None:
-        """As `Tensors.shape`."""
+        """As `Tensors.shape`. Raises ModelError for a tensor that is there twice, too."""
+        if name in self._twice:
+            one, other = clipped(self._names[name]), clipped(self._twice[name])
+            raise ModelError(f"the weights hold {clipped(name)} twice: as {one} and as {other}")
         return self._tensors.shape(self._names[name]) if name in self._names else None
 
     def dtype(self, name: str) -> torch.dtype:
@@ -78,11 +84,15 @@ class Unwrapped:
 
 
 class _Model(NamedTuple):
-    """A model in a file: where its names begin, its layout's, and name → name in the file."""
+    """A model in a file: where its names begin, its layout's, and the tensors under them.
+
+    names, twice: as `Unwrapped` has them.
+    """
 
     root: str
     layout: Names
     names: Mapping[str, str]
+    twice: Mapping[str, str]
 
     @property
     def averaged(self) -> bool:
@@ -111,7 +121,8 @@ def find(tensors: Tensors, layouts: Sequence[Names], wanted: str | None = None) 
         return Found(tensors, None)
     if len(models) == 1 and all(name == stored for name, stored in model.names.items()):
         return Found(tensors, model.layout)
-    return Found(Unwrapped(tensors, model.names), model.layout, tuple(_remarks(model, models)))
+    unwrapped = Unwrapped(tensors, model.names, model.twice)
+    return Found(unwrapped, model.layout, tuple(_remarks(model, models)))
 
 
 def _models(names: Iterable[str], layout: Names) -> Iterator[_Model]:
@@ -119,9 +130,9 @@ def _models(names: Iterable[str], layout: Names) -> Iterator[_Model]:
     anchor = _anchor(layout.image)
     roots = {found["root"] or "" for name in names if (found := anchor.fullmatch(name))}
     for root in sorted(roots):
-        within = _within(names, root, roots)
+        within, twice = _within(names, root, roots)
         if any(name in within for name in layout.texts):
-            yield _Model(root, layout, within)
+            yield _Model(root, layout, within, twice)
 
 
 def _anchor(name: str) -> re.Pattern[str]:
@@ -130,19 +141,20 @@ def _anchor(name: str) -> re.Pattern[str]:
     return re.compile(r"(?:(?P<root>.*)\.)?" + between.join(map(re.escape, name.split("."))), re.S)
 
 
-def _within(names: Iterable[str], root: str, roots: Iterable[str]) -> dict[str, str]:
-    """Name → name in the file, of what lies under a root, but not under another one in it."""
+def _within(
+    names: Iterable[str], root: str, roots: Iterable[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What lies under a root, but not under another one in it: as `Unwrapped` wants it."""
     start = f"{root}." if root else ""
     others = tuple(f"{other}." for other in roots if other != root and other.startswith(start))
     within: dict[str, str] = {}
+    twice: dict[str, str] = {}
     for stored in names:
         if not stored.startswith(start) or stored.startswith(others):
             continue
         name = ".".join(part for part in _parts(stored, root) if part not in _TRANSPARENT)
-        if name in within:
-            raise ModelError(f"the weights hold {name} twice: as {within[name]} and as {stored}")
-        within[name] = stored
-    return within
+        (twice if name in within else within)[name] = stored
+    return within, twice
 
 
 def _chosen(models: Sequence[_Model], wanted: str | None) -> _Model | None:
@@ -159,7 +171,7 @@ def _chosen(models: Sequence[_Model], wanted: str | None) -> _Model | None:
     if models and wanted is None and not models[0].known:
         raise ModelError(
             f"the weights hold a model under {listed}, which is no wrapper that is known: "
-            f"--weights {models[0].root} takes it"
+            f"--weights {clipped(models[0].root)} takes it"
         )
     return models[0] if models else None
 
@@ -175,7 +187,7 @@ def _remarks(model: _Model, models: Sequence[_Model]) -> Iterator[str]:
         alone = "" if len(models) > 1 else ", and the file holds no others"
         yield f"these weights are an average (EMA){alone}"
     elif averages:
-        first = averages[0].root
+        first = clipped(averages[0].root)
         yield f"not used: averaged weights (EMA); --weights {first} takes them instead"
 
 
