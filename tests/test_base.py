@@ -102,7 +102,7 @@ def test_weights_are_named_among_what_is_missing(bare: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["serve", "MODEL", "--port", "0"],
+        ["serve", "MODEL"],
         ["embed", "CSV", "--model", "MODEL", "--output", "OUT.jsonl"],
         ["label", "CSV", "--model", "MODEL", "--ontology", "LABELS", "--output", "OUT.csv"],
         ["evaluate", "retrieval", "CSV", "--model", "MODEL"],

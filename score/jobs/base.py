@@ -67,7 +67,12 @@ class Base:
     def architecture(self) -> Architecture | None:
         """The base's own, where its configuration is there. Raises ModelError."""
         file = self.folder / "config.json"
-        return Architecture.from_config(read_json(file)) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return Architecture.from_config(read_json(file))
+        except ModelError as error:
+            raise ModelError(f"--base {self.origin}: {error}") from error
 
     @property
     def preprocessor(self) -> Preprocessor | None:
