@@ -23,6 +23,14 @@ LFS_POINTER = "a Git LFS pointer; run `git lfs pull`"
 """What to say of a file for which `is_lfs_pointer` is true."""
 
 _LFS_HEAD = b"version https://git-lfs"
+_PROCESSOR = "processor_config.json"
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_WEIGHTS = (
+    ("model.safetensors",),
+    ("model.safetensors.index.json",),
+    ("pytorch_model.bin",),
+    ("pytorch_model.bin.index.json",),
+)
 _PACKAGE_DATA = "model"  # what a package's MLmodel names as `data`
 
 
@@ -33,24 +41,28 @@ class ModelFolder:
     path: the folder that holds `config.json`, `model.safetensors` and the tokenizer.
     architecture: what its `config.json` declares.
     preprocessor: how pictures become pixels, from `preprocessor_config.json`.
+    tokenizer: the folder that holds the tokenizer; `path`, unless it lacks one.
     """
 
     path: Path
     architecture: Architecture
     preprocessor: Json
+    tokenizer: Path
 
     @classmethod
-    def open(cls, path: str | Path) -> ModelFolder:
+    def open(cls, path: str | Path, base: Path | None = None) -> ModelFolder:
         """The checkpoint at `path`: a plain transformers folder, a package, or their one parent.
 
-        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). Raises ModelError.
+        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). `base`: a folder from which
+        tokenizer and preprocessor are taken where the checkpoint's lacks them. Raises ModelError,
+        for missing files one that names them all.
         """
         folder = _locate(Path(path))
-        return cls(
-            path=folder,
-            architecture=_architecture(folder / "config.json"),
-            preprocessor=_preprocessor(folder),
-        )
+        architecture = _architecture(folder / "config.json")
+        tokenizer, preprocessor = tokenizer_folder(folder, base), preprocessor_file(folder, base)
+        if tokenizer is None or preprocessor is None:
+            raise ModelError(_bare(folder, base, tokenizer is None, preprocessor is None))
+        return cls(folder, architecture, image_processor(preprocessor), tokenizer)
 
 
 def _locate(path: Path) -> Path:
@@ -80,17 +92,52 @@ def _architecture(file: Path) -> Architecture:
         raise ModelError(f"{file}: {error}") from error
 
 
-def _preprocessor(folder: Path) -> Json:
-    """Where transformers looks: what a whole processor was saved as counts more than its part."""
-    combined = folder / "processor_config.json"
-    if combined.is_file():
-        nested = read_json(combined).get("image_processor")
-        if isinstance(nested, dict):
-            return nested
-    own = folder / "preprocessor_config.json"
-    if own.is_file():
-        return read_json(own)
-    raise ModelError(f"no preprocessor_config.json in {folder}")
+def tokenizer_folder(*folders: Path | None) -> Path | None:
+    """The first of some folders that holds a tokenizer."""
+    return next((folder for folder in folders if folder and _holds(folder, *_TOKENIZERS)), None)
+
+
+def preprocessor_file(*folders: Path | None) -> Path | None:
+    """The image processor's configuration in the first of some folders that has one.
+
+    Where transformers looks: what a whole processor was saved as counts more than its part. Raises
+    ModelError.
+    """
+    for folder in filter(None, folders):
+        combined, own = folder / _PROCESSOR, folder / "preprocessor_config.json"
+        if combined.is_file() and isinstance(read_json(combined).get("image_processor"), dict):
+            return combined
+        if own.is_file():
+            return own
+    return None
+
+
+def _holds(folder: Path, *alternatives: tuple[str, ...]) -> bool:
+    """Whether all files of one of the alternatives are there."""
+    return any(all((folder / name).is_file() for name in names) for names in alternatives)
+
+
+def _bare(folder: Path, base: Path | None, tokenizer: bool, preprocessor: bool) -> str:
+    """What a folder lacks, as `save_pretrained` of a model alone leaves it, and what to do."""
+    missing = [
+        *(["a tokenizer (tokenizer.json, or vocab.json and merges.txt)"] if tokenizer else []),
+        *(["an image processor (preprocessor_config.json)"] if preprocessor else []),
+        *([] if _holds(folder, *_WEIGHTS) else ["weights (model.safetensors)"]),
+    ]
+    lacks = " and ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
+    so_does = f", and so does {base}" if base else ""
+    return (
+        f"{folder} lacks {lacks}{so_does}: `score package {folder} --base "
+        "openai/clip-vit-base-patch32 --output DIR` takes tokenizer and image processor from the "
+        "checkpoint that this one was fine-tuned from, a Hub id or a folder"
+    )
+
+
+def image_processor(file: Path) -> Json:
+    """The configuration in what `preprocessor_file` finds. Raises ModelError."""
+    content = read_json(file)
+    nested: Json = content["image_processor"] if file.name == _PROCESSOR else content
+    return nested
 
 
 def is_lfs_pointer(file: Path) -> bool:

@@ -39,7 +39,7 @@ class Texts:
     @classmethod
     def load(cls, folder: ModelFolder) -> Texts:
         """The tokenizer of a model folder. Raises ModelError for one that is not the model's."""
-        texts = cls.of(folder.path, folder.architecture.text.context)
+        texts = cls.of(folder.tokenizer, folder.architecture.text.context)
         texts.check(folder.architecture)
         return texts
 

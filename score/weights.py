@@ -7,7 +7,7 @@ tensor is read when it is taken, so that no second copy of a model is ever in me
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,14 @@ from score.errors import ModelError
 from score.folder import LFS_POINTER, is_lfs_pointer, read_json
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+_NAMED = 3  # tensors that a message names
+_LONGEST = 80  # characters of a name in a message
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -77,16 +81,26 @@ class Weights:
             )
         return tuple(header.get_shape())
 
+    def dtype(self, name: str) -> torch.dtype:
+        """The precision of a tensor that is there, from its header alone."""
+        import torch
+
+        stored = self._opened[self._files[name]].get_slice(name).get_dtype()
+        dtype: torch.dtype = getattr(torch, _DTYPES[stored])
+        return dtype
+
     def check(self, wanted: Mapping[str, Shape]) -> None:
         """Raises ModelError unless each tensor wanted is there, in its shape, and a float.
 
-        Only headers are read. Tensors that nobody wants are nobody's business.
+        Only headers are read. Extra tensors are ignored.
         """
         missing = [name for name in wanted if name not in self._files]
         if missing:
+            extra = [name for name in self._files if name not in wanted]
             raise ModelError(
                 f"{self._folder} lacks {len(missing)} of the tensors that its config.json needs, "
-                f"such as {missing[0]}"
+                f"such as {missing[0]}; {held(extra, self._files)}"
+                + ("; `score package` knows other names, too" if extra else "")
             )
         for name in wanted:
             shape = self.shape(name)
@@ -158,6 +172,25 @@ def _reason(file: Path, error: Exception) -> str:
     if is_lfs_pointer(file):
         return f"it is {LFS_POINTER}"
     return f"{error}; half a download?"
+
+
+def held(extra: Sequence[str], names: Iterable[str]) -> str:
+    """Which tensors there are instead of those that are missing, for a message.
+
+    extra: those that the model has no place for; names: all of them.
+    """
+    some = [clipped(name) for name in (extra or list(names))[:_NAMED]]
+    more = len(extra) - len(some)
+    if not some:
+        return "it holds none"
+    listed = ", ".join(some) + (f" and {more:,} more" if more > 0 else "")
+    return f"it holds {listed}" + (", which have no place there" if extra else " and others")
+
+
+def clipped(name: str) -> str:
+    """A name from a file, fit to be printed."""
+    plain = "".join(c if c.isprintable() else "?" for c in name)
+    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
 
 
 def shown(shape: Shape | None) -> str:

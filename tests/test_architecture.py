@@ -33,9 +33,12 @@ FLOORS = [
     {"pyfunc", "online", "batch", "server", "spark"},
     {"shards", "jobs.split", "jobs.merge", "jobs.index"},
     {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"},
+    {"jobs.statedict"},
     {"jobs.prompts", "jobs.classfolders", "jobs.metrics"},
     {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
     {"jobs.canonical", "jobs.hub"},
+    {"jobs.provenance"},
+    {"jobs.base"},
     {"jobs.find", "jobs.reference", "jobs.checkpoint"},
     {"jobs.promise", "jobs.card", "jobs.int8"},
     {"jobs.package"},
@@ -59,7 +62,8 @@ FLOORS = [
 DOORS = {
     "torch": {"engines.pytorch", "engines.blocked", "engines.openvino", "towers", "weights"}
     | {"jobs.canonical", "jobs.checkpoint", "jobs.kerashub", "jobs.openclip"}
-    | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source", "jobs.train"},
+    | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source", "jobs.statedict"}
+    | {"jobs.train"},
     "transformers": {"jobs.reference", "jobs.train"},
     "huggingface_hub": {"jobs.hub"},
     "h5py": {"jobs.h5"},
@@ -103,7 +107,7 @@ DOORS = {
     | {"cli.verify"},
     "emoji": {"jobs.train"},
     "yaml": {
-        "jobs.find",
+        "jobs.provenance",
         "deploy.check",
         "deploy.cli",
         "deploy.harness",

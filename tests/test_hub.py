@@ -171,6 +171,27 @@ def test_a_hub_id_becomes_a_package(endpoint: str, repository: Path, tmp_path: P
         assert file.read_bytes() == (again / "model" / file.name).read_bytes()
 
 
+def test_a_base_is_downloaded_without_its_weights(
+    endpoint: str, repository: Path, tmp_path: Path
+) -> None:
+    bare, output = tmp_path / "tuned", tmp_path / "p"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(repository / name, bare)
+    arguments = [str(bare), "--base", "owner/clip", "--output", str(output)]
+    result = score(endpoint, tmp_path / "cache", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert f'base: "huggingface.co/owner/clip@{COMMIT}"' in (output / "MLmodel").read_text()
+    assert (output / "model" / "LICENSE.base").read_text() == "free as in tests"
+    asked = {name for method, name, _ in _SERVERS[0].log if method == "GET"}
+    assert {"tokenizer.json", "preprocessor_config.json"} <= asked
+    assert not {name for name in asked if name.endswith((".safetensors", ".bin"))}
+    # What is in the cache now is no whole checkpoint.
+    offline = score("http://127.0.0.1:9", tmp_path / "cache", "owner/clip", "--output", "x")
+    assert offline.returncode == 2
+    assert "cannot reach the Hub for owner/clip" in offline.stderr
+
+
 def test_a_revision_is_asked_for(endpoint: str, tmp_path: Path) -> None:
     output = tmp_path / "p"
     result = score(endpoint, tmp_path / "cache", "owner/clip@other", "--output", str(output))

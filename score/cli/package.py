@@ -41,6 +41,16 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "--tokenizer", metavar="DIR", help="a folder with the tokenizer.json to use"
     )
+    parser.add_argument(
+        "--base",
+        metavar="ID|DIR",
+        help="what it was fine-tuned from: gives the tokenizer and image processor that it lacks",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="NAME",
+        help="which of several models in a file of weights: state_dict, ema, …",
+    )
     parser.add_argument("--source", metavar="ID", help="what a folder here was downloaded as")
     parser.add_argument("--revision", help="of the Hub's repository; default: the catalog's")
 
@@ -61,6 +71,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             tokenizer=Path(options.tokenizer) if options.tokenizer else None,
             revision=options.revision,
             precision=options.precision,
+            weights=options.weights,
+            base=options.base,
             int8=Path(options.int8) if options.int8 else None,
             force=options.force,
             overwrite=options.overwrite,

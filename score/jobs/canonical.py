@@ -6,6 +6,7 @@ so that a model larger than half the memory can be packaged. The same source giv
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ from score.texts import CLIP_BEGIN, CLIP_END
 from score.weights import FILE, INDEX
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Dtypes = Mapping[str, torch.dtype]
+"""Tensor → what it is stored in."""
 
 _SHARD = 2 * 2**30  # bytes of tensors in one file, and so at once in memory
 
@@ -44,18 +47,21 @@ _XLM_TOKENS = {
 def write(source: Source, folder: Path, precision: Precision | None = None) -> Path:
     """Writes a source into `folder`, and returns it.
 
-    `precision`: what the weights are stored in; None leaves them as they are. Raises ModelError for
-    a source that is not whole, and for weights that are not finite in that precision.
+    `precision`: what the weights are stored in; None stores each tensor as it came. Raises
+    ModelError for a source that is not whole, and for weights that are not finite in that
+    precision.
     """
     source.check()
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = _dtype(source, precision)
-    config = {**source.architecture.config(), "dtype": str(dtype).removeprefix("torch.")}
+    dtypes = _dtypes(source, precision)
+    # transformers loads all of a model in the precision that its config.json states.
+    widest = functools.reduce(torch.promote_types, dtypes.values())
+    config = {**source.architecture.config(), "dtype": str(widest).removeprefix("torch.")}
     write_json(folder / "config.json", config)
     write_json(folder / "preprocessor_config.json", source.preprocessor.config())
     write_json(folder / "tokenizer_config.json", tokenizer_config(source.architecture))
     (folder / "tokenizer.json").write_text(source.tokenizer, encoding="utf-8")
-    _write_weights(source, folder, dtype)
+    _write_weights(source, folder, dtypes)
     return folder
 
 
@@ -74,34 +80,36 @@ def tokenizer_config(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _dtype(source: Source, precision: Precision | None) -> torch.dtype:
+def _dtypes(source: Source, precision: Precision | None) -> Dtypes:
+    """What each tensor is stored in.
+
+    Mixtures are common: OpenAI's own `convert_weights` leaves norms and embeddings in fp32.
+    """
     if precision:
-        return DTYPES[precision]
-    # As it comes; one precision for all, since a checkpoint's towers are never of two.
-    stored = source.tensors.read(source.parts["visual_projection.weight"].source).dtype
-    return torch.float32 if stored == torch.float64 else stored
+        return dict.fromkeys(source.parts, DTYPES[precision])
+    return {name: source.tensors.dtype(part.source) for name, part in source.parts.items()}
 
 
-def _write_weights(source: Source, folder: Path, dtype: torch.dtype) -> None:
-    shards = _shards(source.architecture, dtype.itemsize)
+def _write_weights(source: Source, folder: Path, dtypes: Dtypes) -> None:
+    shapes = source.architecture.shapes()
+    sizes = {name: dtypes[name].itemsize * _count(shape) for name, shape in shapes.items()}
+    shards = _shards(sizes)
     places: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         name = FILE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(dict(_tensors(source, names, dtype)), folder / name, {"format": "pt"})
+        save_file(dict(_tensors(source, names, dtypes)), folder / name, {"format": "pt"})
         (folder / name).chmod(0o644)  # safetensors writes for the owner alone; servers are others
         places |= dict.fromkeys(names, name)
     if len(shards) > 1:
-        size = dtype.itemsize * sum(map(_count, source.architecture.shapes().values()))
-        index = {"metadata": {"total_size": size}, "weight_map": places}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
         write_json(folder / INDEX, index)
 
 
-def _shards(architecture: Architecture, itemsize: int) -> list[list[str]]:
-    """The tensors' names, in groups of at most `_SHARD` bytes."""
+def _shards(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The names of tensors of these sizes in bytes, in groups of at most `_SHARD` bytes."""
     groups: list[list[str]] = [[]]
     held = 0
-    for name, shape in architecture.shapes().items():
-        size = itemsize * _count(shape)
+    for name, size in sizes.items():
         if groups[-1] and held + size > _SHARD:
             groups.append([])
             held = 0
@@ -110,15 +118,15 @@ def _shards(architecture: Architecture, itemsize: int) -> list[list[str]]:
     return groups
 
 
-def _tensors(source: Source, names: list[str], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _tensors(source: Source, names: list[str], dtypes: Dtypes) -> Iterator[tuple[str, Tensor]]:
     shapes = source.architecture.shapes()
     for name in names:
-        part = source.parts[name]
-        tensor = part.convert(source.tensors.read(part.source)).to(dtype, copy=True).contiguous()
+        tensor = source.read(name).to(dtypes[name], copy=True).contiguous()
         if tuple(tensor.shape) != shapes[name]:
             raise ModelError(f"{name} became {tuple(tensor.shape)}, not {shapes[name]}")
         if not torch.isfinite(tensor).all():
-            raise ModelError(f"{part.source} holds NaN or infinity in {dtype}")
+            stored = source.parts[name].source
+            raise ModelError(f"{stored} holds NaN or infinity in {dtypes[name]}")
         yield name, tensor
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from score.jobs.find import Found
+from score.jobs.source import Source
 from score.jobs.verify import table
 from score.probes import Finding, Probes
 
@@ -47,15 +50,15 @@ def _facts(root: Path, found: Found) -> str:
     made, entry = found.source.architecture, found.entry
     preprocessor = found.source.preprocessor
     vision, text = made.vision, made.text
-    config = json.loads((root / "model" / "config.json").read_text(encoding="utf-8"))
     squash = isinstance(preprocessor.resize, tuple)
     facts = {
         "source": found.origin + (f", revision `{found.revision}`" if found.revision else ""),
         "came as": found.source.layout,
         "authors": f"{entry.authors}, {entry.source}" if entry else "see the source",
         "licence": f"{entry.licence.name}: {entry.licence.says}" if entry else "see the source",
+        **({"tokenizer, image processor": f"from {found.base.name}"} if found.base else {}),
         "vectors": f"{made.dimension} numbers, not normalised",
-        "parameters": f"{made.parameters:,}, stored as {config['dtype']}",
+        "parameters": f"{made.parameters:,}, stored as {_precisions(found.source)}",
         "pictures": f"{vision.image}×{vision.image} pixels in patches of {vision.patch}; "
         + ("squashed to a square" if squash else "shortest edge resized, centre cropped")
         + f", {preprocessor.resample.name.lower()}",
@@ -69,6 +72,15 @@ def _facts(root: Path, found: Found) -> str:
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"| | |\n|---|---|\n{rows}"
+
+
+def _precisions(written: Source) -> str:
+    """What the weights are stored in, with how many parameters of each where they are mixed."""
+    counts: Counter[str] = Counter()
+    for name, shape in written.architecture.shapes().items():
+        counts[str(written.tensors.dtype(name)).removeprefix("torch.")] += math.prod(shape)
+    several = [f"{dtype} ({count:,})" for dtype, count in counts.most_common()]
+    return ", ".join(several) if len(counts) > 1 else next(iter(counts))
 
 
 def _requests(picture: str) -> str:

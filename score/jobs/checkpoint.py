@@ -64,8 +64,12 @@ class RandomTensors:
         """As `Tensors.shape`."""
         return self._shapes.get(name)
 
+    def dtype(self, name: str) -> torch.dtype:
+        """As `Tensors.dtype`."""
+        return torch.float32
+
     def read(self, name: str) -> Tensor:
-        """As `Tensors.read`, in fp32."""
+        """As `Tensors.read`."""
         shape = self._shapes[name]
         if name == "logit_scale":
             return torch.tensor(math.log(1 / 0.07))  # CLIP paper, section 2.5

@@ -10,10 +10,11 @@ import shutil
 from pathlib import Path
 
 from score.commands import Parser, needed, run
-from score.folder import EMBEDDED, ModelFolder
+from score.folder import EMBEDDED
 from score.probes import FILE
 
 with needed(__name__):
+    from score.jobs import huggingface
     from score.jobs.package import describe
     from score.jobs.promise import promise
     from score.jobs.reference import Reference
@@ -26,7 +27,7 @@ def build(root: Path) -> None:
     model = root / "model"
     if model.resolve() != EMBEDDED.resolve():
         shutil.copytree(EMBEDDED, model, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
-    with Reference(model, None, ModelFolder.open(model).architecture) as reference:
+    with Reference(huggingface.folder(model), model) as reference:
         promise(reference).write(model)
     describe(root, NAME, {"license": "MIT"})
 

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from score.architecture import Architecture
 from score.errors import ModelError
-from score.jobs import hub, huggingface, kerashub, openclip
-from score.jobs.catalog import (
-    ARCHITECTURES,
-    CATALOG,
-    CLIP_TOKENIZER,
-    CLIP_VOCABULARY,
-    Entry,
-    lookup,
-)
-from score.jobs.source import Source
+from score.folder import tokenizer_folder
+from score.jobs import hub, huggingface, kerashub, openclip, statedict
+from score.jobs.base import Base
+from score.jobs.base import find as find_base
+from score.jobs.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY, Entry, lookup
+from score.jobs.provenance import HUB, address, licences, told, unknown
+from score.jobs.source import Source, opened
 from score.texts import Texts
 
-_BARE = (".pt", ".pth", ".bin", ".safetensors")
-_HUB = "huggingface.co/"
-_LARGEST_LICENCE = 2**20  # bytes
+_BARE = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +27,8 @@ class Found:
 
     name: what to call it; origin: where it came from, in words for the model card; revision: the
     Hub's commit, where it came from there; entry: the catalog's, where it knows the checkpoint;
-    licence_files: those that came with it.
+    licence_files: those that came with it; base: whose tokenizer and image processor it has, where
+    they are another's.
     """
 
     source: Source
@@ -43,15 +37,23 @@ class Found:
     revision: str | None = None
     entry: Entry | None = None
     licence_files: tuple[Path, ...] = ()
+    base: Base | None = None
 
     @property
     def notice(self) -> str:
         """What must be known before it is used: whose it is, and its licence."""
-        return self.entry.notice if self.entry else _unknown(self.origin)
+        own = self.entry.notice if self.entry else unknown(self.origin)
+        return f"{own}; {self.base.notice}" if self.base else own
 
 
-def _unknown(origin: str) -> str:
-    return f"{origin} is not in the catalog: find out yourself what its licence allows"
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What was said of a checkpoint's parts, as `find` has it."""
+
+    architecture: str | None
+    tokenizer: Path | None
+    weights: str | None
+    base: Base | None
 
 
 def find(
@@ -61,125 +63,114 @@ def find(
     architecture: str | None = None,
     tokenizer: Path | None = None,
     revision: str | None = None,
+    weights: str | None = None,
+    base: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Found:
     """Looks at a checkpoint: a path here, a catalog name, or a Hub id, in this order.
 
     `source`: the Hub id or catalog name that a folder here was downloaded as; a folder's own name
     proves nothing. `architecture`: OpenCLIP's name of what a bare file of weights holds.
-    `tokenizer`: a folder to take the tokenizer from instead. `say` is told the licence as soon as
-    it is known, before anything is downloaded. Raises ModelError.
+    `tokenizer`: a folder to take the tokenizer from instead. `weights`: where in its file the model
+    is, as `statedict.find` has it. `base`: a folder, a catalog name or a Hub id from which a
+    checkpoint that came without them takes tokenizer and image processor. `say` is told the licence
+    as soon as it is known, before anything is downloaded. Raises ModelError.
     """
     path = Path(checkpoint)
+    if not path.exists():
+        _may_be_on_the_hub(checkpoint)
+    options = _Options(architecture, tokenizer, weights, find_base(base, say) if base else None)
     if path.exists():
-        found = _here(path, source, architecture, tokenizer)
+        found = _here(path, source, options)
         say(found.notice)
-    elif path.suffix in _BARE:
-        known = lookup(path.name)
-        where = f"; download it from {known.file}" if known and known.file else ""
-        raise ModelError(f"no such file: {path}{where}")
-    elif checkpoint.startswith(("/", "./", "../", "~")):
-        raise ModelError(f"no such file or folder: {checkpoint}")
     else:
-        found = _on_the_hub(checkpoint, tokenizer, revision, say)
+        found = _on_the_hub(checkpoint, revision, options, say)
+    for remark in found.source.remarks:
+        say(remark)
     if found.entry:
         _must_agree(found.source.architecture, found.entry)
     return found
 
 
-def _here(
-    path: Path, source: str | None, architecture: str | None, tokenizer: Path | None
-) -> Found:
-    told = _told(path)
-    said = source or told.get("source")
+def _may_be_on_the_hub(checkpoint: str) -> None:
+    """Raises ModelError for what can only be a path, and is not there."""
+    if Path(checkpoint).suffix in _BARE:
+        known = lookup(Path(checkpoint).name)
+        where = f"; download it from {known.file}" if known and known.file else ""
+        raise ModelError(f"no such file: {checkpoint}{where}")
+    if checkpoint.startswith(("/", "./", "../", "~")):
+        raise ModelError(f"no such file or folder: {checkpoint}")
+
+
+def _here(path: Path, source: str | None, options: _Options) -> Found:
+    metadata = told(path)
+    said = source or metadata.get("source")
     origin = said or path.resolve().name
-    id, _, revision = origin.removeprefix(_HUB).partition("@")
+    id, _, revision = origin.removeprefix(HUB).partition("@")
     entry = lookup(id) if said else lookup(path.name) if path.is_file() else None
     if source and entry is None and not hub.is_id(source):
         raise ModelError(f"--source {source!r} is neither a Hub id nor a name of the catalog")
-    if hub.is_id(id) and (source or origin.startswith(_HUB)):
-        origin = _HUB + id
+    if hub.is_id(id) and (source or origin.startswith(HUB)):
+        origin = HUB + id
     elif entry and source:
-        origin = _HUB + entry.hub
+        origin = HUB + entry.hub
     name = path.resolve().stem if path.is_file() else path.resolve().name
     return Found(
-        _local(path, architecture, tokenizer, entry),
+        _local(path, options, entry),
         name,
         origin,
-        revision or told.get("revision"),
+        revision or metadata.get("revision"),
         entry,
-        _licences(path),
+        licences(path),
+        options.base or Base.remembered(metadata, path),
     )
-
-
-def _told(path: Path) -> Mapping[str, str]:
-    """What a package's `MLmodel` says of where it came from; nothing for what is no package."""
-    file = path / "MLmodel"
-    if not file.is_file():
-        return {}
-    try:
-        metadata = yaml.safe_load(file.read_text(encoding="utf-8"))["metadata"]
-        return {str(key): str(value) for key, value in metadata.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ModelError(f"cannot read {file}: {error}") from error
 
 
 def _on_the_hub(
-    checkpoint: str, tokenizer: Path | None, revision: str | None, say: Callable[[str], None]
+    checkpoint: str, revision: str | None, options: _Options, say: Callable[[str], None]
 ) -> Found:
-    named, _, asked = checkpoint.partition("@")
-    entry = lookup(named)
-    id = named if "/" in named else entry.hub if entry and named in CATALOG else f"keras/{named}"
-    if not hub.is_id(id) or ("/" not in named and entry is None):
-        raise ModelError(
-            f"no checkpoint {checkpoint!r}: it is no file or folder here, no Hub id (owner/name), "
-            f"and none of {', '.join(CATALOG)}"
-        )
-    say(entry.notice if entry else _unknown(_HUB + id))
-    pinned = entry.revision if entry and id.lower() == entry.hub.lower() else None
-    download = hub.download(id, asked or revision or pinned)
+    where = address(checkpoint, revision)
+    say(where.notice)
+    download = hub.download(where.id, where.revision)
+    try:
+        source = _folder(download.folder, options)
+    except ModelError as error:  # the folder is one of a cache, which nobody asked for
+        raise ModelError(str(error).replace(str(download.folder), checkpoint)) from error
     return Found(
-        _folder(download.folder, tokenizer),
-        id.split("/")[-1],
-        _HUB + id,
+        source,
+        where.id.split("/")[-1],
+        HUB + where.id,
         download.revision,
-        entry,
-        _licences(download.folder),
+        where.entry,
+        licences(download.folder),
+        options.base,
     )
 
 
-def _licences(path: Path) -> tuple[Path, ...]:
-    """The licence files of a folder or a package: real files of its own, none too large."""
-    if not path.is_dir():
-        return ()
-    # A download's files are links into the Hub's cache, two folders up.
-    real = path.resolve()
-    homes = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
-    found = [*path.glob("LICENSE*"), *path.glob("model/LICENSE*")]
-    return tuple(
-        file
-        for file in sorted(found)
-        if file.is_file()
-        and file.stat().st_size <= _LARGEST_LICENCE
-        and any(file.resolve().is_relative_to(home) for home in homes)
-    )
-
-
-def _local(
-    path: Path, architecture: str | None, tokenizer: Path | None, entry: Entry | None
-) -> Source:
+def _local(path: Path, options: _Options, entry: Entry | None) -> Source:
     if path.is_dir():
-        if architecture:
+        if options.architecture:
             raise ModelError(f"{path} says itself what it is: --architecture is for bare weights")
-        return _folder(path, tokenizer)
+        return _folder(path, options)
     if path.suffix not in _BARE:
         raise ModelError(f"{path} is neither a folder nor weights ({', '.join(_BARE)})")
-    if entry and architecture not in (None, entry.architecture):
+    made = _architecture(path, options, entry)
+    if entry and entry.sha256:
+        _check_sum(path, entry)
+    return _bare(path, made, options, entry)
+
+
+def _architecture(path: Path, options: _Options, entry: Entry | None) -> Architecture:
+    """What bare weights are said to be. Raises ModelError."""
+    if entry and options.architecture not in (None, entry.architecture):
         raise ModelError(
             f"{path.name} is {entry.title}, whose architecture is {entry.architecture}, "
-            f"not {architecture}"
+            f"not {options.architecture}"
         )
-    name = architecture or (entry.architecture if entry else None)
+    name = options.architecture or (entry.architecture if entry else None)
+    base = options.base.architecture if options.base else None
+    if name is None and base:
+        return base
     if name is None:
         raise ModelError(
             f"{path} holds bare weights: say of which --architecture, one of "
@@ -188,34 +179,59 @@ def _local(
         )
     if name not in ARCHITECTURES:
         raise ModelError(f"no architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
-    if entry and entry.sha256:
-        _check_sum(path, entry)
-    source = openclip.file(path, ARCHITECTURES[name], _tokenizer_of(path.parent, tokenizer))
-    if entry and entry.resize == "squash":  # bare weights say nothing of their pictures
-        plain = source.preprocessor
+    made = ARCHITECTURES[name]
+    for what, (ours, theirs) in (base.differences(made) if base else {}).items():
+        if not what.endswith("token_id"):
+            raise ModelError(f"--base is no {name}: its {what} is {ours!r}, not {theirs!r}")
+    return made
+
+
+def _bare(path: Path, made: Architecture, options: _Options, entry: Entry | None) -> Source:
+    """Bare weights, in whichever layout their names are of."""
+    layouts = (openclip.NAMES, huggingface.NAMES)
+    model = statedict.find(opened(path), layouts, options.weights)
+    base = options.base
+    texts = _tokenizer_of(path.parent, options)(made, None)
+    read = huggingface.file if model.names == huggingface.NAMES else openclip.file
+    source = replace(read(model.tensors, made, texts), remarks=model.remarks)
+    plain = source.preprocessor
+    if base:
+        base.must_fit(made, ("tokenizer", "image processor"))
+        source = replace(source, preprocessor=base.preprocessor or plain, base=base.folder)
+    elif entry and entry.resize == "squash":  # bare weights say nothing of their pictures
         source = replace(source, preprocessor=replace(plain, resize=plain.size, crop=None))
     return source
 
 
-def _folder(path: Path, tokenizer: Path | None) -> Source:
+def _folder(path: Path, options: _Options) -> Source:
+    base = options.base
+    own = kerashub.is_preset(path) or (
+        (path / openclip.CONFIG).is_file() and not huggingface.has_weights(path)
+    )
+    if own and base:
+        raise ModelError(f"{path}: --base is for the transformers layout, and for bare weights")
     if kerashub.is_preset(path):
         return kerashub.folder(path)
-    if (path / openclip.CONFIG).is_file() and not huggingface.has_weights(path):
-        return openclip.folder(path, _tokenizer_of(path, tokenizer))
-    source = huggingface.folder(path)
-    if tokenizer:
-        made = source.architecture
-        texts = _tokenizer_of(path, tokenizer)(made, None)
-        source = replace(source, tokenizer=texts.to_json(), original=None)
+    if own:
+        return openclip.folder(path, _tokenizer_of(path, options), options.weights)
+    taken = base.complete(path) if base else ()
+    source = huggingface.folder(path, base.folder if base else None, options.weights)
+    if base:
+        remark = f"taken from {base.name}: {' and '.join(taken)}"
+        source = replace(source, remarks=(*source.remarks, remark))
+    if options.tokenizer:
+        texts = _tokenizer_of(path, options)(source.architecture, None)
+        source = replace(source, tokenizer=texts.to_json(), original=None, base=None)
     return source
 
 
-def _tokenizer_of(folder: Path, given: Path | None) -> openclip.Tokenizer:
-    """Finds the tokenizer: the one given, the checkpoint's own, else CLIP's for plain CLIP."""
+def _tokenizer_of(folder: Path, options: _Options) -> openclip.Tokenizer:
+    """Finds the tokenizer: the one given, the base's, the checkpoint's own, else plain CLIP's."""
 
     def find(made: Architecture, named: str | None) -> Texts:
         own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
-        place = given or (folder if own else None)
+        base = tokenizer_folder(options.base.folder) if options.base else None
+        place = options.tokenizer or base or (folder if own else None)
         clips = made.kind == "clip" and made.text.vocabulary == CLIP_VOCABULARY and not named
         if place is None and clips:
             place = CLIP_TOKENIZER

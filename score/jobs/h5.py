@@ -65,6 +65,12 @@ class H5:
         place = self._find(name)
         return place.shape if place else None
 
+    def dtype(self, name: str) -> torch.dtype:
+        """As `source.Tensors.dtype`."""
+        place = self._find(name)
+        assert place, f"{name} was not looked for"
+        return place.dtype
+
     def read(self, name: str) -> Tensor:
         """As `source.Tensors.read`; a view of the file."""
         place = self._find(name)

@@ -57,11 +57,11 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None and ".." not in text
 
 
-def download(id: str, revision: str | None = None) -> Download:
+def download(id: str, revision: str | None = None, *, weights: bool = True) -> Download:
     """Fetches what packaging needs of a repository; what is already here is not fetched again.
 
-    `revision`: a branch, tag or commit; None is the newest of the main branch. Raises ModelError,
-    which says how to fetch it elsewhere.
+    `revision`: a branch, tag or commit; None is the newest of the main branch. `weights`: whether
+    those are needed, too. Raises ModelError, which says how to fetch it elsewhere.
     """
     name, _, named = id.partition("@")
     revision = named or revision
@@ -73,7 +73,7 @@ def download(id: str, revision: str | None = None) -> Download:
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision)
         files = [sibling.rfilename for sibling in info.siblings or ()]
-        patterns = [*_BESIDE, *_weights(name, files)]
+        patterns = [*_BESIDE, *(_weights(name, files) if weights else ())]
         folder = Path(
             huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
         )
@@ -82,18 +82,18 @@ def download(id: str, revision: str | None = None) -> Download:
         raise
     except (HfHubHTTPError, HFValidationError) as error:
         if getattr(getattr(error, "response", None), "status_code", 0) >= 500 and (
-            cached := _cached(name, revision)
+            cached := _cached(name, revision, weights)
         ):
             return cached
         raise ModelError(f"the Hub does not give {id}: {_plain(error)}") from None
     except Exception as error:  # no network, whichever of its libraries met that first
-        cached = _cached(name, revision)
+        cached = _cached(name, revision, weights)
         if cached:
             return cached
-        raise ModelError(_elsewhere(name, revision, error)) from None
+        raise ModelError(_elsewhere(name, revision, weights, error)) from None
 
 
-def _cached(name: str, revision: str | None) -> Download | None:
+def _cached(name: str, revision: str | None, weights: bool) -> Download | None:
     """What an earlier download left, for a machine that cannot reach the Hub now."""
     import huggingface_hub
 
@@ -104,7 +104,7 @@ def _cached(name: str, revision: str | None) -> Download | None:
     except (OSError, ValueError):
         return None
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    complete = any(_found(patterns, files) for patterns in _WEIGHTS)
+    complete = not weights or any(_found(patterns, files) for patterns in _WEIGHTS)
     return Download(folder, folder.name) if complete else None
 
 
@@ -119,15 +119,19 @@ def _found(patterns: Sequence[str], files: Sequence[str]) -> bool:
     return all(any(fnmatch(file, pattern) for file in files) for pattern in patterns)
 
 
-def _elsewhere(name: str, revision: str | None, error: Exception) -> str:
+def _elsewhere(name: str, revision: str | None, weights: bool, error: Exception) -> str:
     folder = name.split("/")[-1]
     pinned = f" --revision {revision}" if revision else ""
     source = f"{name}@{revision}" if revision else name
+    if weights:
+        small, use = "", f"package it, with the options that you gave:\n    score package {folder}"
+        use += f" --source {source} --output dist/{folder}"
+    else:
+        small, use = " --include '*.json' merges.txt 'LICENSE*'", f"name it: --base {folder}"
     return (
         f"cannot reach the Hub for {name} ({_plain(error)}). On a machine that can, run\n"
-        f"    hf download {name}{pinned} --local-dir {folder}\n"
-        f"copy the folder here, and package it, with the options that you gave:\n"
-        f"    score package {folder} --source {source} --output dist/{folder}"
+        f"    hf download {name}{pinned}{small} --local-dir {folder}\n"
+        f"copy the folder here, and {use}"
     )
 
 

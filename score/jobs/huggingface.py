@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from score.architecture import Shape
+from score.architecture import Architecture, Shape
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import Preprocessor
+from score.jobs import statedict
 from score.jobs.source import Pickled, Source, Tensors, unchanged
+from score.jobs.statedict import Names
 from score.texts import Texts
 from score.weights import FILE, INDEX, Weights, indexed
 
+NAMES = Names(
+    "vision_model.embeddings.patch_embedding.weight",
+    ("text_model.embeddings.token_embedding.weight",),
+)
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
@@ -23,18 +30,30 @@ def has_weights(path: Path) -> bool:
     return any((path / name).is_file() for name in (FILE, INDEX, PICKLE, PICKLE_INDEX))
 
 
-def folder(path: Path) -> Source:
-    """The checkpoint in a folder. Raises ModelError."""
-    folder = ModelFolder.open(path)
+def folder(path: Path, base: Path | None = None, weights: str | None = None) -> Source:
+    """The checkpoint in a folder. Raises ModelError.
+
+    `base`: a folder with the tokenizer or the preprocessor that this one lacks. `weights`: as
+    `statedict.find` has it.
+    """
+    folder = ModelFolder.open(path, base)
+    model = statedict.find(_tensors(folder.path), (NAMES,), weights)
     return Source(
         layout="transformers",
         architecture=folder.architecture,
         preprocessor=Preprocessor.from_config(folder.preprocessor),
         tokenizer=Texts.load(folder).to_json(),
-        tensors=_tensors(folder.path),
+        tensors=model.tensors,
         parts=unchanged(folder.architecture),
         original=folder.path,
+        base=base,
+        remarks=model.remarks,
     )
+
+
+def file(tensors: Tensors, made: Architecture, tokenizer: Texts) -> Source:
+    """Bare weights in this layout, whose architecture is known: pictures are taken as CLIP's."""
+    return Source.own("transformers", made, tokenizer.to_json(), tensors)
 
 
 def _tensors(folder: Path) -> Tensors:
@@ -60,6 +79,9 @@ class _Shards:
 
     def shape(self, name: str) -> Shape | None:
         return self._shards[name].shape(name) if name in self._shards else None
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._shards[name].dtype(name)
 
     def read(self, name: str) -> Tensor:
         return self._shards[name].read(name)

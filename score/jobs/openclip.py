@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from score.architecture import Architecture, Shape, Transformer
 from score.errors import ModelError
 from score.folder import read_json
 from score.images import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
-from score.jobs.source import Part, Pickled, Source, Tensors
+from score.jobs import statedict
+from score.jobs.source import Part, Source, Tensors, opened
+from score.jobs.statedict import Names
 from score.texts import Texts
-from score.weights import Weights
 
 Json = Mapping[str, Any]
 Tokenizer = Callable[[Architecture, str | None], Texts]
 """Finds what makes token ids: for an architecture, and the Hub id that a configuration names."""
 
+NAMES = Names("visual.conv1.weight", ("token_embedding.weight", "text.token_embedding.weight"))
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -84,8 +87,11 @@ def architecture(model: Json) -> Architecture:
     )
 
 
-def folder(path: Path, tokenizer: Tokenizer) -> Source:
-    """The checkpoint in a folder. `tokenizer` finds what makes token ids. Raises ModelError."""
+def folder(path: Path, tokenizer: Tokenizer, weights: str | None = None) -> Source:
+    """The checkpoint in a folder. Raises ModelError.
+
+    `tokenizer` finds what makes token ids. `weights`: as `statedict.find` has it.
+    """
     config = read_json(path / CONFIG)
     found = [path / name for name in WEIGHTS if (path / name).is_file()]
     if not found:
@@ -94,19 +100,19 @@ def folder(path: Path, tokenizer: Tokenizer) -> Source:
     preprocess = _object(config, "preprocess_cfg") if config.get("preprocess_cfg") else {}
     named = _object(_object(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
     texts = tokenizer(made, str(named) if named else None)
-    return _source(found[0], made, _preprocessor(preprocess, made.vision.image), texts)
+    model = statedict.find(opened(found[0]), (NAMES,), weights)
+    source = _source(model.tensors, made, _preprocessor(preprocess, made.vision.image), texts)
+    return replace(source, remarks=model.remarks)
 
 
-def file(path: Path, made: Architecture, tokenizer: Tokenizer) -> Source:
-    """The checkpoint in a bare file, whose architecture is known. Raises ModelError."""
-    return _source(path, made, _preprocessor({}, made.vision.image), tokenizer(made, None))
+def file(tensors: Tensors, made: Architecture, tokenizer: Texts) -> Source:
+    """Bare weights in this layout, whose architecture is known. Raises ModelError."""
+    return _source(tensors, made, _preprocessor({}, made.vision.image), tokenizer)
 
 
 def _source(
-    weights: Path, made: Architecture, preprocessor: Preprocessor, tokenizer: Texts
+    tensors: Tensors, made: Architecture, preprocessor: Preprocessor, tokenizer: Texts
 ) -> Source:
-    safe = weights.suffix == ".safetensors"
-    tensors: Tensors = Weights.of(weights) if safe else Pickled(weights)
     # `CustomTextCLIP` keeps the text tower in a module of its own, `CLIP` beside the other one.
     prefix = "text." if tensors.shape("text.token_embedding.weight") else ""
     return Source(

@@ -28,6 +28,7 @@ from score.jobs.canonical import Precision
 from score.jobs.find import Found, find
 from score.jobs.promise import promise
 from score.jobs.reference import Reference
+from score.jobs.source import Tensors
 from score.outputs import check_folder, check_replaceable
 from score.probes import Finding, Probes
 from score.settings import Settings
@@ -134,6 +135,8 @@ def package(
     tokenizer: Path | None = None,
     revision: str | None = None,
     precision: Precision | None = None,
+    weights: str | None = None,
+    base: str | None = None,
     int8: Path | None = None,
     force: bool = False,
     overwrite: bool = False,
@@ -141,11 +144,12 @@ def package(
 ) -> Path:
     """Writes a proven MLflow folder around a checkpoint, and returns it.
 
-    `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`: as `find.find` has them. `name`
-    is what the metadata calls the model, by default the checkpoint's. `precision`: what the weights
-    are stored in, by default as they come. `int8`: a folder or CSV of pictures by which the towers
-    are put into int8, too; `force`: even where that costs much. `overwrite`: `output` may hold an
-    older package. `say` is told what happens, the licence first of all.
+    `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`, `weights`, `base`: as
+    `find.find` has them. `name` is what the metadata calls the model, by default the checkpoint's.
+    `precision`: what the weights are stored in, by default each tensor as it comes. `int8`: a
+    folder or CSV of pictures by which the towers are put into int8, too; `force`: even where that
+    costs much. `overwrite`: `output` may hold an older package. `say` is told what happens, the
+    licence first of all.
     Raises RequestError for an `output` that holds something already, ModelError for what is no
     checkpoint and for a model that does not compute here what the reference computes.
     """
@@ -162,6 +166,8 @@ def package(
         architecture=architecture,
         tokenizer=tokenizer,
         revision=revision,
+        weights=weights,
+        base=base,
         say=say,
     )
     title = "".join(c for c in name or found.name if c.isprintable())
@@ -172,13 +178,19 @@ def package(
         if unused := found.source.unused():
             say(f"{len(unused)} tensors of the checkpoint are not used, such as {unused[0]}")
         model = canonical.write(found.source, begun / "model", precision)
-        # The checkpoint's own files are let go of: what is left of it is what was written.
-        found = replace(found, source=replace(found.source, tensors=Weights.open(model), parts={}))
         say("asking the reference implementation for its vectors")
-        findings = _prove(found, model)
+        with Reference(found.source, model, precision) as reference:
+            # The checkpoint's own files are let go of: what is left of it is what was written.
+            written = replace(found.source, tensors=Weights.open(model), parts={})
+            found = replace(found, source=written)
+            _must_be_the_same(reference, written.tensors)
+            promise(reference).write(model)
+        findings = _prove(model)
         agreement = str(quantise(model, int8, force=force, say=say)) if int8 else None
         for file in found.licence_files:
             shutil.copyfile(file, model / file.name)
+        for file in found.base.licence_files if found.base else ():
+            shutil.copyfile(file, model / f"{file.name}.base")  # of the tokenizer, not the weights
         shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
         describe(begun, title, _metadata(found))
         card.write(begun, title, found, findings, _dot(), agreement)
@@ -194,11 +206,21 @@ def _is_package(content: Sequence[Path]) -> bool:
     return _PARTS <= names <= _PARTS | _OPTIONAL_PARTS
 
 
-def _prove(found: Found, model: Path) -> Sequence[Finding]:
-    """Writes the reference's probes beside the model, and computes them without the reference."""
-    made = found.source.architecture
-    with Reference(model, found.source.original, made) as reference:
-        promise(reference).write(model)
+def _must_be_the_same(reference: Reference, written: Tensors) -> None:
+    """Raises ModelError unless every tensor was written as the reference has it, to the last bit.
+
+    Vectors would not tell of all: the logit scale has no part in them, and one rounded tensor among
+    hundreds may stay within their tolerance.
+    """
+    for name in reference.unlike(written):
+        raise ModelError(
+            f"this checkpoint cannot be packaged: {name} was not written as the reference "
+            "implementation reads it"
+        )
+
+
+def _prove(model: Path) -> Sequence[Finding]:
+    """Computes the reference's probes beside the model, without the reference."""
     settings = Settings(device="cpu", precision="fp32", verify="off")
     embedder = Embedder.load(model, settings)
     findings = embedder.check(Probes.read(model))
@@ -218,6 +240,7 @@ def _metadata(found: Found) -> dict[str, str]:
         "revision": found.revision,
         "license": entry.licence.name if entry else None,
         "architecture": entry.architecture if entry else None,
+        "base": found.base.name if found.base else None,
     }
     return {key: value for key, value in known.items() if value}
 

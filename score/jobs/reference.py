@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ from transformers import (
     MetaClip2Model,
 )
 
-from score.architecture import Architecture
 from score.engine import Matrix
+from score.engines.pytorch import DTYPES
 from score.errors import ModelError
+from score.folder import preprocessor_file, tokenizer_folder
 from score.images import Pixels
+from score.jobs.canonical import Precision
+from score.jobs.source import Source, Tensors
 from score.machine import give_back
 from score.texts import Ids
+from score.weights import Weights
 
 NAME = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, fp32"
 
@@ -41,12 +46,15 @@ class Reference:
     """A model folder as transformers reads it. Use it as a context manager: it is as large as the
     model in fp32, and leaving it frees that."""
 
-    def __init__(self, canonical: Path, original: Path | None, made: Architecture) -> None:
-        """`canonical`: where the weights are; `original`: where configuration, tokenizer and
-        preprocessor are read instead, if the checkpoint came in that layout. Raises ModelError."""
-        self.architecture = made
-        told = original or canonical
-        config, model = _KINDS[made.kind]
+    def __init__(self, source: Source, canonical: Path, precision: Precision | None = None) -> None:
+        """`source`: the checkpoint, from which all is read that is in the transformers layout, and
+        the weights in any layout; `canonical`: what was made of it, for the rest. `precision`: what
+        the weights are rounded to, because they are meant to be. Raises ModelError."""
+        self.architecture = source.architecture
+        told = source.original or canonical
+        tokenizer = tokenizer_folder(source.original, source.base) or canonical
+        processor = preprocessor_file(source.original, source.base)
+        config, model = _KINDS[source.architecture.kind]
         shown = transformers.utils.logging.is_progress_bar_enabled()
         transformers.utils.logging.disable_progress_bar()
         try:
@@ -56,22 +64,28 @@ class Reference:
                 asked = config.from_pretrained(told, local_files_only=True)
                 asked.__dict__.pop("quantization_config", None)
                 self._model = model.from_pretrained(
-                    canonical,
+                    **_weights(source),
                     config=asked,
                     attn_implementation="sdpa",
-                    dtype=torch.float32,
+                    dtype=torch.float32,  # its default narrows all to what config.json states
                     local_files_only=True,
-                    use_safetensors=True,
                 ).eval()
                 self._tokenizer = AutoTokenizer.from_pretrained(
-                    told, local_files_only=True, trust_remote_code=False
+                    tokenizer, local_files_only=True, trust_remote_code=False
                 )
-                self._processor = CLIPImageProcessorPil.from_pretrained(told, local_files_only=True)
+                self._processor = CLIPImageProcessorPil.from_pretrained(
+                    processor.parent if processor else canonical, local_files_only=True
+                )
         except Exception as error:  # whatever transformers makes of a folder it cannot read
             raise ModelError(f"transformers cannot read {told.name}: {error}") from error
         finally:
             if shown:
                 transformers.utils.logging.enable_progress_bar()
+
+        # In memory of their own: the last bits of sums depend on where in a file numbers lie.
+        for parameter in self._model.parameters():
+            rounded = parameter.data.to(DTYPES[precision or "fp32"])
+            parameter.data = torch.empty(parameter.shape).copy_(rounded)
 
     def __enter__(self) -> Reference:
         return self
@@ -80,6 +94,12 @@ class Reference:
         del self._model
         gc.collect()
         give_back()  # before the next model comes
+
+    def unlike(self, written: Tensors) -> Iterator[str]:
+        """The names of its weights that are others in `written`, if only in their last bit."""
+        for name, theirs in self._model.state_dict().items():
+            if not torch.equal(written.read(name).float(), theirs):
+                yield name
 
     def ids(self, text: str) -> Ids:
         """A text's token ids, begin and end tokens included, cut to the context."""
@@ -111,6 +131,23 @@ class Reference:
                 "pixel_values"
             ]
         return values
+
+
+def _weights(source: Source) -> dict[str, Any]:
+    """Where transformers finds a checkpoint's weights: in its own files, if it can read them.
+
+    A torch file is never given to it, since we alone say how pickles are read.
+    """
+    if source.original and isinstance(source.tensors, Weights):
+        return {"pretrained_model_name_or_path": source.original, "use_safetensors": True}
+    state = {name: _alone(source.read(name).float()) for name in source.parts}
+    return {"pretrained_model_name_or_path": None, "state_dict": state}
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that keeps no larger one in memory, as one cut out of OpenCLIP's `in_proj` does."""
+    part = tensor.untyped_storage().nbytes() > tensor.nbytes
+    return tensor.clone() if part else tensor
 
 
 def _vector(features: Any) -> Matrix:

@@ -20,9 +20,12 @@ from score.architecture import Architecture, Shape
 from score.errors import ModelError
 from score.folder import LFS_POINTER, is_lfs_pointer
 from score.images import Preprocessor
-from score.weights import shown
+from score.weights import Weights, clipped, held, shown
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+_DEEPEST = 8  # dictionaries within dictionaries; training code nests two or three
+_RESAVE = "where you trust it, load it with torch, and save the model's state_dict() alone"
 
 _BUFFERS = ("position_ids", "attn_mask")  # what old checkpoints saved beside their weights
 
@@ -40,13 +43,17 @@ class Tensors(Protocol):
         Raises ModelError for one that is no float.
         """
 
+    def dtype(self, name: str) -> torch.dtype:
+        """The precision of a tensor that there is, and that is a float."""
+        ...
+
     def read(self, name: str) -> Tensor:
         """A tensor in its own precision."""
         ...
 
 
 class Pickled:
-    """The tensors of a `torch.save` file.
+    """The tensors of a `torch.save` file, those of a dictionary within it under `outer.inner`.
 
     It is read by torch's unpickler for weights, which builds tensors and refuses everything else;
     the bytes stay on disk until a tensor is read. Raises ModelError.
@@ -54,10 +61,9 @@ class Pickled:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._tensors = {
-            name.removeprefix("module."): tensor  # as distributed training saves them
-            for name, tensor in _state_dict(_unpickled(file), file).items()
-        }
+        self._tensors = _flattened(_unpickled(file), file)
+        if not self._tensors:
+            raise ModelError(f"{file} holds no tensors by name")
 
     def names(self) -> list[str]:
         """The tensors there are."""
@@ -74,9 +80,18 @@ class Pickled:
             raise ModelError(f"{self._file}: {name} is no plain tensor ({tensor.layout})")
         return tuple(tensor.shape)
 
+    def dtype(self, name: str) -> torch.dtype:
+        """As `Tensors.dtype`."""
+        return self._tensors[name].dtype
+
     def read(self, name: str) -> Tensor:
         """As `Tensors.read`; a view of the file where it could be mapped."""
         return self._tensors[name].detach()
+
+
+def opened(file: Path) -> Tensors:
+    """The tensors of one file, safetensors or one of `torch.save`. Raises ModelError."""
+    return Weights.of(file) if file.suffix == ".safetensors" else Pickled(file)
 
 
 class Part(NamedTuple):
@@ -103,8 +118,10 @@ class Source:
     layout: what it is, in words.
     tokenizer: the `tokenizer.json` that makes its token ids.
     parts: for each tensor of `architecture.shapes()` where it comes from.
-    original: the folder in the transformers layout, where it is one; the reference reads its
-        configuration from there rather than from what we made of it.
+    original: the folder in the transformers layout, where it is one; the reference reads all that
+        it can from there rather than from what we made of it.
+    base: the folder with the tokenizer's and the preprocessor's files that `original` lacks.
+    remarks: what was decided on the way, for whoever asked for the package.
     """
 
     layout: str
@@ -114,6 +131,8 @@ class Source:
     tensors: Tensors
     parts: Mapping[str, Part]
     original: Path | None = None
+    base: Path | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def own(
@@ -137,7 +156,7 @@ class Source:
         if missing:
             raise ModelError(
                 f"the checkpoint lacks {len(missing)} of the tensors of its architecture, "
-                f"such as {missing[0]}"
+                f"such as {missing[0]}; {held(self.unused(), self.tensors.names())}"
             )
         for part in self.parts.values():
             if shapes[part.source] != part.shape:
@@ -145,6 +164,11 @@ class Source:
                     f"the checkpoint's {part.source} is {shown(shapes[part.source])}; "
                     f"its architecture wants {shown(part.shape)}"
                 )
+
+    def read(self, name: str) -> Tensor:
+        """A tensor of `architecture.shapes()`, in its own precision."""
+        part = self.parts[name]
+        return part.convert(self.tensors.read(part.source))
 
 
 def _unpickled(file: Path) -> object:
@@ -174,13 +198,25 @@ def _reason(error: Exception) -> str:
         what = next(
             (line for line in text.splitlines() if "GLOBAL" in line or "global" in line), ""
         )
-        return f"holds more than tensors, and is not executed. {what.strip()[:200]}".rstrip()
+        said = f"holds more than tensors, and is not executed. {what.strip()[:200]}".rstrip()
+        return f"{said} ({_RESAVE})"
     return f"is no whole torch file: {text.splitlines()[0][:200] if text else error!r}"
 
 
-def _state_dict(content: object, file: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]  # a training checkpoint, with the optimizer beside it
-    if not isinstance(content, dict) or not content:
-        raise ModelError(f"{file} holds no tensors by name")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+def _flattened(content: object, file: Path) -> dict[str, Tensor]:
+    """Tensors by their names; each dictionary, which may be in several places, is read once."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    waiting = [("", content, 0)]
+    while waiting:
+        prefix, value, depth = waiting.pop()
+        if isinstance(value, Tensor) and prefix:
+            if prefix in tensors:
+                raise ModelError(f"{file} holds {clipped(prefix)} twice")
+            tensors[prefix] = value
+        elif isinstance(value, dict) and depth < _DEEPEST and id(value) not in seen:
+            seen.add(id(value))
+            within = prefix + "." if prefix else ""
+            # Reversed, since the last of a stack is taken first: the file's own order is kept.
+            waiting += [(f"{within}{key}", value[key], depth + 1) for key in reversed(value)]
+    return tensors

@@ -1011,6 +1011,10 @@ class _Trained:
         """As `Tensors.shape`."""
         return tuple(self._tensors[name].shape)
 
+    def dtype(self, name: str) -> torch.dtype:
+        """As `Tensors.dtype`."""
+        return self._tensors[name].dtype
+
     def read(self, name: str) -> Tensor:
         """As `Tensors.read`."""
         return self._tensors[name]
