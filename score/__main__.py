@@ -266,6 +266,7 @@ def _package(options: argparse.Namespace, settings: Settings) -> int:
             tokenizer=Path(options.tokenizer) if options.tokenizer else None,
             revision=options.revision,
             precision=options.precision,
+            cleaning=options.cleaning,
             int8=Path(options.int8) if options.int8 else None,
             force=options.force,
             say=lambda line: print(f"score: {line}", file=sys.stderr),
@@ -414,6 +415,12 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
     package.add_argument(
         "--tokenizer", metavar="DIR", help="a folder with the tokenizer.json to use"
+    )
+    package.add_argument(
+        "--cleaning",
+        choices=("openclip", "transformers"),
+        help="of texts: as OpenCLIP (ftfy, html.unescape), or none; default: as the library of the "
+        "checkpoint's layout",
     )
     package.add_argument("--source", metavar="ID", help="what a folder here was downloaded as")
     package.add_argument("--revision", help="of the Hub's repository; default: the catalog's")

@@ -16,6 +16,7 @@ FLOORS = [
     {"labels", "settings", "gpus"},
     {"rows", "params", "architecture"},
     {"folder", "addresses"},
+    {"added_tokens", "cleaning"},
     {"wire", "fetch", "images", "texts", "tables", "weights", "zeroshot"},
     {"packing", "towers"},
     {"engine", "machine"},
@@ -33,7 +34,8 @@ FLOORS = [
     {"jobs.prompts", "jobs.classfolders", "jobs.metrics", "jobs.pictures"},
     {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
     {"jobs.canonical", "jobs.hub"},
-    {"jobs.find", "jobs.reference", "jobs.checkpoint"},
+    {"jobs.retokenized", "jobs.reference", "jobs.checkpoint"},
+    {"jobs.find"},
     {"jobs.promise", "jobs.card", "jobs.int8"},
     {"jobs.package"},
     {"jobs.embedded", "jobs.names", "jobs.train"},
@@ -58,7 +60,9 @@ DOORS = {
     "huggingface_hub": {"jobs.hub"},
     "h5py": {"jobs.h5"},
     "safetensors": {"weights", "jobs.canonical"},
-    "tokenizers": {"texts", "jobs.train"},
+    "tokenizers": {"added_tokens", "texts", "jobs.train"},
+    "ftfy": {"cleaning"},
+    "open_clip": set(),  # its tokenizer's file alone is loaded, by jobs.reference
     "PIL": {
         "images",
         "jobs.kerashub",

@@ -59,7 +59,7 @@ def _facts(root: Path, found: Found) -> str:
         "pictures": f"{vision.image}×{vision.image} pixels in patches of {vision.patch}; "
         + ("squashed to a square" if squash else "shortest edge resized, centre cropped")
         + f", {preprocessor.resample.name.lower()}",
-        "texts": f"up to {text.context} tokens of {text.vocabulary:,}; "
+        "texts": f"{texts(found)}; up to {text.context} tokens of {text.vocabulary:,}; "
         + ("pooled at the largest id" if made.pools_largest else f"pooled at token {text.end}"),
         "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
         "languages": entry.languages if entry else "see the source",
@@ -69,6 +69,18 @@ def _facts(root: Path, found: Found) -> str:
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"| | |\n|---|---|\n{rows}"
+
+
+def texts(found: Found) -> str:
+    """How texts are cleaned; and how the authors' own are, where the catalog knows otherwise."""
+    entry, name = found.entry, found.source.cleaning.name
+    said = {
+        "openclip": "cleaned as OpenCLIP does (ftfy, html.unescape twice, single spaces)",
+        "transformers": "not cleaned, as in transformers",
+    }[name]
+    if entry and entry.cleaning != name:
+        said += f" (its authors' own are: `--cleaning {entry.cleaning}`)"
+    return said
 
 
 def _requests(picture: str) -> str:

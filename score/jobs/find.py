@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from score.architecture import Architecture
+from score.cleaning import Name
 from score.errors import ModelError
 from score.jobs import hub, huggingface, kerashub, openclip
 from score.jobs.catalog import (
@@ -20,6 +21,7 @@ from score.jobs.catalog import (
     Entry,
     lookup,
 )
+from score.jobs.retokenized import cleaned
 from score.jobs.source import Source
 from score.texts import Texts
 
@@ -61,14 +63,16 @@ def find(
     architecture: str | None = None,
     tokenizer: Path | None = None,
     revision: str | None = None,
+    cleaning: Name | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Found:
     """Looks at a checkpoint: a path here, a catalog name, or a Hub id, in this order.
 
     `source`: the Hub id or catalog name that a folder here was downloaded as; a folder's own name
     proves nothing. `architecture`: OpenCLIP's name of what a bare file of weights holds.
-    `tokenizer`: a folder to take the tokenizer from instead. `say` is told the licence as soon as
-    it is known, before anything is downloaded. Raises ModelError.
+    `tokenizer`: a folder to take the tokenizer from instead. `cleaning`: of its texts, by default
+    that of its layout's library. `say` is told the licence as soon as it is known, before anything
+    is downloaded. Raises ModelError.
     """
     path = Path(checkpoint)
     if path.exists():
@@ -84,7 +88,7 @@ def find(
         found = _on_the_hub(checkpoint, tokenizer, revision, say)
     if found.entry:
         _must_agree(found.source.architecture, found.entry)
-    return found
+    return replace(found, source=cleaned(found.source, cleaning))
 
 
 def _here(

@@ -26,14 +26,16 @@ def has_weights(path: Path) -> bool:
 def folder(path: Path) -> Source:
     """The checkpoint in a folder. Raises ModelError."""
     folder = ModelFolder.open(path)
+    texts = Texts.load(folder)
     return Source(
         layout="transformers",
         architecture=folder.architecture,
         preprocessor=Preprocessor.from_config(folder.preprocessor),
-        tokenizer=Texts.load(folder).to_json(),
+        tokenizer=texts.to_json(),
         tensors=_tensors(folder.path),
         parts=unchanged(folder.architecture),
         original=folder.path,
+        cleaning=texts.cleaning,
     )
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from score.architecture import Architecture, Shape, Transformer
+from score.cleaning import Cleaning
 from score.errors import ModelError
 from score.folder import read_json
 from score.images import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
@@ -94,16 +95,27 @@ def folder(path: Path, tokenizer: Tokenizer) -> Source:
     preprocess = _object(config, "preprocess_cfg") if config.get("preprocess_cfg") else {}
     named = _object(_object(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
     texts = tokenizer(made, str(named) if named else None)
-    return _source(found[0], made, _preprocessor(preprocess, made.vision.image), texts)
+    preprocessor = _preprocessor(preprocess, made.vision.image)
+    return _source(found[0], made, preprocessor, texts, Cleaning("openclip"))
 
 
 def file(path: Path, made: Architecture, tokenizer: Tokenizer) -> Source:
-    """The checkpoint in a bare file, whose architecture is known. Raises ModelError."""
-    return _source(path, made, _preprocessor({}, made.vision.image), tokenizer(made, None))
+    """The checkpoint in a bare file, whose architecture is known. Raises ModelError.
+
+    Its texts are cleaned as the authors of such files do: OpenAI, LAION and MetaCLIP as OpenCLIP,
+    MetaCLIP 2 not at all (`get_tokenizer` in its `src/mini_clip/factory.py`).
+    """
+    cleaning = Cleaning("openclip") if made.kind == "clip" else Cleaning()
+    preprocessor = _preprocessor({}, made.vision.image)
+    return _source(path, made, preprocessor, tokenizer(made, None), cleaning)
 
 
 def _source(
-    weights: Path, made: Architecture, preprocessor: Preprocessor, tokenizer: Texts
+    weights: Path,
+    made: Architecture,
+    preprocessor: Preprocessor,
+    tokenizer: Texts,
+    cleaning: Cleaning,
 ) -> Source:
     safe = weights.suffix == ".safetensors"
     tensors: Tensors = Weights.of(weights) if safe else Pickled(weights)
@@ -116,6 +128,7 @@ def _source(
         tokenizer=tokenizer.to_json(),
         tensors=tensors,
         parts=_parts(made, prefix, (1,) if tensors.shape("logit_scale") == (1,) else ()),
+        cleaning=cleaning,
     )
 
 

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from PIL import Image
 
+from score.cleaning import Name
 from score.embedder import Embedder
 from score.errors import ModelError
 from score.folder import ModelFolder
@@ -27,7 +28,7 @@ from score.jobs import canonical, card
 from score.jobs.canonical import Precision
 from score.jobs.find import Found, find
 from score.jobs.promise import promise
-from score.jobs.reference import Reference
+from score.jobs.reference import Reference, ready
 from score.probes import Finding, Probes
 from score.settings import Settings
 from score.weights import Weights
@@ -37,6 +38,7 @@ SOURCE = Path(__file__).resolve().parent.parent  # the package `score` itself
 REQUIREMENTS = (
     "azureml-inference-server-http>=1.5",
     "certifi",
+    "ftfy==6.3.1",
     "mlflow==3.17.2",
     "numpy>=1.26,<3",
     "pandas>=2.2,<3",
@@ -126,33 +128,37 @@ def package(
     tokenizer: Path | None = None,
     revision: str | None = None,
     precision: Precision | None = None,
+    cleaning: Name | None = None,
     int8: Path | None = None,
     force: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Writes a proven MLflow folder around a checkpoint, and returns it.
 
-    `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`: as `find.find` has them. `name`
-    is what the metadata calls the model, by default the checkpoint's. `precision`: what the weights
-    are stored in, by default as they come. `int8`: a folder or CSV of pictures by which the towers
-    are put into int8, too; `force`: even where that costs much. `say` is told what happens, the
-    licence first of all.
+    `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`, `cleaning`: as `find.find` has
+    them. `name` is what the metadata calls the model, by default the checkpoint's. `precision`:
+    what the weights are stored in, by default as they come. `int8`: a folder or CSV of pictures by
+    which the towers are put into int8, too; `force`: even where that costs much. `say` is told what
+    happens, the licence first of all.
     Raises ModelError for what is no checkpoint, for an `output` that holds something already, and
     for a model that does not compute here what the reference computes.
     """
     _must_be_free(output)
     if int8:
-        from score.jobs.int8 import quantise, ready  # of an extra of its own
+        from score.jobs import int8 as towers  # of an extra of its own
 
-        ready(int8)
+        towers.ready(int8)
     found = find(
         str(checkpoint),
         source=source,
         architecture=architecture,
         tokenizer=tokenizer,
         revision=revision,
+        cleaning=cleaning,
         say=say,
     )
+    ready(found.source.cleaning)
+    say(f"texts: {card.texts(found)}")
     title = "".join(c for c in name or found.name if c.isprintable())
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
@@ -165,7 +171,7 @@ def package(
         found = replace(found, source=replace(found.source, tensors=Weights.open(model), parts={}))
         say("asking the reference implementation for its vectors")
         findings = _prove(found, model)
-        agreement = str(quantise(model, int8, force=force, say=say)) if int8 else None
+        agreement = str(towers.quantise(model, int8, force=force, say=say)) if int8 else None
         for file in found.licence_files:
             shutil.copyfile(file, model / file.name)
         shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
@@ -184,8 +190,8 @@ def _must_be_free(output: Path) -> None:
 
 def _prove(found: Found, model: Path) -> Sequence[Finding]:
     """Writes the reference's probes beside the model, and computes them without the reference."""
-    made = found.source.architecture
-    with Reference(model, found.source.original, made) as reference:
+    made, cleaning = found.source.architecture, found.source.cleaning
+    with Reference(model, found.source.original, made, cleaning) as reference:
         promise(reference).write(model)
     settings = Settings(device="cpu", precision="fp32", verify="off")
     embedder = Embedder.load(model, settings)
@@ -206,6 +212,7 @@ def _metadata(found: Found) -> dict[str, str]:
         "revision": found.revision,
         "license": entry.licence.name if entry else None,
         "architecture": entry.architecture if entry else None,
+        "text_cleaning": found.source.cleaning.name,
     }
     return {key: value for key, value in known.items() if value}
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from score.architecture import Architecture, Shape
+from score.cleaning import Cleaning
 from score.errors import ModelError
 from score.folder import LFS_POINTER, is_lfs_pointer
 from score.images import Preprocessor
@@ -105,6 +106,7 @@ class Source:
     parts: for each tensor of `architecture.shapes()` where it comes from.
     original: the folder in the transformers layout, where it is one; the reference reads its
         configuration from there rather than from what we made of it.
+    cleaning: what happens to texts before the tokenizer.
     """
 
     layout: str
@@ -114,6 +116,7 @@ class Source:
     tensors: Tensors
     parts: Mapping[str, Part]
     original: Path | None = None
+    cleaning: Cleaning = Cleaning()
 
     @classmethod
     def own(

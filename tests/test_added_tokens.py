@@ -1,0 +1,222 @@
+"""Tokens that JSON files add to a vocabulary give the ids that transformers gives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from score.jobs import checkpoint
+from score.texts import Texts
+from tests.test_reference import CONTEXT, TEXTS
+
+Json = dict[str, Any]
+SIZE = 49408  # of CLIP's vocabulary
+
+NEW = ["<dog>", "<Cat>", "  gap", "né", "#!#", "photo of", "<x y>"]
+
+
+def token(content: str, **flags: bool) -> Json:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"content": content, **plain, **flags}
+
+
+def typed(content: str, **flags: bool) -> Json:
+    """As `tokenizer_config.json` spells a token that it names."""
+    return {**token(content, **flags), "__type": "AddedToken"}
+
+
+SPECIAL = {
+    "49406": token("<|startoftext|>", special=True),
+    "49407": token("<|endoftext|>", special=True),
+}
+
+
+def decoder(*tokens: Json) -> Json:
+    return {**SPECIAL, **{str(SIZE + place): found for place, found in enumerate(tokens)}}
+
+
+def flags() -> Iterator[tuple[str, Json]]:
+    for name in ("single_word", "lstrip", "rstrip", "normalized", "special"):
+        tokens = [token(content, **{name: True}) for content in NEW]
+        yield name, {"tokenizer_config.json": {"added_tokens_decoder": decoder(*tokens)}}
+
+
+# Name → JSON files beside the vocabulary.
+FILES: dict[str, Json] = {
+    "nothing": {},
+    **dict(flags()),
+    "an empty decoder": {"tokenizer_config.json": {"added_tokens_decoder": {}}},
+    "a decoder without CLIP's own": {
+        "tokenizer_config.json": {"added_tokens_decoder": {str(SIZE): token("<dog>")}}
+    },
+    "a decoder and older files": {
+        "tokenizer_config.json": {"added_tokens_decoder": decoder(token("<dog>"))},
+        "added_tokens.json": {"<ignored>": SIZE + 1},
+        "special_tokens_map.json": {"pad_token": "ignored"},
+    },
+    "ids out of order": {
+        "tokenizer_config.json": {
+            "added_tokens_decoder": {
+                str(SIZE + 1): token("<b>"),
+                **SPECIAL,
+                str(SIZE): token("<a>", lstrip=True),
+            }
+        }
+    },
+    "a token of the vocabulary": {
+        "tokenizer_config.json": {
+            "added_tokens_decoder": {**SPECIAL, "1929": token("dog</w>"), "0": token("!")}
+        }
+    },
+    "added_tokens.json": {"added_tokens.json": {"<dog>": SIZE, "<Cat>": SIZE + 1}},
+    "added_tokens.json, some special": {
+        "added_tokens.json": {"<Dog>": SIZE, "<Cat>": SIZE + 1, "<Pad>": SIZE + 2},
+        "special_tokens_map.json": {"pad_token": "<Pad>", "additional_special_tokens": ["<Cat>"]},
+    },
+    "added_tokens.json, special in the configuration": {
+        "added_tokens.json": {"<Dog>": SIZE, "<Cat>": SIZE + 1, "<Pad>": SIZE + 2},
+        "tokenizer_config.json": {
+            "pad_token": typed("<Pad>", normalized=True),
+            "additional_special_tokens": ["<Cat>"],
+        },
+    },
+    "as transformers 4 saved OpenAI's": {
+        "special_tokens_map.json": {
+            "bos_token": token("<|startoftext|>", normalized=True),
+            "eos_token": token("<|endoftext|>", normalized=True),
+            "unk_token": token("<|endoftext|>", normalized=True),
+            "pad_token": "<|endoftext|>",
+        },
+        "tokenizer_config.json": {
+            "bos_token": typed("<|startoftext|>", normalized=True),
+            "eos_token": typed("<|endoftext|>", normalized=True),
+            "unk_token": typed("<|endoftext|>", normalized=True),
+            "pad_token": "<|endoftext|>",
+            "add_prefix_space": False,
+            "do_lower_case": True,
+            "errors": "replace",
+            "model_max_length": 77,
+            "special_tokens_map_file": "./special_tokens_map.json",
+            "tokenizer_class": "CLIPTokenizer",
+        },
+    },
+    "padded with !, as Stable Diffusion 2": {"tokenizer_config.json": {"pad_token": "!"}},
+    "padded with ! in the map": {"special_tokens_map.json": {"pad_token": "!"}},
+    "no padding token": {"tokenizer_config.json": {"pad_token": None}},
+    "another begin and end": {
+        "tokenizer_config.json": {"bos_token": "<s>", "eos_token": typed("</s>", special=True)}
+    },
+    "begin and end swapped in the map": {
+        "special_tokens_map.json": {"bos_token": "<|endoftext|>", "eos_token": "<|startoftext|>"}
+    },
+    "additional special tokens": {
+        "tokenizer_config.json": {"additional_special_tokens": ["<Dog>", typed("<cat>")]}
+    },
+    "extra special tokens": {"tokenizer_config.json": {"extra_special_tokens": ["<Dog>", "dog"]}},
+    "both spellings": {
+        "tokenizer_config.json": {
+            "extra_special_tokens": ["<Dog>"],
+            "additional_special_tokens": ["<Cat>"],
+        }
+    },
+    "both files": {
+        "tokenizer_config.json": {"additional_special_tokens": ["<Dog>"]},
+        "special_tokens_map.json": {"additional_special_tokens": ["<Cat>"]},
+    },
+    "extra special tokens in the map": {
+        "tokenizer_config.json": {"extra_special_tokens": ["<Dog>"]},
+        "special_tokens_map.json": {"extra_special_tokens": ["<Cat>", "<Dog>"]},
+    },
+    "special tokens with names": {
+        "tokenizer_config.json": {
+            "extra_special_tokens": {"image_token": "<Image>"},
+            "dog_token": "<Dog>",
+            "cat_token": typed("<Cat>", lstrip=True),
+        }
+    },
+    "settings that change nothing": {
+        "tokenizer_config.json": {
+            "do_lower_case": False,
+            "add_prefix_space": True,
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "clean_up_tokenization_spaces": True,
+            "padding_side": "left",
+            "model_max_length": 10,
+            "tokenizer_class": "CLIPTokenizerFast",
+        }
+    },
+}
+SPELLED = [
+    "<dog>", "<Dog>", "<DOG>", "<Cat>", "<cat>", "<Pad>", "<Image>", "<a>", "<b>", "<s>", "</s>",
+    "dog", "né", "#!#", "photo of", "<x y>", "!", "dog</w>", "<ignored>",
+]  # fmt: skip
+SPOKEN = [
+    *(f"a {each} of {each.upper()}, x{each}y  {each}  {each}{each} !" for each in SPELLED),
+    "a  gap in  GAP", "Ne\u0301 photo  of a #tag", "\n<dog>\n", "  gap", "<dog> " * 100,
+]  # fmt: skip
+
+
+SOME = [*TEXTS[::7], *SPOKEN]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CLIP's `vocab.json` and `merges.txt`."""
+    folder = tmp_path_factory.mktemp("tables")
+    model = json.loads(checkpoint.clip_vocabulary())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *pairs, ""]))
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    return folder
+
+
+def with_files(tables: Path, folder: Path, files: Json) -> Path:
+    shutil.copytree(tables, folder)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def ours(folder: Path) -> list[object]:
+    return list(Texts.of(folder, CONTEXT).encode(SOME, "end"))
+
+
+def theirs(folder: Path) -> list[list[int]]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids: list[list[int]] = tokenizer(SOME, truncation=True, max_length=CONTEXT)["input_ids"]
+    return ids
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ids_beside_vocabulary_and_merges(name: str, tables: Path, tmp_path: Path) -> None:
+    folder = with_files(tables, tmp_path / "c", FILES[name])
+    for text, mine, reference in zip(SOME, ours(folder), theirs(folder), strict=True):
+        assert mine == reference, repr(text[:80])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ids_beside_a_tokenizer_json(name: str, tables: Path, tmp_path: Path) -> None:
+    """The file has CLIP's own tokens; those beside it are added, as transformers does."""
+    folder = with_files(tables, tmp_path / "c", FILES[name])
+    (folder / "tokenizer.json").write_text(checkpoint.clip_vocabulary())
+    if "begin and end" in name:  # tokenizer.json says with which tokens a text begins and ends
+        assert ours(folder) != theirs(folder)
+        return
+    assert ours(folder) == theirs(folder)
+
+
+def test_the_files_do_change_ids(tables: Path, tmp_path: Path) -> None:
+    """What the tests above compare is not all the same."""
+    plain = ours(with_files(tables, tmp_path / "plain", {}))
+    same = ("nothing", "an empty decoder", "no padding token", "settings", "as transformers 4")
+    for place, (name, files) in enumerate(FILES.items()):
+        changed = ours(with_files(tables, tmp_path / str(place), files)) != plain
+        assert changed != name.startswith(same), name
