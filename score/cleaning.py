@@ -63,10 +63,11 @@ class Cleaning:
         return {"text_cleaning": self.name, **lower}
 
     def __call__(self, text: str) -> str:
-        """The cleaned text."""
+        """The cleaned text. Raises UnicodeEncodeError for half a character (a lone surrogate)."""
         if self.name == "transformers":
             return text
         if not _PLAIN.fullmatch(text):
+            text.encode()  # ftfy would put U+FFFD in the place of half a character
             text = html.unescape(html.unescape(_ftfy().fix_text(text)))
         text = " ".join(text.split())
         return _apart(text.lower()) if self.lower else text

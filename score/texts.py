@@ -188,7 +188,8 @@ def open_clip_tokenizer(
     """
     spelled = {CLIP_BEGIN: OPEN_CLIP_BEGIN, CLIP_END: OPEN_CLIP_END}
     tokens = {spelled.get(token, token): id for token, id in vocabulary.items()}
-    tokenizer = _byte_pairs(tokens, merges, OPEN_CLIP_END, _WORDS.replace("'s", "'[sſ]"))
+    tokenizer = _byte_pairs(tokens, merges, OPEN_CLIP_END)
+    tokenizer.pre_tokenizer = _split(_WORDS.replace("'s", "'[sſ]"), again=False)
     tokenizer.add_special_tokens([OPEN_CLIP_BEGIN, OPEN_CLIP_END])
     _enclose(tokenizer, OPEN_CLIP_BEGIN, OPEN_CLIP_END)
     return tokenizer
@@ -198,8 +199,8 @@ def _clip_pairs(
     vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], unknown: str | None
 ) -> Tokenizer:
     """CLIP's byte pairs by transformers' rules, without tokens around a text."""
-    words = rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}"
-    tokenizer = _byte_pairs(vocabulary, merges, unknown, words)
+    tokenizer = _byte_pairs(vocabulary, merges, unknown)
+    tokenizer.pre_tokenizer = _split(rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}", again=True)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -207,10 +208,7 @@ def _clip_pairs(
 
 
 def _byte_pairs(
-    vocabulary: Mapping[str, int],
-    merges: Sequence[tuple[str, str]],
-    unknown: str | None,
-    words: str,
+    vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], unknown: str | None
 ) -> Tokenizer:
     tokenizer = Tokenizer(
         BPE(
@@ -221,14 +219,18 @@ def _byte_pairs(
             unk_token=unknown,
         )
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(words), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def _split(words: str, *, again: bool) -> pre_tokenizers.Sequence:
+    """Words as the bytes they are of. `again`: split by GPT-2's pattern, too, as transformers."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(words), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=again),
+        ]
+    )
 
 
 def _enclose(tokenizer: Tokenizer, begin: str, end: str) -> None:

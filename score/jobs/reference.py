@@ -11,7 +11,6 @@ import functools
 import gc
 import importlib.util
 import io
-import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -201,14 +200,10 @@ def _open_clip() -> ModuleType:
     assert spec, "a file of Python code has a loader"
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
     try:
-        spec.loader.exec_module(module)  # which turns off tokenizers' threads for the process
+        spec.loader.exec_module(module)
     except ImportError as error:
         raise ModelError(f"OpenCLIP's tokenizer cannot be imported: {error}") from error
-    finally:
-        if before is None:
-            os.environ.pop("TOKENIZERS_PARALLELISM", None)
     return module
 
 
