@@ -154,7 +154,7 @@ def test_a_package_of_openclips_layout_cleans(made: Path, theirs: ModuleType) ->
     embedder = Embedder.load(made, FP32)
     assert embedder.texts.cleaning == OPEN_CLIP
     assert config(made)["text_cleaning"] == "openclip"
-    assert 'text_cleaning: "openclip"' in (made / "MLmodel").read_text()
+    assert "  text_cleaning: openclip\n" in (made / "MLmodel").read_text()
     assert "cleaned as OpenCLIP does" in (made / "README.md").read_text()
     wanted = unpadded(theirs.SimpleTokenizer()(ALL).tolist(), 0)
     assert embedder.texts.encode(ALL, "end") == wanted

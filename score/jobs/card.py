@@ -79,7 +79,7 @@ def texts(found: Found) -> str:
         "transformers": "not cleaned, as in transformers",
     }[name]
     if entry and entry.cleaning != name:
-        said += f" (its authors' own are: `--cleaning {entry.cleaning}`)"
+        said += f" (its authors' own code does as `--cleaning {entry.cleaning}`)"
     return said
 
 

@@ -210,7 +210,7 @@ def _folder(path: Path, tokenizer: Path | None) -> Source:
     if tokenizer:
         made = source.architecture
         texts = _tokenizer_of(path, tokenizer)(made, None)
-        source = replace(source, tokenizer=texts.to_json(), original=None)
+        source = replace(source, tokenizer=texts.to_json(), original=None, cleaning=texts.cleaning)
     return source
 
 

@@ -128,7 +128,7 @@ def _source(
         tokenizer=tokenizer.to_json(),
         tensors=tensors,
         parts=_parts(made, prefix, (1,) if tensors.shape("logit_scale") == (1,) else ()),
-        cleaning=cleaning,
+        cleaning=tokenizer.cleaning if tokenizer.cleaning.lower else cleaning,
     )
 
 

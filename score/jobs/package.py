@@ -20,10 +20,11 @@ from uuid import uuid4
 
 from PIL import Image
 
-from score.cleaning import Name
+from score.added_tokens import CONFIG
+from score.cleaning import Cleaning, Name
 from score.embedder import Embedder
 from score.errors import ModelError
-from score.folder import ModelFolder
+from score.folder import ModelFolder, read_optional_json
 from score.jobs import canonical, card
 from score.jobs.canonical import Precision
 from score.jobs.find import Found, find
@@ -99,7 +100,8 @@ saved_input_example_info:
 metadata:
   base_model_name: $name
   base_model_task: embeddings
-  dimension: $dimension$more
+  dimension: $dimension
+  text_cleaning: $cleaning$more
 
 mlflow_version: 3.17.2
 model_uuid: $uuid
@@ -212,7 +214,6 @@ def _metadata(found: Found) -> dict[str, str]:
         "revision": found.revision,
         "license": entry.licence.name if entry else None,
         "architecture": entry.architecture if entry else None,
-        "text_cleaning": found.source.cleaning.name,
     }
     return {key: value for key, value in known.items() if value}
 
@@ -220,6 +221,7 @@ def _metadata(found: Found) -> dict[str, str]:
 def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -> None:
     """Writes what makes a folder with `model/` and `score/` an MLflow model."""
     architecture = ModelFolder.open(root / "model").architecture
+    cleaning = Cleaning.from_config(read_optional_json(root / "model" / CONFIG))
     inputs = [{"type": "string", "name": column, "required": False} for column in ("image", "text")]
     params = [
         {"name": param, "type": kind, "default": default, "shape": None}
@@ -231,6 +233,7 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
         params=json.dumps(params),
         name=_quoted(name),
         dimension=architecture.dimension,
+        cleaning=cleaning.name,
         more=more,
         uuid=uuid4().hex,
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
