@@ -155,3 +155,8 @@ def read_json(file: Path) -> Json:
     if not isinstance(content, dict):
         raise ModelError(f"{file} must hold a JSON object")
     return content
+
+
+def read_optional_json(file: Path) -> Json:
+    """The JSON object in a file; an empty one where there is no such file. Raises ModelError."""
+    return read_json(file) if file.is_file() else {}

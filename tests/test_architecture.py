@@ -18,6 +18,7 @@ FLOORS = [
     {"rows", "params", "architecture"},
     {"folder", "addresses", "deadline", "urls", "framing", "codings"},
     {"cells", "connections", "hosts", "room"},
+    {"added_tokens", "cleaning"},
     {"wire", "fetch", "images", "texts", "tables", "parquet_body", "weights", "zeroshot"},
     {"jobs.pictures"},
     {"packing", "towers"},
@@ -39,7 +40,8 @@ FLOORS = [
     {"jobs.canonical", "jobs.hub"},
     {"jobs.provenance"},
     {"jobs.base"},
-    {"jobs.find", "jobs.reference", "jobs.checkpoint"},
+    {"jobs.retokenized", "jobs.reference", "jobs.checkpoint"},
+    {"jobs.find"},
     {"jobs.promise", "jobs.card", "jobs.int8"},
     {"jobs.package"},
     {"jobs.embedded", "jobs.names", "jobs.train"},
@@ -68,7 +70,9 @@ DOORS = {
     "huggingface_hub": {"jobs.hub"},
     "h5py": {"jobs.h5"},
     "safetensors": {"weights", "jobs.canonical"},
-    "tokenizers": {"texts", "jobs.train"},
+    "tokenizers": {"added_tokens", "texts", "jobs.train"},
+    "ftfy": {"cleaning"},
+    "open_clip": set(),  # its tokenizer's file alone is loaded, by jobs.reference
     "PIL": {
         "images",
         "jobs.kerashub",

@@ -51,6 +51,12 @@ def add(parser: Parser) -> None:
         metavar="NAME",
         help="which of several models in a file of weights: state_dict, ema, …",
     )
+    parser.add_argument(
+        "--cleaning",
+        choices=("openclip", "transformers"),
+        help="of texts: as OpenCLIP (ftfy, html.unescape), or none; default: as the library of the "
+        "checkpoint's layout",
+    )
     parser.add_argument("--source", metavar="ID", help="what a folder here was downloaded as")
     parser.add_argument("--revision", help="of the Hub's repository; default: the catalog's")
 
@@ -73,6 +79,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             precision=options.precision,
             weights=options.weights,
             base=options.base,
+            cleaning=options.cleaning,
             int8=Path(options.int8) if options.int8 else None,
             force=options.force,
             overwrite=options.overwrite,

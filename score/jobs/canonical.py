@@ -16,11 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from score.architecture import Architecture
 from score.engines.pytorch import DTYPES
 from score.errors import ModelError
 from score.jobs.source import Source
-from score.texts import CLIP_BEGIN, CLIP_END
+from score.texts import Texts
 from score.weights import FILE, INDEX
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -29,17 +28,21 @@ Dtypes = Mapping[str, torch.dtype]
 
 _SHARD = 2 * 2**30  # bytes of tensors in one file, and so at once in memory
 
-# What transformers reads of a tokenizer beside `tokenizer.json`.
-_CLIP_TOKENS = {"bos_token": CLIP_BEGIN} | dict.fromkeys(
-    ("eos_token", "pad_token", "unk_token"), CLIP_END
-)
+# What transformers reads of a tokenizer beside `tokenizer.json`, in terms of what begins and what
+# ends a text.
+_CLIP_TOKENS = {
+    "bos_token": "{begin}",
+    "eos_token": "{end}",
+    "pad_token": "{end}",
+    "unk_token": "{end}",
+}
 _XLM_TOKENS = {
-    "bos_token": "<s>",
-    "cls_token": "<s>",
-    "eos_token": "</s>",
+    "bos_token": "{begin}",
+    "cls_token": "{begin}",
+    "eos_token": "{end}",
     "mask_token": "<mask>",
     "pad_token": "<pad>",
-    "sep_token": "</s>",
+    "sep_token": "{end}",
     "unk_token": "<unk>",
 }
 
@@ -59,7 +62,7 @@ def write(source: Source, folder: Path, precision: Precision | None = None) -> P
     config = {**source.architecture.config(), "dtype": str(widest).removeprefix("torch.")}
     write_json(folder / "config.json", config)
     write_json(folder / "preprocessor_config.json", source.preprocessor.config())
-    write_json(folder / "tokenizer_config.json", tokenizer_config(source.architecture))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(source))
     (folder / "tokenizer.json").write_text(source.tokenizer, encoding="utf-8")
     _write_weights(source, folder, dtypes)
     return folder
@@ -70,13 +73,23 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def tokenizer_config(architecture: Architecture) -> dict[str, Any]:
-    """The `tokenizer_config.json` by which transformers reads the same `tokenizer.json`."""
-    clip = architecture.kind == "clip"
+def tokenizer_config(source: Source) -> dict[str, Any]:
+    """The `tokenizer_config.json` by which transformers reads the same `tokenizer.json`.
+
+    It records the cleaning, too, of which transformers knows nothing.
+    """
+    clip, context = source.architecture.kind == "clip", source.architecture.text.context
+    texts = Texts.parse(source.tokenizer, context)
+    vocabulary, (begin, end) = texts.vocabulary(), texts.ends
+    tokens = {
+        name: token.format(begin=begin, end=end)
+        for name, token in (_CLIP_TOKENS if clip else _XLM_TOKENS).items()
+    }
     return {
-        **(_CLIP_TOKENS if clip else _XLM_TOKENS),
-        "model_max_length": architecture.text.context,
+        **{name: token for name, token in tokens.items() if token in vocabulary},
+        "model_max_length": context,
         "tokenizer_class": "CLIPTokenizer" if clip else "XLMRobertaTokenizer",
+        **source.cleaning.config(),
     }
 
 

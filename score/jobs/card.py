@@ -62,7 +62,7 @@ def _facts(root: Path, found: Found) -> str:
         "pictures": f"{vision.image}×{vision.image} pixels in patches of {vision.patch}; "
         + ("squashed to a square" if squash else "shortest edge resized, centre cropped")
         + f", {preprocessor.resample.name.lower()}",
-        "texts": f"up to {text.context} tokens of {text.vocabulary:,}; "
+        "texts": f"{texts(found)}; up to {text.context} tokens of {text.vocabulary:,}; "
         + ("pooled at the largest id" if made.pools_largest else f"pooled at token {text.end}"),
         "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
         "languages": entry.languages if entry else "see the source",
@@ -81,6 +81,18 @@ def _precisions(written: Source) -> str:
         counts[str(written.tensors.dtype(name)).removeprefix("torch.")] += math.prod(shape)
     several = [f"{dtype} ({count:,})" for dtype, count in counts.most_common()]
     return ", ".join(several) if len(counts) > 1 else next(iter(counts))
+
+
+def texts(found: Found) -> str:
+    """How texts are cleaned; and how the authors' own are, where the catalog knows otherwise."""
+    entry, name = found.entry, found.source.cleaning.name
+    said = {
+        "openclip": "cleaned as OpenCLIP does (ftfy, html.unescape twice, single spaces)",
+        "transformers": "not cleaned, as in transformers",
+    }[name]
+    if entry and entry.cleaning != name:
+        said += f" (its authors' own code does as `--cleaning {entry.cleaning}`)"
+    return said
 
 
 def _requests(picture: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from score.architecture import Activation, Architecture, Kind, Text, Transformer, Vision
+from score.cleaning import Name
 
 Resize = Literal["shortest edge, centre crop", "squash"]
 
@@ -89,6 +90,8 @@ class Entry:
     accuracy: zero-shot top-1 on ImageNet-1k in percent, with OpenAI's 80 templates, as published
         at `figures`; None where its authors publish none that could be found.
     resize: how its own preprocessing meets pictures that are not square.
+    cleaning: of texts, in its authors' own code. The Hub's transformers folders are read by a
+        library that cleans nothing, and are packaged so unless `--cleaning` asks for this.
     file: its bare weights, and their sum, sha256. (OpenAI's are archives with code: none.)
     keras: its KerasHub preset.
     """
@@ -105,6 +108,7 @@ class Entry:
     limits: tuple[str, ...]
     source: str
     resize: Resize = "shortest edge, centre crop"
+    cleaning: Name = "openclip"
     file: str | None = None
     sha256: str | None = None
     keras: str | None = None
@@ -179,6 +183,7 @@ class _Family(NamedTuple):
     limits: tuple[str, ...]
     source: str
     resize: Resize = "shortest edge, centre crop"
+    cleaning: Name = "openclip"  # `basic_clean` is OpenAI's, and in all that came from their code
 
 
 _OPENAI = _Family(
@@ -217,6 +222,7 @@ _METACLIP_2 = _METACLIP_1._replace(
     figures="arxiv.org/abs/2507.22062",
     languages="more than 300",
     limits=_WORLDWIDE_LIMITS,
+    cleaning="transformers",  # `get_tokenizer` in src/mini_clip/factory.py
     resize="squash",  # as transformers' conversion writes its preprocessor_config.json
 )
 
@@ -405,6 +411,15 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def _cleaning(entry: Entry) -> str:
+    if entry.cleaning == "transformers":
+        return "none, neither by its authors nor in transformers"
+    return (
+        "by its authors' code as OpenCLIP's (ftfy, html.unescape); in transformers none, and so "
+        "in a package of its transformers folder unless --cleaning openclip asks for it"
+    )
+
+
 def describe(entry: Entry) -> str:
     """All that the catalog knows of an entry, in plain text."""
     made = entry.made
@@ -421,6 +436,7 @@ def describe(entry: Entry) -> str:
         "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
         "pictures": f"{vision.image} pixels, patches of {vision.patch}, bicubic, {entry.resize}",
         "texts": f"{text.context} tokens; {entry.tokenizer}; {entry.pooling}",
+        "cleaning": _cleaning(entry),
         "languages": entry.languages,
         "ImageNet-1k": f"zero-shot top-1 {entry.accuracy} % ({entry.figures})"
         if entry.accuracy

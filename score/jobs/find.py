@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from score.architecture import Architecture
+from score.cleaning import Name
 from score.errors import ModelError
 from score.folder import tokenizer_folder
 from score.jobs import hub, huggingface, kerashub, openclip, statedict
@@ -15,6 +16,7 @@ from score.jobs.base import Base
 from score.jobs.base import find as find_base
 from score.jobs.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY, Entry, lookup
 from score.jobs.provenance import HUB, address, licences, told, unknown
+from score.jobs.retokenized import cleaned
 from score.jobs.source import Source, opened
 from score.texts import Texts
 
@@ -65,6 +67,7 @@ def find(
     revision: str | None = None,
     weights: str | None = None,
     base: str | None = None,
+    cleaning: Name | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Found:
     """Looks at a checkpoint: a path here, a catalog name, or a Hub id, in this order.
@@ -73,8 +76,9 @@ def find(
     proves nothing. `architecture`: OpenCLIP's name of what a bare file of weights holds.
     `tokenizer`: a folder to take the tokenizer from instead. `weights`: where in its file the model
     is, as `statedict.find` has it. `base`: a folder, a catalog name or a Hub id from which a
-    checkpoint that came without them takes tokenizer and image processor. `say` is told the licence
-    as soon as it is known, before anything is downloaded. Raises ModelError.
+    checkpoint that came without them takes tokenizer and image processor. `cleaning`: of its texts,
+    by default that of its layout's library. `say` is told the licence as soon as it is known,
+    before anything is downloaded. Raises ModelError.
     """
     path = Path(checkpoint)
     if not path.exists():
@@ -89,7 +93,7 @@ def find(
         say(remark)
     if found.entry:
         _must_agree(found.source.architecture, found.entry)
-    return found
+    return replace(found, source=cleaned(found.source, cleaning))
 
 
 def _may_be_on_the_hub(checkpoint: str) -> None:
@@ -221,7 +225,13 @@ def _folder(path: Path, options: _Options) -> Source:
         source = replace(source, remarks=(*source.remarks, remark))
     if options.tokenizer:
         texts = _tokenizer_of(path, options)(source.architecture, None)
-        source = replace(source, tokenizer=texts.to_json(), original=None, base=None)
+        source = replace(
+            source,
+            tokenizer=texts.to_json(),
+            original=None,
+            base=None,
+            cleaning=texts.cleaning,
+        )
     return source
 
 

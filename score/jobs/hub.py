@@ -35,6 +35,8 @@ _BESIDE = (
     "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "metadata.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -37,23 +38,26 @@ def folder(path: Path, base: Path | None = None, weights: str | None = None) -> 
     `statedict.find` has it.
     """
     folder = ModelFolder.open(path, base)
+    texts = Texts.load(folder)
     model = statedict.find(_tensors(folder.path), (NAMES,), weights)
     return Source(
         layout="transformers",
         architecture=folder.architecture,
         preprocessor=Preprocessor.from_config(folder.preprocessor),
-        tokenizer=Texts.load(folder).to_json(),
+        tokenizer=texts.to_json(),
         tensors=model.tensors,
         parts=unchanged(folder.architecture),
         original=folder.path,
         base=base,
         remarks=model.remarks,
+        cleaning=texts.cleaning,
     )
 
 
 def file(tensors: Tensors, made: Architecture, tokenizer: Texts) -> Source:
     """Bare weights in this layout, whose architecture is known: pictures are taken as CLIP's."""
-    return Source.own("transformers", made, tokenizer.to_json(), tensors)
+    source = Source.own("transformers", made, tokenizer.to_json(), tensors)
+    return replace(source, cleaning=tokenizer.cleaning)
 
 
 def _tensors(folder: Path) -> Tensors:

@@ -4,6 +4,8 @@ The names of the configuration are those of `keras_hub.models.MetaCLIP2Backbone`
 the tensors those that Keras 3 gives the layers of that model when it saves them. Nothing here needs
 Keras.
 
+Texts are not cleaned: neither KerasHub nor Meta's own code for MetaCLIP 2 does.
+
 In three things this project goes with transformers, OpenCLIP and Meta, on whose checkpoints these
 presets are made, and not with KerasHub: texts keep their case (KerasHub's preprocessor lower-cases
 them by default); a picture that is made smaller is smoothed on the way (`antialias`, which KerasHub

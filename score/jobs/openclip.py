@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from score.architecture import Architecture, Shape, Transformer
+from score.cleaning import Cleaning
 from score.errors import ModelError
 from score.folder import read_json
 from score.images import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
@@ -101,17 +102,27 @@ def folder(path: Path, tokenizer: Tokenizer, weights: str | None = None) -> Sour
     named = _object(_object(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
     texts = tokenizer(made, str(named) if named else None)
     model = statedict.find(opened(found[0]), (NAMES,), weights)
-    source = _source(model.tensors, made, _preprocessor(preprocess, made.vision.image), texts)
+    preprocessor = _preprocessor(preprocess, made.vision.image)
+    source = _source(model.tensors, made, preprocessor, texts, Cleaning("openclip"))
     return replace(source, remarks=model.remarks)
 
 
 def file(tensors: Tensors, made: Architecture, tokenizer: Texts) -> Source:
-    """Bare weights in this layout, whose architecture is known. Raises ModelError."""
-    return _source(tensors, made, _preprocessor({}, made.vision.image), tokenizer)
+    """Bare weights in this layout, whose architecture is known. Raises ModelError.
+
+    Their texts are cleaned as the authors of such files do: OpenAI, LAION and MetaCLIP as OpenCLIP,
+    MetaCLIP 2 not at all (`get_tokenizer` in its `src/mini_clip/factory.py`).
+    """
+    cleaning = Cleaning("openclip") if made.kind == "clip" else Cleaning()
+    return _source(tensors, made, _preprocessor({}, made.vision.image), tokenizer, cleaning)
 
 
 def _source(
-    tensors: Tensors, made: Architecture, preprocessor: Preprocessor, tokenizer: Texts
+    tensors: Tensors,
+    made: Architecture,
+    preprocessor: Preprocessor,
+    tokenizer: Texts,
+    cleaning: Cleaning,
 ) -> Source:
     # `CustomTextCLIP` keeps the text tower in a module of its own, `CLIP` beside the other one.
     prefix = "text." if tensors.shape("text.token_embedding.weight") else ""
@@ -122,6 +133,7 @@ def _source(
         tokenizer=tokenizer.to_json(),
         tensors=tensors,
         parts=_parts(made, prefix, (1,) if tensors.shape("logit_scale") == (1,) else ()),
+        cleaning=tokenizer.cleaning if tokenizer.cleaning.lower else cleaning,
     )
 
 

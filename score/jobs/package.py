@@ -20,14 +20,16 @@ from uuid import uuid4
 
 from PIL import Image
 
+from score.added_tokens import CONFIG
+from score.cleaning import Cleaning, Name
 from score.embedder import Embedder
 from score.errors import ModelError
-from score.folder import ModelFolder
+from score.folder import ModelFolder, read_optional_json
 from score.jobs import canonical, card
 from score.jobs.canonical import Precision
 from score.jobs.find import Found, find
 from score.jobs.promise import promise
-from score.jobs.reference import Reference
+from score.jobs.reference import Reference, ready
 from score.jobs.source import Tensors
 from score.outputs import check_folder, check_replaceable
 from score.probes import Finding, Probes
@@ -41,6 +43,7 @@ REQUIREMENTS = (
     "backports.zstd>=1",
     "brotli>=1.2",
     "certifi",
+    "ftfy==6.3.1",
     "mlflow==3.17.2",
     "numpy>=1.26,<3",
     "pandas>=2.2,<3",
@@ -106,7 +109,8 @@ saved_input_example_info:
 metadata:
   base_model_name: $name
   base_model_task: embeddings
-  dimension: $dimension$more
+  dimension: $dimension
+  text_cleaning: $cleaning$more
 
 mlflow_version: 3.17.2
 model_uuid: $uuid
@@ -137,6 +141,7 @@ def package(
     precision: Precision | None = None,
     weights: str | None = None,
     base: str | None = None,
+    cleaning: Name | None = None,
     int8: Path | None = None,
     force: bool = False,
     overwrite: bool = False,
@@ -144,12 +149,12 @@ def package(
 ) -> Path:
     """Writes a proven MLflow folder around a checkpoint, and returns it.
 
-    `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`, `weights`, `base`: as
-    `find.find` has them. `name` is what the metadata calls the model, by default the checkpoint's.
-    `precision`: what the weights are stored in, by default each tensor as it comes. `int8`: a
-    folder or CSV of pictures by which the towers are put into int8, too; `force`: even where that
-    costs much. `overwrite`: `output` may hold an older package. `say` is told what happens, the
-    licence first of all.
+    `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`, `weights`, `base`, `cleaning`:
+    as `find.find` has them. `name` is what the metadata calls the model, by default the
+    checkpoint's. `precision`: what the weights are stored in, by default each tensor as it comes.
+    `int8`: a folder or CSV of pictures by which the towers are put into int8, too; `force`: even
+    where that costs much. `overwrite`: `output` may hold an older package. `say` is told what
+    happens, the licence first of all.
     Raises RequestError for an `output` that holds something already, ModelError for what is no
     checkpoint and for a model that does not compute here what the reference computes.
     """
@@ -157,9 +162,9 @@ def package(
     check_folder(output, _is_package, overwrite=overwrite, inputs=local)
     check_replaceable(output)
     if int8:
-        from score.jobs.int8 import quantise, ready  # of an extra of its own
+        from score.jobs import int8 as towers  # of an extra of its own
 
-        ready(int8)
+        towers.ready(int8)
     found = find(
         str(checkpoint),
         source=source,
@@ -168,8 +173,11 @@ def package(
         revision=revision,
         weights=weights,
         base=base,
+        cleaning=cleaning,
         say=say,
     )
+    ready(found.source.cleaning)
+    say(f"texts: {card.texts(found)}")
     title = "".join(c for c in name or found.name if c.isprintable())
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
@@ -186,7 +194,7 @@ def package(
             _must_be_the_same(reference, written.tensors)
             promise(reference).write(model)
         findings = _prove(model)
-        agreement = str(quantise(model, int8, force=force, say=say)) if int8 else None
+        agreement = str(towers.quantise(model, int8, force=force, say=say)) if int8 else None
         for file in found.licence_files:
             shutil.copyfile(file, model / file.name)
         for file in found.base.licence_files if found.base else ():
@@ -248,6 +256,7 @@ def _metadata(found: Found) -> dict[str, str]:
 def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -> None:
     """Writes what makes a folder with `model/` and `score/` an MLflow model."""
     architecture = ModelFolder.open(root / "model").architecture
+    cleaning = Cleaning.from_config(read_optional_json(root / "model" / CONFIG))
     inputs = [{"type": "string", "name": column, "required": False} for column in ("image", "text")]
     params = [
         {"name": param, "type": kind, "default": default, "shape": None}
@@ -259,6 +268,7 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
         params=json.dumps(params),
         name=_quoted(name),
         dimension=architecture.dimension,
+        cleaning=cleaning.name,
         more=more,
         uuid=uuid4().hex,
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from score.images import Pixels
-from score.jobs.reference import NAME, Reference
+from score.jobs.reference import Reference
 from score.probes import TOLERANCES, PictureProbe, Probes, TextProbe, sample
 
 # The first one's vector is computed on every loading: many tokens, none at the context's end.
@@ -33,17 +33,28 @@ TEXTS = (
     "แมวนั่งอยู่ริมหน้าต่าง",
     "🐈‍⬛ on a 🛋️, 👩‍👩‍👧 and 🇳🇿",
     "ﬁne ½ x² ① Ａ ΑΒΓ ß",
+    # What ftfy and html.unescape repair: entities, twice over, curly quotes, mojibake, full width.
+    "Tom &amp;amp; Jerry’s “cafÃ©” – ＬＯＵＤ ﬂoors, ΟΔΟΣ &lt;b&gt; J̌",
     " ".join(["a very long description of a picture that does not fit"] * 12),
 )
+
+
+_MOST_TOKENS = 32  # added tokens that have a probe
+
+
+def spoken(token: str) -> str:
+    """A text with an added token by itself, within a word, in another case, and at its end."""
+    return f"a {token} of x{token}y, {token.swapcase()}  {token}"
 
 
 def promise(reference: Reference) -> Probes:
     """The reference's answers to every probe."""
     return Probes(
-        reference=NAME,
+        reference=reference.name,
         architecture=reference.architecture,
         texts=tuple(
-            TextProbe(text, reference.ids(text), reference.text_vector(text)) for text in TEXTS
+            TextProbe(text, reference.ids(text), reference.text_vector(text))
+            for text in (*TEXTS, *map(spoken, reference.added_tokens()[:_MOST_TOKENS]))
         ),
         pictures=tuple(
             PictureProbe(name, data, sample(reference.pixels(data)), reference.image_vector(data))

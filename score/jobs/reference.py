@@ -1,16 +1,21 @@
 """The reference implementation: transformers' own model, tokenizer and image processor.
 
 It runs when a package is built, on the processor and in fp32, and what it computes is what the
-package promises. None of it is our code; in serving, none of it is imported.
+package promises. None of it is our code; in serving, none of it is imported. Where texts are
+cleaned as OpenCLIP does, OpenCLIP's own tokenizers clean them and make their ids.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.util
 import io
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +31,7 @@ from transformers import (
     MetaClip2Model,
 )
 
+from score.cleaning import Cleaning
 from score.engine import Matrix
 from score.engines.pytorch import DTYPES
 from score.errors import ModelError
@@ -51,6 +57,7 @@ class Reference:
         the weights in any layout; `canonical`: what was made of it, for the rest. `precision`: what
         the weights are rounded to, because they are meant to be. Raises ModelError."""
         self.architecture = source.architecture
+        self.name = _name(source.cleaning)
         told = source.original or canonical
         tokenizer = tokenizer_folder(source.original, source.base) or canonical
         processor = preprocessor_file(source.original, source.base)
@@ -70,9 +77,8 @@ class Reference:
                     dtype=torch.float32,  # its default narrows all to what config.json states
                     local_files_only=True,
                 ).eval()
-                self._tokenizer = AutoTokenizer.from_pretrained(
-                    tokenizer, local_files_only=True, trust_remote_code=False
-                )
+                context = self.architecture.text.context
+                self._tokenizer = _tokenizer(tokenizer, context, source.cleaning)
                 self._processor = CLIPImageProcessorPil.from_pretrained(
                     processor.parent if processor else canonical, local_files_only=True
                 )
@@ -103,10 +109,14 @@ class Reference:
 
     def ids(self, text: str) -> Ids:
         """A text's token ids, begin and end tokens included, cut to the context."""
-        ids: Ids = self._tokenizer(
-            [text], truncation=True, max_length=self.architecture.text.context
-        )["input_ids"][0]
-        return ids
+        return self._tokenizer.ids(text)
+
+    def added_tokens(self) -> list[str]:
+        """Tokens beside the vocabulary that texts may spell out and the model has embeddings for,
+        without those that begin and end every text."""
+        usual, most = set(self.ids("")), self.architecture.text.vocabulary
+        added = self._tokenizer.added_tokens()
+        return [token for token, id in added.items() if id not in usual and id < most]
 
     def pixels(self, data: bytes) -> Pixels:
         """A picture's prepared pixels before they are normalised: uint8 [height, width, 3]."""
@@ -148,6 +158,91 @@ def _alone(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that keeps no larger one in memory, as one cut out of OpenCLIP's `in_proj` does."""
     part = tensor.untyped_storage().nbytes() > tensor.nbytes
     return tensor.clone() if part else tensor
+
+
+def ready(cleaning: Cleaning) -> None:
+    """Raises ModelError where the reference of a cleaning is not installed."""
+    if cleaning.name == "openclip":
+        _open_clip()
+
+
+class _Transformers:
+    """transformers' tokenizer of a folder."""
+
+    def __init__(self, folder: Path, context: int) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        self._context = context
+
+    def ids(self, text: str) -> Ids:
+        options = {"truncation": True, "max_length": self._context}
+        ids: Ids = self._tokenizer([text], **options)["input_ids"][0]
+        return ids
+
+    def added_tokens(self) -> dict[str, int]:
+        added: dict[str, int] = self._tokenizer.get_added_vocab()
+        return added
+
+
+class _OpenClip:
+    """OpenCLIP's tokenizers: its own for CLIP's byte pairs, and what it wraps around others."""
+
+    def __init__(self, folder: Path, context: int, *, own: bool) -> None:
+        module = _open_clip()
+        self._padding, self._added = 0, {}
+        if own:
+            self._tokenizer = module.SimpleTokenizer(context_length=context)
+        else:
+            self._tokenizer = module.HFTokenizer(
+                str(folder), context, local_files_only=True, trust_remote_code=False
+            )
+            self._padding = self._tokenizer.tokenizer.pad_token_id
+            self._added = self._tokenizer.tokenizer.get_added_vocab()
+
+    def ids(self, text: str) -> Ids:
+        ids: Ids = self._tokenizer([text])[0].tolist()
+        while ids[-1] == self._padding:  # never a text's own last, which is the end token
+            ids.pop()
+        return ids
+
+    def added_tokens(self) -> dict[str, int]:
+        return self._added
+
+
+def _tokenizer(folder: Path, context: int, cleaning: Cleaning) -> _Transformers | _OpenClip:
+    if cleaning.name == "transformers":
+        return _Transformers(folder, context)
+    return _OpenClip(folder, context, own=cleaning.lower)
+
+
+@functools.cache
+def _open_clip() -> ModuleType:
+    """`open_clip.tokenizer` by itself: importing all of OpenCLIP needs torchvision and timm."""
+    package = importlib.util.find_spec("open_clip")
+    if package is None or not package.submodule_search_locations:
+        raise ModelError(
+            "texts of this checkpoint are cleaned as OpenCLIP does, and proven against OpenCLIP's "
+            "own tokenizer, which is missing: pip install --no-deps open_clip_torch==3.3.0; or "
+            "leave texts as they are with --cleaning transformers"
+        )
+    file = Path(package.submodule_search_locations[0]) / "tokenizer.py"
+    spec = importlib.util.spec_from_file_location("open_clip_tokenizer", file)
+    assert spec, "a file of Python code has a loader"
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise ModelError(f"OpenCLIP's tokenizer cannot be imported: {error}") from error
+    return module
+
+
+def _name(cleaning: Cleaning) -> str:
+    """Who computes: libraries and their versions."""
+    if cleaning.name == "transformers":
+        return NAME
+    return f"{NAME}; texts: open_clip {version('open_clip_torch')}, ftfy {version('ftfy')}"
 
 
 def _vector(features: Any) -> Matrix:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from score.architecture import Architecture, Shape
+from score.cleaning import Cleaning
 from score.errors import ModelError
 from score.folder import LFS_POINTER, is_lfs_pointer
 from score.images import Preprocessor
@@ -122,6 +123,7 @@ class Source:
         it can from there rather than from what we made of it.
     base: the folder with the tokenizer's and the preprocessor's files that `original` lacks.
     remarks: what was decided on the way, for whoever asked for the package.
+    cleaning: what happens to texts before the tokenizer.
     """
 
     layout: str
@@ -133,6 +135,7 @@ class Source:
     original: Path | None = None
     base: Path | None = None
     remarks: tuple[str, ...] = ()
+    cleaning: Cleaning = Cleaning()
 
     @classmethod
     def own(
