@@ -16,6 +16,7 @@ FLOORS = [
     {"labels", "settings", "gpus"},
     {"rows", "params", "architecture"},
     {"folder", "addresses"},
+    {"decoder_errors", "depth", "metadata", "processors"},
     {"wire", "fetch", "images", "texts", "tables", "weights", "zeroshot"},
     {"packing", "towers"},
     {"engine", "machine"},
@@ -60,6 +61,7 @@ DOORS = {
     "safetensors": {"weights", "jobs.canonical"},
     "tokenizers": {"texts", "jobs.train"},
     "PIL": {
+        "depth",
         "images",
         "jobs.kerashub",
         "jobs.openclip",

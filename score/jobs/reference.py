@@ -19,15 +19,16 @@ from PIL import Image
 from transformers import (
     AutoTokenizer,
     CLIPConfig,
-    CLIPImageProcessorPil,
     CLIPModel,
     MetaClip2Config,
     MetaClip2Model,
 )
 
+from score import processors
 from score.architecture import Architecture
 from score.engine import Matrix
 from score.errors import ModelError
+from score.folder import ModelFolder
 from score.images import Pixels
 from score.machine import give_back
 from score.texts import Ids
@@ -66,7 +67,7 @@ class Reference:
                 self._tokenizer = AutoTokenizer.from_pretrained(
                     told, local_files_only=True, trust_remote_code=False
                 )
-                self._processor = CLIPImageProcessorPil.from_pretrained(told, local_files_only=True)
+                self._processor = _processor(told)
         except Exception as error:  # whatever transformers makes of a folder it cannot read
             raise ModelError(f"transformers cannot read {told.name}: {error}") from error
         finally:
@@ -111,6 +112,17 @@ class Reference:
                 "pixel_values"
             ]
         return values
+
+
+def _processor(folder: Path) -> Any:
+    """The image processor that a folder names, in its PIL form.
+
+    `AutoImageProcessor` would do, but for old files that write a feature extractor's name where the
+    image processor's belongs.
+    """
+    kind = processors.kind(ModelFolder.open(folder).preprocessor)
+    made = getattr(transformers, f"{kind}ImageProcessorPil")
+    return made.from_pretrained(folder, local_files_only=True)
 
 
 def _vector(features: Any) -> Matrix:
