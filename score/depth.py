@@ -23,6 +23,9 @@ from score.errors import NotAnImage
 from score.settings import WidePixels
 
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")  # in each order of bytes
+WIDE = (*_SIXTEEN, "I", "F")
+"""Pillow's modes of grey with more than 8 bits."""
+
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
 _WHITE_IS_ZERO = 0
 
@@ -36,7 +39,7 @@ def narrow(image: Image.Image, wide: WidePixels) -> Image.Image:
     NotAnImage for what is refused, and for numbers of which nothing says where white is: integers
     with a sign or of 32 bits, floats that are not from 0 to 1.
     """
-    if wide == "reference" or image.mode not in (*_SIXTEEN, "I", "F"):
+    if wide == "reference" or image.mode not in WIDE:
         return image
     if wide == "error":
         raise NotAnImage(f"its pixels are {_kind(image)}, not of 8 bits; wide_pixels=error refuses")

@@ -268,6 +268,18 @@ def ending(data: bytes) -> str:
     return _ENDINGS[_open(data).format or ""][0]
 
 
+def is_wide(data: bytes) -> bool:
+    """Whether a picture has more than the 8 bits a channel that most programs show."""
+    return _open(data).mode in depth.WIDE
+
+
+def as_png(image: Image.Image) -> bytes:
+    """A decoded picture as a file, without loss."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
 def _open(data: bytes) -> Image.Image:
     data = metadata.without(data)
     try:
