@@ -6,6 +6,8 @@ import contextlib
 import csv
 import functools
 import gzip
+import importlib
+import importlib.util
 import io
 import json
 import os
@@ -17,6 +19,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -474,15 +477,36 @@ def test_torchvision_finds_every_picture_as_the_model_saw_it(
     assert in_place["./no ending"] == "no ending.png"
 
 
-def test_torchvisions_own_image_folder_finds_them(embedder: Embedder, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("torchvision.datasets", exc_type=Exception)
-    assert datasets.folder.IMG_EXTENSIONS == IMG_EXTENSIONS
+@pytest.fixture
+def torchvision_folder(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """torchvision/datasets/folder.py by itself: its compiled parts may be another torch's."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("torchvision is not installed")
+    root = Path(found.submodule_search_locations[0])
+    for name, parts in {
+        "torchvision": {"__path__": [str(root)], "get_image_backend": lambda: "PIL"},
+        "torchvision.datasets": {"__path__": [str(root / "datasets")]},
+        "torchvision.utils": {"_log_api_usage_once": lambda *_: None},
+    }.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(parts)
+        monkeypatch.setitem(sys.modules, name, module)
+    yield importlib.import_module("torchvision.datasets.folder")
+    for name in ("torchvision.datasets.folder", "torchvision.datasets.vision"):
+        sys.modules.pop(name, None)
+
+
+def test_torchvisions_own_image_folder_finds_them(
+    embedder: Embedder, tmp_path: Path, torchvision_folder: Any
+) -> None:
+    assert torchvision_folder.IMG_EXTENSIONS == IMG_EXTENSIONS
     (tmp_path / "in").mkdir()
     for name, data in every_format().items():
         (tmp_path / "in" / name).write_bytes(data)
     summary = labelled(embedder, tmp_path / "in", tmp_path / "out")
-    found = datasets.ImageFolder(tmp_path / "out")
-    assert len(found) == summary.good == len(every_format()) - 1  # a folder's need endings
+    found = torchvision_folder.ImageFolder(tmp_path / "out")
+    assert len(found) == summary.good == len(every_format()) - 1  # one has no ending
     assert {Path(path).relative_to(tmp_path / "out").as_posix() for path, _ in found.samples} == {
         line["file"] for line in read(tmp_path / "out" / "labels.csv")
     }
