@@ -229,6 +229,7 @@ class Embedder:
             data,
             settings.max_pixels,
             exif_orientation=settings.exif_orientation,
+            wide=settings.wide_pixels,
             fast=settings.decoding == "fast",
         )
 

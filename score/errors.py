@@ -18,7 +18,7 @@
         ├── FetchFailed          the server, the network or TLS said no
         ├── FetchTimeout         the server took too long
         ├── TooManyBytes         larger than `max_image_bytes`
-        ├── NotAnImage           bytes that no allowed picture format explains
+        ├── NotAnImage           bytes that are no picture, or one of a kind that is not read
         ├── TruncatedImage       a picture that ends too early or is damaged
         ├── TooManyPixels        larger than `max_pixels`
         └── TextTooLong          longer than the model's context, under `truncate="error"`
@@ -201,7 +201,7 @@ class TooManyBytes(RowError):
 
 
 class NotAnImage(RowError):
-    """Bytes that no allowed picture format explains."""
+    """Bytes that no allowed picture format explains, or pixels of a kind that is not read."""
 
     code = "not_an_image"
 

@@ -1,9 +1,10 @@
 """Bytes → RGB → uint8 pixels, as transformers' PIL image processor makes them, bit for bit.
 
 What happens to a picture is the model folder's to say (`preprocessor_config.json`). The steps,
-their order and their rounding are those of `transformers.CLIPImageProcessorPil` (5.x): convert to
+their order and their rounding are those of transformers' PIL image processors (5.x): convert to
 RGB (transparency over white), resize, crop or pad to the centre. Rescaling and normalising are left
-to the model, whose first weights take them in (`towers`).
+to the model, whose first weights take them in (`towers`). On purpose there is one difference:
+pictures of more than 8 bits a channel are scaled, not clipped (`depth`).
 
 Knows nothing of torch or URLs.
 """
@@ -13,9 +14,8 @@ from __future__ import annotations
 import io
 import math
 import re
-import struct
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from score.errors import ModelError, NotAnImage, TooManyPixels, TruncatedImage
+from score import decoder_errors, depth, metadata, processors
+from score.errors import ModelError, NotAnImage, RowError, TooManyPixels, TruncatedImage
+from score.settings import WidePixels
 
 Pixels = npt.NDArray[np.uint8]
 Channels = npt.NDArray[np.float64]
@@ -51,8 +53,9 @@ ENDINGS = frozenset(ending for endings in _ENDINGS.values() for ending in ending
 
 # How the formats begin that can be told by their beginning; BMP's and PPM's two letters cannot.
 _SIGNATURES = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|....ftypavi[fs]"
-    rb"|II\*\0|MM\0\*|II\+\0|MM\0\+|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)"
+    rb"|(?P<WEBP>RIFF....WEBP)|(?P<AVIF>....ftypavi[fs])|(?P<TIFF>II\*\0|MM\0\*|II\+\0|MM\0\+)"
+    rb"|(?P<JPEG2000>\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51)",
     re.DOTALL,
 )
 
@@ -67,9 +70,7 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 # and which size is too large is for our caller to say. (`catch_warnings` is not for threads.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# The processor's defaults (transformers, models/clip/image_processing_pil_clip.py).
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN, CLIP_STD = processors.CLIP_MEAN, processors.CLIP_STD
 _LARGEST_SIDE = 10_000  # pixels; models want some hundreds
 _ENOUGH = 2  # times the model's size, to make its picture from
 BICUBIC = Image.Resampling.BICUBIC
@@ -93,21 +94,26 @@ class Preprocessor:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocessor:
-        """From a `preprocessor_config.json`, old spellings included. Raises ModelError."""
+        """From a `preprocessor_config.json`, old spellings included. Raises ModelError.
+
+        `do_convert_rgb` is taken for granted: without it transformers fails on every picture that
+        is not RGB already, and does the same to those that are.
+        """
         try:
-            normalize = config.get("do_normalize", True)
+            whole = processors.complete(config)
+            normalize = whole["do_normalize"]
             return cls(
-                resize=_resize(config.get("size", 224)) if config.get("do_resize", True) else None,
-                crop=_pair(config.get("crop_size", 224))
-                if config.get("do_center_crop", True)
+                resize=_resize(whole["size"]) if whole["do_resize"] else None,
+                crop=_pair(whole["crop_size"]) if whole["do_center_crop"] else None,
+                resample=Image.Resampling(whole["resample"]),
+                rescale=_channels(whole["rescale_factor"], least=1e-9)[0]
+                if whole["do_rescale"]
                 else None,
-                resample=Image.Resampling(config.get("resample", BICUBIC)),
-                rescale=_channels(config.get("rescale_factor", 1 / 255), least=1e-9)[0]
-                if config.get("do_rescale", True)
-                else None,
-                mean=_channels(config.get("image_mean", CLIP_MEAN)) if normalize else None,
-                std=_channels(config.get("image_std", CLIP_STD), least=1e-6) if normalize else None,
+                mean=_channels(whole["image_mean"]) if normalize else None,
+                std=_channels(whole["image_std"], least=1e-6) if normalize else None,
             )
+        except ModelError as error:
+            raise ModelError(f"preprocessor_config.json: {error}") from error
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise ModelError(f"unusable preprocessor_config.json: {error}") from error
 
@@ -143,16 +149,28 @@ class Preprocessor:
         raise ModelError("preprocessor_config.json fixes no picture size")
 
     def read(
-        self, data: bytes, max_pixels: int, *, exif_orientation: bool = False, fast: bool = False
+        self,
+        data: bytes,
+        max_pixels: int,
+        *,
+        exif_orientation: bool = False,
+        wide: WidePixels = "scale",
+        fast: bool = False,
     ) -> Pixels:
         """A picture's bytes → uint8 [height, width, 3]. Raises as `decode` and `pixels` do.
 
-        `fast` reads a JPEG that is much larger than the model's size at a half, a quarter or an
-        eighth of its own, as the format allows, never below twice the model's, and resizes no more
-        than the crop: other pixels than the reference's, by a level or so.
+        `wide`: what becomes of more than 8 bits a channel, as `depth.narrow` has it. `fast` reads
+        a JPEG that is much larger than the model's size at a half, a quarter or an eighth of its
+        own, as the format allows, never below twice the model's, and resizes no more than the crop:
+        other pixels than the reference's, by a level or so.
         """
-        wanted = self._draft if fast else None
-        image = decode(data, max_pixels, exif_orientation=exif_orientation, draft=wanted)
+        image = decode(
+            data,
+            max_pixels,
+            exif_orientation=exif_orientation,
+            wide=wide,
+            draft=self._draft if fast else None,
+        )
         return self._cropped(image, max_pixels) if fast else self.pixels(image, max_pixels)
 
     def _draft(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -214,13 +232,14 @@ def decode(
     max_pixels: int,
     *,
     exif_orientation: bool = False,
+    wide: WidePixels = "scale",
     draft: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
 ) -> Image.Image:
     """The picture's first frame in RGB.
 
-    The work it asks for is checked before any pixel is decoded. `draft`: its (width, height) → the
-    least that will do; a JPEG is then read no larger than need be. Raises NotAnImage,
-    TruncatedImage, TooManyPixels.
+    The work it asks for is checked before any pixel is decoded. `wide`: as `depth.narrow` has it.
+    `draft`: its (width, height) → the least that will do; a JPEG is then read no larger than need
+    be. Raises NotAnImage, TruncatedImage, TooManyPixels.
     """
     image = _open(data)
     width, height = image.size
@@ -232,15 +251,16 @@ def decode(
         if draft:
             image.draft(None, draft(image.size))
         image.load()
+        narrowed = depth.narrow(image, wide)
         if exif_orientation:
-            image = ImageOps.exif_transpose(image)
-        return _rgb(image)
+            narrowed = ImageOps.exif_transpose(narrowed)
+        return _rgb(narrowed)
     except Image.DecompressionBombError as error:
         raise TooManyPixels(str(error)) from error
     except MemoryError as error:
         raise TooManyPixels(f"{width}×{height} does not fit in memory") from error
-    except _DAMAGED as error:
-        raise TruncatedImage(f"the {image.format or 'picture'} is cut short or damaged") from error
+    except decoder_errors.ERRORS as error:
+        raise decoder_errors.row_error(image.format or "picture", error) from error
 
 
 def ending(data: bytes) -> str:
@@ -248,37 +268,48 @@ def ending(data: bytes) -> str:
     return _ENDINGS[_open(data).format or ""][0]
 
 
-# What Pillow's decoders raise on damaged files, beside OSError.
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    struct.error,
-    IndexError,
-    KeyError,
-    OverflowError,
-    ZeroDivisionError,
-    AttributeError,
-    RuntimeError,
-    Warning,  # where the process turns warnings into errors
-)
+def is_wide(data: bytes) -> bool:
+    """Whether a picture has more than the 8 bits a channel that most programs show."""
+    return _open(data).mode in depth.WIDE
+
+
+def as_png(image: Image.Image) -> bytes:
+    """A decoded picture as a file, without loss."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _open(data: bytes) -> Image.Image:
+    data = metadata.without(data)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(str(error)) from error
     except UnidentifiedImageError:
-        if _SIGNATURES.match(data):
-            raise TruncatedImage("the picture's header is cut short or damaged") from None
-        raise NotAnImage(_guess(data)) from None
+        raise _unidentified(data) from None
     except MemoryError as error:
         raise TooManyPixels("the picture does not fit in memory") from error
-    except _DAMAGED as error:
-        raise TruncatedImage("the picture's header is cut short or damaged") from error
+    except decoder_errors.ERRORS as error:
+        raise decoder_errors.row_error(_signed(data) or "picture", error) from error
+
+
+def _signed(data: bytes) -> str | None:
+    """The format that a file begins as."""
+    signature = _SIGNATURES.match(data)
+    return signature.lastgroup if signature else None
+
+
+def _unidentified(data: bytes) -> RowError:
+    """Why no reader took a file. Pillow keeps its reader's reason to itself; it is asked again."""
+    name = _signed(data)
+    if name is None:
+        return NotAnImage(_guess(data))
+    try:
+        Image.OPEN[name][0](io.BytesIO(data), "")
+    except decoder_errors.ERRORS as error:
+        return decoder_errors.row_error(name, error)
+    return TruncatedImage(f"the {name}'s header is damaged")
 
 
 def _check_tiles(image: Image.Image, max_pixels: int) -> None:
@@ -363,8 +394,10 @@ def _resize(size: object) -> int | tuple[int, int]:
 def _pair(size: object) -> tuple[int, int]:
     if isinstance(size, int):
         return _side(size), _side(size)
-    if isinstance(size, Mapping) and {"height", "width"} <= set(size):
+    if isinstance(size, Mapping) and set(size) == {"height", "width"}:
         return _side(size["height"]), _side(size["width"])
+    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
+        return _side(size[0]), _side(size[1])
     raise ValueError(f"size {size!r}")
 
 

@@ -21,6 +21,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 EngineName = Literal["auto", "torch", "openvino"]
 Verify = Literal["off", "quick", "full"]
 Decoding = Literal["exact", "fast"]
+WidePixels = Literal["scale", "reference", "error"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 MIB = 2**20
@@ -111,6 +112,10 @@ class Settings:
     )
     decoding: Decoding = _setting(
         "exact", "exact: the reference's pixels; fast: large JPEGs read at half their size or less"
+    )
+    wide_pixels: WidePixels = _setting(
+        "scale",
+        "16-bit grey and floats: scale to 8 bits, clip as the reference, or make it a row error",
     )
 
     # The request's door.
@@ -209,6 +214,7 @@ _CHOICES = {
     "engine": get_args(EngineName),
     "verify": get_args(Verify),
     "decoding": get_args(Decoding),
+    "wide_pixels": get_args(WidePixels),
     "log_level": get_args(LogLevel),
 }
 

@@ -19,6 +19,7 @@ FLOORS = [
     {"folder", "addresses", "deadline", "urls", "framing", "codings"},
     {"cells", "connections", "hosts", "room"},
     {"added_tokens", "cleaning"},
+    {"decoder_errors", "depth", "metadata", "processors"},
     {"wire", "fetch", "images", "texts", "tables", "parquet_body", "weights", "zeroshot"},
     {"jobs.pictures"},
     {"packing", "towers"},
@@ -74,6 +75,7 @@ DOORS = {
     "ftfy": {"cleaning"},
     "open_clip": set(),  # its tokenizer's file alone is loaded, by jobs.reference
     "PIL": {
+        "depth",
         "images",
         "jobs.kerashub",
         "jobs.openclip",

@@ -569,6 +569,22 @@ def test_folders_are_read_as_torchvision_reads_them(shapes: Path) -> None:
     )  # fmt: skip
 
 
+def test_pictures_that_torchvision_passes_over_are_told(
+    embedder: Embedder, shapes: Path, tmp_path: Path
+) -> None:
+    folder = ClassFolders.open(shapes)
+    assert folder.passed_over == {".gif": len(SHAPES)}
+    result = zeroshot(embedder, folder, SHAPES, ["{}"])
+    assert result.notes[0] == (
+        "Passed over, since torchvision's ImageFolder does not read them: 6 .gif."
+    )
+    (tmp_path / "only" / "deep").mkdir(parents=True)
+    for name in ("a.gif", "b.GIF", "deep/c.avif", "d.txt"):
+        (tmp_path / "only" / name).write_bytes(b"")
+    with pytest.raises(RequestError, match=r"torchvision does not read 1 \.avif, 2 \.gif$"):
+        ClassFolders.open(tmp_path)
+
+
 def test_links_are_followed_and_empty_classes_told(embedder: Embedder, tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()

@@ -6,6 +6,8 @@ import contextlib
 import csv
 import functools
 import gzip
+import importlib
+import importlib.util
 import io
 import json
 import os
@@ -17,6 +19,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +32,7 @@ from PIL import Image
 from score.__main__ import main
 from score.embedder import Embedder
 from score.errors import BadColumns, BadParams, RequestError
-from score.images import ENDINGS, ending
+from score.images import ENDINGS, decode, ending
 from score.jobs import imagefolder
 from score.jobs.label import (
     LabelSummary,
@@ -40,6 +43,8 @@ from score.jobs.label import (
 )
 from score.jobs.pictures import open_pictures
 from score.labels import Labels
+from score.settings import Settings, WidePixels
+from tests.bad_pictures import FILES, encoded, whole
 from tests.pictures import ALBUM, SAMPLES, in_base64, picture
 from tests.processes import started
 from tests.surfaces import ROOT
@@ -48,6 +53,18 @@ PNG, JPEG = picture(1), picture(2, format="JPEG")
 ONTOLOGY = ALBUM / "ontology.json"
 LABELS = Labels.parse(json.loads(ONTOLOGY.read_text()))
 assert LABELS is not None
+
+BY_FORMAT = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
 
 Lines = list[dict[str, str]]
 
@@ -336,6 +353,21 @@ def test_every_format_has_its_ending() -> None:
 # -- into an image folder ----------------------------------------------------------------------
 
 
+def placed_as(name: str) -> str:
+    """A sample picture's name in an image folder, where a GIF is a PNG."""
+    return name.replace(".gif", ".png")
+
+
+def assert_same_picture(placed: Path, original: Path) -> None:
+    """The very bytes, or for what torchvision does not read, the same pixels."""
+    if original.suffix == ".gif":
+        assert ending(placed.read_bytes()) == ".png"
+        ours, theirs = (decode(file.read_bytes(), 10**6) for file in (placed, original))
+        assert ours.tobytes() == theirs.tobytes()
+    else:
+        assert placed.read_bytes() == original.read_bytes()
+
+
 def test_pictures_are_sorted_into_their_labels(embedder: Embedder, tmp_path: Path) -> None:
     output = tmp_path / "deep" / "out"
     fetcher = embedder._fetcher
@@ -344,10 +376,8 @@ def test_pictures_are_sorted_into_their_labels(embedder: Embedder, tmp_path: Pat
     lines = read(output / "labels.csv")
     assert list(lines[0])[:4] == ["image", "label", "confidence", "file"]
     for line in lines:
-        assert line["file"] == f"{line['label']}/{line['image']}"
-        assert (output / line["file"]).read_bytes() == (
-            ALBUM / "images" / line["image"]
-        ).read_bytes()
+        assert line["file"] == f"{line['label']}/{placed_as(line['image'])}"
+        assert_same_picture(output / line["file"], ALBUM / "images" / line["image"])
     assert tree(output) == {"labels.csv", *(line["file"] for line in lines)}
     assert tree(tmp_path) == {f"deep/out/{name}" for name in tree(output)}  # nothing beside it
     assert len(list((ALBUM / "images").iterdir())) == 6  # copied, not moved
@@ -370,6 +400,147 @@ def test_the_two_outputs_say_the_same(embedder: Embedder, tmp_path: Path) -> Non
         assert one == other
 
 
+# torchvision/datasets/folder.py
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def as_torchvision(folder: Path) -> dict[str, Image.Image]:
+    """Path below the folder → picture, as `ImageFolder(folder)` finds and loads them."""
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    loaded = {}
+    for name in classes:
+        found = [p for p in (folder / name).rglob("*") if p.name.lower().endswith(IMG_EXTENSIONS)]
+        assert found, f"torchvision refuses a class without pictures: {name}"
+        for path in sorted(found):
+            with path.open("rb") as stream:
+                loaded[path.relative_to(folder).as_posix()] = Image.open(stream).convert("RGB")
+    return loaded
+
+
+def turned(image: Image.Image) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "PNG", exif=exif)
+
+
+def every_format() -> dict[str, bytes]:
+    """A file of each ending that is read, and others that torchvision shows otherwise than we."""
+    formats = {ending: format for format, endings in BY_FORMAT.items() for ending in endings}
+    files = {f"whole{ending}": encoded(whole(7), format) for ending, format in formats.items()}
+    files["phone.mpo"] = FILES["MPO"]()
+    files["moving.gif"] = FILES["GIF animated"]()
+    files["clear.gif"] = encoded(whole(3).convert("P"), "GIF", transparency=3)
+    files["moving.avif"] = encoded(whole(5), "AVIF", save_all=True, append_images=[whole(6)])
+    files["deep.png"] = FILES["PNG 16 bit"]()
+    files["deep.tif"] = FILES["TIFF float"]()
+    files["disguised.png"] = FILES["GIF"]()
+    files["UPPER.GIF"] = FILES["GIF"]()
+    files["no ending"] = FILES["GIF"]()
+    return files
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_torchvision_finds_every_picture_as_the_model_saw_it(
+    embedder: Embedder, tmp_path: Path, upright: bool
+) -> None:
+    files = every_format()
+    files["turned.gif"] = turned(whole(8))  # a PNG by another name
+    (tmp_path / "in").mkdir()
+    for name, data in files.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    source = write(tmp_path / "in" / "t.csv", ["image"], *[[f"./{name}"] for name in files])
+    settings = Settings(exif_orientation=upright)
+    model = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+    summary = labelled(model, source, tmp_path / "out")
+    lines = read(tmp_path / "out" / "labels.csv")
+    assert [line["error_code"] for line in lines] == [""] * len(files)
+    loaded = as_torchvision(tmp_path / "out")
+    assert set(loaded) == {line["file"] for line in lines}
+    for line in lines:
+        original = files[line["image"].removeprefix("./")]
+        seen = decode(original, 10**6, exif_orientation=upright)
+        theirs = loaded[line["file"]]
+        if "turned" in line["image"] and upright:
+            continue  # keeps its bytes and its tag, which torchvision ignores
+        if (tmp_path / "out" / line["file"]).read_bytes() == original:
+            seen = Image.open(io.BytesIO(original)).convert("RGB")
+        assert theirs.size == seen.size, line
+        assert theirs.tobytes() == seen.tobytes(), line
+    changed = {
+        line["image"].removeprefix("./")
+        for line in lines
+        if (tmp_path / "out" / line["file"]).read_bytes() != files[line["image"].removeprefix("./")]
+    }
+    assert changed == {
+        "whole.gif", "whole.avif", "whole.jp2", "whole.j2k", "whole.jpx", "moving.gif", "clear.gif",
+        "moving.avif", "deep.png", "deep.tif", "UPPER.GIF", "no ending",
+    }  # fmt: skip
+    assert summary.converted == len(changed)
+    assert f"       {len(changed)}  converted to PNG, for torchvision's ImageFolder" in str(summary)
+    in_place = {line["image"]: Path(line["file"]).name for line in lines}
+    assert in_place["./whole.jfif"].endswith(".jpg")
+    assert in_place["./phone.mpo"] == "phone.jpg"
+    assert in_place["./moving.gif"] == "moving.png"
+    assert in_place["./no ending"] == "no ending.png"
+
+
+@pytest.fixture
+def torchvision_folder(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """torchvision/datasets/folder.py by itself: its compiled parts may be another torch's."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("torchvision is not installed")
+    root = Path(found.submodule_search_locations[0])
+    for name, parts in {
+        "torchvision": {"__path__": [str(root)], "get_image_backend": lambda: "PIL"},
+        "torchvision.datasets": {"__path__": [str(root / "datasets")]},
+        "torchvision.utils": {"_log_api_usage_once": lambda *_: None},
+    }.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(parts)
+        monkeypatch.setitem(sys.modules, name, module)
+    yield importlib.import_module("torchvision.datasets.folder")
+    for name in ("torchvision.datasets.folder", "torchvision.datasets.vision"):
+        sys.modules.pop(name, None)
+
+
+def test_torchvisions_own_image_folder_finds_them(
+    embedder: Embedder, tmp_path: Path, torchvision_folder: Any
+) -> None:
+    assert torchvision_folder.IMG_EXTENSIONS == IMG_EXTENSIONS
+    (tmp_path / "in").mkdir()
+    for name, data in every_format().items():
+        (tmp_path / "in" / name).write_bytes(data)
+    summary = labelled(embedder, tmp_path / "in", tmp_path / "out")
+    found = torchvision_folder.ImageFolder(tmp_path / "out")
+    assert len(found) == summary.good == len(every_format()) - 1  # one has no ending
+    assert {Path(path).relative_to(tmp_path / "out").as_posix() for path, _ in found.samples} == {
+        line["file"] for line in read(tmp_path / "out" / "labels.csv")
+    }
+    for image, _ in found:
+        assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize("wide", ["scale", "reference"])
+def test_wide_pictures_are_labelled_and_kept_as_they_are_seen(
+    embedder: Embedder, tmp_path: Path, wide: WidePixels
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "deep.png").write_bytes(FILES["PNG 16 bit"]())
+    (tmp_path / "in" / "far.tif").write_bytes(encoded(Image.new("F", (9, 9), 300), "TIFF"))
+    settings = Settings(wide_pixels=wide)
+    model = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+    labelled(model, tmp_path / "in", tmp_path / "out")
+    deep, far = read(tmp_path / "out" / "labels.csv")
+    assert far["error_code"] == ("not_an_image" if wide == "scale" else "")
+    kept = (tmp_path / "out" / deep["file"]).read_bytes()
+    assert (kept == FILES["PNG 16 bit"]()) == (wide == "reference")
+    strict = Settings(wide_pixels="error")
+    model = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, strict)
+    labelled(model, tmp_path / "in", tmp_path / "strict")
+    assert tree(tmp_path / "strict") == {"labels.csv"}
+
+
 def test_each_url_is_fetched_once(
     embedder: Embedder, tmp_path: Path, web: tuple[str, Counter[str]]
 ) -> None:
@@ -389,8 +560,8 @@ def test_each_url_is_fetched_once(
     assert summary.good == 7
     for line, name in zip(lines, [names[0], *names], strict=False):
         file = tmp_path / "out" / line["file"]
-        assert file.read_bytes() == (ALBUM / "images" / name).read_bytes()
-        assert file.name in (name, name.replace(".", "-2."))
+        assert_same_picture(file, ALBUM / "images" / name)
+        assert file.name in (placed_as(name), placed_as(name).replace(".", "-2."))
     assert len(tree(tmp_path / "out")) == 8
 
 
@@ -490,7 +661,8 @@ def test_each_label_alone_is_a_folder_of_its_own(embedder: Embedder, tmp_path: P
         (folder,) = {line["file"].partition("/")[0] for line in read(output / "labels.csv")}
         assert {line["label"] for line in read(output / "labels.csv")} == {name}
         assert tree(output) == {
-            "labels.csv", *(f"{folder}/{p.name}" for p in (ALBUM / "images").iterdir())
+            "labels.csv",
+            *(f"{folder}/{placed_as(p.name)}" for p in (ALBUM / "images").iterdir()),
         }  # fmt: skip
         assert [path.name for path in output.parent.iterdir()] == ["out"]
 

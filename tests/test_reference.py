@@ -16,15 +16,18 @@ import random
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import (
+    AutoImageProcessor,
     AutoTokenizer,
     CLIPModel,
     MetaClip2Config,
@@ -34,7 +37,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from score import images
+from score import images, processors
 from score.embedder import Embedder
 from score.errors import ModelError
 from score.folder import ModelFolder
@@ -50,6 +53,9 @@ from tests.pictures import normalised
 TOLERANCE = 1e-5
 CONTEXT = 77
 NO_LIMIT = 10**9
+
+AS_REFERENCE = Settings(device="cpu", wide_pixels="reference")
+"""Pictures of more than 8 bits are clipped, too: `test_depth` has what is done by default."""
 
 Json = dict[str, object]
 Made = dict[str, Vector]
@@ -358,7 +364,7 @@ def reference(folder: Path) -> Reference:
 
 @pytest.fixture(scope="session")
 def embedder(folder: Path) -> Embedder:
-    return Embedder.load(folder, Settings(device="cpu"))
+    return Embedder.load(folder, AS_REFERENCE)
 
 
 @pytest.fixture(scope="session")
@@ -377,7 +383,7 @@ def text_vectors(reference: Reference) -> Made:
 @pytest.mark.parametrize("name", RECIPES)
 def test_pixels_are_the_references_to_the_last_bit(name: str, reference: Reference) -> None:
     preprocessor = Preprocessor.from_config(reference.processor.to_dict())
-    ours = preprocessor.pixels(images.decode(picture(name), NO_LIMIT), NO_LIMIT)
+    ours = preprocessor.read(picture(name), NO_LIMIT, wide="reference")
     (theirs,) = reference.pixels([picture(name)]).numpy()
     assert_same_pixels(ours, theirs, reference.processor, preprocessor)
 
@@ -401,14 +407,125 @@ CONFIGS: dict[str, Json] = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pixels_under_other_configurations(name: str) -> None:
-    config = CONFIGS[name]
-    processor = CLIPImageProcessorPil(**config)
+    assert_processes_alike(CLIPImageProcessorPil(**CONFIGS[name]), CONFIGS[name], "PNG RGBA")
+
+
+def assert_processes_alike(
+    processor: CLIPImageProcessorPil, config: Json, format: str = "PNG"
+) -> None:
+    """Ours makes the pixels of transformers' class, from pictures of many shapes."""
     preprocessor = Preprocessor.from_config(config)
     for size in [(1, 1), (50, 31), (223, 225), (225, 100), (224, 224), (301, 400), (500, 223)]:
-        picture = FORMATS["PNG RGBA"](scene(*size))
+        picture = FORMATS[format](scene(*size))
         theirs = processor(Image.open(io.BytesIO(picture)), return_tensors="np")["pixel_values"][0]
         ours = preprocessor.pixels(images.decode(picture, NO_LIMIT), NO_LIMIT)
         assert_same_pixels(ours, theirs, processor, preprocessor)
+
+
+# What decides pixels may be left to the class's defaults, or said in any of its spellings.
+SPELLINGS: dict[str, Json] = {
+    "nothing said": {},
+    "size of one number": {"size": 200},
+    "oblong list": {"size": [90, 160]},
+    "shortest edge": {"size": {"shortest_edge": 200}},
+    "square": {"size": {"height": 200, "width": 200}},
+    "crop asked for": {"do_center_crop": True, "crop_size": 180},
+    "crop of a list": {"do_center_crop": True, "crop_size": [180, 150]},
+    "no crop": {"size": {"height": 200, "width": 200}, "do_center_crop": False},
+    "other resampling": {"resample": 1},
+    "other numbers": {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.3, 0.2, 0.1]},
+    "nothing normalised": {"do_normalize": None},
+    "converted to RGB": {"do_convert_rgb": True},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("kind", processors.DEFAULTS)
+def test_pixels_of_every_image_processor(kind: str, spelling: str) -> None:
+    name = f"{kind}ImageProcessor"
+    config = {"image_processor_type": name, **SPELLINGS[spelling]}
+    processor = getattr(transformers, f"{name}Pil")(**SPELLINGS[spelling])
+    assert_processes_alike(processor, config)
+
+
+NAMED = [
+    ("image_processor_type", "{}ImageProcessor"),
+    ("image_processor_type", "{}ImageProcessorFast"),
+    ("image_processor_type", "{}ImageProcessorPil"),
+    ("feature_extractor_type", "{}FeatureExtractor"),
+    ("feature_extractor_type", "{}ImageProcessor"),
+]
+
+
+@pytest.mark.parametrize(("key", "pattern"), NAMED)
+@pytest.mark.parametrize("kind", processors.DEFAULTS)
+def test_image_processors_are_those_that_transformers_chooses(
+    kind: str, key: str, pattern: str, copy: Path
+) -> None:
+    """By every name that a class had, in a file of its own or in the whole processor's."""
+    config = {key: pattern.format(kind), "size": 200, "processor_class": "CLIPProcessor"}
+    (copy / "preprocessor_config.json").write_text(json.dumps(config))
+    assert_chosen(kind, copy)
+    (copy / "preprocessor_config.json").write_text('{"image_processor_type": "CLIPImageProcessor"}')
+    whole = {"image_processor": config, "processor_class": "CLIPProcessor"}
+    (copy / "processor_config.json").write_text(json.dumps(whole))
+    assert_chosen(kind, copy)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({}, "CLIP"),
+        ({"processor_class": "SiglipProcessor"}, "CLIP"),  # which decides nothing
+        (
+            {
+                "image_processor_type": "ViTImageProcessor",
+                "feature_extractor_type": "CLIPFeatureExtractor",
+            },
+            "ViT",
+        ),
+        (
+            {
+                "image_processor_type": "CLIPImageProcessor",
+                "feature_extractor_type": "ViTFeatureExtractor",
+            },
+            "CLIP",
+        ),
+    ],
+)
+def test_which_name_counts(config: Json, kind: str, copy: Path) -> None:
+    (copy / "preprocessor_config.json").write_text(json.dumps(config))
+    assert_chosen(kind, copy)
+
+
+def assert_chosen(kind: str, folder: Path) -> None:
+    """transformers takes that class for a folder, and makes the pixels of it that we make."""
+    chosen = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    assert type(chosen).__name__ == f"{kind}ImageProcessorPil"
+    config = ModelFolder.open(folder).preprocessor
+    assert processors.kind(config) == kind
+    picture = saved(scene(301, 223), "PNG")
+    theirs = chosen(Image.open(io.BytesIO(picture)), return_tensors="np")["pixel_values"][0]
+    made = Preprocessor.from_config(config)
+    assert_same_pixels(made.read(picture, NO_LIMIT), theirs, chosen, made)
+
+
+def test_a_feature_extractor_where_the_image_processor_belongs() -> None:
+    """As files of 2022 have it; transformers 5 refuses them, version 4 took the class."""
+    config = {"image_processor_type": "ViTFeatureExtractor", "size": 200}
+    assert_processes_alike(transformers.ViTImageProcessorPil(size=200), config)
+
+
+@pytest.mark.parametrize("name", ["PNG L", "PNG RGBA", "PNG P", "PNG 1", "JPEG CMYK"])
+def test_without_conversion_transformers_reads_rgb_alone(name: str) -> None:
+    """So `do_convert_rgb` need not be asked: where it matters, the reference has no answer."""
+    picture = FORMATS[name](scene(50, 31))
+    with pytest.raises(ValueError, match="elements if it is an iterable"):
+        transformers.ViTImageProcessorPil()(Image.open(io.BytesIO(picture)), return_tensors="np")
+    own = Preprocessor.from_config({"image_processor_type": "ViTImageProcessor"})
+    converting = transformers.ViTImageProcessorPil(do_convert_rgb=True)
+    theirs = converting(Image.open(io.BytesIO(picture)), return_tensors="np")["pixel_values"][0]
+    assert_same_pixels(own.read(picture, NO_LIMIT), theirs, converting, own)
 
 
 # -- token ids -----------------------------------------------------------------------------------
@@ -586,7 +703,7 @@ FEW_TEXTS = TEXTS[::5]
 def agrees(folder: Path, theirs: Reference) -> None:
     rows = [(name, "") for name in FEW_PICTURES] + [("", text) for text in FEW_TEXTS]
     random.Random(0).shuffle(rows)
-    records = Embedder.load(folder, Settings(device="cpu")).embed(asked(rows))
+    records = Embedder.load(folder, AS_REFERENCE).embed(asked(rows))
     pictures = dict(zip(FEW_PICTURES, theirs.images([*map(picture, FEW_PICTURES)]), strict=True))
     texts = dict(zip(FEW_TEXTS, theirs.texts(FEW_TEXTS), strict=True))
     check(rows, records, pictures, texts)
@@ -645,8 +762,8 @@ def test_half_precision_stays_close(metaclip2: Path) -> None:
             ]
         )
         for settings in (
-            Settings(device="cpu", precision="fp32"),
-            Settings(device="cpu", precision="bf16"),
+            replace(AS_REFERENCE, precision="fp32"),
+            replace(AS_REFERENCE, precision="bf16"),
         )
     )
     assert (exact * half).sum(-1).min() > 0.999
@@ -680,6 +797,18 @@ def _other_width(config: Json) -> None:
 
 def _edit(name: str, change: Callable[[Json], None]) -> Callable[[Path], None]:
     return lambda folder: rewrite(folder / name, change)
+
+
+def _processor(name: object) -> Callable[[Json], None]:
+    """A configuration that leaves its crop to the class of that name."""
+
+    def change(config: Json) -> None:
+        config.update(image_processor_type=name, size=224)
+        del config["crop_size"]
+        if name == "SiglipImageProcessor":
+            del config["do_center_crop"]
+
+    return change
 
 
 def _no(name: str) -> Callable[[Path], None]:
@@ -719,6 +848,41 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "preprocessor without a size": (
         _edit("preprocessor_config.json", lambda config: config.update(do_center_crop=False)),
         "fixes no picture size",
+    ),
+    "a processor that nobody knows": (
+        _edit("preprocessor_config.json", _processor("JinaCLIPImageProcessor")),
+        "preprocessor_config.json: the image processor 'JinaCLIPImageProcessor' is not known",
+    ),
+    "a processor that does more than the common steps": (
+        _edit("preprocessor_config.json", _processor("ConvNextFeatureExtractor")),
+        "'ConvNextFeatureExtractor' is not known; known are CLIPImageProcessor, ",
+    ),
+    "a processor of no name": (
+        _edit("preprocessor_config.json", _processor(["CLIPImageProcessor"])),
+        "the image processor ['CLIPImageProcessor'] is not known",
+    ),
+    "a shortest edge without a crop": (
+        _edit("preprocessor_config.json", _processor("SiglipImageProcessor")),
+        "fixes no picture size",
+    ),
+    "a crop of no size": (
+        _edit("preprocessor_config.json", _processor("ViTImageProcessor")),
+        "unusable preprocessor_config.json: size None",
+    ),
+    "padding": (
+        _edit("preprocessor_config.json", lambda c: c.update(do_pad=True, pad_size=300)),
+        "do_pad to a pad_size is not supported",
+    ),
+    "a square by another name": (
+        _edit("preprocessor_config.json", lambda config: config.update(use_square_size=True)),
+        "use_square_size, which KOSMOS-2 has, is not supported",
+    ),
+    "a longest edge": (
+        _edit(
+            "preprocessor_config.json",
+            lambda config: config.update(size={"shortest_edge": 224, "longest_edge": 300}),
+        ),
+        "unusable preprocessor_config.json: size {'shortest_edge'",
     ),
     "preprocessor with nonsense": (
         _edit("preprocessor_config.json", lambda config: config.update(size="large")),

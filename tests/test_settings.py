@@ -23,12 +23,14 @@ def test_every_setting_is_a_variable() -> None:
     texts = {
         "allow_hosts": "10.0.0.0/8, cdn.internal,", "ca_bundle": "/ca.pem", "device": "cpu",
         "precision": "bf16", "verify": "full", "log_level": "error", "exif_orientation": "true",
-        "engine": "torch", "decoding": "fast",
+        "engine": "torch", "decoding": "fast", "wide_pixels": "error",
     }  # fmt: skip
     environ = {f"SCORE_{name.upper()}": texts.get(name, "7") for name in names()}
     settings = Settings.from_env(environ)
     assert settings.allow_hosts == ("10.0.0.0/8", "cdn.internal")
     assert settings.exif_orientation is True
+    assert settings.wide_pixels == "error"
+    assert settings.wide_pixels == "error"
     assert settings.precision == "bf16"
     changed = [name for name in names() if getattr(settings, name) != getattr(Settings(), name)]
     assert set(changed) >= set(names()) - {"device", "log_level"}

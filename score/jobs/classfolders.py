@@ -1,19 +1,26 @@
 """A folder of class folders of pictures, as torchvision's `ImageFolder` reads one.
 
+Pictures in other formats are passed over, as there, so that figures can be compared; how many is
+known.
+
 Knows names, not pictures: no file is opened here.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from score.errors import RequestError
+from score.images import ENDINGS
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """The endings of picture files, in whatever case: torchvision's IMG_EXTENSIONS."""
+
+_OTHERS = tuple(sorted(ENDINGS - set(EXTENSIONS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +29,13 @@ class ClassFolders:
 
     classes: the names of the folders in `path`, sorted; hidden ones are no classes.
     counts: how many pictures each of them holds, at any depth, links followed.
+    passed_over: ending → how many pictures have it that torchvision does not read.
     """
 
     path: Path
     classes: tuple[str, ...]
     counts: tuple[int, ...]
+    passed_over: Mapping[str, int]
 
     @classmethod
     def open(cls, path: Path) -> ClassFolders:
@@ -37,12 +46,16 @@ class ClassFolders:
             classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
         if not classes:
             raise RequestError(f"{path} has no class folders: one folder a class is wanted")
-        counts = tuple(sum(1 for _ in _pictures(path / name)) for name in classes)
+        found = [Counter(map(_ending, _files(path / name))) for name in classes]
+        counts = tuple(sum(endings[ending] for ending in EXTENSIONS) for endings in found)
+        total = sum(found, Counter[str]())
+        others = {ending: total[ending] for ending in _OTHERS if total[ending]}
         if not any(counts):
             raise RequestError(
                 f"the class folders of {path} hold no pictures ({', '.join(EXTENSIONS)})"
+                + (f"; torchvision does not read {listed(others)}" if others else "")
             )
-        return cls(path, tuple(classes), counts)
+        return cls(path, tuple(classes), counts, others)
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -54,11 +67,27 @@ class ClassFolders:
                 yield number, file
 
 
+def listed(endings: Mapping[str, int]) -> str:
+    """Such as `3 .gif, 1 .avif`."""
+    return ", ".join(f"{count:,} {ending}" for ending, count in endings.items())
+
+
 def _pictures(folder: Path) -> Iterator[Path]:
+    return (file for file in _files(folder) if _ending(file) in EXTENSIONS)
+
+
+def _ending(file: Path) -> str:
+    return "." + file.name.lower().rpartition(".")[2]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files whose ending is a picture's, to torchvision or to us."""
     for where, _, names in os.walk(folder, followlinks=True, onerror=_raise):
         if os.path.islink(where):
             _check_link(Path(where))
-        yield from (Path(where, name) for name in names if name.lower().endswith(EXTENSIONS))
+        yield from (
+            Path(where, name) for name in names if name.lower().endswith(EXTENSIONS + _OTHERS)
+        )
 
 
 def _check_link(link: Path) -> None:

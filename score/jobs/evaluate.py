@@ -23,7 +23,7 @@ import numpy as np
 
 from score.embedder import Embedder
 from score.errors import BadColumns, EmptyRow, FetchFailed, RequestError, RowError
-from score.jobs.classfolders import ClassFolders
+from score.jobs.classfolders import ClassFolders, listed
 from score.jobs.metrics import (
     RECALL_AT,
     TOP,
@@ -237,6 +237,11 @@ def _cell(file: Path) -> object:
 
 
 def _zeroshot_notes(folder: ClassFolders, names: Sequence[str], tally: Tally) -> Iterator[str]:
+    if folder.passed_over:
+        yield (
+            "Passed over, since torchvision's ImageFolder does not read them: "
+            f"{listed(folder.passed_over)}."
+        )
     without = [
         _shown(name)
         for name, count in zip(folder.classes, tally.pictures, strict=True)

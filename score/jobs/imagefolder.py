@@ -3,6 +3,9 @@
 It is made beside its place, under a hidden name, and moved there when it is whole. Pictures come to
 the disk as they are fetched, the very bytes that the model sees, and are moved to their label once
 it is known: nothing is fetched twice and nothing waits in memory.
+
+What torchvision would pass over (it looks at endings, and knows no GIF, AVIF or JPEG 2000) or show
+as white or black (16-bit grey, floats) becomes a PNG of the pixels that the model saw.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from typing_extensions import override
 from score import images
 from score.fetch import Fetcher
 from score.jobs import names
+from score.jobs.classfolders import EXTENSIONS
 from score.outputs import check_folder, check_replaceable
+from score.settings import Settings
 
 TABLE = "labels.csv"
 
@@ -48,14 +53,21 @@ class KeepingFetcher(Fetcher):
 
 class ImageFolder:
     """The data set in the making. Use it as a context manager: leaving it puts the folder in its
-    place, leaving it by an exception removes what was begun."""
+    place, leaving it by an exception removes what was begun.
 
-    def __init__(self, output: Path, labels: Iterable[str], *, overwrite: bool = False) -> None:
+    converted: how many of the pictures placed so far are PNGs made here.
+    """
+
+    def __init__(
+        self, output: Path, labels: Iterable[str], settings: Settings, *, overwrite: bool = False
+    ) -> None:
         """`output`: a folder that is new or empty, or with `overwrite` an older data set.
 
-        Raises RequestError for any other.
+        `settings`: those by which the model sees images. Raises RequestError for any other folder.
         """
         check(output, overwrite=overwrite)
+        self.converted = 0
+        self._settings = settings
         self._output = output.resolve()
         self._folders = names.folders(labels, taken=[TABLE])
         self._output.parent.mkdir(parents=True, exist_ok=True)
@@ -74,9 +86,7 @@ class ImageFolder:
         Returns its path below the data set, with slashes.
         """
         staged, folder = self._file(number), self._folders[label]
-        stem, ending = os.path.splitext(name)
-        if ending.lower() not in images.ENDINGS:
-            stem, ending = name, images.ending(staged.read_bytes())
+        stem, ending = self._readable(staged, name)
         (self.path / folder).mkdir(exist_ok=True)
 
         def taken(name: str) -> bool:
@@ -85,6 +95,27 @@ class ImageFolder:
         free = names.first_free(stem or f"row-{number}", taken, ending)
         staged.rename(self.path / folder / free)
         return f"{folder}/{free}"
+
+    def _readable(self, staged: Path, name: str) -> tuple[str, str]:
+        """(stem, ending) of the name for a file, which is made one that torchvision reads."""
+        data, settings = staged.read_bytes(), self._settings
+        stem, ending = os.path.splitext(name)
+        if ending.lower() not in images.ENDINGS:
+            stem, ending = name, images.ending(data)
+        if ending.lower() not in EXTENSIONS:
+            ending = images.ending(data)  # a .jfif is a .jpg
+        scaled = settings.wide_pixels == "scale" and images.is_wide(data)
+        if ending.lower() in EXTENSIONS and not scaled:
+            return stem, ending
+        seen = images.decode(
+            data,
+            settings.max_pixels,
+            exif_orientation=settings.exif_orientation,
+            wide=settings.wide_pixels,
+        )
+        staged.write_bytes(images.as_png(seen))
+        self.converted += 1
+        return stem, ".png"
 
     def drop(self, number: int) -> None:
         """Removes picture `number`, if its bytes ever came."""

@@ -31,10 +31,14 @@ _SHOWN = 50  # labels in a summary
 
 @dataclass
 class LabelSummary(Summary):
-    """How a labelling went: for each label how many pictures it got, and how many got none."""
+    """How a labelling went: for each label how many pictures it got, and how many got none.
+
+    converted: how many became PNGs, since torchvision reads no such files.
+    """
 
     labels: Counter[str] = field(default_factory=Counter)
     unlabelled: int = 0
+    converted: int = 0
 
     def __str__(self) -> str:
         counts = self.labels.most_common()
@@ -43,6 +47,8 @@ class LabelSummary(Summary):
             lines.append(f"{sum(count for _, count in more):9,}  in {len(more):,} more labels")
         if self.unlabelled:
             lines.append(f"{self.unlabelled:9,}  below the confidence asked for, unlabelled")
+        if self.converted:
+            lines.append(f"{self.converted:9,}  converted to PNG, for torchvision's ImageFolder")
         return "\n".join([super().__str__(), *lines])
 
 
@@ -125,7 +131,9 @@ def label(
         folder: ImageFolder | None = None
         table = output
         if output.suffix != ".csv":
-            folder = files.enter_context(ImageFolder(output, labels.names, overwrite=overwrite))
+            folder = files.enter_context(
+                ImageFolder(output, labels.names, embedder.settings, overwrite=overwrite)
+            )
             table = folder.path / imagefolder.TABLE
         writer = files.enter_context(
             VerdictWriter(table, pictures.columns, top, placed=folder is not None)
@@ -133,6 +141,7 @@ def label(
         for number, picture, record in _verdicts(embedder, pictures, labels, folder):
             given = _best(record, confidence)
             file = _placed(folder, number, picture, given) if folder else None
+            summary.converted = folder.converted if folder else 0
             writer.add(picture.kept, record, confidence, file)
             _count(summary, picture, record, given)
             summary.seconds = time.perf_counter() - began

@@ -25,17 +25,17 @@ from PIL import Image
 from transformers import (
     AutoTokenizer,
     CLIPConfig,
-    CLIPImageProcessorPil,
     CLIPModel,
     MetaClip2Config,
     MetaClip2Model,
 )
 
+from score import processors
 from score.cleaning import Cleaning
 from score.engine import Matrix
 from score.engines.pytorch import DTYPES
 from score.errors import ModelError
-from score.folder import preprocessor_file, tokenizer_folder
+from score.folder import image_processor, preprocessor_file, tokenizer_folder
 from score.images import Pixels
 from score.jobs.canonical import Precision
 from score.jobs.source import Source, Tensors
@@ -79,9 +79,7 @@ class Reference:
                 ).eval()
                 context = self.architecture.text.context
                 self._tokenizer = _tokenizer(tokenizer, context, source.cleaning)
-                self._processor = CLIPImageProcessorPil.from_pretrained(
-                    processor.parent if processor else canonical, local_files_only=True
-                )
+                self._processor = _processor(processor or canonical / "preprocessor_config.json")
         except Exception as error:  # whatever transformers makes of a folder it cannot read
             raise ModelError(f"transformers cannot read {told.name}: {error}") from error
         finally:
@@ -141,6 +139,17 @@ class Reference:
                 "pixel_values"
             ]
         return values
+
+
+def _processor(file: Path) -> Any:
+    """The image processor that a configuration names, in its PIL form.
+
+    `AutoImageProcessor` would do, but for old files that write a feature extractor's name where the
+    image processor's belongs.
+    """
+    kind = processors.kind(image_processor(file))
+    made = getattr(transformers, f"{kind}ImageProcessorPil")
+    return made.from_pretrained(file.parent, local_files_only=True)
 
 
 def _weights(source: Source) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""What the errors of Pillow and its codecs mean for a row, in words that hold for any file.
+
+A file can be cut short, damaged, or sound and of a kind that nobody decodes; Pillow's exceptions
+say which only in their text. None of the messages made here claims more than that text does.
+
+Knows exceptions; nothing of pictures.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from score.errors import NotAnImage, RowError, TruncatedImage
+
+ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    struct.error,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ZeroDivisionError,
+    AttributeError,
+    RuntimeError,
+    Warning,  # where the process turns warnings into errors
+)
+"""What Pillow's decoders raise on files that they cannot read, beside memory and bomb errors."""
+
+# Those whose text is written by Pillow or a codec. The others' is Python's: "list index out of …".
+_TELLING = (OSError, SyntaxError, ValueError, RuntimeError, Warning)
+_ENDED = re.compile("truncat|not enough|only got|no more images|reached eof", re.IGNORECASE)
+_UNSUPPORTED = re.compile("cannot handle|unsupported|unable to determine", re.IGNORECASE)
+# What says nothing of the file: Python's own words, and Pillow's for "no".
+_VAGUE = re.compile("not identified|invalid literal|unpack|out of range|' object")
+_LONGEST = 120  # characters
+
+
+def row_error(name: str, error: Exception) -> RowError:
+    """One of `ERRORS`, met while reading a picture of format `name`, as a row's error."""
+    said = str(error).strip().partition("\n")[0][:_LONGEST]
+    if isinstance(error.__cause__, KeyError):  # the reader looked up how to decode it
+        return NotAnImage(f"this kind of {name} cannot be read: {_kind(error.__cause__.args[0])}")
+    if _UNSUPPORTED.match(said):
+        return NotAnImage(f"this kind of {name} cannot be read: {said}")
+    if isinstance(error, EOFError) or _ENDED.search(said):
+        return TruncatedImage(f"the {name}'s data end before the picture does")
+    if said == "cannot load this image":
+        return TruncatedImage(f"the {name} holds no pixels")
+    if isinstance(error, _TELLING) and said and not _VAGUE.search(said):
+        return TruncatedImage(f"the {name} cannot be decoded: {said}")
+    return TruncatedImage(f"the {name}'s header is damaged")
+
+
+def _kind(key: object) -> str:
+    """What Pillow looked up in vain: a TIFF's compression, or its kind of pixels."""
+    if isinstance(key, tuple) and len(key) == 6:
+        _, photometric, sample, _, bits, _ = key
+        return f"bits {bits}, sample format {sample}, photometric interpretation {photometric}"
+    return f"compression {key}"
