@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from score.cli import export, register
 from score.deploy import cli
 from score.errors import ScoreError, SettingError
 from score.folder import EMBEDDED
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNUSABLE
     except ImportError as error:
         extras = options.verb if options.verb in ("package", "evaluate", "azure") else "batch,serve"
+        if options.verb == "register":
+            extras = "mlflow"
         if options.verb == "package" and options.int8:
             extras = "package,int8"
         print(f"score: {error}: pip install -e '.[{extras}]' in the clone", file=sys.stderr)
@@ -321,6 +324,8 @@ _VERBS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
     "package": _package,
     "verify": _verify,
     "azure": _azure,
+    "export": export.run,
+    "register": register.run,
 }
 
 
@@ -424,6 +429,8 @@ def _parser() -> argparse.ArgumentParser:
     verify = verbs.add_parser("verify", help="compute a package's probes here, and compare")
     verify.add_argument("model", metavar="DIR", help="a folder that `score package` wrote")
 
+    export.add(verbs.add_parser("export", help=export.HELP))
+    register.add(verbs.add_parser("register", help=register.HELP))
     cli.add(verbs.add_parser("azure", help="plan and write deployments at Azure ML"))
 
     evaluate = verbs.add_parser("evaluate", help="measure zero-shot accuracy or retrieval recall")

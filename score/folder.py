@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from score import registry
 from score.architecture import Architecture
 from score.errors import ModelError
 
@@ -43,9 +44,10 @@ class ModelFolder:
     def open(cls, path: str | Path) -> ModelFolder:
         """The checkpoint at `path`: a plain transformers folder, a package, or their one parent.
 
-        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). Raises ModelError.
+        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). A name of MLflow's, such as
+        `models:/clip/1`, is downloaded. Raises ModelError.
         """
-        folder = _locate(Path(path))
+        folder = _locate(registry.download(str(path)) if registry.is_uri(path) else Path(path))
         return cls(
             path=folder,
             architecture=_architecture(folder / "config.json"),

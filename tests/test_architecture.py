@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "score"
 # From the ground up; a module may import only from floors below its own.
 FLOORS = [
     {"errors"},
-    {"labels", "settings", "gpus"},
+    {"labels", "settings", "gpus", "registry"},
     {"rows", "params", "architecture"},
     {"folder", "addresses"},
     {"wire", "fetch", "images", "texts", "tables", "weights", "zeroshot"},
@@ -35,7 +35,8 @@ FLOORS = [
     {"jobs.canonical", "jobs.hub"},
     {"jobs.find", "jobs.reference", "jobs.checkpoint"},
     {"jobs.promise", "jobs.card", "jobs.int8"},
-    {"jobs.package"},
+    {"jobs.package", "jobs.export"},
+    {"jobs.register"},
     {"jobs.embedded", "jobs.names", "jobs.train"},
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
@@ -46,6 +47,7 @@ FLOORS = [
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
     {"deploy.cli"},
+    {"cli.export", "cli.register"},
     {"__main__"},
 ]
 
@@ -78,7 +80,13 @@ DOORS = {
     "pyarrow": {"tables", "jobs.merge", "jobs.index"},
     "pyspark": {"spark"},
     "csv": {"tables", "jobs.split", "jobs.merge"},
-    "mlflow": {"pyfunc", "deploy.nocode_batch", "deploy.nocode_online"},
+    "mlflow": {
+        "pyfunc",
+        "registry",
+        "jobs.register",
+        "deploy.nocode_batch",
+        "deploy.nocode_online",
+    },
     "azure": {"deploy.check"},
     "marshmallow": {"deploy.check"},
     "fcntl": {"gpus"},
@@ -91,6 +99,8 @@ DOORS = {
     "matplotlib": {"jobs.charts"},
     "argparse": {
         "__main__",
+        "cli.export",
+        "cli.register",
         "deploy.cli",
         "deploy.harness",
         "jobs.checkpoint",
@@ -138,7 +148,7 @@ def test_imports_go_down(module: str) -> None:
         parts = name.split(".")
         if parts[0] != "score":
             continue
-        below = parts[1:2] in (["deploy"], ["engines"], ["jobs"])
+        below = parts[1:2] in (["cli"], ["deploy"], ["engines"], ["jobs"])
         own = ".".join(parts[1:3]) if below else (parts[1:2] or [""])[0]
         if own in MODULES and own != module:
             assert floor(own) < floor(module), f"{module} imports {own}"

@@ -1,4 +1,4 @@
-"""Turns a checkpoint into an MLflow model folder: `MLmodel conda.yaml README.md model/ score/`.
+"""Turns a checkpoint into an MLflow model folder: `MLmodel`, environment files, `model/`, `score/`.
 
 The repository root is one of these, written by this module around the embedded model. A package is
 proven before it exists: what it computes is compared with the reference, and goes with it.
@@ -79,6 +79,7 @@ flavors:
       verify: quick
     env:
       conda: conda.yaml
+      virtualenv: python_env.yaml  # `uv` reads it, too
     python_version: "3.11"
 
 # Both columns are optional strings: `binary` would make MLflow's server base64-decode URLs.
@@ -113,6 +114,20 @@ dependencies:
   - python=3.11
   - pip
   - pip:
+"""
+
+_PYTHON_ENV = """\
+# The environment of this model, for MLflow's environment managers `virtualenv` and `uv`.
+python: "3.11"
+build_dependencies:
+  - pip
+dependencies:
+  - -r requirements.txt
+"""
+
+_REQUIREMENTS_HEAD = """\
+# What conda.yaml installs, for pip and uv. PyPI's torch for Linux brings CUDA, some gigabytes; its
+# build for CPUs: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, or UV_TORCH_BACKEND=cpu.
 """
 
 
@@ -230,8 +245,12 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
     )
     (root / "MLmodel").write_text(mlmodel, encoding="utf-8")
     int8 = (OPENVINO,) if (root / "model" / "int8").is_dir() else ()
-    pip = "".join(f"      - {requirement}\n" for requirement in sorted(REQUIREMENTS + int8))
+    requirements = sorted(REQUIREMENTS + int8)
+    pip = "".join(f"      - {requirement}\n" for requirement in requirements)
     (root / "conda.yaml").write_text(_CONDA + pip, encoding="utf-8")
+    (root / "python_env.yaml").write_text(_PYTHON_ENV, encoding="utf-8")
+    lines = "".join(f"{requirement}\n" for requirement in requirements)
+    (root / "requirements.txt").write_text(_REQUIREMENTS_HEAD + lines, encoding="utf-8")
     example = {"columns": ["image", "text"], "data": [[_dot(), ""], ["", "a photo of a cat"]]}
     (root / "input_example.json").write_text(json.dumps(example) + "\n", encoding="utf-8")
 
