@@ -63,11 +63,15 @@ class Pyfunc(Surface):
         frame = _frame(body)
         assert frame is not None
         try:
-            return Outcome(records=self._model.predict(frame, params=body.get("params")))
+            records = self._model.predict(frame, params=body.get("params"))
         except MlflowException as error:
             if error.get_http_status_code() != 400:
                 raise
             return Outcome(error=error.json_kwargs.get("error", {"code": "mlflow"}))
+        # Every record has the same keys; an HTTP body holds those that have a value.
+        assert len({tuple(record) for record in records}) <= 1
+        given = [{k: v for k, v in record.items() if v is not None} for record in records]
+        return Outcome(records=given)
 
 
 class BatchCsv(Surface):
@@ -165,11 +169,13 @@ class Served(Surface):
 class MlflowServe(Served):
     """`mlflow models serve -m . --env-manager local`."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = ".", **environ: str) -> None:
         port = free_port()
-        command = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
+        command = [str(BIN / "mlflow"), "models", "serve", "-m", model, "--env-manager", "local"]
         url = f"http://127.0.0.1:{port}"
-        super().__init__([*command, "-p", str(port)], f"{url}/invocations", f"{url}/ping")
+        super().__init__(
+            [*command, "-p", str(port)], f"{url}/invocations", f"{url}/ping", **environ
+        )
 
     def _records(self, answer: Any) -> list[Json]:
         return answer["predictions"]
@@ -188,10 +194,10 @@ class Azure(Served):
 class OwnServer(Served):
     """`score serve`."""
 
-    def __init__(self, **environ: str) -> None:
+    def __init__(self, model: str = ".", **environ: str) -> None:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "score", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", "score", "serve", model, "--port", str(port)]
         super().__init__(command, f"{url}/score", f"{url}/ping", **environ)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,15 +29,17 @@ def register(
     """Registers a package as the next version of `name`, and returns `models:/NAME/VERSION`.
 
     `model`: as `ModelFolder.open` has it; only the package's own files are logged. `aliases`: names
-    that are moved to this version. `tracking_uri`: MLflow's server or database, by default what
-    `MLFLOW_TRACKING_URI` says. Raises ModelError.
+    that are moved to this version. `tracking_uri`: MLflow's server or database, for the rest of
+    this process, as `mlflow.set_tracking_uri` has it. Raises ModelError.
     """
     for alias in aliases:
         if not _ALIAS.fullmatch(alias):
             raise ModelError(
                 f"{alias!r} cannot be an alias: letters, digits, _ and -, not 'latest' or a version"
             )
-    with TemporaryDirectory() as scratch, _tracking(tracking_uri):
+    if tracking_uri:
+        mlflow.set_tracking_uri(tracking_uri)
+    with TemporaryDirectory() as scratch, _watched():
         client = mlflow.MlflowClient()
         _check_name(client, name)
         package = export(model, Path(scratch) / _ARTIFACT)
@@ -49,16 +52,13 @@ def register(
 
 
 @contextmanager
-def _tracking(uri: str | None) -> Iterator[None]:
-    """MLflow's current server is the one at `uri`; what it refuses is a ModelError."""
-    before = mlflow.get_tracking_uri()
+def _watched() -> Iterator[None]:
+    """What MLflow refuses is a ModelError, and what it prints goes to stderr."""
     try:
-        mlflow.set_tracking_uri(uri or before)
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except MlflowException as error:
         raise ModelError(f"MLflow refuses: {error.message}") from error
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 def _check_name(client: mlflow.MlflowClient, name: str) -> None:
