@@ -191,7 +191,6 @@ def test_every_verb_takes_a_registered_model(
         ["search", str(tmp_path / "index"), "a red apple", "--top", "1", "--model", uri],
         ["label", str(samples / "images"), "--model", uri, *labels],
         ["evaluate", "retrieval", str(samples / "paths.csv"), "--model", uri],
-        ["azure", "plan", "--model", uri, "--sku", "Standard_DS3_v2"],
         ["export", str(tmp_path / "copy"), "--model", uri],
     ):
         assert main(words) == 0, words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -161,3 +162,28 @@ def test_spark_udf_in_an_environment_of_the_models_own(session: SparkSession, mo
     assert [answer.error.code for answer in answers] == [None, "bad_base64"]
     assert [answer.image_features for answer in answers] == [None, None]
     assert len(answers[0].text_features) == 512
+
+
+def documented() -> list[str]:
+    """The lines of Python that users are shown, for a `spark` and a `table` of theirs."""
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/mlflow.md")]
+    return re.findall(r"```python spark\n(.*?)```", "".join(pages), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_what_the_documents_show_runs(
+    number: int, session: SparkSession, model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/emoji").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    blocks = documented()
+    assert len(blocks) == 3
+    rows = [(1, None, "a cat"), (2, PICTURE, None)]
+    table = session.createDataFrame(rows, "id int, image string, text string")
+    names: dict[str, Any] = {"spark": session, "table": table, "mlflow": mlflow}
+    exec(compile(blocks[number], "documented", "exec"), names)
+    first, second = names["answered"].orderBy("id").collect()
+    first, second = (row.asDict(recursive=True) for row in (first, second))
+    assert len((first.get("answer") or first)["text_features"]) == 512
+    assert (second.get("answer") or second)["text_features"] is None
