@@ -247,7 +247,7 @@ def _matrix(records: list[dict[str, Any]]) -> Matrix:
 
 def _vectors(records: list[dict[str, Any]]) -> Iterator[list[float]]:
     for record in records:
-        yield from (record[name] for name in FEATURES if name in record)
+        yield from (record[name] for name in FEATURES if record.get(name) is not None)
 
 
 def load(name: str, model: Path, peer: Path | None) -> Contender:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from score import registry
 from score.architecture import Architecture
 from score.errors import ModelError
 
@@ -53,11 +54,12 @@ class ModelFolder:
     def open(cls, path: str | Path, base: Path | None = None) -> ModelFolder:
         """The checkpoint at `path`: a plain transformers folder, a package, or their one parent.
 
-        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). `base`: a folder from which
-        tokenizer and preprocessor are taken where the checkpoint's lacks them. Raises ModelError,
-        for missing files one that names them all.
+        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). A name of MLflow's, such as
+        `models:/clip/1`, is downloaded. `base`: a folder from which tokenizer and preprocessor are
+        taken where the checkpoint's lacks them. Raises ModelError, for missing files one that names
+        them all.
         """
-        folder = _locate(Path(path))
+        folder = _locate(registry.download(str(path)) if registry.is_uri(path) else Path(path))
         architecture = _architecture(folder / "config.json")
         tokenizer, preprocessor = tokenizer_folder(folder, base), preprocessor_file(folder, base)
         if tokenizer is None or preprocessor is None:

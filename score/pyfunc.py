@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -32,21 +32,26 @@ class Model:
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
         self._is_server = _is_server()
+        self._blank = _blanks()
 
     def predict(
         self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """A record for each row of a frame with `image` and/or `text` columns.
 
-        A record holds `image_features` and/or `text_features`, lists of `dimension` plain floats,
-        or under `on_error="report"` an `error`. Raises MlflowException, which MLflow's server
-        answers as a 400 without a stack trace and with our error body under `"error"`.
+        A record holds `image_features` and `text_features`, lists of `dimension` plain floats; with
+        labels also `labels` and `probs`, and under `on_error="report"` an `error`. What a row did
+        not ask for is None; in an HTTP server's answers its key is left out. Raises
+        MlflowException, which MLflow's server answers as a 400 without a stack trace and with our
+        error body under `"error"`.
         """
         with _refusing():
             table = model_input if self._is_server else frames.unpacked(model_input)
             rows = frames.rows_of(table)
-            records = self.embedder.answer(rows, Params.parse(params))
-        return [wire.render(record) for record in records]
+            asked = Params.parse(params)
+            records = self.embedder.answer(rows, asked)
+        blank = self._blank(asked)
+        return [blank | wire.render(record) for record in records]
 
 
 def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> Model:
@@ -152,6 +157,42 @@ def _is_server() -> bool:
     """Whether MLflow's server, or `mlflow models predict` in its guise, is loading the model."""
     served = f"{_SERVER}.app" in sys.modules or _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
     return _SERVER in sys.modules and bool(served)
+
+
+_AZURE_SERVER = "azureml_inference_server_http.server.user_script"
+
+
+def _is_http() -> bool:
+    """Whether what `predict` returns becomes an HTTP body: MLflow's, or that of Azure's script."""
+    return _is_server() or _AZURE_SERVER in sys.modules
+
+
+def _is_under_spark() -> bool:
+    """Whether this is a Python worker of Spark's, or a server of MLflow's that one has started.
+
+    `spark_udf` starts such servers for any `env_manager` but `local`. Spark gives every worker this
+    variable, and a server inherits it.
+    """
+    return "SPARK_BUFFER_SIZE" in os.environ
+
+
+def _blanks() -> Callable[[Params], dict[str, Any]]:
+    """What makes the keys that every record has, in this process."""
+    if _is_under_spark():
+        return _spark_blank
+    return _no_keys if _is_http() else wire.blank
+
+
+def _no_keys(params: Params) -> dict[str, Any]:
+    return {}
+
+
+def _spark_blank(params: Params) -> dict[str, Any]:
+    """As `wire.blank`, but an error is a struct of nulls: `spark_udf` fails on a null struct."""
+    blank = wire.blank(params)
+    if "error" in blank:
+        blank["error"] = dict.fromkeys(("code", "message", "retryable"))
+    return blank
 
 
 def _filled(cell: object) -> object:

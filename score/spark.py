@@ -21,6 +21,7 @@ sys.path.append(str(_ROOT))
 
 import pandas as pd  # noqa: E402
 
+from score import registry  # noqa: E402
 from score.embedder import Embedder  # noqa: E402
 from score.frames import rows_of  # noqa: E402
 from score.params import Params  # noqa: E402
@@ -42,12 +43,14 @@ def embed_table(table: DataFrame, model: str) -> DataFrame:
 
     Added are `image_features` and `text_features` (arrays of floats or null), `error_code`,
     `error_message` and `error_retryable`. `model`: a package's folder, local or at an address that
-    Hadoop reads. Needs the project's dependencies on the executors, not the project. Raises
-    BadColumns.
+    Hadoop reads, or its name in MLflow's registry (`models:/clip/1`). Needs the project's
+    dependencies on the executors, not the project. Raises BadColumns.
     """
     check_columns(table.columns)
     context = table.sparkSession.sparkContext
     context.addPyFile(_zipped())
+    if registry.is_uri(model):
+        model = str(registry.download(model))
     context.addFile(model, recursive=True)
     name = model.rstrip("/").rpartition("/")[2]
     schema = f"{table._jdf.schema().toDDL()}, {_ADDED}"

@@ -86,6 +86,16 @@ def render(record: Record) -> dict[str, Any]:
     return answer
 
 
+def blank(params: Params) -> dict[str, Any]:
+    """A record with all the keys that `params` ask for, none of them filled.
+
+    Tables need the same keys in every record; on the wire, keys without a value are left out.
+    """
+    labels = ("labels", "probs") if params.labels else ()
+    error = ("error",) if params.on_error == "report" else ()
+    return dict.fromkeys(("image_features", "text_features", *labels, *error))
+
+
 def error_body(error: ScoreError) -> ErrorBody:
     """What a refused request is told."""
     if isinstance(error, RequestError):

@@ -70,11 +70,15 @@ class Pyfunc(Surface):
 
     def predict(self, table: Any, params: Json | None = None) -> Outcome:
         try:
-            return Outcome(records=self._model.predict(table, params=params))
+            records = self._model.predict(table, params=params)
         except MlflowException as error:
             if error.get_http_status_code() not in (400, 413):
                 raise
             return Outcome(error=error.json_kwargs.get("error", {"code": "mlflow"}))
+        # Every record has the same keys; an HTTP body holds those that have a value.
+        assert len({tuple(record) for record in records}) <= 1
+        given = [{k: v for k, v in record.items() if v is not None} for record in records]
+        return Outcome(records=given)
 
 
 class BatchCsv(Surface):
@@ -180,9 +184,9 @@ class Served(Surface):
 class MlflowServe(Served):
     """`mlflow models serve -m . --env-manager local`."""
 
-    def __init__(self, **environ: str) -> None:
+    def __init__(self, model: str = ".", **environ: str) -> None:
         port = free_port()
-        command = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
+        command = [str(BIN / "mlflow"), "models", "serve", "-m", model, "--env-manager", "local"]
         command += ["-p", str(port)]
         url = f"http://127.0.0.1:{port}"
         super().__init__(command, f"{url}/invocations", f"{url}/ping", **environ)
@@ -204,10 +208,10 @@ class Azure(Served):
 class OwnServer(Served):
     """`score serve`."""
 
-    def __init__(self, **environ: str) -> None:
+    def __init__(self, model: str = ".", **environ: str) -> None:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "score", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", "score", "serve", model, "--port", str(port)]
         super().__init__(command, f"{url}/score", f"{url}/ping", **environ)
 
 

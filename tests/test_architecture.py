@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "score"
 FLOORS = [
     {"errors", "extras"},
     {"commands", "outputs"},
-    {"labels", "settings", "gpus"},
+    {"labels", "settings", "gpus", "registry"},
     {"rows", "params", "architecture"},
     {"folder", "addresses", "deadline", "urls", "framing", "codings"},
     {"cells", "connections", "hosts", "room"},
@@ -34,7 +34,7 @@ FLOORS = [
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server", "spark"},
     {"shards", "jobs.split", "jobs.merge", "jobs.index"},
-    {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"},
+    {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"} | {"jobs.export"},
     {"jobs.statedict"},
     {"jobs.prompts", "jobs.classfolders", "jobs.metrics"},
     {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
@@ -45,6 +45,7 @@ FLOORS = [
     {"jobs.find"},
     {"jobs.promise", "jobs.card", "jobs.int8"},
     {"jobs.package"},
+    {"jobs.register"},
     {"jobs.embedded", "jobs.names", "jobs.train"},
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
@@ -56,8 +57,9 @@ FLOORS = [
     {"deploy.render"},
     {"deploy.cli"},
     {"cli.arguments", "cli.progress"},
-    {f"cli.{verb}" for verb in ("azure", "catalog", "embed", "evaluate", "index", "label")}
-    | {f"cli.{verb}" for verb in ("merge", "package", "search", "serve", "split", "verify")},
+    {f"cli.{verb}" for verb in ("azure", "catalog", "embed", "evaluate", "export", "index")}
+    | {f"cli.{verb}" for verb in ("label", "merge", "package", "register", "search", "serve")}
+    | {"cli.split", "cli.verify"},
     {"__main__"},
 ]
 
@@ -96,7 +98,13 @@ DOORS = {
     "pyarrow": {"tables", "parquet_body", "jobs.merge", "jobs.index"},
     "pyspark": {"spark"},
     "csv": {"tables", "jobs.split", "jobs.merge"},
-    "mlflow": {"pyfunc", "deploy.nocode_batch", "deploy.nocode_online"},
+    "mlflow": {
+        "pyfunc",
+        "registry",
+        "jobs.register",
+        "deploy.nocode_batch",
+        "deploy.nocode_online",
+    },
     "azure": {"deploy.check"},
     "marshmallow": {"deploy.check"},
     "fcntl": {"gpus"},
@@ -108,9 +116,9 @@ DOORS = {
     "tqdm": {"cli.progress"},
     "matplotlib": {"jobs.charts"},
     "argparse": {"__main__", "commands", "deploy.cli", "deploy.harness", "shards", "spark"}
-    | {f"cli.{name}" for name in ("arguments", "azure", "catalog", "embed", "evaluate", "index")}
-    | {f"cli.{name}" for name in ("label", "merge", "package", "search", "serve", "split")}
-    | {"cli.verify"},
+    | {f"cli.{name}" for name in ("arguments", "azure", "catalog", "embed", "evaluate", "export")}
+    | {f"cli.{name}" for name in ("index", "label", "merge", "package", "register", "search")}
+    | {"cli.serve", "cli.split", "cli.verify"},
     "emoji": {"jobs.train"},
     "yaml": {
         "jobs.provenance",

@@ -146,12 +146,13 @@ def test_no_code_appends_what_azure_would(
     assert main([*command, "--input", str(folder), "--output", str(output)]) == 0, (
         capfd.readouterr()
     )
-    names = ["row", "image_features", "file"]
-    table = pd.read_csv(output / "predictions.csv", header=None, names=names)
+    names = ["row", "image_features", "text_features", "file"]
+    table = pd.read_csv(output / "predictions.csv", header=None, names=names, keep_default_na=False)
     assert Counter(zip(table["row"], table["file"], strict=True)) == Counter(
         (row, f"part{part}.csv") for part in range(3) for row in range(10)
     )
     assert all(len(json.loads(vector)) == 512 for vector in table["image_features"])
+    assert set(table["text_features"]) == {"null"}  # a column in every file, whatever its rows ask
 
 
 def test_our_script_takes_the_same_files(tmp_path: Path) -> None:

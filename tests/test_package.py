@@ -31,7 +31,10 @@ from score.rows import Row
 from score.settings import Settings
 from tests.surfaces import ROOT
 
-BUILT = ("MLmodel", "conda.yaml", "input_example.json", "serving_input_example.json")
+BUILT = (
+    *("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"),
+    *("input_example.json", "serving_input_example.json"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,18 @@ def test_conda_lists_the_package_and_pins_what_decides_the_vectors() -> None:
     assert core <= set(wanted), "the core needs what conda.yaml does not install"
 
 
+def test_every_environment_manager_installs_the_same() -> None:
+    env = yaml.safe_load((ROOT / "MLmodel").read_text())["flavors"]["python_function"]["env"]
+    assert env == {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
+    python_env = yaml.safe_load((ROOT / "python_env.yaml").read_text())
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
+    assert f"python={python_env['python']}" in conda
+    assert python_env["dependencies"] == ["-r requirements.txt"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    (pip,) = (item["pip"] for item in conda if isinstance(item, dict))
+    assert [line for line in lines if not line.startswith("#")] == pip
+
+
 def test_a_package_serves_without_this_project(tmp_path: Path, rebuilt: Path) -> None:
     output = package(rebuilt / "model", tmp_path / "dist" / "mine", "my-clip")
     script = (
@@ -148,6 +163,7 @@ def test_a_package_serves_without_this_project(tmp_path: Path, rebuilt: Path) ->
     (own,) = Embedder.load().embed([Row(text="a cat")])
     np.testing.assert_allclose(record["text_features"], own.text_features, rtol=1e-4, atol=1e-5)
     assert Model.load(str(output)).metadata["base_model_name"] == "my-clip"
+    assert {file.name for file in output.iterdir()} == {*BUILT, "README.md", "model", "score"}
 
 
 def test_packaging_twice_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -247,7 +263,8 @@ def test_frames_of_every_kind_are_understood() -> None:
     model = mlflow.pyfunc.load_model(str(ROOT))
 
     def features(frame: pd.DataFrame, **params: Any) -> list[set[str]]:
-        return [set(record) for record in model.predict(frame, params=params)]
+        records = model.predict(frame, params=params)
+        return [{key for key, value in record.items() if value is not None} for record in records]
 
     text = pd.Series(["a", None, float("nan"), "b"], dtype=object)
     assert features(pd.DataFrame({"text": text}), on_error="report") == [
@@ -261,3 +278,30 @@ def test_frames_of_every_kind_are_understood() -> None:
     shuffled = pd.DataFrame({"text": ["a", "b"], "image": [None, ""]}, index=[7, 7])
     assert features(shuffled) == [{"text_features"}, {"text_features"}]
     assert features(pd.DataFrame({"text": []}, dtype=str)) == []
+
+
+EMPTY = {"image_features": None, "text_features": None}
+
+
+@pytest.mark.parametrize(
+    ("params", "more"),
+    [
+        ({}, set()),
+        ({"normalize": True}, set()),
+        ({"on_error": "report"}, {"error"}),
+        ({"labels": '["a", "b"]'}, {"labels", "probs"}),
+        ({"labels": '["a", "b"]', "on_error": "report"}, {"labels", "probs", "error"}),
+    ],
+)
+def test_every_record_has_every_key_outside_http(params: dict[str, Any], more: set[str]) -> None:
+    """Whatever the rows of a batch hold: tables are made of such records."""
+    model = mlflow.pyfunc.load_model(str(ROOT))
+    dot = json.loads((ROOT / "input_example.json").read_text())["data"][0][0]
+    batches = [[["", "a"]], [[dot, ""]], [[dot, "a"], ["", "a"]]]
+    if "on_error" in params:
+        batches += [[["", ""]], [["%%%", ""], ["", "a"]]]
+    for rows in batches:
+        for record in model.predict(pd.DataFrame(rows, columns=["image", "text"]), params=params):
+            assert set(record) == {*EMPTY, *more}
+            if record.get("error"):
+                assert record | EMPTY == record

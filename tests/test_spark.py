@@ -1,28 +1,88 @@
-"""A Spark worker's share, and, where PySpark and Java are, a session of Spark itself."""
+"""A Spark worker's share, and sessions of Spark itself: ours, and MLflow's `spark_udf`."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import mlflow.pyfunc
 import numpy as np
 import pandas as pd
+import pyspark
 import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql.functions import struct
 
 from score import spark
 from score.embedder import Embedder
+from score.folder import EMBEDDED
+from score.jobs.export import export
+from tests import env_managers
+from tests.java import java_home
 from tests.pictures import in_base64, picture
 from tests.surfaces import ROOT
+
+PICTURE = in_base64(picture(1))
+VECTORS = "image_features: array<float>, text_features: array<float>"
+ERROR = "error: struct<code: string, message: string, retryable: boolean>"
 
 
 @pytest.fixture
 def frames() -> list[pd.DataFrame]:
-    one = pd.DataFrame({"id": [1, 2], "image": [in_base64(picture(1)), "%%%"], "text": ["a", ""]})
+    one = pd.DataFrame({"id": [1, 2], "image": [PICTURE, "%%%"], "text": ["a", ""]})
     two = pd.DataFrame({"id": [3], "image": [None], "text": ["a cat"]})
     return [one, two]
+
+
+@pytest.fixture(scope="module")
+def java(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(java_home(tmp_path_factory.mktemp("java") / "home"))
+
+
+@pytest.fixture(scope="module")
+def session(java: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A session whose workers get one row a batch: a batch lacks what its row did not ask for."""
+    tools = env_managers.install(tmp_path_factory.mktemp("tools"))
+    search = os.pathsep.join([tools["PATH"], os.environ["PATH"]])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            **tools,
+            "JAVA_HOME": java,
+            "PATH": search,
+            "PYSPARK_PYTHON": sys.executable,
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        }.items():
+            patch.setenv(name, value)
+        session = (
+            SparkSession.builder.master("local[1]")
+            .config("spark.ui.enabled", "false")
+            .config("spark.sql.execution.arrow.maxRecordsPerBatch", "1")
+            .getOrCreate()
+        )
+        yield session
+        session.stop()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """MLflow copies a model's folder to its workers, so one without the rest of this repository."""
+    return str(export(EMBEDDED, tmp_path_factory.mktemp("exported") / "emoji"))
+
+
+def predicted(
+    session: SparkSession, model: str, rows: list[tuple[Any, Any]], fields: str, **options: Any
+) -> list[Any]:
+    """What `spark_udf` answers to rows of image and text, each a batch of its own."""
+    udf = mlflow.pyfunc.spark_udf(session, model, result_type=f"struct<{fields}>", **options)
+    table = session.createDataFrame(rows, "image string, text string")
+    answers = table.select(udf(struct("image", "text")).alias("answer"))
+    return [row.answer for row in answers.collect()]
 
 
 def test_a_share_keeps_its_columns_and_gains_vectors_and_errors(
@@ -38,23 +98,92 @@ def test_a_share_keeps_its_columns_and_gains_vectors_and_errors(
     assert two["image_features"][0] is None
 
 
-@pytest.mark.skipif(not shutil.which("java"), reason="Spark needs Java")
 def test_spark_runs_it_where_there_is_no_project(
-    frames: list[pd.DataFrame], embedder: Embedder, tmp_path: Path
+    frames: list[pd.DataFrame], embedder: Embedder, java: str, tmp_path: Path
 ) -> None:
     """As Azure does: the entry script by its path, in a folder of its own."""
-    pyspark = pytest.importorskip("pyspark")
     pd.concat(frames).to_parquet(tmp_path / "table.parquet")
     script = shutil.copytree(ROOT / "score", tmp_path / "code/score") / "spark.py"
     arguments = ["--table", "table.parquet", "--model", str(ROOT / "model"), "--output", "out"]
     search = str(Path(pyspark.__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": search, "PYSPARK_PYTHON": sys.executable}
+    environment = os.environ | {
+        "JAVA_HOME": java,
+        "PYTHONPATH": search,
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell",
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
     subprocess.run(
-        [sys.executable, str(script), *arguments],
-        cwd=tmp_path,
-        env=environment | {"PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"},
-        check=True,
+        [sys.executable, str(script), *arguments], cwd=tmp_path, env=environment, check=True
     )
     result = pd.read_parquet(tmp_path / "out").sort_values("id", ignore_index=True)
     assert result["error_code"].tolist() == [None, "bad_base64", None]
     np.testing.assert_allclose(result["text_features"][2], embedder.embed_text("a cat"), atol=1e-4)
+
+
+def test_spark_udf_answers_batches_without_pictures_or_texts(
+    session: SparkSession, model: str, embedder: Embedder
+) -> None:
+    rows = [(None, "a cat"), (PICTURE, None), (PICTURE, "a cat"), ("", "b")]
+    answers = predicted(session, model, rows, VECTORS)
+    assert [answer.image_features is None for answer in answers] == [True, False, False, True]
+    assert [answer.text_features is None for answer in answers] == [False, True, False, False]
+    text, image = embedder.embed_text("a cat"), embedder.embed_image(picture(1))
+    for number in (0, 2):
+        np.testing.assert_allclose(answers[number].text_features, text, rtol=1e-4, atol=1e-5)
+    for number in (1, 2):
+        np.testing.assert_allclose(answers[number].image_features, image, rtol=1e-4, atol=1e-5)
+
+
+def test_spark_udf_reports_errors_beside_rows_without_one(
+    session: SparkSession, model: str
+) -> None:
+    rows = [(None, "a cat"), ("%%%", None), (None, None)]
+    answers = predicted(session, model, rows, f"{VECTORS}, {ERROR}", params={"on_error": "report"})
+    assert [answer.error.code for answer in answers] == [None, "bad_base64", "empty_row"]
+    assert [answer.error.retryable for answer in answers] == [None, False, False]
+    assert [answer.text_features is None for answer in answers] == [False, True, True]
+
+
+def test_spark_udf_labels_pictures_beside_texts(session: SparkSession, model: str) -> None:
+    fields = f"{VECTORS}, labels: array<string>, probs: array<double>"
+    params = {"labels": '["a cat", "a dog"]'}
+    answers = predicted(session, model, [(PICTURE, None), (None, "a")], fields, params=params)
+    assert sorted(answers[0].labels) == ["a cat", "a dog"]
+    assert sum(answers[0].probs) == pytest.approx(1)
+    assert (answers[1].labels, answers[1].probs) == (None, None)
+
+
+def test_spark_udf_in_an_environment_of_the_models_own(session: SparkSession, model: str) -> None:
+    """MLflow then starts its server beside each worker, and asks it over HTTP."""
+    rows = [(None, "a cat"), ("%%%", None)]
+    options = {"env_manager": "uv", "params": {"on_error": "report"}}
+    answers = predicted(session, model, rows, f"{VECTORS}, {ERROR}", **options)
+    assert [answer.error.code for answer in answers] == [None, "bad_base64"]
+    assert [answer.image_features for answer in answers] == [None, None]
+    assert len(answers[0].text_features) == 512
+
+
+def documented() -> list[str]:
+    """The lines of Python that users are shown, for a `spark` and a `table` of theirs."""
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/mlflow.md")]
+    return re.findall(r"```python spark\n(.*?)```", "".join(pages), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_what_the_documents_show_runs(
+    number: int, session: SparkSession, model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/emoji").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    blocks = documented()
+    assert len(blocks) == 3
+    rows = [(1, None, "a cat"), (2, PICTURE, None)]
+    table = session.createDataFrame(rows, "id int, image string, text string")
+    names: dict[str, Any] = {"spark": session, "table": table, "mlflow": mlflow}
+    exec(compile(blocks[number], "documented", "exec"), names)
+    first, second = names["answered"].orderBy("id").collect()
+    first, second = (row.asDict(recursive=True) for row in (first, second))
+    assert len((first.get("answer") or first)["text_features"]) == 512
+    assert (second.get("answer") or second)["text_features"] is None

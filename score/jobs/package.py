@@ -1,4 +1,4 @@
-"""Turns a checkpoint into an MLflow model folder: `MLmodel conda.yaml README.md model/ score/`.
+"""Turns a checkpoint into an MLflow model folder: `MLmodel`, environment files, `model/`, `score/`.
 
 The repository root is one of these, written by this module around the embedded model. A package is
 proven before it exists: what it computes is compared with the reference, and goes with it.
@@ -27,6 +27,7 @@ from score.errors import ModelError
 from score.folder import ModelFolder, read_optional_json
 from score.jobs import canonical, card
 from score.jobs.canonical import Precision
+from score.jobs.export import is_package
 from score.jobs.find import Found, find
 from score.jobs.promise import promise
 from score.jobs.reference import Reference, ready
@@ -61,10 +62,6 @@ REQUIREMENTS = (
 OPENVINO = "openvino==2026.4.1"
 """What the environment of a package with int8 installs, too."""
 
-# What `package` writes, by which one that may be overwritten is known.
-_PARTS = {"MLmodel", "conda.yaml", "model", "score"}
-_OPTIONAL_PARTS = {"README.md", "input_example.json", "python_env.yaml", "requirements.txt"}
-
 _PARAMS = (
     ("normalize", "boolean", False),
     ("truncate", "string", "end"),
@@ -90,6 +87,7 @@ flavors:
       verify: quick
     env:
       conda: conda.yaml
+      virtualenv: python_env.yaml  # `uv` reads it, too
     python_version: "3.11"
 
 # Both columns are optional strings: `binary` would make MLflow's server base64-decode URLs.
@@ -128,6 +126,20 @@ dependencies:
   - pip:
 """
 
+_PYTHON_ENV = """\
+# The environment of this model, for MLflow's environment managers `virtualenv` and `uv`.
+python: "3.11"
+build_dependencies:
+  - pip
+dependencies:
+  - -r requirements.txt
+"""
+
+_REQUIREMENTS_HEAD = """\
+# What conda.yaml installs, for pip and uv. PyPI's torch for Linux brings CUDA, some gigabytes; its
+# build for CPUs: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, or UV_TORCH_BACKEND=cpu.
+"""
+
 
 def package(
     checkpoint: str | Path,
@@ -159,7 +171,7 @@ def package(
     checkpoint and for a model that does not compute here what the reference computes.
     """
     local = [Path(checkpoint)] if Path(checkpoint).exists() else []
-    check_folder(output, _is_package, overwrite=overwrite, inputs=local)
+    check_folder(output, is_package, overwrite=overwrite, inputs=local)
     check_replaceable(output)
     if int8:
         from score.jobs import int8 as towers  # of an extra of its own
@@ -206,12 +218,6 @@ def package(
             output.rename(Path(scratch) / "old")
         begun.rename(output)
     return output
-
-
-def _is_package(content: Sequence[Path]) -> bool:
-    """Whether a folder holds a package and nothing else: a clone of this project is none."""
-    names = {entry.name for entry in content}
-    return _PARTS <= names <= _PARTS | _OPTIONAL_PARTS
 
 
 def _must_be_the_same(reference: Reference, written: Tensors) -> None:
@@ -275,8 +281,12 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
     )
     (root / "MLmodel").write_text(mlmodel, encoding="utf-8")
     int8 = (OPENVINO,) if (root / "model" / "int8").is_dir() else ()
-    pip = "".join(f"      - {requirement}\n" for requirement in sorted(REQUIREMENTS + int8))
+    requirements = sorted(REQUIREMENTS + int8)
+    pip = "".join(f"      - {requirement}\n" for requirement in requirements)
     (root / "conda.yaml").write_text(_CONDA + pip, encoding="utf-8")
+    (root / "python_env.yaml").write_text(_PYTHON_ENV, encoding="utf-8")
+    lines = "".join(f"{requirement}\n" for requirement in requirements)
+    (root / "requirements.txt").write_text(_REQUIREMENTS_HEAD + lines, encoding="utf-8")
     example = {"columns": ["image", "text"], "data": [[_dot(), ""], ["", "a photo of a cat"]]}
     for file, content in (
         ("input_example.json", example),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from score import registry
 from score.batch import blocked_hint
 from score.embedder import Embedder
 from score.jobs.evaluate import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
@@ -32,9 +33,10 @@ class Model(NamedTuple):
 
     @classmethod
     def of(cls, embedder: Embedder, folder: str | Path) -> Model:
-        """The model that was loaded from a folder."""
+        """The model that was loaded from a folder, or by a name of MLflow's."""
         engine = embedder.encoder.engine
-        return cls(Path(folder).resolve().name, engine.precision, engine.device)
+        name = str(folder) if registry.is_uri(folder) else Path(folder).resolve().name
+        return cls(name, engine.precision, engine.device)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.precision}, {self.device})"

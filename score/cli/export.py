@@ -1,0 +1,30 @@
+"""`score export`: a package's files alone, for tools that copy whole folders."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from score.cli.arguments import add_overwrite
+from score.commands import DONE, Parser
+from score.folder import EMBEDDED
+from score.settings import Settings
+
+HELP = "copy a package, and nothing that lies beside it, to a new folder"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument(
+        "model", nargs="?", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="a folder to create")
+    add_overwrite(parser)
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Writes the folder, and prints where it is."""
+    from score.jobs.export import export
+
+    print(export(options.model, Path(options.output), overwrite=options.overwrite))
+    return DONE

@@ -1,0 +1,38 @@
+"""`score register`: a package in MLflow's model registry."""
+
+from __future__ import annotations
+
+import argparse
+
+from score.commands import DONE, Parser, say
+from score.folder import EMBEDDED
+from score.settings import Settings
+
+HELP = "log a package to MLflow, and register it as a model's next version"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument(
+        "model", nargs="?", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
+    )
+    parser.add_argument("--name", required=True, help="what the registry calls the model")
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow's server; default: MLFLOW_TRACKING_URI"
+    )
+    parser.add_argument(
+        "--alias", action="append", default=[], help="moved to this version; may be repeated"
+    )
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Prints the version's address, by which every verb and MLflow itself load it."""
+    from score.jobs.register import register
+
+    uri = register(
+        options.model, options.name, aliases=options.alias, tracking_uri=options.tracking_uri
+    )
+    for alias in options.alias:
+        say(f"models:/{options.name}@{alias} is {uri}")
+    print(uri)
+    return DONE
