@@ -63,6 +63,7 @@ _CORE = openvino.Core()
 class OpenVINO:
     """CLIP in OpenVINO."""
 
+    name = "openvino"
     device = "cpu"
     few_shapes = True  # 10 to 60 ms each, and 4 to 9 MB
 

@@ -94,6 +94,8 @@ def _tensors(thing: object) -> Iterator[Tensor]:
 class PyTorch:
     """CLIP in PyTorch."""
 
+    name = "torch"
+
     def __init__(
         self,
         images: ImageTower,
