@@ -67,7 +67,7 @@ _STYLE = """\
 """
 # Of a colour's share in a cell, the most with which numbers in the page's ink stay legible (a
 # contrast of 4.5, WCAG 2.1), in light and dark.
-_STRONGEST = 60  # per cent
+_STRONGEST = 70  # per cent
 
 
 def as_html(story: Story) -> str:
@@ -151,7 +151,8 @@ def relative(cosines: np.ndarray) -> np.ndarray:
 
 def _cell(cosine: float, share: float) -> str:
     side = "above" if share > 0 else "below"
-    return f'<td style="--share:{_STRONGEST * abs(share):.0f}%" class="{side}">{cosine:.2f}</td>'
+    number = f"{round(cosine, 2) + 0.0:.2f}"  # never -0.00
+    return f'<td style="--share:{_STRONGEST * abs(share):.0f}%" class="{side}">{number}</td>'
 
 
 def _bar(share: float) -> str:

@@ -52,7 +52,8 @@ _STYLE = """\
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem;
   margin: 1.75rem 0 1rem; }
 .figure { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; }
-.figure b { display: block; font-size: 1.7rem; line-height: 1.3; }
+.figure b { display: block; font-size: 1.7rem; line-height: 1.3; white-space: nowrap; }
+@media (max-width: 30rem) { .figure b { font-size: 1.4rem; } }
 .chart svg { display: block; width: 100%; min-width: 36rem; height: auto; }
 .chart svg text { font-family: inherit !important; fill: var(--ink) !important; }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr));
@@ -91,7 +92,7 @@ def as_html(evaluation: Evaluation, model: Model) -> str:
     heading = task(evaluation)
     return webpage.page(
         f"{heading[0].upper()}{heading[1:]} on {evaluation.data}",
-        f"{model.name}, {model.date}",
+        f"{model.name}, {model.date[:10]}",
         "\n".join(filter(None, body)),
         _STYLE,
     )

@@ -40,7 +40,7 @@ p { margin: .4rem 0; max-width: 46rem; }
 b { font-variant-numeric: tabular-nums; }
 .quiet { color: var(--quiet); }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr));
-  gap: .75rem; }
+  gap: .75rem; margin-top: .75rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; border: 1px solid var(--line); border-radius: .5rem; }
 figcaption { margin-top: .3rem; font-size: .8rem; line-height: 1.35; }
