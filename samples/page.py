@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from score.jobs import webpage
+
 THUMBNAIL = 112  # pixels
-# From low to high: three colours whose lightness falls all the way: it reads without colour, too.
-SCALE = ((247, 249, 252), (96, 165, 214), (9, 48, 103))
 
 
 class Hit(NamedTuple):
@@ -44,78 +41,49 @@ class Story(NamedTuple):
     cosines: np.ndarray
 
 
-_PAGE = Template("""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 66rem; padding: 2.5rem 1.5rem 4rem; background: #fff;
-  color: #1f2328; font: 16px/1.5 system-ui, "Segoe UI", "Noto Sans", sans-serif; }
-h1 { margin: 0; font-size: 1.7rem; line-height: 1.25; }
-h2 { margin: 2.75rem 0 .25rem; font-size: 1.2rem; }
-h3 { margin: 1.5rem 0 .5rem; font-size: 1rem; }
-p { margin: .4rem 0; max-width: 46rem; }
-.quiet { color: #57606a; }
-.hits { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); gap: .75rem; }
-figure { margin: 0; }
-figure img { display: block; width: 100%; border: 1px solid #d0d7de; border-radius: .5rem; }
-figcaption { margin-top: .3rem; font-size: .8rem; line-height: 1.35; }
-.first img { outline: 3px solid #1a7f37; outline-offset: 1px; }
-.bar { height: .35rem; margin: .3rem 0 .15rem; border-radius: .2rem; background: #eaeef2; }
-.bar i { display: block; height: 100%; border-radius: .2rem; background: #2f6fb0; }
-b { font-variant-numeric: tabular-nums; }
+_STYLE = """\
+.first img { outline: 3px solid var(--good); outline-offset: 1px; }
+.bar { height: .35rem; margin: .3rem 0 .15rem; border-radius: .2rem; background: var(--faint); }
+.bar i { display: block; height: 100%; border-radius: .2rem; background: var(--accent); }
 .asked { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: center; margin-top: 1rem; }
 .asked figure { width: 9rem; }
 .answers { flex: 1; min-width: 16rem; border-spacing: 0 .5rem; }
 .answers th { font-weight: 400; text-align: left; white-space: nowrap; padding-right: .75rem; }
-.answers thead { color: #57606a; font-size: .8rem; }
+.answers thead { color: var(--quiet); font-size: .8rem; }
 .answers td:nth-child(2) { width: 100%; }
 .answers td:last-child { padding-left: .75rem; text-align: right;
   font-variant-numeric: tabular-nums; }
 .answers .bar { margin: 0; height: .8rem; }
-.map { overflow-x: auto; margin-top: 1rem; }
-.map:focus-visible { outline: 2px solid #2f6fb0; }
-.map table { border-collapse: separate; border-spacing: 1px; font-size: .75rem; }
+.map { border-collapse: separate; border-spacing: 1px; margin-top: 1rem; font-size: .75rem; }
 .map th { font-weight: 400; text-align: right; padding-right: .5rem; white-space: nowrap; }
+.map tbody th { position: sticky; left: 0; max-width: 9rem; overflow: hidden;
+  text-overflow: ellipsis; background: var(--page); }
 .map thead th { padding: 0; }
-.map img { display: block; width: 34px; height: 34px; border-radius: 4px; }
-.map td { width: 34px; min-width: 34px; height: 26px; text-align: center; font-size: .75rem;
+.map img { display: block; width: 36px; height: 36px; border-radius: 4px; }
+.map td { width: 36px; min-width: 36px; height: 28px; text-align: center;
   font-variant-numeric: tabular-nums; }
-</style>
-</head>
-<body>
-<main>
-<h1>$title</h1>
-<p class="quiet">$subtitle</p>
-$body
-</main>
-</body>
-</html>
-""")
+.map .above { background: color-mix(in srgb, var(--accent) var(--share), var(--page)); }
+.map .below { background: color-mix(in srgb, var(--low) var(--share), var(--page)); }
+"""
+# Of a colour's share in a cell, the most with which numbers in the page's ink stay legible (a
+# contrast of 4.5, WCAG 2.1), in light and dark.
+_STRONGEST = 70  # per cent
 
 
 def as_html(story: Story) -> str:
     """The page; every text in it is escaped."""
     failed = f" {len(story.failed)} failed and took nobody along: " if story.failed else ""
     subtitle = f"{story.model}. {story.pictures} pictures, fetched from URLs.{failed}"
-    return _PAGE.substitute(
-        title="What the embedded model sees",
-        subtitle=escape(subtitle + "; ".join(story.failed)),
-        body="\n".join((_searches(story), _classified(*story.classified), _map(story))),
+    body = "\n".join((_searches(story), _classified(*story.classified), _map(story)))
+    return webpage.page(
+        "What the embedded model sees", subtitle + "; ".join(story.failed), body, _STYLE
     )
 
 
 def _searches(story: Story) -> str:
     found = "".join(
         f"<h3>“{escape(query)}”</h3>"
-        f'<div class="hits">{"".join(_hit(hit, place) for place, hit in enumerate(hits))}</div>'
+        f'<div class="pictures">{"".join(_hit(hit, place) for place, hit in enumerate(hits))}</div>'
         for query, hits in story.searches.items()
     )
     about = "Each text is compared with every picture by the cosine of their vectors; best first."
@@ -146,32 +114,45 @@ def _classified(file: Path, answers: Mapping[str, float]) -> str:
 
 def _map(story: Story) -> str:
     low, high = float(story.cosines.min()), float(story.cosines.max())
-    head = "".join(f'<th scope="col">{_image(file, 68)}</th>' for file in story.files)
+    head = "".join(f'<th scope="col">{_image(file, 72)}</th>' for file in story.files)
     rows = "".join(
-        f'<tr><th scope="row">{escape(caption)}</th>'
-        + "".join(_cell(value, low, high) for value in values.tolist())
+        f'<tr><th scope="row" title="{escape(caption)}">{escape(caption)}</th>'
+        + "".join(_cell(*pair) for pair in zip(values, shares, strict=True))
         + "</tr>"
-        for caption, values in zip(story.captions, story.cosines, strict=True)
+        for caption, values, shares in zip(
+            story.captions, story.cosines.tolist(), relative(story.cosines).tolist(), strict=True
+        )
     )
     about = (
-        f"Every text (rows) with every picture (columns). Cosines from {low:.2f} (pale) to "
-        f"{high:.2f} (dark); a model that sees has a dark diagonal."
+        f"Cosines of every text (rows) with every picture (columns), from {low:.2f} to {high:.2f}. "
+        "Blue: closer than this text and this picture are to the others on average; orange: "
+        "further. A model that sees has a blue diagonal."
+    )
+    table = (
+        f'<table class="map"><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
     return (
         f'<section><h2>Who is like whom</h2><p class="quiet">{about}</p>'
-        '<div class="map" tabindex="0" role="region" aria-label="Cosines of texts and pictures">'
-        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
+        f"{webpage.wide('Cosines of texts and pictures', table)}</section>"
     )
 
 
-def _cell(value: float, low: float, high: float) -> str:
-    share = (value - low) / ((high - low) or 1)
-    below, above = (SCALE[0], SCALE[1]) if share < 0.5 else (SCALE[1], SCALE[2])
-    part = share * 2 % 1 if share < 1 else 1.0
-    colour = [round(a + (b - a) * part) for a, b in zip(below, above, strict=True)]
-    ink = "#fff" if share > 0.69 else "#000"  # a contrast of 4.5 or so all along
-    red, green, blue = colour
-    return f'<td style="background:rgb({red},{green},{blue});color:{ink}">{value:.2f}</td>'
+def relative(cosines: np.ndarray) -> np.ndarray:
+    """Cosines [rows, columns] without what is common to a row or a column, from -1 to 1.
+
+    Some texts, and some pictures, are closer to everything than others; what is left is what this
+    text and this picture have with each other. Nothing is left where all are alike.
+    """
+    rows, columns = cosines.mean(axis=1, keepdims=True), cosines.mean(axis=0, keepdims=True)
+    centred = cosines - rows - columns + cosines.mean()
+    largest = np.abs(centred).max()
+    return centred / largest if largest > 1e-9 else np.zeros_like(centred)
+
+
+def _cell(cosine: float, share: float) -> str:
+    side = "above" if share > 0 else "below"
+    number = f"{round(cosine, 2) + 0.0:.2f}"  # never -0.00
+    return f'<td style="--share:{_STRONGEST * abs(share):.0f}%" class="{side}">{number}</td>'
 
 
 def _bar(share: float) -> str:
@@ -180,11 +161,4 @@ def _bar(share: float) -> str:
 
 def _image(file: Path, size: int = 2 * THUMBNAIL) -> str:
     with Image.open(file) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    paper = Image.new("RGB", picture.size, "white")
-    paper.paste(picture, (0, 0), picture)
-    square = ImageOps.fit(paper, (size, size))
-    stream = io.BytesIO()
-    square.save(stream, "JPEG", quality=82)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img src="data:image/jpeg;base64,{data}" alt="{escape(file.stem, quote=True)}">'
+        return webpage.thumbnail(ImageOps.exif_transpose(opened), file.stem, size)

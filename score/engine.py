@@ -20,6 +20,10 @@ class Engine(Protocol):
     """A CLIP model where it computes. Its passes come one after another, from any thread."""
 
     @property
+    def name(self) -> str:
+        """As the settings spell it: torch or openvino."""
+
+    @property
     def precision(self) -> str:
         """What the arithmetic is done in, as the settings spell it: fp32, bf16, fp16 or int8."""
 

@@ -5,6 +5,7 @@ Knows files and JSON; knows nothing of torch, pictures or words.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _WEIGHTS = (
     ("pytorch_model.bin",),
     ("pytorch_model.bin.index.json",),
 )
+_DECISIVE = {".safetensors", ".json", ".txt", ".model"}
+_PROBES = "probes.json"
 _PACKAGE_DATA = "model"  # what a package's MLmodel names as `data`
 
 
@@ -65,6 +68,24 @@ class ModelFolder:
         if tokenizer is None or preprocessor is None:
             raise ModelError(_bare(folder, base, tokenizer is None, preprocessor is None))
         return cls(folder, architecture, image_processor(preprocessor), tokenizer)
+
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that tell models apart, whatever their folders are called.
+
+        Of the names and contents of all that decides vectors: weights, config, tokenizer and
+        preprocessor; not of probes, nor of what was made of the weights, as `int8/` is. Reads every
+        file. Raises ModelError.
+        """
+        digest = hashlib.sha256()
+        try:
+            for file in sorted(self.path.iterdir()):
+                if file.suffix in _DECISIVE and file.name != _PROBES:
+                    with file.open("rb") as stream:
+                        content = hashlib.file_digest(stream, "sha256").digest()
+                    digest.update(hashlib.sha256(file.name.encode()).digest() + content)
+        except OSError as error:
+            raise ModelError(f"cannot read {self.path}: {error}") from error
+        return digest.hexdigest()[:12]
 
 
 def _locate(path: Path) -> Path:

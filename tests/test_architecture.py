@@ -34,7 +34,8 @@ FLOORS = [
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server", "spark"},
     {"shards", "jobs.split", "jobs.merge", "jobs.index"},
-    {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"} | {"jobs.export"},
+    {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"}
+    | {"jobs.export", "jobs.webpage"},
     {"jobs.statedict"},
     {"jobs.prompts", "jobs.classfolders", "jobs.metrics"},
     {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
@@ -85,6 +86,7 @@ DOORS = {
         "jobs.promise",
         "jobs.reference",
         "jobs.train",
+        "jobs.webpage",
     },
     "urllib3": {"connections", "fetch", "urls", "deploy.harness"},
     "brotli": {"codings"},
@@ -122,6 +124,7 @@ DOORS = {
     "emoji": {"jobs.train"},
     "yaml": {
         "jobs.provenance",
+        "jobs.report",
         "deploy.check",
         "deploy.cli",
         "deploy.harness",

@@ -14,17 +14,21 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from score.__main__ import main
 from score.deploy import harness
 from score.deploy.simulate import Job, run
 from score.deploy.skus import lookup
+from score.embedder import Embedder
 from score.errors import AzureError
 from score.jobs import checkpoint
 from score.jobs.catalog import ARCHITECTURES
+from score.settings import Settings
 from tests.pictures import in_base64, picture
 from tests.surfaces import ROOT
 
@@ -516,6 +520,48 @@ def test_the_catalogs_requests_are_answered(
     # The same sums, though not bit for bit: their order may depend on where matrices lie in memory.
     for one, again in zip(answers[0], answers[1], strict=True):
         assert one["image_features"] == pytest.approx(again["image_features"], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("kind", ["online", "batch"])
+def test_deployments_leave_the_precision_to_the_machine(kind: str, device: str) -> None:
+    """Else a deployment would compute other vectors than `score serve` on the same machine."""
+    content = yaml.safe_load((ROOT / f"components/{kind}/deployment-{device}.yml").read_text())
+    variables = content.get("environment_variables") or content["settings"]["environment_variables"]
+    assert "SCORE_DEVICE" in variables
+    assert "SCORE_PRECISION" not in variables
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_deployments_compute_in_the_precision_of_everything_else(
+    precision: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SCORE_PRECISION", precision)
+    # What `score serve`, `score embed` and pyfunc load.
+    vectors = {
+        name: Embedder.load(settings=Settings.from_env({"SCORE_PRECISION": name})).embed_text(
+            "a cat"
+        )
+        for name in ("fp32", "bf16")
+    }
+    data = {"input_data": {"columns": ["text"], "data": [["a cat"]]}}
+    folder = tmp_path / "csvs"
+    folder.mkdir()
+    write(folder / "one.csv", [["a cat"]], ("text",))
+    answers = []
+    for deployment in ("deployment-cpu.yml", "deployment-nocode.yml"):
+        assert ask(deployment, [data], tmp_path) == 0
+        (line,) = (line for line in capfd.readouterr().out.splitlines() if ": 200 " in line)
+        answers.append(json.loads(line.partition(": 200 ")[2])[0]["text_features"])
+    harness.batch(BATCH / "deployment-cpu.yml", folder, tmp_path / "out", model=ROOT)
+    answers.append(rows_of(tmp_path / "out")[0]["text_features"])
+    for answer in answers:
+        apart = {name: np.abs(np.array(answer) - vector).max() for name, vector in vectors.items()}
+        assert min(apart, key=lambda name: apart[name]) == precision
+        assert apart[precision] < 1e-2 * np.abs(vectors[precision]).max()
 
 
 def test_a_bad_request_is_a_bad_exit_code(

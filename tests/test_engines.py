@@ -219,7 +219,7 @@ def test_a_trace_holds_no_weights(tiny: Path) -> None:
     engine = PyTorch.load(ModelFolder.open(tiny), TORCH, plain=True)
     ((texts, _),) = packed([[3, 2, 1]] * 40)
     inputs = ((torch.zeros(2, 224, 224, 3, dtype=torch.uint8),), map(torch.from_numpy, texts))
-    for module, example in zip(engine.modules(), inputs, strict=True):
+    for (module,), example in zip(engine.modules(), inputs, strict=True):
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = torch.jit.trace(module, tuple(example)).inlined_graph
@@ -363,6 +363,99 @@ def test_weights_that_shrink_are_told(tmp_path: Path) -> None:
 # -- precision -----------------------------------------------------------------------------------
 
 
+def rounded(vectors: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    return torch.from_numpy(vectors).to(dtype).float().numpy()
+
+
+def of_each_kind(engine: Any) -> dict[str, np.ndarray]:
+    """An engine's vectors of noise and of texts."""
+    noise = np.random.default_rng(0)
+    side = ModelFolder.open(EMBEDDED).architecture.vision.image
+    ((texts, _),) = packed([[1, number, 2] for number in range(300, 308)])
+    pixels = noise.integers(0, 256, (8, side, side, 3), dtype=np.uint8)
+    return {"images": engine.images(pixels), "texts": engine.texts(texts)[0, :8]}
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("plain", [True, False])
+def test_half_precision_does_not_round_vectors(name: str, plain: bool) -> None:
+    folder = ModelFolder.open(EMBEDDED)
+    exact = of_each_kind(PyTorch.load(folder, TORCH))
+    found = of_each_kind(PyTorch.load(folder, replace(TORCH, precision=name), plain=plain))
+    for kind, vectors in found.items():
+        assert vectors.dtype == np.float32
+        short = rounded(vectors, pytorch.DTYPES[name])
+        assert (short == vectors).mean() < 0.01
+        # What rounding adds to the layers' own error is not there.
+        errors = [np.square(some - exact[kind]).mean() for some in (vectors, short)]
+        assert 0 < errors[0] < errors[1]
+
+
+def test_the_head_is_in_fp32_whatever_its_weights_are_stored_in(tmp_path: Path) -> None:
+    """As on a GPU, where half precision overflows in a norm of large numbers."""
+    model = checkpoint.write(tmp_path / "half", checkpoint.TINY, precision="bf16")
+    for name, dtype in pytorch.DTYPES.items():
+        engine = PyTorch.load(ModelFolder.open(model), replace(TORCH, precision=name))
+        for tower in (engine._images, engine._texts):
+            width = tower.head._projection.shape[1]
+            large = torch.full((2, 3, width), 6e4).mul(torch.linspace(-1, 1, width)).to(dtype)
+            vectors = tower.head(large)
+            assert (vectors.dtype, vectors.shape) == (torch.float32, (2, 3, 512))
+            assert torch.equal(vectors, tower.head(large.float()))
+            assert vectors.isfinite().all()
+
+
+def test_openvinos_bf16_does_not_round_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO computes in fp32 where a CPU has no bf16: here its models' results are rounded."""
+    folder = ModelFolder.open(EMBEDDED)
+    asked = []
+
+    class Rounding:
+        """A compiled model of which all results are of the precision of its hint."""
+
+        def __init__(self, model: Any, precision: str) -> None:
+            asked.append(precision)
+            self.model = compiled(model, precision)
+            self.short = precision == "bf16"
+
+        def create_infer_request(self) -> Rounding:
+            self.request = self.model.create_infer_request()
+            return self
+
+        def infer(self, inputs: Any, share_inputs: bool) -> dict[int, np.ndarray]:
+            (result,) = self.request.infer(inputs, share_inputs=share_inputs).values()
+            return {0: rounded(result, torch.bfloat16) if self.short else result}
+
+    compiled = openvino.compiled
+    monkeypatch.setattr(openvino, "compiled", Rounding)
+    towers = openvino.Towers.of_pytorch(folder, OPENVINO, "bf16")
+    assert asked == ["bf16", "fp32"] * 2
+    exact = of_each_kind(PyTorch.load(folder, TORCH))
+    for kind, vectors in of_each_kind(openvino.OpenVINO(towers, "bf16")).items():
+        assert (rounded(vectors, torch.bfloat16) == vectors).mean() < 0.01
+        cosine, error = difference(vectors, exact[kind])
+        assert (cosine > 0.999, error < 0.03) == (True, True)
+
+
+def test_openvinos_bf16_is_kept_with_its_heads(tmp_path: Path) -> None:
+    settings = replace(OPENVINO, precision="bf16", cache=str(tmp_path))
+    first, again = (of_each_kind(Embedder.load(EMBEDDED, settings).encoder.engine) for _ in "12")
+    exact = of_each_kind(PyTorch.load(ModelFolder.open(EMBEDDED), TORCH))
+    for kind, vectors in first.items():
+        assert np.array_equal(again[kind], vectors)
+        assert (rounded(vectors, torch.bfloat16) == vectors).mean() < 0.01
+        assert difference(vectors, exact[kind])[0] > 0.999
+    (kept,) = (tmp_path / "engines").iterdir()
+    heads = ["images.head.blob", "texts.head.blob"]
+    assert sorted(file.name for file in kept.iterdir()) == sorted([*KEPT, *heads])
+    (kept / heads[0]).unlink()  # half a model is none
+    assert np.array_equal(
+        of_each_kind(Embedder.load(EMBEDDED, settings).encoder.engine)["images"], first["images"]
+    )
+
+
 @pytest.mark.parametrize(("least", "taken"), [(0.9, "bf16"), (1.1, "fp32")])
 def test_auto_takes_the_fastest_that_is_right(
     least: float, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -467,6 +560,20 @@ def test_int8_finds_nearly_what_fp32_finds(quantised: Path, seen: Path) -> None:
     assert embedder.encoder.engine.precision == "int8"
     assert difference(*vectors)[0] > 0.98
     assert not np.allclose(*vectors, rtol=1e-4)  # it is another arithmetic
+
+
+def test_int8_leaves_the_projection_in_fp32(quantised: Path) -> None:
+    for name in (openvino.IMAGES, openvino.TEXTS):
+        tower = openvino._CORE.read_model(quantised / "model/int8" / name)
+        layers = int8._linear_layers(tower)
+        assert list(layers.values())[-1][0] == 512  # the vectors' dimension
+        quantised_inputs = [
+            node.input_value(0).get_node().get_type_name() == "FakeQuantize"
+            for node in tower.get_ordered_ops()
+            if node.get_friendly_name() in layers
+        ]
+        assert not quantised_inputs[-1]
+        assert sum(quantised_inputs) > len(layers) / 2
 
 
 def test_int8_keeps_a_promise_of_its_own(

@@ -6,9 +6,11 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,8 +24,8 @@ from PIL import Image, ImageDraw
 from score.__main__ import main
 from score.embedder import Embedder
 from score.errors import RequestError
-from score.folder import EMBEDDED
-from score.jobs import charts, evaluate, page, prompts, report
+from score.folder import EMBEDDED, ModelFolder
+from score.jobs import charts, evaluate, page, prompts, report, webpage
 from score.jobs.classfolders import EXTENSIONS, ClassFolders
 from score.jobs.evaluate import class_vectors, retrieval, zeroshot
 from score.jobs.metrics import (
@@ -37,11 +39,20 @@ from score.jobs.metrics import (
 from score.rows import Record, Row
 from score.zeroshot import label_vectors, unit
 from tests import reference_evaluation as reference
-from tests.pictures import in_base64, picture
+from tests.pictures import SAMPLES, in_base64, picture
 from tests.surfaces import ROOT
 
 TOLERANCE = 1e-6
-MODEL = report.Model("a model", "fp32", "cpu")
+MODEL = report.Model(
+    name="a model",
+    fingerprint="0123456789ab",
+    date="2026-01-02T03:04:05+00:00",
+    precision="fp32",
+    engine="torch",
+    device="cpu",
+    decoding="exact",
+    exif_orientation=False,
+)
 
 
 # -- pictures on disk ------------------------------------------------------------------------------
@@ -655,7 +666,7 @@ class Tags(HTMLParser):
             value
             for name, value in attrs
             if name in ("src", "href", "xlink:href", "data", "action", "srcset")
-            and not (value or "").startswith("#")
+            and not (value or "").startswith(("#", "data:image/jpeg;base64,"))
         ]
 
     def handle_data(self, data: str) -> None:
@@ -675,7 +686,18 @@ def test_zeroshot_from_the_command_line(shapes: Path, tmp_path: Path) -> None:
     record = json.loads(output.read_text(encoding="utf-8"))
     assert record["task"] == "zeroshot"
     assert record["data"] == "shapes"
-    assert record["model"] == {"name": EMBEDDED.name, "precision": "fp32", "device": "cpu"}
+    fingerprint = ModelFolder.open(EMBEDDED).fingerprint()
+    assert record["model"] == {"name": "clip-endpoints-emoji", "fingerprint": fingerprint}
+    assert f"model clip-endpoints-emoji, {fingerprint} (fp32, torch, cpu)" in result.stdout
+    age = datetime.now(UTC) - datetime.fromisoformat(record["date"])
+    assert timedelta() <= age < timedelta(hours=1)
+    assert record["settings"] == {
+        "precision": "fp32",
+        "engine": "torch",
+        "device": "cpu",
+        "decoding": "exact",
+        "exif_orientation": False,
+    }
     assert record["counts"] == {"pictures": 69, "classes": 6, "failed": 0}
     assert record["templates"] == list(prompts.load_templates("simple"))
     assert record["seconds"] > 0
@@ -689,7 +711,10 @@ def test_zeroshot_from_the_command_line(shapes: Path, tmp_path: Path) -> None:
     seen = Tags(text)
     assert not seen.fetched
     assert not re.search(r"url\((?!#)|@import", text)
-    assert {"script", "img", "link", "iframe", "b bold"}.isdisjoint(seen.tags)
+    assert {"script", "link", "iframe", "b bold"}.isdisjoint(seen.tags)
+    assert seen.tags.count("img") == len(record["worst_mistakes"])
+    for said in (record["date"], fingerprint, "clip-endpoints-emoji", "exact"):  # as the JSON does
+        assert said in seen.words
     assert seen.tags.count("b") == 3  # the three figures, none of a class's name
     assert seen.tags.count("svg") == 1
     for name in listed:
@@ -703,7 +728,7 @@ def test_retrieval_from_the_command_line(captions: Path, tmp_path: Path) -> None
     assert result.returncode == 0, result.stderr
     record = json.loads(output.read_text())
     assert (record["task"], record["data"]) == ("retrieval", "captions.csv")
-    assert record["model"]["precision"] == "bf16"
+    assert record["settings"]["precision"] == "bf16"
     assert list(record["metrics"]) == [
         f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in (1, 5, 10)
     ]
@@ -796,11 +821,129 @@ def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
         assert f"<b>{words}" in seen.words
     assert "classes, best first" in seen.words
     assert "2,000 failed and left out, the first 20" in seen.words
-    assert seen.tags.count("tr") == 3 * 21
+    assert seen.tags.count("tr") == 3 * 21 + 3 + len(MODEL.settings)
     assert len(text) < 400_000
     again = page.as_html(result, MODEL._replace(name="<b>model"))
     assert text == again  # the same figures, the same page
     assert len(report.as_text(result, MODEL).splitlines()) < 25
+
+
+def test_the_worst_mistakes_are_shown(embedder: Embedder, tmp_path: Path) -> None:
+    """Each picture is of what its folder is called, but those in the folder `<b>owl`."""
+    names = ["<b>owl", "castle", "octopus"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    for number in range(15):
+        kind = names[1 + number % 2]
+        file = SAMPLES / "images" / f"{kind}.jpg"
+        shutil.copyfile(file, tmp_path / names[0] / f'{number} <i>"of a {kind}.jpg')
+        shutil.copyfile(file, tmp_path / kind / f"{number}.jpg")
+    result = zeroshot(embedder, ClassFolders.open(tmp_path), ["an owl", *names[1:]], ["{}"])
+    assert result.counts["pictures"] == 45
+    assert len(result.worst) == 12  # of 15: no more are kept, however many there are
+    assert {mistake.true for mistake in result.worst} == {names[0]}
+    for mistake in result.worst:
+        assert mistake.predicted in mistake.picture
+        assert mistake.file == tmp_path / mistake.picture
+    margins = [mistake.margin for mistake in result.worst]
+    assert margins == sorted(margins, reverse=True)
+    assert margins[-1] > 0
+
+    output = tmp_path / "out.json"
+    page.write(result, MODEL, output)
+    told = json.loads(output.read_text())["worst_mistakes"]
+    assert told[0] == {
+        "picture": result.worst[0].picture,
+        "true": names[0],
+        "predicted": result.worst[0].predicted,
+        "margin": pytest.approx(margins[0]),
+    }
+    text = output.with_suffix(".html").read_text(encoding="utf-8")
+    seen = Tags(text)
+    assert not seen.fetched
+    assert seen.tags.count("img") == 12
+    assert "i" not in seen.tags
+    assert "an owl, taken for" in seen.words
+    assert len(text) < 250_000
+    worst = seen.words.partition("Worst classes")[2].partition("Most frequent mistakes")[0]
+    assert "an owl" in worst
+    assert "castle" not in worst  # all right, and so is octopus
+    assert "octopus" not in worst
+
+    result.worst[0].file.unlink()
+    result.worst[1].file.write_bytes(b"no picture any more")
+    assert Tags(page.as_html(result, MODEL)).tags.count("img") == 10
+
+
+def test_classes_that_are_all_right_are_not_the_worst() -> None:
+    result = evaluate.ZeroShot(
+        data="all right",
+        metrics={"acc1": 1.0, "acc5": 1.0, "mean_per_class_recall": 1.0},
+        counts={"pictures": 9, "classes": 1},
+        failures=evaluate.Failures(),
+        notes=(),
+        seconds=1.0,
+        classes=(evaluate.ClassResult("a", "a", 9, 1.0), evaluate.ClassResult("b", "b", 0, None)),
+        mistakes=(),
+        templates=("{}",),
+    )
+    words = Tags(page.as_html(result, MODEL)).words
+    assert "Recall of each class" in words
+    assert "orst" not in words
+
+
+def test_a_report_names_the_model_as_its_package_does(embedder: Embedder, tmp_path: Path) -> None:
+    plain = Path(shutil.copytree(EMBEDDED, tmp_path / "plain" / "renamed"))
+    package = tmp_path / "package"
+    shutil.copytree(EMBEDDED, package / "model")
+    shutil.copyfile(ROOT / "MLmodel", package / "MLmodel")
+    shutil.copytree(EMBEDDED, package / "other")
+    named = {
+        EMBEDDED: "clip-endpoints-emoji",
+        package / "model": "clip-endpoints-emoji",
+        package / "other": "other",  # which that MLmodel does not tell of
+        plain: "renamed",
+    }
+    for folder, name in named.items():
+        assert report.Model.of(embedder, folder).name == name
+    for spoilt in ("[", "- a", "metadata: 5", "flavors: {python_function: {data: model}}", "\0"):
+        (package / "MLmodel").write_text(spoilt)
+        assert report.Model.of(embedder, package / "model").name == "model"
+
+
+def test_a_fingerprint_is_the_models_own(tmp_path: Path) -> None:
+    ours = ModelFolder.open(EMBEDDED).fingerprint()
+    assert re.fullmatch("[0-9a-f]{12}", ours)
+    copy = Path(shutil.copytree(EMBEDDED, tmp_path / "another name"))
+    (copy / "probes.json").unlink()
+    (copy / "README.md").write_text("other words")
+    (copy / "int8").mkdir()
+    assert ModelFolder.open(copy).fingerprint() == ours
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json", "tokenizer.json"):
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content + b" ")
+        assert ModelFolder.open(copy).fingerprint() != ours
+        (copy / name).write_bytes(content)
+    assert ModelFolder.open(copy).fingerprint() == ours
+
+
+def test_pages_fit_phones_and_follow_dark_mode() -> None:
+    text = webpage.page("<b>title", "<b>subtitle", "<p>body</p>", ".own { color: var(--ink); }")
+    assert "width=device-width" in text
+    assert "@media (prefers-color-scheme: dark)" in text
+    light, dark = (
+        dict(re.findall(r"(--[a-z]+): (#[0-9a-f]+)", part))
+        for part in text.partition("prefers-color-scheme: dark")[::2]
+    )
+    assert light.keys() == dark.keys()
+    # Colours outside the variables would not follow.
+    rest = text.partition("* { box-sizing")[2]
+    assert not re.search(r"#[0-9a-f]{3,6}\b", rest)
+    assert set(re.findall(r"var\((--[a-z]+)\)", rest)) <= light.keys()
+    assert "&lt;b&gt;title" in text
+    assert "<b>" not in text
+    for style in (page._STYLE,):
+        assert not re.search(r"#[0-9a-f]{3,6}\b", style)
 
 
 def test_names_that_are_no_text_do_not_stop_a_report(embedder: Embedder, tmp_path: Path) -> None:

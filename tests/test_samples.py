@@ -22,6 +22,7 @@ from samples.draw import THINGS, file_of
 from score import endpoint
 from score.embedder import Embedder
 from score.errors import ROW_CODES
+from score.jobs import webpage
 from score.jobs.train import FONT, pictograms
 from score.settings import names
 from tests.surfaces import ROOT
@@ -120,6 +121,40 @@ def test_the_page_escapes_every_text() -> None:
     made = page.as_html(story)
     assert "<script" not in made
     assert made.count(safe) == 6
+
+
+def test_the_maps_colours_are_of_what_is_not_common() -> None:
+    noise = np.random.default_rng(0)
+    own = np.eye(6) * 0.3
+    common = noise.uniform(-0.4, 0.4, (6, 1)) + noise.uniform(-0.4, 0.4, (1, 6))
+    found = page.relative(own + common)
+    assert found == pytest.approx(page.relative(own))
+    assert np.diag(found).min() > 0.99
+    assert (found - np.diag(np.diag(found))).max() <= 0
+    assert (page.relative(np.full((3, 4), 0.7)) == 0).all()
+
+
+def test_the_maps_numbers_are_legible_in_light_and_dark() -> None:
+    """WCAG 2.1's contrast of 4.5 of the ink on the strongest colours."""
+
+    def parts(colour: str) -> np.ndarray:
+        digits = colour.lstrip("#")
+        digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+        return np.array([int(digits[place : place + 2], 16) for place in (0, 2, 4)]) / 255
+
+    def luminance(colour: np.ndarray) -> float:
+        linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    for theme in webpage.page("", "", "").partition("prefers-color-scheme: dark")[::2]:
+        colours = {
+            name: parts(value) for name, value in re.findall(r"--(\w+): (#[0-9a-f]+)", theme)
+        }
+        for name in ("accent", "low"):
+            share = page._STRONGEST / 100
+            cell = share * colours[name] + (1 - share) * colours["page"]
+            pair = sorted(luminance(colour) for colour in (cell, colours["ink"]))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
 
 
 def test_there_are_photographs_too(embedder: Embedder) -> None:

@@ -67,7 +67,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Settings for a model on a size, and what stands in the way. Memory and disk in GiB."""
+    """Settings for a model on a size, and what stands in the way. Memory and disk in GiB.
+
+    precision: what memory and speed are figured in. Deployments do not set it: `auto` decides on
+    the machine itself, by the model's probes, as it does for `score serve`.
+    """
 
     sku: Sku
     model: str
@@ -280,7 +284,8 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
     ]
     if plan.fits:
         lines += [
-            f"  settings    precision {plan.precision}, batch size {plan.batch_size}, "
+            f"  settings    precision auto (figured in {plan.precision}), "
+            f"batch size {plan.batch_size}, "
             f"{plan.workers} worker{'s' if plan.workers > 1 else ''}, one request each at a time",
             f"  timeouts    {plan.request_timeout_ms // 1000} s a request, "
             f"{plan.mini_batch_seconds} s a CSV of {FILE_ROWS:,} rows",

@@ -126,7 +126,6 @@ def _values(plan: Plan) -> dict[str, str]:
         "machine": f"{sku.vcpus} vCPUs, {sku.memory_gib} GiB{gpus}",
         "workers": str(plan.workers),
         "per_gpu": ", and a GPU" if sku.gpus else "",
-        "precision": plan.precision,
         "batch_size": str(plan.batch_size),
         "request_timeout_ms": str(plan.request_timeout_ms),
         # As long as a request, with some room; Azure's most is not stated, Microsoft uses 299.

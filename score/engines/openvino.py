@@ -15,7 +15,7 @@ import logging
 import mmap
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,8 +42,16 @@ INT8 = "int8"
 """The folder in a model folder that holds its towers in int8."""
 
 IMAGES, TEXTS, FACTS = "images.xml", "texts.xml", "facts.json"
-_BLOBS = ("images.blob", "texts.blob")
+_BLOBS = ("images", "texts")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of int8, what is not in int8
+# OpenVINO computes all matrix products of a model in the precision of its hint, so that in bf16 the
+# towers' heads, which are to be computed in fp32, are models of their own.
+_PARTS = {
+    "fp32": {".blob": "fp32"},
+    "bf16": {".blob": "bf16", ".head.blob": "fp32"},
+    "int8": {".blob": "int8"},
+}
+"""For each precision, how the files of compiled models end, and what each computes in."""
 _BROKEN = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 """What files raise that are not there, not whole, or not what OpenVINO wants."""
 
@@ -55,6 +63,7 @@ _CORE = openvino.Core()
 class OpenVINO:
     """CLIP in OpenVINO."""
 
+    name = "openvino"
     device = "cpu"
     few_shapes = True  # 10 to 60 ms each, and 4 to 9 MB
 
@@ -78,33 +87,39 @@ class OpenVINO:
 
 
 class Tower:
-    """A compiled model, and the file of its weights, if they are in one.
+    """Compiled models to run in turn, and the files of their weights, if they are in files.
 
-    The file stays mapped, since that of a text tower holds its table of tokens: replace the folder,
+    The files stay mapped, since that of a text tower holds its table of tokens: replace the folder,
     as `score package` does, rather than write over what is in it.
     """
 
-    def __init__(self, model: openvino.CompiledModel, file: _File | None = None) -> None:
+    def __init__(
+        self, models: Sequence[openvino.CompiledModel], files: Sequence[_File] = ()
+    ) -> None:
+        """`models`: each but the first takes what the one before it gives."""
         # Python lets go of them in this order: what computes, then what it reads.
-        self._request = model.create_infer_request()
-        self.model = model
-        self._file = file
+        self._requests = [model.create_infer_request() for model in models]
+        self.models = models
+        self._files = files
 
     def __call__(self, *inputs: np.ndarray) -> Matrix:
         """One pass."""
+        for request in self._requests:
+            inputs = tuple(request.infer(list(inputs), share_inputs=True).values())
         vectors: Matrix
-        (vectors,) = self._request.infer(list(inputs), share_inputs=True).values()
+        (vectors,) = inputs
         return vectors
 
     def warmed(self, *inputs: np.ndarray) -> Tower:
         """Itself, after a first pass, which arranges the weights as they are multiplied.
 
-        What was read of the file until then is let go of: it would count as memory of ours. Raises
+        What was read of the files until then is let go of: it would count as memory of ours. Raises
         RuntimeError.
         """
         self(*inputs)
-        if self._file and hasattr(mmap, "MADV_DONTNEED"):
-            self._file.mapped.madvise(mmap.MADV_DONTNEED)
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for file in self._files:
+                file.mapped.madvise(mmap.MADV_DONTNEED)
         return self
 
 
@@ -131,8 +146,9 @@ class Towers(NamedTuple):
 
         exact = settings.replace({"device": "cpu", "precision": "fp32"})
         engine = PyTorch.load(folder, exact, plain=True)
-        models = convert(engine, folder.architecture.vision.image)
-        images, texts = (Tower(compiled(model, precision)) for model in models)
+        parts = _PARTS[precision].values()
+        towers = convert(engine, folder.architecture.vision.image, head_apart=len(parts) > 1)
+        images, texts = (Tower(list(map(compiled, models, parts))) for models in towers)
         return cls(images, texts, engine.logit_scale)
 
     @classmethod
@@ -150,7 +166,7 @@ class Towers(NamedTuple):
         # One is warm before the other is read, so that no more than one file is in memory.
         first = (_first_picture(side), _first_text())
         images, texts = (
-            _imported(folder / name, precision).warmed(*inputs)
+            _imported(folder, name, precision).warmed(*inputs)
             for name, inputs in zip(_BLOBS, first, strict=True)
         )
         return cls(images, texts, _logit_scale(folder))
@@ -161,10 +177,14 @@ class Towers(NamedTuple):
         self.texts.warmed(*_first_text())
         return self
 
-    def export(self, folder: Path) -> None:
-        """Writes what OpenVINO made of them, for this CPU. Raises OSError, RuntimeError."""
+    def export(self, folder: Path, precision: str) -> None:
+        """Writes what OpenVINO made of them, for this CPU and precision.
+
+        Raises OSError, RuntimeError.
+        """
         for name, tower in zip(_BLOBS, (self.images, self.texts), strict=True):
-            (folder / name).write_bytes(tower.model.export_model().getbuffer())
+            for model, ending in zip(tower.models, _PARTS[precision], strict=True):
+                (folder / f"{name}{ending}").write_bytes(model.export_model().getbuffer())
         _write_facts(folder, self.logit_scale)
 
 
@@ -179,12 +199,17 @@ def _first_text() -> Packed:
 
 def _read(path: Path) -> Tower:
     file = _File(path.with_suffix(".bin"))
-    return Tower(compiled(_CORE.read_model(path.read_bytes(), file.tensor), "int8"), file)
+    return Tower([compiled(_CORE.read_model(path.read_bytes(), file.tensor), "int8")], [file])
 
 
-def _imported(path: Path, precision: str) -> Tower:
-    file = _File(path)
-    return Tower(_CORE.import_model(file.tensor, "CPU", _properties(precision)), file)
+def _imported(folder: Path, name: str, precision: str) -> Tower:
+    parts = _PARTS[precision]
+    files = [_File(folder / f"{name}{ending}") for ending in parts]
+    models = [
+        _CORE.import_model(file.tensor, "CPU", _properties(part))
+        for file, part in zip(files, parts.values(), strict=True)
+    ]
+    return Tower(models, files)
 
 
 def _logit_scale(folder: Path) -> float:
@@ -210,7 +235,7 @@ def load(folder: ModelFolder, settings: Settings) -> OpenVINO:
     def make(begun: Path) -> None:
         log.info("compiling %s for OpenVINO, once; kept in %s", folder.path, begun.parent)
         made.append(_made(folder, settings, precision))
-        made[0].export(begun)
+        made[0].export(begun, precision)
         made.clear()
         _forget_traces()
 
@@ -260,15 +285,30 @@ def _forget_traces() -> None:
     give_back()
 
 
-def convert(engine: PyTorch, side: int) -> list[Any]:
-    """Both towers → OpenVINO's models of them, of any number of pictures of a side, or of texts."""
+def convert(engine: PyTorch, side: int, *, head_apart: bool = False) -> list[list[Any]]:
+    """Both towers → OpenVINO's models of them, of any number of pictures of a side, or of texts.
+
+    `head_apart`: two models a tower, the second being its head; else one.
+    """
     import torch
 
     pixels = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     ((texts, _),) = packed([[3, 2, 1]] * 40)
-    images, tokens = engine.modules()
+    images, tokens = engine.modules(head_apart=head_apart)
     with torch.no_grad():
-        return [model_of(images, pixels), model_of(tokens, *map(torch.from_numpy, texts))]
+        return [
+            _models_of(images, pixels),
+            _models_of(tokens, *map(torch.from_numpy, texts)),
+        ]
+
+
+def _models_of(modules: Sequence[torch.nn.Module], *examples: torch.Tensor) -> list[Any]:
+    """Models of modules that are called in turn. `examples`: the first one's inputs."""
+    models = []
+    for module in modules:
+        models.append(model_of(module, *examples))
+        examples = (module(*examples),)
+    return models
 
 
 def model_of(tower: torch.nn.Module, *examples: torch.Tensor) -> Any:

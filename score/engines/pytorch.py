@@ -65,18 +65,19 @@ def _uuids() -> list[str]:
 
 
 class Pass(torch.nn.Module):
-    """A tower's way from inputs to vectors, as a module."""
+    """What a tower computes, or a part of it, as a module."""
 
-    def __init__(self, tower: ImageTower | TextTower) -> None:
+    def __init__(self, owner: object, compute: Callable[..., Tensor]) -> None:
+        """`owner`: holds the tensors that `compute` uses."""
         super().__init__()
-        self._tower = tower
+        self._compute = compute
         # A trace is kept for as long as the process runs, with all in it that is no buffer.
-        for number, tensor in enumerate(_tensors(tower)):
+        for number, tensor in enumerate(_tensors(owner)):
             self.register_buffer(str(number), tensor)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The vectors."""
-        return self._tower.encode(*inputs)
+        """What `compute` gives."""
+        return self._compute(*inputs)
 
 
 def _tensors(thing: object) -> Iterator[Tensor]:
@@ -92,6 +93,8 @@ def _tensors(thing: object) -> Iterator[Tensor]:
 
 class PyTorch:
     """CLIP in PyTorch."""
+
+    name = "torch"
 
     def __init__(
         self,
@@ -137,15 +140,22 @@ class PyTorch:
         dear = blocked or (place.device.type == "cpu" and place.dtype != torch.float32)
         return cls(images, texts, float(scale), place, plain=plain, few_shapes=dear)
 
-    def modules(self) -> tuple[torch.nn.Module, torch.nn.Module]:
-        """What it computes of pictures and of texts, to be converted.
+    def modules(self, *, head_apart: bool = False) -> tuple[list[Pass], list[Pass]]:
+        """What it computes of pictures and of texts, to be converted: modules to call in turn.
 
+        `head_apart`: the towers' heads are modules of their own, else there is one for each kind.
         Raises TypeError unless it was loaded `plain`: OpenVINO would copy queries, keys and values
         that come from one multiplication, and knows no blocks.
         """
         if not self._plain:
             raise TypeError("weights that were rearranged cannot be taken apart")
-        return Pass(self._images), Pass(self._texts)
+        images, texts = self._images, self._texts
+        if not head_apart:
+            return [Pass(images, images.encode)], [Pass(texts, texts.encode)]
+        return (
+            [Pass(images, images.pool), Pass(images.head, images.head)],
+            [Pass(texts, texts.pool), Pass(texts.head, texts.head)],
+        )
 
     def images(self, pixels: Pixels) -> Matrix:
         """As `Engine` has it."""
@@ -159,5 +169,5 @@ class PyTorch:
     def _compute(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Matrix:
         with self._turn:
             placed = [tensor.to(self._place.device) for tensor in inputs]
-            vectors: Matrix = encode(*placed).float().cpu().numpy()
+            vectors: Matrix = encode(*placed).cpu().numpy()
         return vectors

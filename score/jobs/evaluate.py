@@ -10,6 +10,7 @@ counts, for retrieval one vector a picture and one a text.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import time
 from collections import Counter, deque
@@ -28,8 +29,10 @@ from score.jobs.metrics import (
     RECALL_AT,
     TOP,
     Captions,
+    Integers,
     Matrix,
     Tally,
+    ranks,
     ranks_of_images,
     ranks_of_texts,
     recalls,
@@ -42,6 +45,7 @@ from score.zeroshot import label_vectors, unit
 
 _PICTURES_AT_ONCE = 256  # vectors that wait for their scores
 _MOST_EXAMPLES = 1000  # failures and mistakes that are kept one by one
+_MOST_WORST = 12  # pictures that are kept as the worst mistakes
 _LONGEST_KEY = 64  # characters; a longer cell, an inline picture say, is remembered by its hash
 _NAMED = 5  # how many classes a note names
 
@@ -93,6 +97,20 @@ class Mistake(NamedTuple):
     pictures: int
 
 
+class WorstMistake(NamedTuple):
+    """A picture that was taken for another class's, far from its own.
+
+    picture: its path below the folder; file: where it is. true, predicted: class folders.
+    margin: by how much the cosine to the predicted class is above the one to its own.
+    """
+
+    picture: str
+    file: Path
+    true: str
+    predicted: str
+    margin: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """What came out.
@@ -122,6 +140,7 @@ class ZeroShot(Evaluation):
 
     classes: tuple[ClassResult, ...]
     mistakes: tuple[Mistake, ...]
+    worst: tuple[WorstMistake, ...] = ()
     templates: tuple[str, ...]
 
 
@@ -147,15 +166,19 @@ def zeroshot(
     """
     began = time.perf_counter()
     tally, failures = Tally(len(names)), Failures()
+    worst: list[WorstMistake] = []
     distinct = list(dict.fromkeys(names))
     # Folders of one name share its vector, so that they tie to the last bit.
     places = [distinct.index(name) for name in names]
     labels = class_vectors(embedder, distinct, templates, progress)
     vectors = _picture_vectors(embedder, folder, failures, progress)
     while block := list(islice(vectors, _PICTURES_AT_ONCE)):
-        pictures = unit(np.stack([vector for _, vector in block]))
-        targets = np.array([number for number, _ in block], dtype=np.intp)
-        tally.add((pictures @ labels.T)[:, places], targets)
+        pictures = unit(np.stack([vector for _, _, vector in block]))
+        targets = np.array([number for number, _, _ in block], dtype=np.intp)
+        scores = (pictures @ labels.T)[:, places]
+        tally.add(scores, targets)
+        found = _mistaken(folder, [file for _, file, _ in block], scores, targets)
+        worst = heapq.nlargest(_MOST_WORST, [*worst, *found], key=lambda mistake: mistake.margin)
     return ZeroShot(
         data=folder.path.resolve().name,
         metrics={
@@ -176,8 +199,24 @@ def zeroshot(
             Mistake(_shown(folder.classes[true]), _shown(folder.classes[predicted]), count)
             for (true, predicted), count in tally.mistakes.most_common(_MOST_EXAMPLES)
         ),
+        worst=tuple(worst),
         templates=tuple(templates),
     )
+
+
+def _mistaken(
+    folder: ClassFolders, files: Sequence[Path], scores: Matrix, targets: Integers
+) -> Iterator[WorstMistake]:
+    """Every mistake among some pictures. `scores`: [pictures, classes], `targets`: [pictures]."""
+    for place in np.flatnonzero(ranks(scores, targets)).tolist():
+        file, true, predicted = files[place], int(targets[place]), int(scores[place].argmax())
+        yield WorstMistake(
+            picture=_shown(file.relative_to(folder.path).as_posix()),
+            file=file,
+            true=_shown(folder.classes[true]),
+            predicted=_shown(folder.classes[predicted]),
+            margin=float(scores[place, predicted] - scores[place, true]),
+        )
 
 
 def class_vectors(
@@ -208,8 +247,8 @@ def class_vectors(
 
 def _picture_vectors(
     embedder: Embedder, folder: ClassFolders, failures: Failures, progress: Progress | None
-) -> Iterator[tuple[int, Vector]]:
-    """Class number and vector of each picture that can be read."""
+) -> Iterator[tuple[int, Path, Vector]]:
+    """Class number, file and vector of each picture that can be read."""
     asked: deque[tuple[int, Path]] = deque()
 
     def rows() -> Iterator[Row]:
@@ -227,7 +266,7 @@ def _picture_vectors(
         if record.error:
             failures.add(_shown(file.relative_to(folder.path).as_posix()), record.error)
         elif record.image_features is not None:
-            yield number, record.image_features
+            yield number, file, record.image_features
 
 
 def _cell(file: Path) -> object:

@@ -174,12 +174,12 @@ def _write(
 ) -> None:
     engine = exact.encoder.engine
     assert isinstance(engine, PyTorch)
-    towers = openvino.convert(engine, exact.encoder.architecture.vision.image)
+    (images,), (tokens,) = openvino.convert(engine, exact.encoder.architecture.vision.image)
     pictures = [picture[None] for picture in pixels]
     texts = [list(batch) for text in ids for batch, _ in packed([text])]
     quantised = [
-        _quantised(tower, examples, [] if whole else _narrowing(tower))
-        for tower, examples in ((towers[0], pictures), (towers[1], texts))
+        _quantised(tower, examples, _in_fp32(tower, whole=whole))
+        for tower, examples in ((images, pictures), (tokens, texts))
     ]
     openvino.save(quantised, engine.logit_scale, folder)
 
@@ -212,14 +212,26 @@ def _quantised(tower: Any, examples: list[Any], ignored: list[str]) -> Any:
         )
 
 
-def _narrowing(tower: Any) -> list[str]:
-    """The perceptrons' second layers, and the patches': matrices at least twice as wide as high."""
-    found = []
+def _in_fp32(tower: Any, *, whole: bool) -> list[str]:
+    """The layers that are not quantised: the projection, which is in fp32 with every engine; unless
+    it is to be `whole`, also the perceptrons' second layers and the patches', whose matrices are at
+    least twice as wide as high.
+    """
+    layers = _linear_layers(tower)
+    *others, projection = layers
+    if whole:
+        return [projection]
+    return [*(name for name in others if layers[name][1] >= 2 * layers[name][0]), projection]
+
+
+def _linear_layers(tower: Any) -> dict[str, list[int]]:
+    """Names of the linear layers, in the order they are computed in, and their matrices' shapes."""
+    found = {}
     for node in tower.get_ordered_ops():
         if node.get_type_name() == "MatMul" and node.input(1).get_partial_shape().is_static:
             shape = list(node.input(1).get_shape())
-            if len(shape) == 2 and shape[1] >= 2 * shape[0]:
-                found.append(node.get_friendly_name())
+            if len(shape) == 2:
+                found[node.get_friendly_name()] = shape
     return found
 
 

@@ -7,16 +7,18 @@ import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
-from score.errors import RequestError
-from score.jobs import charts
+from score import images
+from score.errors import RequestError, RowError
+from score.jobs import charts, webpage
 from score.jobs.evaluate import Evaluation, Failures, ZeroShot
 from score.jobs.metrics import RECALL_AT
 from score.jobs.report import LABELS, Model, as_json, counted, labels, percent, task
 from score.outputs import check_files
 
 _ROWS = 20  # of each table
+_THUMBNAIL = 160  # pixels, of 4 to 10 KB each
+_MOST_PIXELS = 50_000_000  # of a picture that is shown
 
 
 def check_output(output: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
@@ -42,76 +44,75 @@ def write(evaluation: Evaluation, model: Model, output: Path) -> None:
         os.replace(part, file)
 
 
-_PAGE = Template("""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 60rem; padding: 2.5rem 1.5rem 4rem; background: #fff;
-  color: #1f2328; font: 16px/1.5 system-ui, "Segoe UI", "Noto Sans", sans-serif; }
-h1 { margin: 0; font-size: 1.7rem; line-height: 1.25; }
-h2 { margin: 2.5rem 0 .75rem; font-size: 1.1rem; }
-p { margin: .4rem 0; }
-.quiet { color: #57606a; }
-.figures { display: grid; grid-template-columns: repeat(3, 1fr); gap: .75rem;
+_STYLE = """\
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem;
   margin: 1.75rem 0 1rem; }
-.figure { border: 1px solid #d0d7de; border-radius: .6rem; padding: .8rem 1rem; }
-.figure b { display: block; font-size: 1.7rem; line-height: 1.3;
-  font-variant-numeric: tabular-nums; }
-.chart svg { display: block; width: 100%; height: auto; }
-.chart svg text { font-family: inherit !important; }
-.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr));
+.figure { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; }
+.figure b { display: block; font-size: 1.7rem; line-height: 1.3; white-space: nowrap; }
+@media (max-width: 30rem) { .figure b { font-size: 1.4rem; } }
+.chart svg { display: block; width: 100%; min-width: 36rem; height: auto; }
+.chart svg text { font-family: inherit !important; fill: var(--ink) !important; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr));
   gap: 0 2.5rem; }
+.beside > * { min-width: 0; }
 table { width: 100%; border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid #eaeef2; text-align: left;
-  vertical-align: top; overflow-wrap: break-word; }
-th { color: #57606a; font-weight: 600; }
+th, td { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--faint); text-align: left;
+  vertical-align: top; }
+th { color: var(--quiet); font-weight: 600; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.about { max-width: 46rem; }
+.about td:first-child { width: 12rem; color: var(--quiet); }
 ul { margin: .5rem 0; padding-left: 1.2rem; }
 details { margin-top: 2.5rem; }
 summary { cursor: pointer; font-weight: 600; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p class="quiet">$subtitle</p>
-<div class="figures">
-$figures
-</div>
-<p class="quiet">$counts</p>
-$body
-</body>
-</html>
-""")
+"""
 
 
 def as_html(evaluation: Evaluation, model: Model) -> str:
-    """A page with nothing from elsewhere in it; every name is escaped."""
-    body = [_notes(evaluation.notes)]
+    """A page with nothing from elsewhere in it; every name is escaped.
+
+    Pictures of the worst mistakes are read from where they are; those gone are left out.
+    """
+    body = [_figures(evaluation), _notes(evaluation.notes)]
     if isinstance(evaluation, ZeroShot):
-        body += [_class_chart(evaluation), _beside(_worst(evaluation), _mistakes(evaluation))]
+        body += [
+            _class_chart(evaluation),
+            _beside(_worst_classes(evaluation), _mistakes(evaluation)),
+            _worst_mistakes(evaluation),
+        ]
     elif not evaluation.empty:
         body.append(_recall_chart(evaluation))
-    body.append(_failures(evaluation.failures))
+    body += [_failures(evaluation.failures), _about(model)]
     if isinstance(evaluation, ZeroShot):
         body.append(_templates(evaluation.templates))
     heading = task(evaluation)
-    return _PAGE.substitute(
-        title=escape(f"{heading[0].upper()}{heading[1:]} on {evaluation.data}"),
-        subtitle=escape(f"Model {model}"),
-        figures="\n".join(
-            f'<div class="figure"><b>{percent(value)}</b>{escape(LABELS[name])}</div>'
-            for name, value in evaluation.metrics.items()
-        ),
-        counts=escape(f"{counted(evaluation)}, in {evaluation.seconds:,.1f} s"),
-        body="\n".join(filter(None, body)),
+    return webpage.page(
+        f"{heading[0].upper()}{heading[1:]} on {evaluation.data}",
+        f"{model.name}, {model.date[:10]}",
+        "\n".join(filter(None, body)),
+        _STYLE,
     )
+
+
+def _figures(evaluation: Evaluation) -> str:
+    figures = "\n".join(
+        f'<div class="figure"><b>{percent(value)}</b>{escape(LABELS[name])}</div>'
+        for name, value in evaluation.metrics.items()
+    )
+    counts = escape(f"{counted(evaluation)}, in {evaluation.seconds:,.1f} s")
+    return f'<div class="figures">\n{figures}\n</div>\n<p class="quiet">{counts}</p>'
+
+
+def _about(model: Model) -> str:
+    rows = [("model", model.name), ("fingerprint", model.fingerprint), ("date", model.date)]
+    rows += [
+        (name.replace("_", " "), str(value).lower() if isinstance(value, bool) else value)
+        for name, value in model.settings.items()
+    ]
+    cells = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows
+    )
+    return _section("How it was measured", f'<table class="about">{cells}</table>')
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -124,7 +125,7 @@ def _class_chart(evaluation: ZeroShot) -> str:
     if not known:
         return ""
     names, recalls = zip(*known, strict=True)
-    return _section("Recall of each class", _chart(charts.class_recalls(names, recalls)))
+    return _chart("Recall of each class", charts.class_recalls(names, recalls))
 
 
 def _recall_chart(evaluation: Evaluation) -> str:
@@ -132,15 +133,44 @@ def _recall_chart(evaluation: Evaluation) -> str:
         name: [evaluation.metrics[f"{sought}_retrieval_recall@{k}"] or 0.0 for k in RECALL_AT]
         for name, sought in (("text → image", "image"), ("image → text", "text"))
     }
-    return _section("Recall", _chart(charts.grouped([f"R@{k}" for k in RECALL_AT], ways)))
+    return _chart("Recall", charts.grouped([f"R@{k}" for k in RECALL_AT], ways))
 
 
-def _worst(evaluation: ZeroShot) -> str:
-    known = [c for c in evaluation.classes if c.recall is not None]
-    worst = sorted(known, key=lambda c: c.recall or 0.0)[:_ROWS]
+def _worst_classes(evaluation: ZeroShot) -> str:
+    """Those of which some pictures were not recognised."""
+    known = [(c.recall, c) for c in evaluation.classes if c.recall is not None and c.recall < 1]
+    worst = sorted(known, key=lambda pair: pair[0])[:_ROWS]
     shown = labels(evaluation.classes)
-    rows = [(shown[c.folder], f"{c.pictures:,}", percent(c.recall)) for c in worst]
+    rows = [(shown[c.folder], f"{c.pictures:,}", percent(recall)) for recall, c in worst]
     return _section("Worst classes", _table(("class", "#pictures", "#recall"), rows))
+
+
+def _worst_mistakes(evaluation: ZeroShot) -> str:
+    shown = labels(evaluation.classes)
+    figures = [
+        f"<figure>{picture}<figcaption>{escape(shown[mistake.true])}, taken for "
+        f"{escape(shown[mistake.predicted])} (+{mistake.margin:.3f})</figcaption></figure>"
+        for mistake in evaluation.worst
+        if (picture := _thumbnail(mistake.file, mistake.picture))
+    ]
+    if not figures:
+        return ""
+    about = (
+        "Pictures that are furthest from their own class, by how much the cosine to the answer "
+        "is above the one to the truth."
+    )
+    return _section(
+        "Worst mistakes",
+        f'<p class="quiet">{about}</p><div class="pictures">{"".join(figures)}</div>',
+    )
+
+
+def _thumbnail(file: Path, name: str) -> str:
+    try:
+        picture = images.decode(file.read_bytes(), _MOST_PIXELS)
+    except (OSError, RowError):  # gone, or another since it was evaluated
+        return ""
+    return webpage.thumbnail(picture, name, _THUMBNAIL)
 
 
 def _mistakes(evaluation: ZeroShot) -> str:
@@ -182,8 +212,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _chart(svg: str) -> str:
-    return f'<div class="chart">{svg}</div>'
+def _chart(heading: str, svg: str) -> str:
+    return _section(heading, webpage.wide(heading, f'<div class="chart">{svg}</div>'))
 
 
 def _section(heading: str, content: str) -> str:

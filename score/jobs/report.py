@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from score import registry
 from score.batch import blocked_hint
 from score.embedder import Embedder
+from score.folder import ModelFolder
 from score.jobs.evaluate import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.jobs.metrics import RECALL_AT, TOP
 
@@ -25,26 +26,64 @@ _LINES = 5  # of mistakes and failures on the screen
 
 
 class Model(NamedTuple):
-    """What was evaluated, and how it computed."""
+    """What was evaluated, how it computed, and when.
+
+    name: what its package calls it, else its folder. fingerprint: `ModelFolder.fingerprint`.
+    date: ISO 8601, in UTC. The others are settings, as they came to be.
+    """
 
     name: str
+    fingerprint: str
+    date: str
     precision: str
+    engine: str
     device: str
+    decoding: str
+    exif_orientation: bool
 
     @classmethod
     def of(cls, embedder: Embedder, folder: str | Path) -> Model:
-        """The model that was loaded from a folder, or by a name of MLflow's."""
-        engine = embedder.encoder.engine
-        name = str(folder) if registry.is_uri(folder) else Path(folder).resolve().name
-        return cls(name, engine.precision, engine.device)
+        """The model that was loaded from a folder. Raises ModelError."""
+        engine, settings = embedder.encoder.engine, embedder.settings
+        opened = ModelFolder.open(folder)
+        return cls(
+            name=_package_name(opened.path) or Path(folder).resolve().name,
+            fingerprint=opened.fingerprint(),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            precision=engine.precision,
+            engine=engine.name,
+            device=engine.device,
+            decoding=settings.decoding,
+            exif_orientation=settings.exif_orientation,
+        )
+
+    @property
+    def settings(self) -> dict[str, str | bool]:
+        """What else than the weights decides the figures, by the settings' names."""
+        return {name: getattr(self, name) for name in self._fields[3:]}
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.precision}, {self.device})"
+        return f"{self.name}, {self.fingerprint} ({self.precision}, {self.engine}, {self.device})"
+
+
+def _package_name(path: Path) -> str:
+    """What a package's MLmodel calls the model in this folder; empty where none does."""
+    try:
+        import yaml
+    except ImportError:  # only what makes packages and MLflow need it
+        return ""
+    try:
+        said = yaml.safe_load((path.parent / "MLmodel").read_text(encoding="utf-8"))
+        if said["flavors"]["python_function"]["data"] == path.name:
+            return str(said["metadata"]["base_model_name"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        pass  # a plain folder, or an MLmodel of somebody else's
+    return ""
 
 
 def as_text(evaluation: Evaluation, model: Model) -> str:
     """What the command line prints."""
-    lines = [f"{task(evaluation)} on {evaluation.data}, model {model}"]
+    lines = [f"{task(evaluation)} on {evaluation.data}, model {model}, {model.date}"]
     lines += [
         f"  {LABELS[name]:24}{percent(value):>8}" for name, value in evaluation.metrics.items()
     ]
@@ -100,7 +139,9 @@ def as_json(evaluation: Evaluation, model: Model) -> dict[str, object]:
     record: dict[str, object] = {
         "task": "retrieval" if isinstance(evaluation, Retrieval) else "zeroshot",
         "data": evaluation.data,
-        "model": model._asdict(),
+        "date": model.date,
+        "model": {"name": model.name, "fingerprint": model.fingerprint},
+        "settings": model.settings,
         "metrics": evaluation.metrics,
         "counts": {**evaluation.counts, "failed": failures.total},
         "failed": {
@@ -114,4 +155,8 @@ def as_json(evaluation: Evaluation, model: Model) -> dict[str, object]:
         record["templates"] = list(evaluation.templates)
         record["classes"] = [result._asdict() for result in evaluation.classes]
         record["mistakes"] = [mistake._asdict() for mistake in evaluation.mistakes]
+        record["worst_mistakes"] = [
+            {name: value for name, value in mistake._asdict().items() if name != "file"}
+            for mistake in evaluation.worst
+        ]
     return record

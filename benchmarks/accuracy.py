@@ -1,0 +1,130 @@
+"""How far each precision is from fp32: the vectors of pictures and texts, engine by engine.
+
+    python -m benchmarks.accuracy [--model DIR] [--rows N]
+
+"head too" is what PyTorch gives where the last norm and the projection are rounded like the layers
+before them, as they would be in a model whose weights are simply cast. "centred": after subtracting
+the mean vector, without which all vectors of a model are somewhat alike. "error": the largest
+difference, over the largest value of its vector. "on the grid": values that are numbers of 16 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks import material
+from score import images
+from score.embedder import Embedder
+from score.encoder import Encoder
+from score.engines.pytorch import DTYPES, PyTorch
+from score.folder import ModelFolder
+from score.machine import computes
+from score.probes import difference
+from score.settings import Settings
+from score.texts import Ids, Texts
+from score.towers import Head
+
+EXACT = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
+
+
+class Inputs(NamedTuple):
+    pixels: list[images.Pixels]
+    ids: list[Ids]
+
+    @classmethod
+    def of(cls, folder: ModelFolder, rows: int) -> Inputs:
+        preprocessor = images.Preprocessor.from_config(folder.preprocessor)
+        most = EXACT.max_pixels
+        decoded = (images.decode(data, most) for data in material.pictures(material.SMALL[:rows]))
+        ids = Texts.load(folder).encode(material.texts(rows), "end")
+        return cls(
+            [preprocessor.pixels(picture, most) for picture in decoded],
+            [text for text in ids if isinstance(text, list)],
+        )
+
+    def vectors(self, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+        return encoder.images(self.pixels), encoder.texts(self.ids)
+
+
+class RoundedHead:
+    """A head that computes in the layers' precision."""
+
+    def __init__(self, head: Head, dtype: torch.dtype) -> None:
+        self.norm = [tensor.to(dtype) for tensor in head._norm]
+        self.projection, self.epsilon = head._projection.to(dtype), head._epsilon
+
+    def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
+        shape = pooled.shape[-1:]
+        x = torch.nn.functional.layer_norm(pooled, shape, *self.norm, self.epsilon)
+        return torch.nn.functional.linear(x, self.projection).float()
+
+
+def encoders(folder: ModelFolder, precisions: list[str]) -> Iterator[tuple[str, Encoder]]:
+    """What there is to compare, each loaded when its turn has come."""
+    for precision in precisions:
+        settings = EXACT.replace({"precision": precision})
+        if precision in DTYPES:
+            engine = PyTorch.load(folder, settings)
+            for tower in (engine._images, engine._texts):
+                tower.head = RoundedHead(tower.head, DTYPES[precision])  # type: ignore[assignment]
+            yield (
+                f"{precision}, torch, head too",
+                Encoder(folder.architecture, engine, settings.batch_size),
+            )
+            del engine
+            yield f"{precision}, torch", Encoder.load(folder, settings)
+        if precision in ("bf16", "int8") and (
+            precision != "int8" or (folder.path / "int8").is_dir()
+        ):
+            settings = settings.replace({"engine": "openvino"})
+            yield f"{precision}, openvino", Embedder.load(folder.path, settings).encoder
+
+
+def row(name: str, found: np.ndarray, exact: np.ndarray, precision: str) -> str:
+    mean = exact.mean(axis=0)
+    cosine, error = difference(found, exact)
+    centred = [
+        1 - difference(one - mean, two - mean)[0] for one, two in zip(found, exact, strict=True)
+    ]
+    dtype = DTYPES.get(precision, torch.bfloat16)
+    on_grid = (torch.from_numpy(found).to(dtype).float().numpy() == found).mean()
+    return (
+        f"| {name} | {cosine:.6f} | {1 - max(centred):.6f} | {1 - np.mean(centred):.6f} "
+        f"| {error:.2e} | {on_grid:.0%} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="default: a ViT-B/32 with random weights")
+    parser.add_argument("--rows", type=int, default=32, help="pictures and texts, 64 at most")
+    parser.add_argument("--precision", nargs="+", default=["bf16", "int8"])
+    options = parser.parse_args()
+    if not computes("bf16"):
+        print(
+            "This CPU has no bf16: PyTorch emulates it, slowly; OpenVINO computes fp32 instead.\n"
+        )
+    print("| | least cosine | least, centred | mean, centred | largest error | on the grid |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = ModelFolder.open(material.model(options.model, Path(scratch), int8=False))
+        inputs = Inputs.of(folder, options.rows)
+        exact = inputs.vectors(Encoder.load(folder, EXACT))
+        for name, encoder in encoders(folder, options.precision):
+            for kind, found, right in zip(
+                ("pictures", "texts"), inputs.vectors(encoder), exact, strict=True
+            ):
+                print(row(f"{name}: {kind}", found, right, encoder.engine.precision), flush=True)
+
+
+if __name__ == "__main__":
+    main()
