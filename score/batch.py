@@ -24,7 +24,7 @@ from score.embedder import Embedder
 from score.errors import BlockedHost, RequestError
 from score.folder import EMBEDDED
 from score.jobs.pictures import FolderLines
-from score.outputs import check_files
+from score.outputs import check_inputs
 from score.params import Params
 from score.rows import Record, Row
 from score.settings import Settings
@@ -113,7 +113,7 @@ def embed_file(
     As `embed_lines`. Raises RequestError for a file that is no table, or that the output would
     replace.
     """
-    check_files(writer_for(output).files_of(output), overwrite=True, inputs=[source])
+    check_inputs(writer_for(output).files_of(output), [source])
     with open_lines(source) as lines:
         return embed_lines(embedder, lines, output, params, progress, summary)
 

@@ -28,15 +28,22 @@ def check_files(
 
     `inputs`: what the job reads, which no output may replace, overwriting or not.
     """
-    read = [source.resolve() for source in inputs]
+    files = list(files)
+    check_inputs(files, inputs)
     for file in files:
         if file.is_dir():
             raise RequestError(f"{file} is a folder")
-        if file.resolve() in read:
-            raise RequestError(f"the output would replace the input {file}")
         if file.exists() and not overwrite:
             raise RequestError(f"{file} {EXISTS}")
         _check_writable(file.parent)
+
+
+def check_inputs(files: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raises RequestError where one of a job's outputs is one of its inputs."""
+    read = [source.resolve() for source in inputs]
+    for file in files:
+        if file.resolve() in read:
+            raise RequestError(f"the output would replace the input {file}")
 
 
 def check_folder(

@@ -104,11 +104,11 @@ def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None
         ("score.jobs.train", "did you mean --seed?"),
     ],
 )
-def test_a_checkpoint_is_not_overwritten() -> None:
-    code, message = ended("score.jobs.checkpoint", "tiny", "model")
-    assert (code, "model/config.json is there already" in message) == (2, True)
-
-
 def test_modules_name_what_was_meant_too(module: str, said: str) -> None:
     code, message = ended(module, "tiny", "out", "--sed", "1")
     assert (code, said in message) == (2, True)
+
+
+def test_a_checkpoint_is_not_overwritten() -> None:
+    code, message = ended("score.jobs.checkpoint", "tiny", "model")
+    assert (code, "model/config.json is there already" in message) == (2, True)

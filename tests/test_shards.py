@@ -156,6 +156,15 @@ def test_files_of_one_name_and_of_one_content_have_each_a_result(job: Path, tmp_
     assert len(list(job.glob("*.parquet"))) == 3
 
 
+def test_an_output_that_cannot_be_written_is_the_machines_failure(
+    embedder: Embedder, tmp_path: Path
+) -> None:
+    """Were it a RequestError, Azure would take the input for poisoned, and not try it again."""
+    source = numbered(tmp_path / "in.csv", 3)
+    with pytest.raises(OSError, match=r"in\.csv"):
+        embed_file(embedder, source, source / "x.parquet", Params(on_error="report"))
+
+
 # -- merge -------------------------------------------------------------------------------------
 
 
