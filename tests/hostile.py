@@ -48,11 +48,13 @@ GZIP_GZIP = gzip.compress(GZIP)
 
 @dataclass(frozen=True)
 class Request:
-    """What a route may know: `nth` counts the requests for its path from 1."""
+    """What a route may know: `nth` counts the requests for its path from 1, `at_once` all
+    that are under way."""
 
     path: str
     query: dict[str, str]
     nth: int
+    at_once: int = 1
 
     def number(self, name: str, default: int = 0) -> int:
         return int(self.query.get(name, default))
@@ -118,6 +120,13 @@ def _busy(request: Request) -> Reply:
     if request.nth <= request.number("times", 1):
         return answer(b"", f"Retry-After: {request.query.get('after', '0')}", status=429)
     return answer(PNG)
+
+
+def _crowded(request: Request) -> Reply:
+    """429 and a `Retry-After` where more than `most` ask at a time."""
+    if request.at_once > request.number("most", 1):
+        return answer(b"", "Retry-After: 1", status=429)
+    return Reply([0.03, head(200, f"Content-Length: {len(PNG)}"), PNG], keep=True)
 
 
 def _fails(request: Request) -> Reply:
@@ -242,6 +251,7 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
     "/status": lambda request: answer(b"", status=request.number("is")),
     "/fails": _fails,
     "/busy": _busy,
+    "/crowded.png": _crowded,
     # Redirects.
     "/to": lambda request: redirect(request.query["url"], request.number("status", 302)),
     "/loop": lambda _: redirect("/loop"),
@@ -416,9 +426,9 @@ class Server:
             self.queries.append(query)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
-            nth = self.requests[path]
+            nth, at_once = self.requests[path], self._at_once
         try:
-            asked = Request(path, dict(urllib.parse.parse_qsl(query)), nth)
+            asked = Request(path, dict(urllib.parse.parse_qsl(query)), nth, at_once)
             reply = ROUTES.get(path, lambda _: answer(b"", status=404))(asked)
             self._send(sock, reply.parts)
             return reply.keep

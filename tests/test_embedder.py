@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from score import images
+from score import fetch, images
 from score.embedder import Embedder
 from score.errors import BadType, ModelError, RowsFailed, TooManyPixels, TruncatedImage
 from score.params import Params
+from score.room import Room
 from score.rows import Row
 from score.settings import Settings
+from tests.hostile import PNG, Server
 from tests.pictures import SAMPLES, picture
 
 GOOD = picture(1)
@@ -337,3 +339,69 @@ def test_a_forked_process_decodes_on(embedder: Embedder) -> None:
         os.kill(child, signal.SIGKILL)
         pytest.fail("the child waits for threads that it has not")
     assert status == 0
+
+
+def test_rows_of_a_host_that_does_not_answer_hold_up_no_other_hosts(embedder: Embedder) -> None:
+    with Server() as slow_host, Server() as quick_host:
+        settings = Settings(allow_hosts=("127.0.0.1",), per_host=2, fetch_workers=4, batch_size=16)
+        copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+        rows = [Row(slow_host.url("/held.png"))] * 20 + [Row(quick_host.url("/good.png"))] * 10
+        with ThreadPoolExecutor(1) as pool:
+            records = pool.submit(lambda: list(copy.embed(rows)))
+            for _ in range(1000):
+                if quick_host.requests["/good.png"] == 10:
+                    break
+                time.sleep(0.01)
+            held = slow_host.requests["/held.png"]
+            slow_host.release.set()
+            assert not any(record.error for record in records.result(60))
+        assert quick_host.requests["/good.png"] == 10
+        assert held == 2, "the others were asked while the first rows were still held"
+
+
+def test_a_host_that_sheds_load_is_asked_less_and_loses_no_row(embedder: Embedder) -> None:
+    with Server() as server:
+        settings = Settings(allow_hosts=("127.0.0.1",), retry_wait=0.01)
+        copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+        records = list(copy.embed([Row(server.url("/crowded.png?most=4"))] * 60))
+        assert not any(record.error for record in records), {str(r.error) for r in records}
+        assert server.requests["/crowded.png"] < 120, "fewer refusals than pictures"
+
+
+def test_the_bytes_of_pictures_in_memory_are_bounded(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many downloads there are, pictures are read when there is room for them."""
+    monkeypatch.setattr(fetch, "_BODIES", 2)
+    with Server() as server:
+        settings = Settings(allow_hosts=("127.0.0.1",), max_image_bytes=len(PNG))
+        copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+        held = most = 0
+        lock = threading.Lock()
+        decode = copy._decode
+
+        def decoding(data: bytes) -> Any:
+            time.sleep(0.02)
+            return decode(data)
+
+        def reading(*arguments: Any) -> bytes:
+            nonlocal held, most
+            data = body(*arguments)
+            with lock:
+                held += 1
+                most = max(most, held)
+            return data
+
+        def release(*arguments: Any) -> None:
+            nonlocal held
+            with lock:
+                held -= arguments[1] == len(PNG)
+            give_back(*arguments)
+
+        body, give_back = fetch.Fetcher._body, Room.give_back
+        monkeypatch.setattr(fetch.Fetcher, "_body", reading)
+        monkeypatch.setattr(Room, "give_back", release)
+        monkeypatch.setattr(copy, "_decode", decoding)
+        rows = [Row(server.url(f"/good.png?{number}")) for number in range(40)]
+        assert not any(record.error for record in copy.embed(rows))
+        assert most == 2
