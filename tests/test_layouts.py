@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from score import images
@@ -319,6 +320,32 @@ def test_transformers_other_files(
     folder = Path(shutil.copytree(tiny, tmp_path / "c"))
     change(folder)
     assert np.array_equal(promised(package(folder, tmp_path / "p")), vectors)
+
+
+SQUASHING = {
+    "old key": ("preprocessor_config.json", {"feature_extractor_type": "ViTFeatureExtractor"}),
+    "old name": ("preprocessor_config.json", {"image_processor_type": "ViTFeatureExtractor"}),
+    "whole processor": (
+        "processor_config.json",
+        {"image_processor": {"image_processor_type": "ViTImageProcessorFast"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SQUASHING)
+def test_the_image_processor_that_a_checkpoint_names_is_promised(
+    name: str, tiny: Path, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    """Packaging compares our pixels and vectors with those of that very class."""
+    folder = Path(shutil.copytree(tiny, tmp_path / "c"))
+    file, content = SQUASHING[name]
+    (folder / file).write_text(json.dumps(content))
+    made = package(folder, tmp_path / "p")
+    assert not np.allclose(promised(made), vectors, atol=1e-2)
+    preprocessor = Embedder.load(made).preprocessor
+    assert (preprocessor.resize, preprocessor.crop) == ((224, 224), None)
+    assert preprocessor.resample == Image.Resampling.BILINEAR
+    assert preprocessor.mean == (0.5, 0.5, 0.5)
 
 
 def test_a_package_can_be_packaged_again(tiny: Path, vectors: np.ndarray, tmp_path: Path) -> None:

@@ -145,11 +145,12 @@ def _processor(file: Path) -> Any:
     """The image processor that a configuration names, in its PIL form.
 
     `AutoImageProcessor` would do, but for old files that write a feature extractor's name where the
-    image processor's belongs.
+    image processor's belongs. It converts to RGB whether or not it is told to: otherwise ViT's, for
+    one, fails on grey, palettes and transparency.
     """
     kind = processors.kind(image_processor(file))
     made = getattr(transformers, f"{kind}ImageProcessorPil")
-    return made.from_pretrained(file.parent, local_files_only=True)
+    return made.from_pretrained(file.parent, local_files_only=True, do_convert_rgb=True)
 
 
 def _weights(source: Source) -> dict[str, Any]:
