@@ -46,10 +46,7 @@ def differing(texts: Sequence[str]) -> list[int]:
 
 def cosines(texts: Sequence[str], embedder: Embedder) -> Vector:
     """Of each text's vector to that of the same text cleaned, [texts]."""
-    clean, lower = Cleaning("openclip"), embedder.texts.cleaning.lower
-    embedder.texts.cleaning = Cleaning()
-    if lower:  # the tokenizer counts on it
-        texts = [text.lower() for text in texts]
+    clean = Cleaning("openclip")
     pairs = [(embedder.embed_text(text), embedder.embed_text(clean(text))) for text in texts]
     units = np.array([[vector / np.linalg.norm(vector) for vector in pair] for pair in pairs])
     return (units[:, 0] * units[:, 1]).sum(-1) if pairs else np.ones(0, np.float32)
@@ -61,12 +58,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     options = parser.parse_args()
     embedder = Embedder.load(options.model, Settings(precision="fp32"))
+    lower = embedder.texts.cleaning.lower  # what the tokenizer counts on
+    embedder.texts.cleaning = Cleaning()
     print("| captions | texts | other ids | other vectors | median cosine of these | least |")
     print("|---|---|---|---|---|---|")
     for file in options.captions:
         texts = captions(file)
         found = differing(texts)
-        near = cosines([texts[place] for place in found], embedder)
+        asked = [texts[place].lower() if lower else texts[place] for place in found]
+        near = cosines(asked, embedder)
         moved = near[near < 1 - 1e-5]
         median, least = (np.median(moved), moved.min()) if len(moved) else (1, 1)
         print(

@@ -25,6 +25,8 @@ _NAMES: tuple[Name, ...] = ("transformers", "openclip")
 # breaks stay white space. `tests/test_cleaning.py` tries every pair of these characters.
 _PLAIN = re.compile(r"[\t\n\r -%'-~]*")
 
+_MOST_LEVELS = 32  # of entities within entities; `&amp;amp;`, which is often met, has two
+
 # OpenCLIP's special tokens, where a text spells them out.
 _SPECIAL = re.compile("<(?:start|end)_of_text>")
 
@@ -68,7 +70,7 @@ class Cleaning:
             return text
         if not _PLAIN.fullmatch(text):
             text.encode()  # ftfy would put U+FFFD in the place of half a character
-            text = html.unescape(html.unescape(_ftfy().fix_text(text)))
+            text = html.unescape(html.unescape(_fixed(text)))
         text = " ".join(text.split())
         return _apart(text.lower()) if self.lower else text
 
@@ -82,6 +84,31 @@ def _ftfy() -> Any:
             f"({error}): pip install ftfy==6.3.1"
         ) from error
     return ftfy
+
+
+def _fixed(text: str) -> str:
+    """`ftfy.fix_text`, in bounded time.
+
+    ftfy resolves entities within entities one level at a time, as long as there are any: a text of
+    100,000 characters may have 25,000 levels, which take minutes. Deeper ones than `_MOST_LEVELS`
+    are left to `html.unescape`.
+    """
+    ftfy = _ftfy()
+    nested = ("&" in text or "＆" in text) and _is_deep(text)
+    fixed: str = ftfy.fix_text(text, unescape_html=False) if nested else ftfy.fix_text(text)
+    return fixed
+
+
+def _is_deep(text: str) -> bool:
+    """Whether entities are nested deeply, through all of ftfy's steps that may make new ones."""
+    fixes = _ftfy().fixes
+    for _ in range(_MOST_LEVELS):
+        before = text
+        text = fixes.fix_character_width(fixes.unescape_html(text))
+        text = fixes.remove_control_chars(fixes.remove_terminal_escapes(text))
+        if text == before:
+            return False
+    return True
 
 
 def _apart(text: str) -> str:

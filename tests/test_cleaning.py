@@ -287,6 +287,42 @@ def test_a_text_may_be_long(made: Path) -> None:
         assert len(ids) <= CONTEXT
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&" + "amp;" * 25_000,
+        "＆" + "ａｍｐ；" * 25_000,
+        "&" + "#65286;" * 14_000,
+        "&" + "#38;" * 25_000,
+        "&#3" * 20_000 + "8;" * 20_000,
+        "&am\x01p;" + "amp;" * 20_000,
+        "&" + "amp;" * 20_000 + "\n<b>",
+    ],
+)
+def test_entities_within_entities_are_resolved_a_bounded_number_of_times(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By ftfy alone each of these would take minutes."""
+    passes: list[int] = []
+    once = ftfy.fixes.unescape_html
+
+    def counted(text: str) -> str:
+        passes.append(len(text))
+        return once(text)
+
+    monkeypatch.setattr(ftfy.fixes, "unescape_html", counted)
+    monkeypatch.setitem(ftfy.FIXERS, "unescape_html", counted)
+    assert OPEN_CLIP(text)
+    assert len(passes) <= 2 * cleaning_module._MOST_LEVELS
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 20, 30])
+def test_levels_that_occur_are_resolved_as_openclip_does(levels: int, theirs: ModuleType) -> None:
+    for start, more in (("&", "amp;"), ("＆", "ａｍｐ；"), ("&", "#65286;")):
+        text = f"Tom {start}{more * levels} Jerry"
+        assert Cleaning("openclip")(text) == theirs._clean_whitespace(text)
+
+
 # -- what is missing -------------------------------------------------------------------------------
 
 
