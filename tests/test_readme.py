@@ -129,7 +129,7 @@ def test_what_a_command_reads_has_been_written_by_then() -> None:
     written: set[str] = set()
     for found in _FENCE.finditer(README):
         for line in _COMMENT.sub("", found["text"]).splitlines() if found["kind"] == "sh" else []:
-            made = set(re.findall(r"--(?:output|report) (\S+)", line))
+            made = set(re.findall(r"(?:--output|--report|score\.jobs\.train) (\S+)", line))
             for name in re.findall(r"(?<!\S)(?:out|dist)/\S+", line):
                 assert name in made | written, line
             assert not made & written, f"written twice: {line}"
