@@ -70,7 +70,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def entered(clone: Path) -> subprocess.CompletedProcess[str]:
     """What came of entering them all."""
     text = script()
-    for port in ("5001", "5002"):
+    for port in ("5001", "5002", "5003"):
         text = text.replace(port, str(free_port()))
     environ = {
         **os.environ,
@@ -109,6 +109,14 @@ def test_their_output_is_short(entered: subprocess.CompletedProcess[str]) -> Non
     assert max(map(len, entered.stdout.splitlines())) < 300
     assert '"labels": ["apple", "house"]' in entered.stdout
     assert "images/owl.jpg" in entered.stdout
+
+
+def test_every_server_is_given_its_port() -> None:
+    """A default port might be taken where the tests run."""
+    for _, text in blocks():
+        for line in text.splitlines():
+            if re.search(r"score serve|models serve|simulate online", line):
+                assert re.search(r" (--port|-p) 500[123]\b", line), line
 
 
 def test_what_is_not_run_says_that_it_cannot_be() -> None:
