@@ -53,7 +53,7 @@ class Fetcher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connections = Connections(settings)
-        self._hosts = Hosts(settings.per_host)
+        self._hosts = Hosts(settings.per_host, longest_pause=settings.row_deadline / 2)
         self._places = threading.Semaphore(settings.fetch_workers)
         self._room = Room(_BODIES * settings.max_image_bytes)
 
@@ -194,7 +194,7 @@ class _Redirect:
 
 def _location(answer: BaseHTTPResponse, target: Url) -> str:
     """Raises FetchFailed, BadUrl."""
-    given = {value.strip() for value in answer.headers.getlist("Location")}
+    given = set(answer.headers.getlist("Location"))
     if len(given) > 1:
         raise FetchFailed(f"{urls.where(target)} redirects to several places")
     (location,) = given

@@ -20,6 +20,7 @@ _MAX_HEAD = 128 * 1024  # bytes of an answer's head, those of informational answ
 _MAX_FIELDS = 1000
 _MAX_INTERIM = 100  # informational answers before the final one
 _MAX_CHUNK_LINE = 4096
+_BLANKS = " \t"  # `str.strip()` alone would take the last byte of a UTF-8 `à`, too
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) +([1-9][0-9]{2})(?: (.*))?", re.DOTALL)
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
@@ -45,7 +46,7 @@ class Head:
     def values(self, name: str) -> list[str]:
         """The comma-separated members of all fields of that name, without blanks."""
         lines = [value for field, value in self.fields if field.lower() == name]
-        members = [member.strip() for line in lines for member in line.split(",")]
+        members = [member.strip(_BLANKS) for line in lines for member in line.split(",")]
         return [member for member in members if member]
 
     @cached_property
@@ -109,9 +110,12 @@ def _one_head(lines: _Lines) -> Head:
         name, colon, value = text.partition(":")
         if text[0] in " \t":  # a folded line goes on with the one before it
             if fields:
-                fields[-1] = (fields[-1][0], f"{fields[-1][1]} {text.strip()}".strip())
-        elif colon and name.strip():
-            fields.append((name.strip(), value.strip()))
+                fields[-1] = (
+                    fields[-1][0],
+                    f"{fields[-1][1]} {text.strip(_BLANKS)}".strip(_BLANKS),
+                )
+        elif colon and name.strip(_BLANKS):
+            fields.append((name.strip(_BLANKS), value.strip(_BLANKS)))
         if len(fields) > _MAX_FIELDS:
             raise Malformed(f"sent more than {_MAX_FIELDS:,} header fields", retryable=False)
     reason = (match[3] or b"").decode("latin-1").strip()

@@ -4,7 +4,8 @@ A host begins with START downloads at a time. As in TCP's congestion control (RF
 answer adds one, until the host first sheds load; after that one is added per round of answers. An
 answer that is slow for this host takes one away again, down to START. Shedding load (429, 503, a
 timeout, a connection refused or broken off) halves the number, once per round. A `Retry-After`
-pauses the host for every row: nothing is sent to it before then.
+pauses the host for every row: nothing is sent to it before then, or until a limit is reached. The
+limit keeps one row's `Retry-After: 3600` from failing the thousands behind it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from score.deadline import Deadline
 from score.errors import FetchFailed
 
 START = 8
 _SLOWER, _SLACK = 3.0, 0.1  # slow: more than three times the quickest answer and 0.1 s
-_LONGEST_PAUSE = 60.0  # seconds; a server that asks for an hour is tried again before
 _KEPT = 1000  # hosts that are remembered
 _FORGOTTEN = 60.0  # seconds without a download after which a host is as good as new
 
@@ -30,8 +31,8 @@ _now = time.monotonic
 class Host:
     """One host's share of the downloads. Safe to share between threads."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, longest_pause: float = math.inf) -> None:
+        self._most, self._longest_pause = most, longest_pause
         self._least_grown = float(min(START, most))
         self._limit = self._least_grown
         self._changed = threading.Condition()
@@ -83,7 +84,7 @@ class Host:
                 self._limit = max(1.0, self._limit / 2)
                 self._shed_at = _now()
             self._has_shed = True
-            until = _now() + min(pause, _LONGEST_PAUSE)
+            until = _now() + min(pause, self._longest_pause)
             self._paused_until = max(self._paused_until, until)
 
     def _enter(self, deadline: Deadline) -> None:
@@ -122,9 +123,12 @@ class Host:
 class Hosts:
     """The hosts that are downloaded from, by name."""
 
-    def __init__(self, most: int) -> None:
-        """`most`: downloads from one host at a time, however fast it answers."""
-        self._most = most
+    def __init__(self, most: int, longest_pause: float) -> None:
+        """`most`: downloads from one host at a time, however fast it answers.
+
+        `longest_pause`: seconds that a host's `Retry-After` holds for rows that it did not answer.
+        """
+        self._new = partial(Host, most, longest_pause)
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
 
@@ -143,14 +147,14 @@ class Hosts:
     def limit(self, name: str) -> int:
         """Downloads that a host gets at a time now."""
         with self._lock:
-            return (self._hosts.get(name) or Host(self._most)).limit
+            return (self._hosts.get(name) or self._new()).limit
 
     def _enter(self, name: str) -> Host:
         with self._lock:
             host = self._hosts.get(name)
             if host is None or host.is_forgettable():
                 self._make_space()
-                host = self._hosts[name] = Host(self._most)
+                host = self._hosts[name] = self._new()
             host.users += 1
             return host
 

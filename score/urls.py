@@ -16,7 +16,6 @@ _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_BLANKS = " \t\r\n"
 
 
 def is_web(cell: str) -> bool:
@@ -47,7 +46,6 @@ def redirected(target: Url, location: str) -> str:
 
     Raises BadUrl.
     """
-    location = location.strip(_BLANKS)
     with suppress(UnicodeError):
         location = location.encode("latin-1").decode("utf-8")
     try:

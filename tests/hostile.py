@@ -258,6 +258,8 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
     "/chain": _chain,
     "/to-nowhere": lambda _: answer(b"", status=302),
     "/to-blanks": lambda _: redirect(" \t/good.png \t"),
+    "/to-voilà": lambda _: redirect("/voilà"),
+    "/voilà": lambda _: answer(PNG),
     "/to-empty": lambda _: redirect(" "),
     "/to-two": lambda _: answer(b"", "Location: /good.png", "Location: /good.jpg", status=302),
     "/to-one-twice": lambda _: answer(

@@ -592,6 +592,7 @@ def test_a_redirect_may_change_the_scheme(server, authority):
 
 
 def test_a_redirect_may_be_written_in_utf8(server):
+    assert fetcher().fetch(server.url("/to-voilà")) == PNG  # whose last byte is a blank in Latin-1
     assert fetcher().fetch(server.url("/to-utf8")) == PNG
 
 
@@ -821,6 +822,47 @@ def test_idle_connections_do_not_use_up_all_files(monkeypatch):
             assert fetching.fetch(server.url("/good.png")) == PNG
         open_now = [each for each in fetching._connections.opened._all if each.sock]
         assert len(open_now) <= 4
+
+
+@pytest.mark.parametrize(
+    ("route", "halved"),
+    [
+        *(("/status?is=429", True), ("/status?is=503", True), ("/silence", True)),
+        *(("/close", True), ("/reset-in-body", True), ("/drip-body", True)),
+        *(("/status?is=404", False), ("/status?is=500", False), ("/good.png", False)),
+        *(("/bad-gzip", False), ("/to-nowhere", False), ("/huge-length", False)),
+    ],
+)
+def test_a_host_that_is_busy_or_breaks_off_gets_fewer_downloads(server, route, halved):
+    fetching = fetcher(read_timeout=0.2, row_deadline=0.5)
+    with suppress(RowError):
+        fetching.fetch(server.url(route))
+    limit = fetching._hosts.limit(f"127.0.0.1:{server.port}")
+    assert limit == (hosts.START // 2 if halved else hosts.START)
+
+
+def test_one_rows_retry_after_does_not_fail_those_behind_it(server):
+    fetching = fetcher(row_deadline=1.0)
+    with pytest.raises(FetchFailed):
+        fetching.fetch(server.url("/busy?after=3600"))
+    began = time.monotonic()
+    assert fetching.fetch(server.url("/good.png")) == PNG
+    assert time.monotonic() - began > 0.3, "but they wait"
+
+
+def test_a_fast_host_gets_more_downloads_at_a_time(server):
+    fetching = fetcher(per_host=24, fetch_workers=100)
+    urls = [server.url("/slow.png?ms=50")] * 150
+    assert fetch_all(fetching, urls, workers=40) == [PNG] * 150
+    assert 8 < server.most_at_once <= 24
+
+
+def test_no_more_downloads_run_at_a_time_than_allowed(server, network):
+    names = [f"{number}.example" for number in range(8)]
+    network.names |= {name: ["127.0.0.1"] for name in names}
+    urls = [server.url("/slow.png?ms=50", host=name) for name in names] * 3
+    assert fetch_all(fetcher(fetch_workers=3), urls, workers=24) == [PNG] * 24
+    assert server.most_at_once == 3
 
 
 # -- who asks ----------------------------------------------------------------------------------

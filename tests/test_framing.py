@@ -127,6 +127,7 @@ def test_all_of_a_head_is_bounded(data: bytes) -> None:
         (b"Location:\t /cat.png \t", [("Location", "/cat.png")]),
         (b"Location : /cat.png", [("Location", "/cat.png")]),
         (b"Empty:", [("Empty", "")]),
+        (b"Location: /voil\xc3\xa0 ", [("Location", "/voil\xc3\xa0")]),
         (b"no colon here", []),
         (b": no name", []),
         (b"X: a\r\n b\r\n\tc", [("X", "a b c")]),

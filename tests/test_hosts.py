@@ -148,10 +148,12 @@ def test_a_pause_counts_against_the_rows_time() -> None:
 
 
 @pytest.mark.parametrize("pause", [3600.0, float("inf")])
-def test_no_pause_is_longer_than_a_minute(clock: Clock, pause: float) -> None:
-    host = Host(64)
+def test_no_pause_is_longer_than_the_longest(clock: Clock, pause: float) -> None:
+    host = Host(64, longest_pause=15)
     host.shed(clock.now, pause)
-    clock.now += 60
+    with pytest.raises(FetchFailed, match="another 15 s"), host.place(Deadline(10)):
+        pytest.fail("let in")
+    clock.now += 15
     with host.place(Deadline(10)):
         pass
 
@@ -204,20 +206,28 @@ def test_waiting_for_a_place_ends_with_the_request_and_not_with_the_row() -> Non
 
 
 def test_a_row_that_gives_up_passes_on_what_woke_it() -> None:
+    """The end of one download wakes one row; here that row fails, and so must all behind it."""
     host = Host(1)
-    inside = threading.Event()
+    failed: list[str] = []
 
-    def patient() -> None:
-        with host.place(Deadline(10)):
-            inside.set()
+    def row() -> None:
+        try:
+            with host.place(Deadline(5)):
+                failed.append("let in")
+        except FetchFailed as error:
+            failed.append(error.message)
 
+    threads = [threading.Thread(target=row, daemon=True) for _ in range(10)]
     with full(host):
-        for _ in range(5):
-            hurried = Deadline(10, until=time.monotonic() + 0.01)
-            with pytest.raises(FetchTimeout), host.place(hurried):
-                pytest.fail("let in")
-        threading.Thread(target=patient, daemon=True).start()
-    assert inside.wait(10)
+        for thread in threads:
+            thread.start()
+        while len(host._changed._waiters) < 10:  # type: ignore[attr-defined]
+            time.sleep(0.01)
+        host.shed(time.monotonic(), pause=30)
+    for thread in threads:
+        thread.join(20)
+    assert len(failed) == 10
+    assert all("no requests for another" in message for message in failed)
 
 
 # -- all hosts ----------------------------------------------------------------------------------
@@ -229,14 +239,14 @@ def shed(known: Hosts, name: str) -> None:
 
 
 def test_each_host_has_its_own_number(clock: Clock) -> None:
-    known = Hosts(64)
+    known = Hosts(64, longest_pause=15)
     shed(known, "a.example")
     assert known.limit("a.example") == START // 2
     assert known.limit("b.example") == START
 
 
 def test_a_host_is_remembered_for_a_minute(clock: Clock) -> None:
-    known = Hosts(64)
+    known = Hosts(64, longest_pause=15)
     shed(known, "a.example")
     clock.now += 59
     with known.place("a.example", Deadline(10)) as host:
@@ -247,7 +257,7 @@ def test_a_host_is_remembered_for_a_minute(clock: Clock) -> None:
 
 
 def test_a_host_in_use_is_not_forgotten(clock: Clock) -> None:
-    known = Hosts(64)
+    known = Hosts(64, longest_pause=15)
     with known.place("a.example", Deadline(10)) as host:
         clock.now += 1000
         for number in range(3000):
@@ -257,7 +267,7 @@ def test_a_host_in_use_is_not_forgotten(clock: Clock) -> None:
 
 
 def test_no_more_than_a_thousand_hosts_are_remembered(clock: Clock) -> None:
-    known = Hosts(64)
+    known = Hosts(64, longest_pause=15)
     for number in range(5000):
         shed(known, f"{number}.example")
     assert len(known._hosts) <= 1000
