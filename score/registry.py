@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 
 from score.errors import ModelError
 
-_SCHEMES = ("models:/", "runs:/")
+_SCHEMES = ("models:", "runs:")
 
 
 def is_uri(model: str | Path) -> bool:
