@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 from score.errors import ModelError
 from score.extras import missing
 
-_SCHEMES = ("models:/", "runs:/")
+_SCHEMES = ("models:", "runs:")
 
 
 def is_uri(model: str | Path) -> bool:
