@@ -67,7 +67,7 @@ _STYLE = """\
 """
 # Of a colour's share in a cell, the most with which numbers in the page's ink stay legible (a
 # contrast of 4.5, WCAG 2.1), in light and dark.
-_STRONGEST = 70  # per cent
+_STRONGEST = 65  # per cent
 
 
 def as_html(story: Story) -> str:

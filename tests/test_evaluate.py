@@ -839,7 +839,7 @@ def test_the_worst_mistakes_are_shown(embedder: Embedder, tmp_path: Path) -> Non
         shutil.copyfile(file, tmp_path / names[0] / f'{number} <i>"of a {kind}.jpg')
         shutil.copyfile(file, tmp_path / kind / f"{number}.jpg")
     result = zeroshot(embedder, ClassFolders.open(tmp_path), ["an owl", *names[1:]], ["{}"])
-    assert result.counts["pictures"] == 45
+    assert result.counts["pictures"] == 30
     assert len(result.worst) == 12  # of 15: no more are kept, however many there are
     assert {mistake.true for mistake in result.worst} == {names[0]}
     for mistake in result.worst:

@@ -120,7 +120,7 @@ def test_the_page_escapes_every_text() -> None:
     )  # fmt: skip
     made = page.as_html(story)
     assert "<script" not in made
-    assert made.count(safe) == 6
+    assert made.count(safe) == 7
 
 
 def test_the_maps_colours_are_of_what_is_not_common() -> None:
