@@ -29,7 +29,7 @@ import numpy as np
 from score import precision, zeroshot
 from score.encoder import Encoder
 from score.engine import Matrix
-from score.errors import BadParams, EmptyRow, ModelError, RowError, RowsFailed, too_many_rows
+from score.errors import BadParams, EmptyRow, ModelError, RowError, RowsFailed
 from score.fetch import Fetcher
 from score.folder import EMBEDDED, ModelFolder
 from score.images import Pixels, Preprocessor
@@ -121,10 +121,9 @@ class Embedder:
     def answer(self, rows: Sequence[Row], params: Params | None = None) -> list[Record]:
         """All records of one request, whose downloads together have `request_deadline`.
 
-        Raises RequestTooLarge, and RowsFailed under `on_error="raise"`.
+        Raises RowsFailed under `on_error="raise"`. How many rows a request may have is for whoever
+        received it to check: a caller in this process has them in memory already.
         """
-        if len(rows) > self.settings.max_request_rows:
-            raise too_many_rows(self.settings.max_request_rows)
         params = params or Params()
         until = time.monotonic() + self.settings.request_deadline
         records = list(_Stream(self, params, root=None, until=until).records(rows))

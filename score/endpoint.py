@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from score import wire
 from score.embedder import Embedder
-from score.errors import RequestError, body_too_large
+from score.errors import RequestError, body_too_large, too_many_rows
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ def score(embedder: Embedder, body: bytes) -> Answer:
         if len(body) > settings.max_request_bytes:
             raise body_too_large(settings.max_request_bytes)
         request = wire.parse(body)
+        if len(request.rows) > settings.max_request_rows:
+            raise too_many_rows(settings.max_request_rows)
         records = embedder.answer(request.rows, request.params)
         return Answer(200, wire.dump([wire.render(record) for record in records]))
     except RequestError as error:

@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from score import frames, wire
 from score.embedder import Embedder
-from score.errors import RequestError, RequestTooLarge, body_too_large
+from score.errors import RequestError, RequestTooLarge, body_too_large, too_many_rows
 from score.params import Params
 from score.rows import COLUMNS, is_empty
 from score.settings import Settings
@@ -32,6 +32,8 @@ class Model:
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
         self._is_server = _is_server()
+        # Of bodies. Rows that a caller in this process gives are in memory already.
+        self._max_rows = embedder.settings.max_request_rows if _is_http() else None
         self._blank = _blanks()
 
     def predict(
@@ -48,6 +50,8 @@ class Model:
         with _refusing():
             table = model_input if self._is_server else frames.unpacked(model_input)
             rows = frames.rows_of(table)
+            if self._max_rows is not None and len(rows) > self._max_rows:
+                raise too_many_rows(self._max_rows)
             asked = Params.parse(params)
             records = self.embedder.answer(rows, asked)
         blank = self._blank(asked)

@@ -20,6 +20,7 @@ from score.jobs import base, catalog, checkpoint, find
 from score.jobs.package import package
 from score.probes import Probes
 from tests.open_clip_reference import OpenClip
+from tests.surfaces import free_port
 from tests.test_layouts import SMALL, write_open_clip
 
 BESIDE = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
@@ -102,7 +103,7 @@ def test_weights_are_named_among_what_is_missing(bare: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["serve", "MODEL"],
+        ["serve", "MODEL", "--port", "PORT"],
         ["embed", "CSV", "--model", "MODEL", "--output", "OUT.jsonl"],
         ["label", "CSV", "--model", "MODEL", "--ontology", "LABELS", "--output", "OUT.csv"],
         ["evaluate", "retrieval", "CSV", "--model", "MODEL"],
@@ -117,7 +118,12 @@ def test_every_command_says_so(
 ) -> None:
     (tmp_path / "rows.csv").write_text("image,text\nhttp://127.0.0.1:9/a.png,a cat\n")
     (tmp_path / "labels.json").write_text('["cat", "dog"]')
-    names = {"MODEL": bare, "CSV": tmp_path / "rows.csv", "LABELS": tmp_path / "labels.json"}
+    names: dict[str, object] = {
+        "MODEL": bare,
+        "CSV": tmp_path / "rows.csv",
+        "LABELS": tmp_path / "labels.json",
+        "PORT": free_port(),
+    }
     spelled = [
         str(names.get(word, tmp_path / word if word.startswith("OUT") else word))
         for word in arguments
