@@ -25,8 +25,10 @@ from score.cleaning import Cleaning
 from score.embedder import Embedder
 from score.errors import BadType, ModelError
 from score.folder import EMBEDDED
-from score.jobs import checkpoint, find, openclip, promise, reference, retokenized
+from score.jobs import checkpoint, openclip, promise, reference, retokenized
+from score.jobs.catalog import CATALOG
 from score.jobs.package import package
+from score.jobs.source import opened
 from score.params import Params
 from score.probes import FILE, Probes
 from score.rows import Row
@@ -223,7 +225,7 @@ def test_other_tokenizers_are_cleaned_as_openclip_wraps_them(
 
 def test_bare_weights_are_cleaned_as_their_authors_do() -> None:
     """Meta's code for MetaCLIP 2 cleans nothing, that of all others what OpenAI's does."""
-    for entry in find.CATALOG.values():
+    for entry in CATALOG.values():
         assert entry.cleaning == ("openclip" if entry.made.kind == "clip" else "transformers")
 
 
@@ -235,7 +237,7 @@ def test_a_bare_file_is_cleaned_by_its_kind(kind: Any, cleaning: str, tmp_path: 
     made = replace(made, kind=kind)
     torch.save({"logit_scale": torch.zeros(())}, tmp_path / "w.pt")
     texts = Texts.parse(checkpoint.clip_vocabulary(), CONTEXT)
-    source = openclip.file(tmp_path / "w.pt", made, lambda made, named: texts)
+    source = openclip.file(opened(tmp_path / "w.pt"), made, texts)
     assert source.cleaning.name == cleaning
 
 
