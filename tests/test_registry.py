@@ -1,4 +1,4 @@
-"""Which names are MLflow's, and the folders they are downloaded to. Models: tests/test_mlflow.py."""
+"""Which names are MLflow's, and the folders they are downloaded to. (Models: test_mlflow.py.)"""
 
 from __future__ import annotations
 
