@@ -109,7 +109,7 @@ DOORS = {
     },
     "azure": {"deploy.check"},
     "marshmallow": {"deploy.check"},
-    "fcntl": {"gpus"},
+    "fcntl": {"gpus", "registry"},
     "openvino": {"engines.openvino"},
     "nncf": {"jobs.int8"},
     "azureml_inference_server_http": {"online"},
