@@ -865,6 +865,21 @@ def test_no_more_downloads_run_at_a_time_than_allowed(server, network):
     assert server.most_at_once == 3
 
 
+def test_a_download_that_failed_holds_no_memory_while_it_is_tried_again(server, monkeypatch):
+    """There is room for one body. What the first try held, the second one would wait for."""
+    monkeypatch.setattr(fetch, "_BODIES", 1)
+    fetching = Fetcher(
+        Settings(allow_hosts=("127.0.0.1",), max_retries=1, retry_wait=0.01, max_image_bytes=KIB)
+    )
+    for route, says in [("/cut-chunks", "within a chunk"), ("/bad-gzip", "Content-Encoding")]:
+        with fetching.holding(), pytest.raises(FetchFailed, match=says):
+            fetching.fetch(server.url(route), until=time.monotonic() + 10)
+    with fetching.holding():  # all of it is free again, within one block, too
+        for _ in range(2):
+            with pytest.raises(FetchFailed, match="within a chunk"):
+                fetching.fetch(server.url("/cut-chunks"), until=time.monotonic() + 10)
+
+
 # -- who asks ----------------------------------------------------------------------------------
 
 
