@@ -1203,7 +1203,7 @@ def test_a_bug_of_ours_is_not_taken_for_a_bad_row(server, monkeypatch, kind):
 
 
 def test_whatever_a_server_sends_is_bytes_or_a_row_error(server):
-    fetching = fetcher(read_timeout=0.3, row_deadline=2.0)
+    fetching = fetcher()  # the server always closes, so that not even a busy machine is late
 
     def survives(seed: int) -> bool:
         try:
