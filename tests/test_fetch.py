@@ -323,6 +323,8 @@ def test_a_file_over_the_limit_is_too_many_bytes(root):
         "http://a\nb/",
         "http://a\0b/",
         "http://①②⑦.0.0.1/",
+        "http://127.0.0.1%2F.example/",
+        "http://127.0.0.1;.example/",
         "http://\ud800/",
         "http://user@127.0.0.1/",
         "http://user:password@127.0.0.1/",
