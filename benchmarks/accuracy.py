@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks import material
-from score import images
+from score import commands, images
 from score.embedder import Embedder
 from score.encoder import Encoder
 from score.engines.pytorch import DTYPES, PyTorch
@@ -102,9 +102,7 @@ def row(name: str, found: np.ndarray, exact: np.ndarray, precision: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", type=Path, help="default: a ViT-B/32 with random weights")
     parser.add_argument("--rows", type=int, default=32, help="pictures and texts, 64 at most")
     parser.add_argument("--precision", nargs="+", default=["bf16", "int8"])
@@ -127,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

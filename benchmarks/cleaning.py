@@ -9,13 +9,13 @@ the model was trained on cleaned ones.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from score import commands
 from score.cleaning import Cleaning
 from score.embedder import Embedder
 from score.folder import EMBEDDED
@@ -53,7 +53,7 @@ def cosines(texts: Sequence[str], embedder: Embedder) -> Vector:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = commands.Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("captions", nargs="+", type=Path, help="CSVs with a column `text`")
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     options = parser.parse_args()
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

@@ -29,6 +29,7 @@ from pathlib import Path
 from pyarrow.parquet import read_table
 
 from benchmarks import material
+from score import commands
 
 LATENCY = 0.05  # seconds that the servers take
 CROWD = 16  # requests at a time that the shedding server takes
@@ -100,9 +101,7 @@ def tables(calm: list[str], busy: list[str], rows: int) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=3000, help="URLs of the calm server")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--before", type=Path, help="a checkout whose defaults take part, too")
@@ -125,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

@@ -120,7 +120,9 @@ class Connections:
     def _refuse_private(self, target: Url) -> None:
         """What can be told of an address without looking a name up. Raises BlockedHost."""
         host = f"{target.host}".strip("[]").rstrip(".")
-        literal = "127.0.0.1" if host.split(".")[-1].lower() == "localhost" else host
+        literal = host.partition("%")[0]  # without an IPv6 zone, which this machine may not have
+        if host.split(".")[-1].lower() == "localhost":
+            literal = "127.0.0.1"
         try:
             found = socket.getaddrinfo(literal, None, flags=socket.AI_NUMERICHOST)
         except (OSError, ValueError):

@@ -167,13 +167,19 @@ class Fetcher:
         check_size(int(declared or 0), limit)
         reserved = limit if coding or declared is None else int(declared)
         self._room.reserve(reserved, deadline)
-        body = bytearray()
-        while chunk := answer.read1(_READ):
-            body += chunk
-            check_size(len(body), limit)
-        data = codings.decoded(bytes(body), coding, limit)
-        check_size(len(data), limit)
-        self._room.give_back(reserved - len(data))
+        kept = 0
+        try:
+            body = bytearray()
+            while chunk := answer.read1(_READ):
+                body += chunk
+                check_size(len(body), limit)
+            data = codings.decoded(bytes(body), coding, limit)
+            check_size(len(data), limit)
+            kept = len(data)
+        finally:
+            # All of it after a failure: rows that wait for a retry, or for more room, must hold
+            # none that others wait for.
+            self._room.give_back(reserved - kept)
         return data
 
 

@@ -78,6 +78,8 @@ class Head:
     @property
     def persists(self) -> bool:
         """Whether another request may follow on the connection (RFC 9112, 9.3)."""
+        if self.status == 101:  # it speaks another protocol from now on
+            return False
         if self.length is None and not self.chunked:
             return False
         if self.chunked and self.values("content-length"):  # a sign of smuggling (6.1)

@@ -5,7 +5,9 @@ answer adds one, until the host first sheds load; after that one is added per ro
 answer that is slow for this host takes one away again, down to START. Shedding load (429, 503, a
 timeout, a connection refused or broken off) halves the number, once per round. A `Retry-After`
 pauses the host for every row: nothing is sent to it before then, or until a limit is reached. The
-limit keeps one row's `Retry-After: 3600` from failing the thousands behind it.
+limit keeps one row's `Retry-After: 3600` from failing the thousands behind it. Since a pause costs
+much more than a refusal alone, the number that led to it is not reached again for ten times as
+long.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from score.errors import FetchFailed
 
 START = 8
 _SLOWER, _SLACK = 3.0, 0.1  # slow: more than three times the quickest answer and 0.1 s
+_SPARED = 10  # times a pause for which what led to it is not tried again
 _KEPT = 1000  # hosts that are remembered
 _FORGOTTEN = 60.0  # seconds without a download after which a host is as good as new
 
@@ -40,6 +43,7 @@ class Host:
         self._has_shed = False
         self._shed_at = -math.inf
         self._paused_until = -math.inf
+        self._ceiling, self._ceiling_until = most, -math.inf
         self._quickest = math.inf
         # Kept by Hosts: rows that wait or download, and since when there are none.
         self.users = 0
@@ -74,18 +78,23 @@ class Host:
                 self._limit = min(self._limit, max(self._limit - 1, self._least_grown))
             elif self._active >= self.limit:  # else nothing shows that more would be well
                 step = 1 / self._limit if self._has_shed else 1.0
-                self._limit = min(self._limit + step, self._most)
+                most = self._ceiling if _now() < self._ceiling_until else self._most
+                self._limit = max(self._limit, min(self._limit + step, most))
                 self._wake()
 
     def shed(self, began: float, pause: float = 0.0) -> None:
         """Tells that it refused for being busy, or did not answer. `pause`: seconds it asks for."""
+        pause = min(pause, self._longest_pause)
         with self._changed:
+            now = _now()
             if began >= self._shed_at:  # one halving for all that were sent together
+                if pause:
+                    self._ceiling = max(1, self.limit - 1)
+                    self._ceiling_until = now + _SPARED * pause
                 self._limit = max(1.0, self._limit / 2)
-                self._shed_at = _now()
+                self._shed_at = now
             self._has_shed = True
-            until = _now() + min(pause, self._longest_pause)
-            self._paused_until = max(self._paused_until, until)
+            self._paused_until = max(self._paused_until, now + pause)
 
     def _enter(self, deadline: Deadline) -> None:
         with self._changed:

@@ -16,6 +16,9 @@ _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+# A DNS name or an address. RFC 3986 allows more, percent-escapes included, of which a proxy might
+# make an address that was not judged.
+_HOST = re.compile(r"[a-zA-Z0-9._-]+|\[.+\]")
 
 
 def is_web(cell: str) -> bool:
@@ -38,6 +41,8 @@ def parse(url: str) -> Url:
         raise BadUrl("user name and password in a URL are not sent; use a signed URL")
     if not target.host:
         raise BadUrl(f"names no host: {start(url)}")
+    if not _HOST.fullmatch(target.host):
+        raise BadUrl(f"names neither a DNS name nor an address: {start(url)}")
     return target._replace(fragment=None)
 
 

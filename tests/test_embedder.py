@@ -92,6 +92,20 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
         del slow.encoder.images
 
 
+def test_requests_that_come_together_share_the_threads(slow: Embedder) -> None:
+    alone = 2 * slow.settings.batch_size + slow.settings.fetch_workers
+    streams = [slow.embed([Row(f"0.1:{seed}") for seed in range(40)]) for _ in range(10)]
+    with ThreadPoolExecutor(len(streams)) as pool:
+        assert [len(records) for records in pool.map(list, streams)] == [40] * 10
+    fetcher: Any = slow._fetcher
+    assert fetcher.most < 4 * alone
+    del streams
+    gc.collect()
+    fetcher.most = 0
+    list(slow.embed([Row("0.5:")] * alone))
+    assert fetcher.most > alone / 2, "what comes later has them for itself"
+
+
 def test_rows_are_read_as_they_are_needed(slow: Embedder) -> None:
     pulled = 0
 

@@ -91,7 +91,9 @@ def test_an_answer_may_end_after_the_informational_one() -> None:
 
 
 def test_switching_protocols_is_final() -> None:
-    assert read_head(stream(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK)).status == 101
+    found = read_head(stream(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK))
+    assert found.status == 101
+    assert not found.persists, "no answer of ours comes after it"
 
 
 # -- header fields ------------------------------------------------------------------------------

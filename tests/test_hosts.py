@@ -117,6 +117,43 @@ def test_after_shedding_a_round_adds_one(clock: Clock) -> None:
     assert host.limit == 16
 
 
+def test_what_led_to_a_pause_is_not_tried_again_for_ten_times_as_long(clock: Clock) -> None:
+    host = Host(64)
+    answers(host, clock, 0.05, 8)
+    assert host.limit == 16
+    host.shed(clock.now, pause=1)
+    clock.now += 1
+    answers(host, clock, 0.05, 300)
+    assert host.limit == 15
+    clock.now += 9
+    answers(host, clock, 0.05, 16)
+    assert host.limit == 16
+
+
+@pytest.mark.parametrize("capacity", [1, 4, 16])
+def test_a_host_that_asks_for_pauses_is_used_nearly_to_its_capacity(
+    clock: Clock, capacity: int
+) -> None:
+    """In rounds of 0.05 s: as many as it takes are answered, the others get a `Retry-After`."""
+    host = Host(64, longest_pause=15)
+    end = clock.now + 60
+    answered = refused = 0
+    while clock.now < end:
+        clock.now = max(clock.now, host._paused_until)
+        began = clock.now
+        with full(host):
+            asked = host.limit
+            for _ in range(asked - capacity):
+                host.shed(began, pause=1)
+                refused += 1
+            clock.now += 0.05
+            for _ in range(min(asked, capacity)):
+                host.answered(began)
+                answered += 1
+    assert answered > 0.75 * 60 / 0.05 * capacity
+    assert refused < answered / 50
+
+
 def test_a_pause_holds_for_every_row(clock: Clock) -> None:
     host = Host(64)
     host.shed(clock.now, pause=20)

@@ -88,7 +88,10 @@ def test_the_servers_certificate_is_checked_through_the_tunnel(
         assert not server.requests
 
 
-@pytest.mark.parametrize("host", [*FORBIDDEN, "localhost", "LOCALHOST.", "a.localhost"])
+ZONES = ["[::1%25lo]", "[fe80::1%25no-such-interface]", "[fd00::1%251]"]
+
+
+@pytest.mark.parametrize("host", [*FORBIDDEN, *ZONES, "localhost", "LOCALHOST.", "a.localhost"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_the_proxy_is_not_asked_for_a_private_address(
     network: Network, host: str, scheme: str
