@@ -29,6 +29,9 @@ WIDE = (*_SIXTEEN, "I", "F")
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
 _WHITE_IS_ZERO = 0
 
+# How far beyond 0 and 1 floats may be: what interpolation in float32 leaves, no level of 255.
+_ROUNDING = 1e-6
+
 _ADVICE = "convert it to 8 bits, or set wide_pixels=reference to have it clipped"
 
 
@@ -82,9 +85,9 @@ def _check_floats(values: npt.NDArray[np.float32]) -> None:
     low, high = float(values.min()), float(values.max())
     if math.isnan(low) or math.isnan(high):
         raise NotAnImage("its pixels are floats, and some are NaN")
-    if low < 0 or high > 1:
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise NotAnImage(
-            f"its pixels are floats from {low:g} to {high:g}, not from 0 to 1; {_ADVICE}"
+            f"its pixels are floats from {low:.9g} to {high:.9g}, not from 0 to 1; {_ADVICE}"
         )
 
 

@@ -36,9 +36,12 @@ def unpacked(frame: pd.DataFrame) -> pd.DataFrame:
             "no column 'image' or 'text'; give a frame, a dict or a list of dicts with one of them "
             "(a Series is one column, not a row)"
         )
-    if len(frame) != 1 or not all(map(_is_list_of_strings, frame.iloc[0])):
+    if len(frame) != 1:
         return frame
-    columns = frame.iloc[0].to_dict()
+    # As in JSON, None in the place of a column is a column that is not there.
+    columns = {name: cell for name, cell in frame.iloc[0].items() if cell is not None}
+    if not columns or not all(map(_is_list_of_strings, columns.values())):
+        return frame
     if len({*map(len, columns.values())}) > 1:
         raise RequestError("the columns are of different length")
     return pd.DataFrame(columns, dtype=object)

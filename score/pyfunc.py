@@ -135,6 +135,8 @@ class _Bodies:
         """Knows `input_data` and MLflow's four keys, and refuses others."""
         with _refusing():
             request = wire.parse(json_input)
+            if len(request.rows) > self._max_rows:
+                raise too_many_rows(self._max_rows)
         return {
             "dataframe_split": {
                 "columns": list(COLUMNS),

@@ -42,6 +42,8 @@ def download(uri: str) -> Path:
         return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
         told = getattr(error, "message", str(error))
+        if uri.startswith("models:/") and not set(uri.removeprefix("models:/")) & set("/@"):
+            told = f"{told}; a registered model has a version or an alias: {uri}/1, {uri}@NAME"
         raise ModelError(
             f"MLflow does not find {uri}: {told} (MLFLOW_TRACKING_URI says where to look)"
         ) from error

@@ -21,6 +21,8 @@ TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs", "insta
 """The keys under which a request may put its table."""
 PARAMS = "params"
 
+_GZIP = b"\x1f\x8b"
+
 
 class ErrorBody(TypedDict):
     """What stands under `"error"` in a refused request."""
@@ -112,11 +114,15 @@ def _decode(body: bytes | str) -> object:
     try:
         content: object = json.loads(body, object_pairs_hook=_object)
     except UnicodeDecodeError:
+        if isinstance(body, bytes) and body.startswith(_GZIP):
+            raise RequestError("the body is compressed with gzip; send it as it is") from None
         raise RequestError("the body is not UTF-8") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply") from None
     except ValueError as error:
-        raise RequestError(f"the body is not JSON: {error}") from None
+        raise RequestError(
+            f"the body is not JSON: {error} (CSV and parquet are for MLflow's server)"
+        ) from None
     return content
 
 
@@ -171,6 +177,8 @@ def _from_records(records: Sequence[object], key: str) -> list[Row]:
 def _from_columns(table: Mapping[str, Any], key: str) -> list[Row]:
     check_columns(list(table))
     columns = {name: table[name] for name in (IMAGE, TEXT) if name in table}
+    if any(isinstance(cells, list) for cells in columns.values()):
+        columns = {name: cells for name, cells in columns.items() if cells is not None}
     if not any(isinstance(cells, (list, dict)) for cells in columns.values()):
         return [Row(**columns)]
     for name, cells in columns.items():

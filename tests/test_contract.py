@@ -269,6 +269,7 @@ CASES = [
     Case("one row beside another column", {"inputs": {"text": "a", "id": 7}}, [TEXT]),
     Case("one row under Azure's key", {"input_data": {"text": "a"}}, [TEXT]),
     Case("lists of one cell", {"inputs": {"image": [PICTURE], "text": ["a"]}}, [BOTH]),
+    Case("lists beside a null", {"inputs": {"image": None, "text": ["a", "b"]}}, [TEXT, TEXT]),
     Case("lists of no cell", {"inputs": {"text": []}}, []),
     Case("lists with an empty cell", {"inputs": {"text": ["a", ""]}}, "bad_rows"),
     Case(

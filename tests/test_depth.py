@@ -172,7 +172,11 @@ def test_floats_from_0_to_1_become_levels(kind: str) -> None:
     np.testing.assert_array_equal(grey(FLOATS[kind](slope)), np.rint(slope * 255))
 
 
-@pytest.mark.parametrize(("value", "level"), [(0.0, 0), (0.5, 128), (1.0, 255), (1e-40, 0)])
+@pytest.mark.parametrize(
+    ("value", "level"),
+    # The last two are what interpolation leaves of 0 and 1.
+    [(0.0, 0), (0.5, 128), (1.0, 255), (1e-40, 0), (-1e-9, 0), (1.0000001, 255)],
+)
 def test_floats_that_are_all_the_same(value: float, level: int) -> None:
     assert set(grey(pfm(np.full((3, 4), value))).ravel()) == {level}
 
@@ -181,6 +185,7 @@ OUTSIDE = {
     "above 1": ([0, 0.5, 1.5], "floats from 0 to 1.5, not from 0 to 1"),
     "below 0": ([-0.25, 0.5, 1], "floats from -0.25 to 1, not from 0 to 1"),
     "of 8 bits": ([0, 128, 255], "floats from 0 to 255, not from 0 to 1"),
+    "just above 1": ([0, 0.5, 1 + 2**-14], "floats from 0 to 1.00006104, not from 0 to 1"),
     "infinite": ([0, 0.5, np.inf], "floats from 0 to inf, not from 0 to 1"),
     "NaN": ([0, np.nan, 1], "floats, and some are NaN"),
     "all NaN": ([np.nan] * 3, "floats, and some are NaN"),

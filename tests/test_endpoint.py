@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +56,18 @@ def test_any_json_is_answered(embedder: Embedder, body: Any) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_answered(embedder: Embedder, body: bytes) -> None:
     assert endpoint.score(embedder, body).status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (gzip.compress(b'{"inputs": {"text": "a"}}'), "compressed with gzip"),
+        (b"text\na red apple\n", "CSV and parquet are for MLflow's server"),
+    ],
+)
+def test_bodies_of_other_formats_are_told_why(embedder: Embedder, body: bytes, says: str) -> None:
+    answer = endpoint.score(embedder, body)
+    assert (answer.status, says in json.loads(answer.body)["error"]["message"]) == (400, True)
 
 
 def test_limits_on_the_whole_request(embedder: Embedder) -> None:

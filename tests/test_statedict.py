@@ -216,6 +216,13 @@ def test_trained_weights_count_more_than_their_average(trained: str, average: st
     assert "average (EMA)" in remarks[-1]
 
 
+def test_what_is_wanted_may_be_wrapped_once_more() -> None:
+    length, _ = root("model", "model_ema.module", wanted="model_ema")
+    assert length == len("model_ema.module.")
+    with pytest.raises(ModelError, match="no model of the weights is under 'model_em'"):
+        root("model", "model_ema.module", wanted="model_em")
+
+
 @pytest.mark.parametrize("average", EMA)
 def test_an_average_alone_is_taken_and_said(average: str) -> None:
     length, remarks = root(average)
@@ -335,5 +342,8 @@ def test_dictionaries_that_hold_themselves(tmp_path: Path) -> None:
 def test_more_than_tensors_names_the_way_out(tmp_path: Path) -> None:
     content = {"state_dict": states()["OpenCLIP"], "args": argparse.Namespace()}
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match=r"is not executed.*save the model's state_dict\(\) alone"):
+    with pytest.raises(
+        ModelError, match=r"is not executed.*save the model's state_dict\(\) alone"
+    ) as caught:
         opened(tmp_path / "w.pt")
+    assert "add_safe_globals" not in str(caught.value)

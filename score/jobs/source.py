@@ -201,9 +201,14 @@ def _reason(error: Exception) -> str:
         what = next(
             (line for line in text.splitlines() if "GLOBAL" in line or "global" in line), ""
         )
-        said = f"holds more than tensors, and is not executed. {what.strip()[:200]}".rstrip()
+        said = f"holds more than tensors, and is not executed. {_said(what)}".rstrip()
         return f"{said} ({_RESAVE})"
     return f"is no whole torch file: {text.splitlines()[0][:200] if text else error!r}"
+
+
+def _said(line: str) -> str:
+    """What torch says of a pickle, without its advice to execute it all the same."""
+    return line.partition(" Please ")[0].strip()[:200]
 
 
 def _flattened(content: object, file: Path) -> dict[str, Tensor]:

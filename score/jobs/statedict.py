@@ -161,7 +161,9 @@ def _chosen(models: Sequence[_Model], wanted: str | None) -> _Model | None:
     """The model that is meant; None where there is none. Raises ModelError."""
     listed = ", ".join(_shown(model.root) for model in models[:_LISTED]) or "none of both towers"
     if wanted is not None:
-        models = [model for model in models if model.root == wanted]
+        models = [m for m in models if m.root == wanted] or [
+            m for m in models if _is_wrapped_within(m.root, wanted)
+        ]
         if not models:
             raise ModelError(f"no model of the weights is under {wanted!r}: there is {listed}")
     else:
@@ -174,6 +176,12 @@ def _chosen(models: Sequence[_Model], wanted: str | None) -> _Model | None:
             f"--weights {clipped(models[0].root)} takes it"
         )
     return models[0] if models else None
+
+
+def _is_wrapped_within(root: str, wanted: str) -> bool:
+    """Whether a model is within what is wanted, in known wrappers alone: `model_ema.module`."""
+    outer, inner = wanted.split("."), root.split(".")
+    return inner[: len(outer)] == outer and all(part in _WRAPPERS for part in inner[len(outer) :])
 
 
 def _remarks(model: _Model, models: Sequence[_Model]) -> Iterator[str]:
