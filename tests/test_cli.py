@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from score.__main__ import main
 from score import outputs
+from score.__main__ import main
 from score.embedder import Embedder
 from score.errors import RequestError
 from score.jobs.index import build
