@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -83,23 +83,50 @@ def check_replaceable(folder: Path) -> None:
 def filling(folder: Path) -> Iterator[Path]:
     """A hidden folder inside `folder`, for files that take the place of all that is in it.
 
-    They do so when the block ends; where it raises, the folder is left as it was. Unlike renaming
-    the folder itself, this works for one that is mounted, as Azure ML's outputs are.
+    They do so when the block ends; where it raises, the folder is left as it was. What others put
+    there meanwhile stays. Unlike renaming the folder itself, this works for one that is mounted, as
+    Azure ML's outputs are.
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    replaced = _content(folder)
     begun = Path(mkdtemp(dir=folder, prefix=_BEGUN))
     try:
         yield begun
-        for old in _content(folder):
-            old.unlink()
+        for old in replaced:
+            old.unlink(missing_ok=True)
         for file in begun.iterdir():
             file.rename(folder / file.name)
         is_new = False
     finally:
         shutil.rmtree(begun)
         if is_new:
-            folder.rmdir()
+            with suppress(OSError):  # others have put something there
+                folder.rmdir()
+
+
+def put_in_place(
+    made: Path,
+    folder: Path,
+    is_ours: Callable[[Sequence[Path]], bool],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Renames a finished folder to its place. What it replaces is left beside it, as `….old`.
+
+    A job may have taken hours, so that what is in its place is looked at once more, as
+    `check_folder` has it. Where the new folder cannot be put there, the old one stays.
+    """
+    check_folder(folder, is_ours, overwrite=overwrite)
+    old = made.with_name(made.name + ".old")
+    try:
+        if folder.exists():  # empty, or what is overwritten
+            folder.rename(old)
+        made.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
 
 
 def _content(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -29,9 +30,11 @@ log = logging.getLogger(__name__)
 class Model:
     """What `mlflow.pyfunc` wraps."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, release: Callable[[], None] = lambda: None) -> None:
+        """`release` is called before the model is asked."""
         self.embedder = embedder
-        self._is_server = _is_server()
+        self._release = release
+        self._is_python = not _is_http() and not _is_under_spark()
         # Of bodies. Rows that a caller in this process gives are in memory already.
         self._max_rows = embedder.settings.max_request_rows if _is_http() else None
         self._blank = _blanks()
@@ -47,8 +50,10 @@ class Model:
         MlflowException, which MLflow's server answers as a 400 without a stack trace and with our
         error body under `"error"`.
         """
+        self._release()
         with _refusing():
-            table = model_input if self._is_server else frames.unpacked(model_input)
+            # A row of a body or of Spark's has one answer, whatever its cells hold.
+            table = frames.unpacked(model_input) if self._is_python else model_input
             rows = frames.rows_of(table)
             if self._max_rows is not None and len(rows) > self._max_rows:
                 raise too_many_rows(self._max_rows)
@@ -65,16 +70,22 @@ def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) 
     environment's go before them.
     """
     settings = Settings.from_env(os.environ, model_config or {})
-    _accept_input_data(settings)
-    return Model(Embedder.load(data_path, settings))
+    embedder = Embedder.load(data_path, settings)
+    return Model(embedder, _accept_input_data(settings))
 
 
 class _refusing:
     """Turns our refusals into the exception that MLflow's server knows how to answer."""
 
+    def __init__(self, release: Callable[[], None] | None = None) -> None:
+        """`release` is called before an exception goes on."""
+        self._release = release
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error and self._release:
+            self._release()
         if isinstance(error, RequestError):
             kind = _TooLarge if isinstance(error, RequestTooLarge) else MlflowException
             raise kind(
@@ -90,24 +101,40 @@ class _TooLarge(MlflowException):  # type: ignore[misc]  # MLflow's types are no
 
 
 _SERVER = "mlflow.pyfunc.scoring_server"
+_READERS = ("invocations", "_decode_json_input", "parse_csv_input", "parse_parquet_input")
+_theirs: dict[str, Any] = {}  # MLflow's own readers, by name, where they are replaced
 _JSON, _CSV = "application/json", "text/csv"
 
 
-def _accept_input_data(settings: Settings) -> None:
+def _accept_input_data(settings: Settings) -> Callable[[], None]:
     """Teaches MLflow's scoring server, where this process is one, Azure's `input_data` body.
 
     The server knows four keys and offers no hook to add one, so what reads its bodies is replaced
-    by ours. Any other process keeps MLflow as it came.
+    by ours. Any other process keeps MLflow as it came. One that only acts as a server for a call,
+    as `mlflow.models.predict` and `validate_serving_input` do, gets MLflow's own functions back by
+    calling what is returned: its next model may be another's.
     """
     if not _is_server():
-        return
+        return _nothing
     server = sys.modules[_SERVER]
-    ours = _Bodies(settings, getattr(server, "invocations", None))
-    for name in ("invocations", "_decode_json_input", "parse_csv_input", "parse_parquet_input"):
+    for name in _READERS:
         if hasattr(server, name):
-            setattr(server, name, getattr(ours, name))
+            _theirs.setdefault(name, getattr(server, name))
         else:
             log.warning("this MLflow has no %s: its server will not take every body", name)
+    release = _nothing if _is_server_process() else _give_back
+    ours = _Bodies(settings, _theirs.get("invocations"), release)
+    for name in _theirs:
+        setattr(server, name, getattr(ours, name))
+    return release
+
+
+def _give_back() -> None:
+    for name, function in _theirs.items():
+        setattr(sys.modules[_SERVER], name, function)
+
+
+def _nothing() -> None: ...
 
 
 class _Bodies:
@@ -116,13 +143,15 @@ class _Bodies:
     In every format they are held to the same limits and the same check of columns.
     """
 
-    def __init__(self, settings: Settings, invocations: Any) -> None:
+    def __init__(self, settings: Settings, invocations: Any, release: Callable[[], None]) -> None:
+        """`release` is called where a body is refused."""
         self._max_rows, self._max_bytes = settings.max_request_rows, settings.max_request_bytes
         self._answer = invocations
+        self._refusing = partial(_refusing, release)
 
     def invocations(self, data: bytes, content_type: str | None, *model: Any) -> Any:
         """The answer to a body, which is not looked into when it is over the limit."""
-        with _refusing():
+        with self._refusing():
             if len(data) > self._max_bytes:
                 raise body_too_large(self._max_bytes)
         content_type = content_type or _JSON
@@ -133,7 +162,7 @@ class _Bodies:
 
     def _decode_json_input(self, json_input: bytes | str) -> dict[str, Any]:
         """Knows `input_data` and MLflow's four keys, and refuses others."""
-        with _refusing():
+        with self._refusing():
             request = wire.parse(json_input)
             if len(request.rows) > self._max_rows:
                 raise too_many_rows(self._max_rows)
@@ -148,12 +177,12 @@ class _Bodies:
 
     def parse_csv_input(self, csv_input: Any, schema: object = None) -> pd.DataFrame:
         """Takes no column of empty cells for numbers, and counts each line's cells."""
-        with _refusing():
+        with self._refusing():
             return frames.read_csv(csv_input, max_rows=self._max_rows)
 
     def parse_parquet_input(self, parquet_input: Any) -> pd.DataFrame:
         """Looks at the file's own account of its size before anything is unpacked."""
-        with _refusing():
+        with self._refusing():
             return frames.read_parquet(
                 parquet_input, max_rows=self._max_rows, max_bytes=self._max_bytes
             )
@@ -161,8 +190,13 @@ class _Bodies:
 
 def _is_server() -> bool:
     """Whether MLflow's server, or `mlflow models predict` in its guise, is loading the model."""
-    served = f"{_SERVER}.app" in sys.modules or _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
+    served = _is_server_process() or _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
     return _SERVER in sys.modules and bool(served)
+
+
+def _is_server_process() -> bool:
+    """Whether MLflow's server is all that this process is for."""
+    return f"{_SERVER}.app" in sys.modules
 
 
 _AZURE_SERVER = "azureml_inference_server_http.server.user_script"

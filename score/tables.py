@@ -13,6 +13,7 @@ import json
 import os
 import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -188,15 +189,15 @@ class CsvTable(CsvRows):
 
 def _distinct(header: list[str]) -> list[str]:
     """Column names as pandas gives them to nameless and repeated columns."""
-    names: list[str] = []
+    names: dict[str, None] = {}
+    repeated = Counter[str]()  # how often each name has been met: a header may be megabytes long
     for place, name in enumerate(header):
-        name = _utf8(name) or f"Unnamed: {place}"
-        unique, count = name, 0
+        unique = name = _utf8(name) or f"Unnamed: {place}"
         while unique in names:
-            count += 1
-            unique = f"{name}.{count}"
-        names.append(unique)
-    return names
+            repeated[name] += 1
+            unique = f"{name}.{repeated[name]}"
+        names[unique] = None
+    return list(names)
 
 
 def _readable(cell: str) -> object:

@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from score import outputs
 from score.__main__ import main
 from score.embedder import Embedder
+from score.errors import RequestError
 from score.jobs.index import build
 from score.jobs.merge import Account
 from score.outputs import EXISTS
@@ -211,7 +213,8 @@ def test_an_output_that_is_there_is_refused_and_overwritten_when_asked(
     assert main(arguments) == 0
     for name in written:  # any one of several is enough
         kept = {other: Path(other).read_bytes() for other in written if other != name}
-        Path(name).write_text("older")
+        older = Path(name).read_bytes() + b"older"
+        Path(name).write_bytes(older)
         for other in kept:
             if Path(other).parent == Path():
                 Path(other).unlink()
@@ -219,11 +222,11 @@ def test_an_output_that_is_there_is_refused_and_overwritten_when_asked(
         assert code == 2
         assert EXISTS in message
         assert message.count("\n") == 1
-        assert Path(name).read_text() == "older"
+        assert Path(name).read_bytes() == older
         for other, content in kept.items():
             Path(other).write_bytes(content)
         assert main([*arguments, "--overwrite"]) == 0
-        assert Path(name).read_bytes() != b"older"
+        assert Path(name).read_bytes() != older
     assert not [path for path in here.rglob(".*") if path.name != ".pytest_cache"]
     assert not [*here.rglob("*.part")]
 
@@ -239,11 +242,58 @@ def test_only_what_such_a_job_wrote_is_overwritten(
     assert main(arguments) == 0
     Path("o", more).parent.mkdir(exist_ok=True)
     Path("o", more).write_text("mine")
-    if verb == "label folder" and more == ".git/config":
-        return  # a label's folder may have any name
     code, message = said(capsys, *arguments, "--overwrite")
     assert (code, "holds what no such job wrote" in message) == (2, True)
     assert Path("o", more).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("verb", "files"),
+    [
+        ("label folder", {"labels.csv": "image,label\na.png,cat\n", "cat/a.png": ""}),
+        ("label folder", {"labels.csv": "\0", "cat/a.png": ""}),
+        ("split", {"sales-20240101.csv": "", "sales-20240102.csv": ""}),
+        ("split", {"in-000000.csv": "", "other-000001.csv": ""}),
+        ("index", {"vectors.npy": ""}),
+        ("index", {"rows.parquet": ""}),
+    ],
+)
+def test_a_folder_that_only_looks_like_ours_is_not_overwritten(
+    verb: str, files: dict[str, str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in files.items():
+        Path("o", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("o", name).write_text(text)
+    code, message = said(capsys, *OUTPUTS[verb][0], "--overwrite")
+    assert (code, "holds what no such job wrote" in message) == (2, True)
+    assert {name: Path("o", name).read_text() for name in files} == files
+
+
+def test_many_shards_are_overwritten(here: Path) -> None:
+    arguments = ["split", "in.csv", "--output", "o", "--rows", "1"]
+    assert main(arguments) == 0
+    assert main([*arguments[:-1], "9", "--overwrite"]) == 0
+    assert [path.name for path in Path("o").iterdir()] == ["in-000000.csv"]
+
+
+def test_what_comes_to_a_place_meanwhile_is_not_lost(here: Path) -> None:
+    """A job may take hours, and its folder was empty when it began."""
+    with outputs.filling(Path("o")) as begun:
+        Path(begun, "new").write_text("")
+        Path("o/mine").write_text("mine")
+    assert sorted(path.name for path in Path("o").iterdir()) == ["mine", "new"]
+    Path("made").mkdir()
+    with pytest.raises(RequestError, match="is there already"):
+        outputs.put_in_place(Path("made"), Path("o"), lambda content: True)
+    assert Path("o/mine").read_text() == "mine"
+
+
+def test_what_is_overwritten_comes_back_where_the_new_cannot_be_put(here: Path) -> None:
+    Path("o").mkdir()
+    Path("o/old").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        outputs.put_in_place(Path("gone"), Path("o"), lambda content: True, overwrite=True)
+    assert Path("o/old").read_text() == "old"
 
 
 def test_an_older_kind_of_vector_does_not_outlive_its_output(here: Path) -> None:
@@ -281,6 +331,7 @@ def test_an_input_is_never_overwritten(
         ["embed", "in.csv", "--output", "in.csv"],
         ["label", "pictures.csv", "--ontology", ONTOLOGY, "--output", "pictures.csv"],
         ["split", "o/in.csv", "--output", "o"],
+        ["merge", "o", "o", "--report", "o/in.csv"],
     ):
         code, message = said(capsys, *arguments, *more)
         assert code == 2

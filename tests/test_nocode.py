@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.surfaces import ROOT, Azure
@@ -18,5 +19,8 @@ def test_good_requests_work_under_a_script_of_azures_kind(tmp_path: Path) -> Non
         assert all(len(vector) == 512 for record in records for vector in record.values())
         normalised = server.ask(table([["", "a cat"]], normalize=True)).records or []
         assert abs(sum(x * x for x in normalised[0]["text_features"]) - 1) < 1e-5
+        # A row has one answer: a list in it is no column.
+        mistaken = server.post(json.dumps(table([[["a", "b"]]], ("text",))).encode())
+        assert mistaken.status_code == 500
     finally:
         server.stop()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, validate_serving_input
+from mlflow.pyfunc import scoring_server
 from packaging.requirements import Requirement
 
-from score import wire
+from score import pyfunc, wire
 from score.embedder import Embedder
 from score.errors import ModelError, RequestError, SettingError
 from score.folder import EMBEDDED, ModelFolder
@@ -85,6 +88,17 @@ def test_mlmodel_says_what_it_must() -> None:
     }
     example = model.load_input_example(str(ROOT))
     assert len(mlflow.pyfunc.load_model(str(ROOT)).predict(example)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*validate_serving_input:FutureWarning")
+@pytest.mark.parametrize("body", ['{"input_data": [{"text": "a"}]}', "{"])
+def test_mlflow_is_left_as_it_was(body: str) -> None:
+    """This process may go on with models of others, whose bodies are not ours to read."""
+    before = {name: getattr(scoring_server, name) for name in pyfunc._READERS}
+    for _ in range(2):
+        with suppress(MlflowException):
+            validate_serving_input(str(ROOT), body)
+    assert {name: getattr(scoring_server, name) for name in pyfunc._READERS} == before
 
 
 @pytest.mark.filterwarnings("ignore:.*validate_serving_input:FutureWarning")

@@ -21,8 +21,10 @@ import subprocess, sys, time
 
 def test_leaves_a_process(tmp_path):
     # In a session of its own, as servers are; what it starts is out of reach of its signals, too.
-    code = "import subprocess, time; subprocess.Popen(['sleep', '300']); time.sleep(300)"
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    code = "import subprocess, time; subprocess.Popen(['sleep', '300']); print(); time.sleep(300)"
+    command = [sys.executable, "-u", "-c", code]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
+    process.stdout.readline()
     print("started", process.pid, flush=True)
     {then}
 """

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.exceptions import MlflowException
 
-from score import batch, frames, parquet_body, spark
+from score import batch, frames, parquet_body, spark, wire
 from score.deploy import nocode_batch
 from score.embedder import Embedder
 from score.errors import BadColumns, RequestError, RequestTooLarge, RowError
@@ -27,6 +27,7 @@ from score.jobs.pictures import open_pictures
 from score.jobs.split import split
 from score.labels import Labels
 from score.params import Params
+from score.tables import CsvRows
 from tests import tables
 from tests.pictures import in_base64, picture
 from tests.surfaces import ROOT
@@ -220,6 +221,31 @@ def test_shared_strings_are_in_memory_once() -> None:
         parquet_body.read(io.BytesIO(body), max_rows=1_000, max_bytes=10**8)
     rows = parquet_body.read(io.BytesIO(body), max_rows=1_000, max_bytes=10**9)
     assert len({id(row.text) for row in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("text,a,a.1,a,a,,", ["text", "a", "a.1", "a.2", "a.3", "Unnamed: 5", "Unnamed: 6"]),
+        ("text,Unnamed: 2,", ["text", "Unnamed: 2", "Unnamed: 2.1"]),
+    ],
+)
+def test_columns_get_the_names_that_pandas_gives_them(table: str, names: list[str]) -> None:
+    assert columns_of(table) == names
+    assert list(pd.read_csv(io.StringIO(table)).columns) == names
+
+
+def test_a_header_of_a_million_columns_is_read_at_once() -> None:
+    """A small body must not keep a server busy: by name after name, this took days."""
+    assert columns_of("text" + ",a" * 10**6)[-1] == f"a.{10**6 - 1}"
+    keys = json.dumps({str(number): 0 for number in range(10**6)})
+    with pytest.raises(RequestError, match="the key '999999' appears more than once"):
+        wire.parse(f'{keys[:-1]}, "999999": 1}}')
+
+
+def columns_of(header: str) -> list[str]:
+    """The columns of a table with this header."""
+    return CsvRows([f"{header}\n"], "the table").columns
 
 
 # -- Spark -------------------------------------------------------------------------------------

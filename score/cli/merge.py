@@ -30,8 +30,10 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     report = Path(options.report) if options.report else None
     if table:
         merge.check_table(table)
-    check_files(filter(None, [table, report]), overwrite=options.overwrite)
-    account = merge.merge(Path(options.shards), Path(options.results), table)
+    shards, results = Path(options.shards), Path(options.results)
+    inputs = merge.inputs_of(shards, results)
+    check_files(filter(None, [table, report]), overwrite=options.overwrite, inputs=inputs)
+    account = merge.merge(shards, results, table)
     if report:
         merge.write(account, report)
     print(account)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from score.errors import ModelError
 from score.folder import LFS_POINTER, ModelFolder, is_lfs_pointer
-from score.outputs import check_folder, check_replaceable
+from score.outputs import check_folder, check_replaceable, put_in_place
 
 MLMODEL = "MLmodel"
 
@@ -58,9 +58,7 @@ def export(model: str | Path, output: Path, *, overwrite: bool = False) -> Path:
         begun.mkdir()
         for part in parts:
             _copy(part, begun / part.name)
-        if overwrite and output.exists():
-            shutil.rmtree(output)
-        begun.replace(output)
+        put_in_place(begun, output, is_package, overwrite=overwrite)
     return output
 
 

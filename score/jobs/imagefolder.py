@@ -19,11 +19,13 @@ from tempfile import mkdtemp
 from typing_extensions import override
 
 from score import images
+from score.errors import RequestError
 from score.fetch import Fetcher
 from score.jobs import names
 from score.jobs.classfolders import EXTENSIONS
-from score.outputs import check_folder, check_replaceable
+from score.outputs import check_folder, check_replaceable, put_in_place
 from score.settings import Settings
+from score.tables import CsvTable, VerdictWriter
 
 TABLE = "labels.csv"
 
@@ -67,7 +69,7 @@ class ImageFolder:
         """
         check(output, overwrite=overwrite)
         self.converted = 0
-        self._settings = settings
+        self._settings, self._overwrite = settings, overwrite
         self._output = output.resolve()
         self._folders = names.folders(labels, taken=[TABLE])
         self._output.parent.mkdir(parents=True, exist_ok=True)
@@ -127,9 +129,7 @@ class ImageFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                if self._output.exists():  # empty, or what is overwritten
-                    self._output.rename(self._begun / "old")
-                self.path.rename(self._output)
+                put_in_place(self.path, self._output, _is_data_set, overwrite=self._overwrite)
         finally:
             # Renamed first: a download still under way must find no place to write to.
             gone = self._begun.with_name(self._begun.name + ".gone")
@@ -147,6 +147,20 @@ def check(output: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ())
 
 
 def _is_data_set(content: Sequence[Path]) -> bool:
-    """Whether a folder holds the table and folders of labels, nothing else."""
-    files = [entry.name for entry in content if not entry.is_dir()]
-    return files == [TABLE]
+    """Whether a folder holds a table of ours and the folders of its labels, nothing else."""
+    entries = {entry.name: entry for entry in content}
+    table = entries.pop(TABLE, None)
+    return table is not None and entries.keys() <= _folders_in(table)
+
+
+def _folders_in(table: Path) -> set[str]:
+    """The folders of the files that a data set's table names; none for a table of others."""
+    try:
+        with CsvTable(table) as rows:
+            if not {*VerdictWriter.columns_of(placed=True)} <= {*rows.columns}:
+                return set()
+            place = rows.columns.index("file")
+            files = [cells[place] for cells in rows.cells() if place < len(cells)]
+    except (RequestError, OSError):
+        return set()
+    return {file.partition("/")[0] for file in files if file}

@@ -71,7 +71,7 @@ def build(
 
 
 def _is_index(content: Sequence[Path]) -> bool:
-    return {entry.name for entry in content} <= {_VECTORS, _ROWS}
+    return {entry.name for entry in content} == {_VECTORS, _ROWS}
 
 
 def _batches(table: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -60,8 +60,7 @@ def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
     """
     if table:
         check_table(table)
-    # What a job is given, whatever its ending: all files in the folder that are not hidden.
-    inputs = sorted(file for file in shards.glob("[!.]*") if file.is_file())
+    inputs = _shards_in(shards)
     if not inputs:
         raise RequestError(f"{shards} holds no shards")
     account, codes = Account(shards=len(inputs)), Counter[str]()
@@ -85,6 +84,16 @@ def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
     if table:
         _concatenate(whole, table)
     return account
+
+
+def inputs_of(shards: Path, results: Path) -> list[Path]:
+    """All that `merge` may read."""
+    return [*_shards_in(shards), *results.glob(f"*-{'[0-9a-f]' * 12}.parquet")]
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """What a job is given, whatever its ending: all files in the folder that are not hidden."""
+    return sorted(file for file in folder.glob("[!.]*") if file.is_file())
 
 
 def check_table(table: Path) -> None:

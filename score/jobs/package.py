@@ -32,7 +32,7 @@ from score.jobs.find import Found, find
 from score.jobs.promise import promise
 from score.jobs.reference import Reference, ready
 from score.jobs.source import Tensors
-from score.outputs import check_folder, check_replaceable
+from score.outputs import check_folder, check_replaceable, put_in_place
 from score.probes import Finding, Probes
 from score.settings import Settings
 from score.weights import Weights
@@ -214,9 +214,7 @@ def package(
         shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
         describe(begun, title, _metadata(found))
         card.write(begun, title, found, findings, _dot(), agreement)
-        if output.exists():  # empty, or what is overwritten
-            output.rename(Path(scratch) / "old")
-        begun.rename(output)
+        put_in_place(begun, output, is_package, overwrite=overwrite)
     return output
 
 

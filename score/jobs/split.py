@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,6 @@ from score.outputs import check_folder, filling
 from score.rows import IMAGE
 from score.tables import CsvTable
 
-_SHARD = re.compile(r".*-\d{6,}\.csv")
 _LONGEST_PATH = 1024  # characters; a longer cell is a picture itself
 
 
@@ -31,7 +29,7 @@ def split(source: Path, folder: Path, rows: int, *, overwrite: bool = False) -> 
     with filling(folder) as begun, CsvTable(source) as table:
         cells = _without_files(table)
         while batch := list(islice(cells, rows)):
-            written.append(f"{stem}-{len(written):06}.csv")
+            written.append(_shard(stem, len(written)))
             _write(begun / written[-1], table.header, batch)
         if not written:
             raise RequestError(f"{source.name} has no rows")
@@ -39,7 +37,17 @@ def split(source: Path, folder: Path, rows: int, *, overwrite: bool = False) -> 
 
 
 def _are_shards(content: Sequence[Path]) -> bool:
-    return all(_SHARD.fullmatch(entry.name) and entry.is_file() for entry in content)
+    """Whether files are named as the shards of one table are: numbered from 0, none left out."""
+    names = {entry.name for entry in content if entry.is_file()}
+    stem = min(names, default="").rpartition("-")[0]
+    return len(names) == len(content) and names == {
+        _shard(stem, number) for number in range(len(names))
+    }
+
+
+def _shard(stem: str, number: int) -> str:
+    """A shard's file name. `sales-20240101.csv` is none that begins a row of them."""
+    return f"{stem}-{number:06}.csv"
 
 
 def _without_files(table: CsvTable) -> Iterator[list[str]]:
