@@ -26,6 +26,7 @@ from score.folder import EMBEDDED
 from score.jobs.pictures import FolderLines
 from score.outputs import check_inputs
 from score.params import Params
+from score.parquet_table import SUFFIXES, ParquetTable
 from score.rows import Record, Row
 from score.settings import Settings
 from score.tables import CsvTable, Line, Lines, writer_for
@@ -89,14 +90,14 @@ Progress = Callable[[Summary], None]
 
 
 def open_lines(source: Path) -> Lines:
-    """The rows of a CSV, or the pictures below a folder.
+    """The rows of a CSV or parquet file, or the pictures below a folder.
 
     Raises RequestError for what holds none, FileNotFoundError.
     """
     if source.is_dir():
         return FolderLines(source)
     if source.is_file():
-        return CsvTable(source)
+        return ParquetTable(source) if source.suffix in SUFFIXES else CsvTable(source)
     raise FileNotFoundError(f"no such file or folder: {source}")
 
 
@@ -108,7 +109,7 @@ def embed_file(
     progress: Progress | None = None,
     summary: Summary | None = None,
 ) -> Summary:
-    """Embeds every row of a CSV file, or every picture below a folder, into `output`.
+    """Embeds every row of a CSV or parquet file, or every picture below a folder, into `output`.
 
     As `embed_lines`. Raises RequestError for a file that is no table, or that the output would
     replace.

@@ -33,6 +33,7 @@ ERRORS = ("error_code", "error_message", "error_retryable")
 
 _MAX_CELL = 256 * 2**20  # characters; an open quote would otherwise swallow the file
 _MAX_KEPT_IMAGE = 2048  # characters: URLs and paths stay in the output, inline pictures do not
+_NO_CSV = (".parquet", ".pqt", ".jsonl", ".json", ".npy")
 _END = "\0the end\0"  # a line after the last, known by its place
 _ROW_GROUP = 4096  # rows, or fewer where their cells are long
 _ROW_GROUP_CHARACTERS = 32 * 2**20
@@ -83,7 +84,7 @@ class CsvRows:
             raise BadColumns(f"{name} is not UTF-8 text")
         check_columns(header)
         self.header = header  # as it stands there
-        self.columns = _distinct(header)
+        self.columns = distinct(header)
 
     def _lines(self, lines: Iterable[str]) -> Iterator[str]:
         """The lines and one more, by which a quote that was left open shows."""
@@ -138,16 +139,10 @@ class CsvRows:
             error = BadType(f"line {number} has {len(cells)} cells, not {width}")
         if error:
             kept = [*(cell[:_MAX_KEPT_IMAGE] for cell in cells), *[None] * width][:width]
-            return Line(Row(text=error), self._kept(kept, places), self._position())
+            unread = {TEXT if TEXT in places else IMAGE: error}
+            return Line(Row(**unread), kept_cells(kept, places.get(IMAGE)), self._position())
         row = Row(**{name: _readable(cells[place]) for name, place in places.items()})
-        return Line(row, self._kept([*cells], places), self._position())
-
-    def _kept(self, cells: list[str | None], places: Mapping[str, int]) -> list[str | None]:
-        image = places.get(IMAGE)
-        if image is not None and (cell := cells[image]):
-            inline = len(cell) > _MAX_KEPT_IMAGE or cell[:5].lower() == "data:"
-            cells[image] = None if inline else cell
-        return [None if cell is None else _utf8(cell) for cell in cells]
+        return Line(row, kept_cells([*cells], places.get(IMAGE)), self._position())
 
     def _cells(self) -> Iterator[list[str]]:
         try:
@@ -164,6 +159,11 @@ class CsvTable(CsvRows):
     """A CSV file (`.gz` too), read as `CsvRows` reads its text. Use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
+        if path.suffix in _NO_CSV:
+            raise RequestError(
+                f"{path.name} is no CSV (.csv, .csv.gz), which is what is read here; `score embed` "
+                "reads parquet, too"
+            )
         self.path, self.root = path, path.parent
         self.size = path.stat().st_size
         with ExitStack() as files:
@@ -187,7 +187,15 @@ class CsvTable(CsvRows):
         return self._raw.tell() if self._packed else min(self._characters, self.size)
 
 
-def _distinct(header: list[str]) -> list[str]:
+def kept_cells(cells: list[str | None], image: int | None) -> list[str | None]:
+    """A line's cells as an output keeps them: without an inline picture in the place `image`."""
+    if image is not None and (cell := cells[image]):
+        inline = len(cell) > _MAX_KEPT_IMAGE or cell[:5].lower() == "data:"
+        cells[image] = None if inline else cell
+    return [None if cell is None else _utf8(cell) for cell in cells]
+
+
+def distinct(header: list[str]) -> list[str]:
     """Column names as pandas gives them to nameless and repeated columns."""
     names: dict[str, None] = {}
     repeated = Counter[str]()  # how often each name has been met: a header may be megabytes long

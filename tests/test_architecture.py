@@ -21,7 +21,7 @@ FLOORS = [
     {"added_tokens", "cleaning"},
     {"decoder_errors", "depth", "metadata", "processors"},
     {"wire", "fetch", "images", "texts", "tables", "parquet_body", "weights", "zeroshot"},
-    {"jobs.pictures"},
+    {"jobs.pictures", "parquet_table"},
     {"packing", "towers"},
     {"engine", "machine"},
     {"engines.blocked", "engines.cache"},
@@ -97,7 +97,7 @@ DOORS = {
     "ssl": {"connections", "fetch"},
     "http": {"connections", "fetch", "framing"},
     "pandas": {"frames", "pyfunc", "batch", "spark", "deploy.nocode_batch", "deploy.nocode_online"},
-    "pyarrow": {"tables", "parquet_body", "jobs.merge", "jobs.index"},
+    "pyarrow": {"tables", "parquet_body", "parquet_table", "jobs.merge", "jobs.index"},
     "pyspark": {"spark"},
     "csv": {"tables", "jobs.split", "jobs.merge"},
     "mlflow": {

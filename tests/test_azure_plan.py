@@ -267,6 +267,16 @@ def test_without_a_model_it_is_the_embedded_one(capsys: pytest.CaptureFixture[st
     assert azure("render", "model", "--path", "../..") == 0
 
 
+def test_what_fits_is_listed_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert azure("plan", "--model", "laion-vit-bigg-14") == 0
+    verdicts = [
+        line.split()[1:] for line in capsys.readouterr().out.splitlines() if "batch" in line
+    ]
+    fits = [words[0] == "fits" for words in verdicts if words and words[0] in ("fits", "does")]
+    assert fits == sorted(fits, reverse=True)
+    assert {*fits} == {True, False}
+
+
 def test_the_command_plans_for_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert azure("plan", "--sku", "Standard_DS2_v2", "--model", str(ROOT / "model")) == 0
     assert capsys.readouterr().out.startswith("model on Standard_DS2_v2")

@@ -371,6 +371,63 @@ def test_a_table_that_we_wrote_may_go_in_again(
         assert other.read_bytes() == name.read_bytes(), name
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_results_of_a_folder_may_go_in_again_with_its_root(
+    ending: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["embed", "pictures", "--output", "first.parquet"]) == 0
+    assert main(["embed", "pictures", "--output", "first.csv"]) == 0
+    command = ["embed", f"first.{ending}", "--output", "second.parquet"]
+    code, message = said(capsys, *command, "--root", "pictures")
+    assert code == 0, message
+    assert f"first.{ending} is a table of results" in message
+    assert Path("second.parquet").read_bytes() == Path("first.parquet").read_bytes()
+    code, message = said(capsys, "embed", "pictures", "--output", "o.csv", "--root", "pictures")
+    assert (code, "--root is for tables" in message) == (2, True)
+    code, message = said(capsys, "embed", "first.csv", "--output", "o.csv", "--root", "nowhere")
+    assert (code, "no such folder: nowhere" in message) == (2, True)
+
+
+def test_parquet_tables_are_embedded_as_csv_ones(here: Path) -> None:
+    kept = {"n": [1, 2], "tags": [["a", "b"], None], "text": ["a red apple", None]}
+    pq.write_table(pa.table(kept), "in.parquet")
+    assert main(["embed", "in.parquet", "--output", "o.jsonl"]) == 0
+    first, second = (json.loads(line) for line in Path("o.jsonl").read_text().splitlines())
+    assert (first["n"], first["tags"], len(first["text_features"])) == ("1", '["a", "b"]', 512)
+    assert (second["tags"], second["error"]["code"]) == (None, "empty_row")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"Text": ["a"]}, "'Text' must be spelled 'text'"),
+        ({"n": [1]}, "no column 'image' or 'text'"),
+        (None, "is no readable parquet table"),
+    ],
+)
+def test_parquet_that_cannot_be_embedded_is_refused(
+    table: dict[str, list[object]] | None,
+    says: str,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if table:
+        pq.write_table(pa.table(table), "in.parquet")
+    else:
+        Path("in.parquet").write_bytes(b"PAR1 nonsense")
+    code, message = said(capsys, "embed", "in.parquet", "--output", "o.csv")
+    assert (code, says in message) == (2, True), message
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.npy"])
+def test_other_formats_are_refused_by_name(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(name).write_text('{"text": "a"}\n')
+    code, message = said(capsys, "embed", name, "--output", "o.csv")
+    assert (code, f"{name} is no CSV" in message) == (2, True)
+
+
 def test_a_labelled_table_may_be_labelled_again(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

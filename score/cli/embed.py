@@ -1,4 +1,4 @@
-"""`score embed`: the rows of a CSV, or the pictures of a folder, into a file of vectors."""
+"""`score embed`: the rows of a table, or the pictures of a folder, into a file of vectors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from pathlib import Path
 from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
 from score.cli.progress import finished, watched
 from score.commands import Parser, say
+from score.errors import RequestError
 from score.settings import Settings
 
-HELP = "embed the rows of a CSV file, or a folder of pictures"
+HELP = "embed the rows of a CSV or parquet file, or a folder of pictures"
 
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument(
         "input",
-        help="CSV (or .csv.gz) with an image column, a text column or both; or folder of pictures",
+        help="CSV (or .csv.gz) or parquet with an image column, a text column or both; or folder "
+        "of pictures",
     )
     parser.add_argument("--output", required=True, help="a .parquet, .csv, .jsonl or .npy file")
     add_overwrite(parser)
+    parser.add_argument(
+        "--root", metavar="DIR", help="image cells may name files below it; default: the table's"
+    )
     add_model(parser)
     parser.add_argument("--normalize", action="store_true", help="unit length vectors")
     parser.add_argument("--truncate", choices=("end", "error"), default="end", help="long texts")
@@ -42,9 +47,20 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     params = Params(normalize=options.normalize, truncate=options.truncate, on_error="report")
     summary = Summary()
     with open_lines(source) as lines:
+        if options.root:
+            lines.root = _folder(options.root, source)
         if gone := replaced(lines.columns, writer.reserved):
             say(f"{source.name} is a table of results: its {', '.join(gone)} are replaced")
         embedder = Embedder.load(options.model, settings)
         with watched(summary, lines.size, quiet=options.quiet) as show:
             embed_lines(embedder, lines, output, params, show, summary)
     return finished(output, summary, options.max_errors)
+
+
+def _folder(root: str, source: Path) -> Path:
+    """The folder of a table's pictures. Raises RequestError."""
+    if source.is_dir():
+        raise RequestError("--root is for tables: a folder's pictures are below the folder")
+    if not Path(root).is_dir():
+        raise RequestError(f"--root: no such folder: {root}")
+    return Path(root)

@@ -135,6 +135,7 @@ def _plan(options: argparse.Namespace) -> int:
         for name, made in models.items()
         for sku in sizes
     ]
+    plans.sort(key=lambda one: not one.fits)  # what fits comes first
     print("\n".join(planning.as_text(one, options.rows, options.instances) for one in plans))
     return 0 if all(one.fits for one in plans) or len(plans) > 1 else 1
 

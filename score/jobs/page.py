@@ -50,7 +50,7 @@ _STYLE = """\
 .figure { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; }
 .figure b { display: block; font-size: 1.7rem; line-height: 1.3; white-space: nowrap; }
 @media (max-width: 30rem) { .figure b { font-size: 1.4rem; } }
-.chart svg { display: block; width: 100%; min-width: 36rem; height: auto; }
+.chart svg { display: block; width: 100%; min-width: 22rem; height: auto; }
 .chart svg text { font-family: inherit !important; fill: var(--ink) !important; }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr));
   gap: 0 2.5rem; }
