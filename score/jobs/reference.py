@@ -35,7 +35,7 @@ from score.cleaning import Cleaning
 from score.engine import Matrix
 from score.engines.pytorch import DTYPES
 from score.errors import ModelError
-from score.folder import image_processor, preprocessor_file, tokenizer_folder
+from score.folder import image_processor
 from score.images import Pixels
 from score.jobs.canonical import Precision
 from score.jobs.source import Source, Tensors
@@ -59,8 +59,8 @@ class Reference:
         self.architecture = source.architecture
         self.name = _name(source.cleaning)
         told = source.original or canonical
-        tokenizer = tokenizer_folder(source.original, source.base) or canonical
-        processor = preprocessor_file(source.original, source.base)
+        tokenizer = source.tokenizer_folder or canonical
+        processor = source.processor_file or canonical / "preprocessor_config.json"
         config, model = _KINDS[source.architecture.kind]
         shown = transformers.utils.logging.is_progress_bar_enabled()
         transformers.utils.logging.disable_progress_bar()
@@ -79,7 +79,7 @@ class Reference:
                 ).eval()
                 context = self.architecture.text.context
                 self._tokenizer = _tokenizer(tokenizer, context, source.cleaning)
-                self._processor = _processor(processor or canonical / "preprocessor_config.json")
+                self._processor = _processor(processor)
         except Exception as error:  # whatever transformers makes of a folder it cannot read
             raise ModelError(f"transformers cannot read {told.name}: {error}") from error
         finally:
