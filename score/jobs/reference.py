@@ -35,13 +35,13 @@ from score.cleaning import Cleaning
 from score.engine import Matrix
 from score.engines.pytorch import DTYPES
 from score.errors import ModelError
-from score.folder import image_processor
+from score.folder import image_processor, read_json
 from score.images import Pixels
 from score.jobs.canonical import Precision
 from score.jobs.source import Source, Tensors
 from score.machine import give_back
 from score.texts import Ids
-from score.weights import Weights
+from score.weights import FILE, INDEX, Weights
 
 NAME = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, fp32"
 
@@ -158,10 +158,15 @@ def _weights(source: Source) -> dict[str, Any]:
 
     A torch file is never given to it, since we alone say how pickles are read.
     """
-    if source.original and isinstance(source.tensors, Weights):
+    if source.original and isinstance(source.tensors, Weights) and _opens(source.original):
         return {"pretrained_model_name_or_path": source.original, "use_safetensors": True}
     state = {name: _alone(source.read(name).float()) for name in source.parts}
     return {"pretrained_model_name_or_path": None, "state_dict": state}
+
+
+def _opens(folder: Path) -> bool:
+    """Whether transformers opens a folder's safetensors: of an index it wants `metadata`, too."""
+    return (folder / FILE).is_file() or "metadata" in read_json(folder / INDEX)
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:
