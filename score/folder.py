@@ -54,17 +54,20 @@ class ModelFolder:
     tokenizer: Path
 
     @classmethod
-    def open(cls, path: str | Path, base: Path | None = None) -> ModelFolder:
+    def open(
+        cls, path: str | Path, base: Path | None = None, tokenizer: Path | None = None
+    ) -> ModelFolder:
         """The checkpoint at `path`: a plain transformers folder, a package, or their one parent.
 
         The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). A name of MLflow's, such as
         `models:/clip/1`, is downloaded. `base`: a folder from which tokenizer and preprocessor are
-        taken where the checkpoint's lacks them. Raises ModelError, for missing files one that names
-        them all.
+        taken where the checkpoint's lacks them; `tokenizer`: one whose tokenizer counts instead of
+        the checkpoint's. Raises ModelError, for missing files one that names them all.
         """
         folder = _locate(registry.download(str(path)) if registry.is_uri(path) else Path(path))
         architecture = _architecture(folder / "config.json")
-        tokenizer, preprocessor = tokenizer_folder(folder, base), preprocessor_file(folder, base)
+        tokenizer = tokenizer or tokenizer_folder(folder, base)
+        preprocessor = preprocessor_file(folder, base)
         if tokenizer is None or preprocessor is None:
             raise ModelError(_bare(folder, base, tokenizer is None, preprocessor is None))
         return cls(folder, architecture, image_processor(preprocessor), tokenizer)

@@ -2,28 +2,39 @@
 
 To Pillow it is part of the picture: more than a megabyte of packed text or of a colour profile in a
 PNG, a damaged Photoshop block or index of further pictures in a JPEG are errors, and EXIF segments
-are joined in quadratic time. Here one pass over the file's structure, which unpacks nothing, leaves
-out what neither pixels nor their orientation need. Where the structure breaks off or makes no
-sense, the rest is left as it is: the decoder reports it.
+are joined in quadratic time. Here one pass over the file's structure, which unpacks one text at
+most, leaves out what neither pixels nor their orientation need. Where the structure breaks off or
+makes no sense, the decoder gets enough of the rest to report it.
 
 Knows how PNG and JPEG are laid out; nothing of pixels.
 """
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Iterator
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 # Chunks in lower case are ancillary. These change pixels, their order, or which way is up.
 _NEEDED = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
-_XMP_TEXT = b"XML:com.adobe.xmp\0\0"  # not packed; may say which way is up
+# Texts that may say which way is up: XMP, if not packed, and EXIF as ImageMagick wrote it in hex
+# before PNG had a chunk for it.
+_XMP_TEXT = b"XML:com.adobe.xmp\0\0"
+_EXIF_TEXT = b"Raw profile type exif\0"
+_LARGEST_TEXT = 2**20  # bytes, unpacked, that Pillow reads
 
 # APP2 to APP13, APP15 and comments. APP0 and APP14 say how colours are coded.
 _SPARE = frozenset((*range(0xE2, 0xEE), 0xEF, 0xFE))
-_APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
+_APP1, _SCAN = 0xE1, 0xDA
 _ORIENTED = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")  # APP1 segments; one of each is enough
-_NO_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xD9), 0xFF))
+_MOST_SEGMENTS = 100_000  # of up to 64 KB: files hold some hundreds
+
+# Between segments, decoders skip all but these: fill, restarts, escaped bytes. Pillow does so one
+# byte at a time, which of 20 MB takes a minute.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_LEAST_WITH_LENGTH, _START, _END = 0xC0, 0xD8, 0xD9
 
 
 def without(data: bytes) -> bytes:
@@ -36,7 +47,7 @@ def without(data: bytes) -> bytes:
 
 
 def _cut(data: bytes, spans: Iterator[tuple[int, int]]) -> bytes:
-    """`data` without the bytes of `spans` (start, end), which come in order."""
+    """`data` without the bytes of `spans` (start, end), which come in order; some may be empty."""
     kept, position = [], 0
     for start, end in spans:
         if start > position:
@@ -47,32 +58,53 @@ def _cut(data: bytes, spans: Iterator[tuple[int, int]]) -> bytes:
 
 def _spare_chunks(data: bytes) -> Iterator[tuple[int, int]]:
     """Where a PNG's texts, profiles and the like lie. A chunk: length, kind, content, checksum."""
-    start = len(_PNG)
+    start, exif = len(_PNG), False
     while (kind := data[start + 4 : start + 8]) and kind != b"IEND":
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
         if end > len(data):
             return
         needed = kind in _NEEDED or (kind == b"iTXt" and data.startswith(_XMP_TEXT, start + 8))
+        if not exif and kind in (b"tEXt", b"zTXt") and data.startswith(_EXIF_TEXT, start + 8):
+            exif = True  # one is enough
+            needed = kind == b"tEXt" or _is_little(data[start + 8 + len(_EXIF_TEXT) : end - 4])
         if kind[:1].islower() and not needed:
             yield start, end
         start = end
 
 
+def _is_little(packed: bytes) -> bool:
+    """Whether a packed text is one that Pillow reads; no more of it is unpacked.
+
+    `packed`: a byte for the method, which is 0, then zlib's data.
+    """
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(packed[1:], _LARGEST_TEXT)
+    except zlib.error:
+        return False
+    return unpacking.eof and packed[0] == 0
+
+
 def _spare_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Where a JPEG's comments, profiles and the like lie before its first scan."""
     position, wanted = 2, set(_ORIENTED)
-    while (start := data.find(b"\xff", position)) >= 0 and start + 3 < len(data):
-        marker = data[start + 1]
-        if marker in (_SCAN, _END):
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None:
+            yield position + 1, len(data)
             return
-        if marker in _NO_LENGTH:
-            position = start + 1 if marker == 0xFF else start + 2
-            continue
-        position = start + 2 + (data[start + 2] << 8 | data[start + 3])
-        if position > len(data):
+        start, content, marker = found.start(), found.end(), found[1][0]
+        if start > position:
+            yield position, start
+        if marker in (_START, _END):  # no decoder takes a picture that begins twice, or ends here
+            yield content, len(data)
+            return
+        position = content + int.from_bytes(data[content : content + 2], "big")
+        if marker == _SCAN or marker < _LEAST_WITH_LENGTH or position > len(data):
             return
         if marker in _SPARE or (marker == _APP1 and not _takes(wanted, data, start + 4)):
             yield start, position
+    yield position + 1, len(data)  # a header that does not end would keep the decoder busy
 
 
 def _takes(wanted: set[bytes], data: bytes, at: int) -> bool:

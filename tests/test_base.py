@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow.models import Model
+from tokenizers import Tokenizer
 from transformers import CLIPModel
 
 from score import __main__ as command
@@ -340,3 +341,80 @@ def test_bare_weights_that_are_said_to_be_two_things(
     monkeypatch.setattr(find, "ARCHITECTURES", {"small": other})
     with pytest.raises(ModelError, match=r"--base is no small: its vision_config\.hidden_act is"):
         find.find(str(bare / "model.safetensors"), base=str(tiny), architecture="small")
+
+
+# -- with another tokenizer ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def more_tokens(tiny: Path, tmp_path: Path) -> Path:
+    """A tokenizer to which a token was added, as fine-tuning does it; beside no configuration."""
+    tokenizer = Tokenizer.from_file(str(tiny / "tokenizer.json"))
+    tokenizer.add_tokens(["<rose>"])
+    (tmp_path / "tokenizer").mkdir()
+    tokenizer.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    return tmp_path / "tokenizer"
+
+
+@pytest.fixture
+def resized(tiny: Path, tmp_path: Path) -> Path:
+    """A model whose table of tokens grew with the tokenizer, as `save_pretrained` leaves it."""
+    model = CLIPModel.from_pretrained(tiny)
+    model.text_model.resize_token_embeddings(49409, mean_resizing=False)
+    model.config.text_config.vocab_size = 49409
+    model.save_pretrained(tmp_path / "resized")
+    return tmp_path / "resized"
+
+
+def test_image_processor_of_the_base_tokenizer_from_elsewhere(
+    resized: Path, more_tokens: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """The base's tokenizer, which is not taken, need not fit."""
+    said: list[str] = []
+    made = package(resized, tmp_path / "p", base=str(tiny), tokenizer=more_tokens, say=said.append)
+    assert f"taken from {tiny.name}: image processor" in said
+    texts = Embedder.load(made).texts
+    assert [id for id in texts.encode(["a <rose>"], "end")[0] if id > 49407] == [49408]
+    assert "nothing in them can confirm" not in (made / "README.md").read_text().lower()
+
+
+def test_a_given_tokenizer_is_not_missing(
+    resized: Path, more_tokens: Path, processor: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"lacks an image processor \(preprocessor_config"):
+        find.find(str(resized), tokenizer=more_tokens)
+    shutil.copy(processor / "preprocessor_config.json", resized)
+    package(resized, tmp_path / "p", tokenizer=more_tokens)
+    with pytest.raises(ModelError, match="--base adds nothing"):
+        find.find(str(resized), tokenizer=more_tokens, base=str(processor))
+
+
+def test_bare_weights_with_a_base_and_another_tokenizer(
+    bare: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """What is given counts more than the base's, for the reference as for us."""
+    other = tmp_path / "other"
+    other.mkdir()
+    content = json.loads((tiny / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "NFC"}
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] >= 49406]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    for name in ("tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copy(tiny / name, other)
+    given = find.find(str(bare / "model.safetensors"), base=str(tiny), tokenizer=other).source
+    assert json.loads(given.tokenizer)["normalizer"] == {"type": "NFC"}
+    assert given.tokenizer_folder is None
+    assert given.processor_file == tiny / "preprocessor_config.json"
+
+
+def test_a_base_whose_texts_are_cleaned_may_be_uncleaned(
+    bare: Path, tiny: Path, tmp_path: Path
+) -> None:
+    cleaned = package(tiny, tmp_path / "cleaned", cleaning="openclip")
+    made = package(bare, tmp_path / "p", base=str(cleaned), cleaning="transformers")
+    assert np.array_equal(vectors(made), vectors(package(tiny, tmp_path / "whole")))
+
+
+def test_what_the_hub_holds_says_itself_what_it_is(hub: list[Any]) -> None:
+    with pytest.raises(ModelError, match=r"openai/clip.* --architecture is for bare weights"):
+        find.find(OPENAI, architecture="ViT-B-32")

@@ -27,7 +27,7 @@ from score.embedder import Embedder
 from score.errors import ModelError
 from score.folder import ModelFolder
 from score.images import CLIP_MEAN, CLIP_STD
-from score.jobs import canonical, kerashub, pieces
+from score.jobs import canonical, find, kerashub, pieces
 from score.jobs.h5 import FILE, H5, INDEX
 from score.rows import Row
 from score.settings import Settings
@@ -737,6 +737,12 @@ def test_the_damage_is_what_is_refused(tiny: Path, tmp_path: Path) -> None:
     kerashub.folder(preset).check()
     data = FIRST + message(3, message(2, (1024).to_bytes(4, "little"), bytes(1024), b"a\0"))
     assert pieces.parse(data).pieces == [("▁", -1.0)]
+
+
+def test_a_preset_takes_no_other_parts(tiny: Path, tmp_path: Path) -> None:
+    for options in ({"tokenizer": tmp_path}, {"weights": "ema"}):
+        with pytest.raises(ModelError, match="--weights and --tokenizer are for other layouts"):
+            find.find(str(tiny), **options)
 
 
 def test_what_is_a_preset(tiny: Path, tiny_canonical: Path, tmp_path: Path) -> None:

@@ -141,6 +141,45 @@ def test_exif_segments_without_number_are_read_in_linear_time() -> None:
     assert len(image.info["exif"]) == 10
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\xff" * 100,
+        b"\xff\x00" * 50,
+        b"\xff\xd0\xff\xd7" * 50,
+        b"neither" * 50,
+        b"x\xff\x00y\xff\xff\xff\xd3",
+    ],
+)
+def test_what_decoders_skip_between_segments_is_skipped(junk: bytes) -> None:
+    clean = FILES["JPEG"]()
+    assert clean[20] == 0xFF, "APP0 ends here"
+    data = clean[:2] + b"\xff" + clean[2:20] + junk + clean[20:]
+    assert metadata.without(data) == clean
+    assert Image.open(io.BytesIO(data)).tobytes() == pixels(clean)
+
+
+@pytest.mark.parametrize(
+    "filler",
+    [
+        b"\xff",
+        b"\xff\x00",
+        b"\xff\xd0",
+        b"\xff\xd8",
+        b"\xff\xd9",
+        b"\xff\xfe\0\2",
+        b"\xff\xe0\0\2",
+        b"\xff\xd0 ",
+    ],
+)
+def test_a_header_without_end_does_not_keep_the_decoder_busy(filler: bytes) -> None:
+    """Pillow reads on byte by byte: 20 MB of these keep it, and every other thread, for minutes."""
+    data = b"\xff\xd8\xff" + filler * 400_000
+    assert len(metadata.without(data)) <= 400_005, "of APP0, which decides pixels, 100,000 are left"
+    with pytest.raises(TruncatedImage, match="header is damaged"):
+        decode(data, MAX_PIXELS)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_cut_leaves_what_pillow_reads_of_the_picture(name: str) -> None:
     data = FILES[name]()
@@ -161,6 +200,15 @@ def xmp(orientation: int) -> bytes:
     return f'<x:xmpmeta tiff:Orientation="{orientation}"/>'.encode()
 
 
+def raw_exif(kind: bytes) -> bytes:
+    """A PNG's EXIF as ImageMagick wrote it before there was a chunk for it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    written = f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n".encode()
+    packed = b"\0" + zlib.compress(written) if kind == b"zTXt" else written
+    return chunk(kind, b"Raw profile type exif\0" + packed)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -169,12 +217,23 @@ def xmp(orientation: int) -> bytes:
         beside_start(FILES["JPEG"](), segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp(6))),
         encoded(whole(), "PNG", exif=Image.open(io.BytesIO(FILES["JPEG EXIF"]())).getexif()),
         beside_header(FILES["PNG"](), chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(6))),
+        beside_header(FILES["PNG"](), raw_exif(b"tEXt")),
+        beside_header(FILES["PNG"](), raw_exif(b"zTXt"), text(NOISE)),
     ],
-    ids=["EXIF", "EXIF among comments", "XMP", "PNG EXIF", "PNG XMP"],
+    ids=["EXIF", "EXIF among comments", "XMP", "PNG EXIF", "PNG XMP", "PNG text", "packed text"],
 )
 def test_which_way_is_up_is_kept(data: bytes) -> None:
     assert decode(data, MAX_PIXELS).size == (40, 30)
     assert decode(data, MAX_PIXELS, exif_orientation=True).size == (30, 40)
+
+
+@pytest.mark.parametrize("content", [FLAT, NOISE], ids=["bomb", "noise"])
+@pytest.mark.parametrize("method", [b"\0", b"\1"])
+def test_exif_in_a_text_that_pillow_does_not_read(content: bytes, method: bytes) -> None:
+    raw = chunk(b"zTXt", b"Raw profile type exif\0" + method + zlib.compress(content))
+    data = beside_header(FILES["PNG"](), raw)
+    assert metadata.without(data) == FILES["PNG"]()
+    assert pixels(data, exif_orientation=True) == pixels(FILES["PNG"]())
 
 
 def test_what_breaks_off_is_left_for_the_decoder() -> None:

@@ -80,14 +80,15 @@ class Base:
         file = preprocessor_file(self.folder)
         return Preprocessor.from_config(image_processor(file)) if file else None
 
-    def complete(self, path: Path) -> tuple[str, ...]:
+    def complete(self, path: Path, tokenizer: Path | None = None) -> tuple[str, ...]:
         """What a folder in the transformers layout takes from here.
 
-        Raises ModelError where that is nothing, is not here, or does not fit.
+        `tokenizer`: where that comes from, if not from here. Raises ModelError where nothing is
+        taken, where it is not here, or does not fit.
         """
-        folder = ModelFolder.open(path, self.folder)
+        folder = ModelFolder.open(path, self.folder, tokenizer)
         lacking = {
-            "tokenizer": tokenizer_folder(folder.path) is None,
+            "tokenizer": tokenizer_folder(tokenizer, folder.path) is None,
             "image processor": preprocessor_file(folder.path) is None,
         }
         taken = tuple(part for part, is_lacking in lacking.items() if is_lacking)

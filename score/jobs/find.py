@@ -10,7 +10,7 @@ from pathlib import Path
 from score.architecture import Architecture
 from score.cleaning import Name
 from score.errors import ModelError
-from score.folder import tokenizer_folder
+from score.folder import preprocessor_file, tokenizer_folder
 from score.jobs import hub, huggingface, kerashub, openclip, statedict
 from score.jobs.base import Base
 from score.jobs.base import find as find_base
@@ -153,8 +153,6 @@ def _on_the_hub(
 
 def _local(path: Path, options: _Options, entry: Entry | None) -> Source:
     if path.is_dir():
-        if options.architecture:
-            raise ModelError(f"{path} says itself what it is: --architecture is for bare weights")
         return _folder(path, options)
     if path.suffix not in _BARE:
         raise ModelError(f"{path} is neither a folder nor weights ({', '.join(_BARE)})")
@@ -200,8 +198,14 @@ def _bare(path: Path, made: Architecture, options: _Options, entry: Entry | None
     source = replace(read(model.tensors, made, texts), remarks=model.remarks)
     plain = source.preprocessor
     if base:
-        base.must_fit(made, ("tokenizer", "image processor"))
-        source = replace(source, preprocessor=base.preprocessor or plain, base=base.folder)
+        taken = ("image processor",) if options.tokenizer else ("tokenizer", "image processor")
+        base.must_fit(made, taken)
+        source = replace(
+            source,
+            preprocessor=base.preprocessor or plain,
+            tokenizer_folder=None if options.tokenizer else tokenizer_folder(base.folder),
+            processor_file=preprocessor_file(base.folder),
+        )
     elif entry and entry.resize == "squash":  # bare weights say nothing of their pictures
         source = replace(source, preprocessor=replace(plain, resize=plain.size, crop=None))
     return source
@@ -209,29 +213,29 @@ def _bare(path: Path, made: Architecture, options: _Options, entry: Entry | None
 
 def _folder(path: Path, options: _Options) -> Source:
     base = options.base
+    if options.architecture:
+        raise ModelError(f"{path} says itself what it is: --architecture is for bare weights")
     own = kerashub.is_preset(path) or (
         (path / openclip.CONFIG).is_file() and not huggingface.has_weights(path)
     )
     if own and base:
         raise ModelError(f"{path}: --base is for the transformers layout, and for bare weights")
     if kerashub.is_preset(path):
+        if options.tokenizer or options.weights:
+            raise ModelError(
+                f"{path} is a KerasHub preset, of one model and its own tokenizer: --weights and "
+                "--tokenizer are for other layouts"
+            )
         return kerashub.folder(path)
     if own:
         return openclip.folder(path, _tokenizer_of(path, options), options.weights)
-    taken = base.complete(path) if base else ()
-    source = huggingface.folder(path, base.folder if base else None, options.weights)
+    taken = base.complete(path, options.tokenizer) if base else ()
+    source = huggingface.folder(
+        path, base.folder if base else None, options.weights, options.tokenizer
+    )
     if base:
         remark = f"taken from {base.name}: {' and '.join(taken)}"
         source = replace(source, remarks=(*source.remarks, remark))
-    if options.tokenizer:
-        texts = _tokenizer_of(path, options)(source.architecture, None)
-        source = replace(
-            source,
-            tokenizer=texts.to_json(),
-            original=None,
-            base=None,
-            cleaning=texts.cleaning,
-        )
     return source
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from score.architecture import Architecture, Shape
 from score.errors import ModelError
-from score.folder import ModelFolder
+from score.folder import ModelFolder, preprocessor_file
 from score.images import Preprocessor
 from score.jobs import statedict
 from score.jobs.source import Pickled, Source, Tensors, unchanged
@@ -31,13 +31,17 @@ def has_weights(path: Path) -> bool:
     return any((path / name).is_file() for name in (FILE, INDEX, PICKLE, PICKLE_INDEX))
 
 
-def folder(path: Path, base: Path | None = None, weights: str | None = None) -> Source:
+def folder(
+    path: Path,
+    base: Path | None = None,
+    weights: str | None = None,
+    tokenizer: Path | None = None,
+) -> Source:
     """The checkpoint in a folder. Raises ModelError.
 
-    `base`: a folder with the tokenizer or the preprocessor that this one lacks. `weights`: as
-    `statedict.find` has it.
+    `base`, `tokenizer`: as `ModelFolder.open` has them. `weights`: as `statedict.find` has it.
     """
-    folder = ModelFolder.open(path, base)
+    folder = ModelFolder.open(path, base, tokenizer)
     texts = Texts.load(folder)
     model = statedict.find(_tensors(folder.path), (NAMES,), weights)
     return Source(
@@ -48,7 +52,9 @@ def folder(path: Path, base: Path | None = None, weights: str | None = None) -> 
         tensors=model.tensors,
         parts=unchanged(folder.architecture),
         original=folder.path,
-        base=base,
+        # A tokenizer that is given need not be one that transformers opens by itself.
+        tokenizer_folder=None if tokenizer else folder.tokenizer,
+        processor_file=preprocessor_file(folder.path, base),
         remarks=model.remarks,
         cleaning=texts.cleaning,
     )

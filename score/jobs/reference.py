@@ -35,13 +35,13 @@ from score.cleaning import Cleaning
 from score.engine import Matrix
 from score.engines.pytorch import DTYPES
 from score.errors import ModelError
-from score.folder import image_processor, preprocessor_file, tokenizer_folder
+from score.folder import image_processor, read_json
 from score.images import Pixels
 from score.jobs.canonical import Precision
 from score.jobs.source import Source, Tensors
 from score.machine import give_back
 from score.texts import Ids
-from score.weights import Weights
+from score.weights import FILE, INDEX, Weights
 
 NAME = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, fp32"
 
@@ -59,8 +59,8 @@ class Reference:
         self.architecture = source.architecture
         self.name = _name(source.cleaning)
         told = source.original or canonical
-        tokenizer = tokenizer_folder(source.original, source.base) or canonical
-        processor = preprocessor_file(source.original, source.base)
+        tokenizer = source.tokenizer_folder or canonical
+        processor = source.processor_file or canonical / "preprocessor_config.json"
         config, model = _KINDS[source.architecture.kind]
         shown = transformers.utils.logging.is_progress_bar_enabled()
         transformers.utils.logging.disable_progress_bar()
@@ -79,7 +79,7 @@ class Reference:
                 ).eval()
                 context = self.architecture.text.context
                 self._tokenizer = _tokenizer(tokenizer, context, source.cleaning)
-                self._processor = _processor(processor or canonical / "preprocessor_config.json")
+                self._processor = _processor(processor)
         except Exception as error:  # whatever transformers makes of a folder it cannot read
             raise ModelError(f"transformers cannot read {told.name}: {error}") from error
         finally:
@@ -158,10 +158,15 @@ def _weights(source: Source) -> dict[str, Any]:
 
     A torch file is never given to it, since we alone say how pickles are read.
     """
-    if source.original and isinstance(source.tensors, Weights):
+    if source.original and isinstance(source.tensors, Weights) and _opens(source.original):
         return {"pretrained_model_name_or_path": source.original, "use_safetensors": True}
     state = {name: _alone(source.read(name).float()) for name in source.parts}
     return {"pretrained_model_name_or_path": None, "state_dict": state}
+
+
+def _opens(folder: Path) -> bool:
+    """Whether transformers opens a folder's safetensors: of an index it wants `metadata`, too."""
+    return (folder / FILE).is_file() or "metadata" in read_json(folder / INDEX)
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ def _uncleaned(source: Source) -> Source:
         return replace(source, cleaning=Cleaning())
     # A package of ours, whose tokenizer is OpenCLIP's: transformers' own takes its place.
     tokenizer = (CLIP_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
-    return replace(source, cleaning=Cleaning(), tokenizer=tokenizer, original=None)
+    return replace(source, cleaning=Cleaning(), tokenizer=tokenizer, tokenizer_folder=None)
 
 
 def _is_clips(source: Source) -> bool:

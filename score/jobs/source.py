@@ -119,9 +119,10 @@ class Source:
     layout: what it is, in words.
     tokenizer: the `tokenizer.json` that makes its token ids.
     parts: for each tensor of `architecture.shapes()` where it comes from.
-    original: the folder in the transformers layout, where it is one; the reference reads all that
-        it can from there rather than from what we made of it.
-    base: the folder with the tokenizer's and the preprocessor's files that `original` lacks.
+    original: the folder in the transformers layout, where it is one.
+    tokenizer_folder, processor_file: in that layout, too, the files that `tokenizer` and
+        `preprocessor` were read from. Of all three, the reference reads what was made of them where
+        they are None.
     remarks: what was decided on the way, for whoever asked for the package.
     cleaning: what happens to texts before the tokenizer.
     """
@@ -133,7 +134,8 @@ class Source:
     tensors: Tensors
     parts: Mapping[str, Part]
     original: Path | None = None
-    base: Path | None = None
+    tokenizer_folder: Path | None = None
+    processor_file: Path | None = None
     remarks: tuple[str, ...] = ()
     cleaning: Cleaning = Cleaning()
 
