@@ -216,6 +216,11 @@ def test_trained_weights_count_more_than_their_average(trained: str, average: st
     assert "average (EMA)" in remarks[-1]
 
 
+def test_a_file_of_endless_models_is_refused() -> None:
+    with pytest.raises(ModelError, match="the weights hold 101 models"):
+        root(*(f"model.m{number}" for number in range(101)))
+
+
 def test_what_is_wanted_may_be_wrapped_once_more() -> None:
     length, _ = root("model", "model_ema.module", wanted="model_ema")
     assert length == len("model_ema.module.")

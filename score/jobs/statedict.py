@@ -26,6 +26,7 @@ _TRANSPARENT = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrap
 _WRAPPERS = frozenset(
     (*_TRANSPARENT, "state_dict", "model_state_dict", "model_state", "model", "clip", "clip_model")
 )
+_MOST_ROOTS = 100  # each is looked for among all names
 _LISTED = 5  # models that a message names
 _AVERAGE = re.compile(r"(^|_)(ema|swa|avg|average|averaged)(_|$)")  # state_dict_ema, ema_model, …
 
@@ -129,6 +130,8 @@ def _models(names: Iterable[str], layout: Names) -> Iterator[_Model]:
     """Every model of a layout that has an image and a text tower."""
     anchor = _anchor(layout.image)
     roots = {found["root"] or "" for name in names if (found := anchor.fullmatch(name))}
+    if len(roots) > _MOST_ROOTS:
+        raise ModelError(f"the weights hold {len(roots):,} models; at most {_MOST_ROOTS} are read")
     for root in sorted(roots):
         within, twice = _within(names, root, roots)
         if any(name in within for name in layout.texts):
