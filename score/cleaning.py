@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from score.errors import ModelError
+from score.extras import install
 
 Name = Literal["transformers", "openclip"]
 
@@ -81,7 +82,7 @@ def _ftfy() -> Any:
     except ImportError as error:
         raise ModelError(
             f"this model's texts are cleaned as OpenCLIP does, with ftfy, which is missing "
-            f"({error}): pip install ftfy==6.3.1"
+            f"({error}): {install('ftfy')}"
         ) from error
     return ftfy
 

@@ -32,8 +32,17 @@ EXTRAS: Mapping[str, str] = {
 """Import name → the extra that installs it."""
 
 
+_ALONE: Mapping[str, str] = {
+    "ftfy": "ftfy==6.3.1",
+    "open_clip": "--no-deps open_clip_torch==3.3.0",  # what else it asks for is not used
+}
+"""Import name → what pip is told for a library that is installed by itself."""
+
+
 def install(library: str) -> str:
     """The command that installs a library, by its import name."""
+    if library in _ALONE:
+        return f"pip install {_ALONE[library]}"
     extra = EXTRAS.get(library.partition(".")[0])
     what = f"'.[{extra}]'" if extra else "."
     return f"pip install -e {what} in the clone"

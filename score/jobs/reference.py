@@ -35,6 +35,7 @@ from score.cleaning import Cleaning
 from score.engine import Matrix
 from score.engines.pytorch import DTYPES
 from score.errors import ModelError
+from score.extras import install
 from score.folder import image_processor, read_json
 from score.images import Pixels
 from score.jobs.canonical import Precision
@@ -238,7 +239,7 @@ def _open_clip() -> ModuleType:
     if package is None or not package.submodule_search_locations:
         raise ModelError(
             "texts of this checkpoint are cleaned as OpenCLIP does, and proven against OpenCLIP's "
-            "own tokenizer, which is missing: pip install --no-deps open_clip_torch==3.3.0; or "
+            f"own tokenizer, which is missing: {install('open_clip')}; or "
             "leave texts as they are with --cleaning transformers"
         )
     file = Path(package.submodule_search_locations[0]) / "tokenizer.py"
