@@ -50,6 +50,7 @@ def session(java: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spa
     """A session whose workers get one row a batch: a batch lacks what its row did not ask for."""
     tools = env_managers.install(tmp_path_factory.mktemp("tools"))
     search = os.pathsep.join([tools["PATH"], os.environ["PATH"]])
+    before = dict(os.environ)  # Spark adds variables of its own, by which a worker is known
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             **tools,
@@ -65,8 +66,12 @@ def session(java: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spa
             .config("spark.sql.execution.arrow.maxRecordsPerBatch", "1")
             .getOrCreate()
         )
-        yield session
-        session.stop()
+        try:
+            yield session
+            session.stop()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
