@@ -20,7 +20,7 @@ import threading
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -429,14 +429,27 @@ class Server:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
             nth, at_once = self.requests[path], self._at_once
-        try:
+        # With the last part in hand, the client may send its next request before this thread runs.
+        with ExitStack() as counted:
+            counted.callback(self._count_down)
             asked = Request(path, dict(urllib.parse.parse_qsl(query)), nth, at_once)
             reply = ROUTES.get(path, lambda _: answer(b"", status=404))(asked)
-            self._send(sock, reply.parts)
+            self._send(sock, _before_the_last(reply.parts, counted.close))
             return reply.keep
-        finally:
-            with self._lock:
-                self._at_once -= 1
+
+    def _count_down(self) -> None:
+        with self._lock:
+            self._at_once -= 1
+
+
+def _before_the_last(parts: Iterable[Part], act: Callable[[], object]) -> Iterator[Part]:
+    """The parts; `act` is called before the last one is yielded."""
+    held: list[Part] = []
+    for part in parts:
+        yield from held
+        held = [part]
+    act()
+    yield from held
 
 
 def drip_handshake() -> Iterator[Part]:

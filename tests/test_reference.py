@@ -840,7 +840,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "weights cut short": (_cut_short, "no whole safetensors file"),
     "weights empty": (_write("model.safetensors", ""), "no whole safetensors file"),
-    "no preprocessor": (_no("preprocessor_config.json"), "no preprocessor_config.json"),
+    "no preprocessor": (_no("preprocessor_config.json"), "lacks an image processor (preprocessor_config.json"),
     "preprocessor of another size": (
         _edit("preprocessor_config.json", lambda config: config.update(crop_size=336)),
         "makes pictures of",
@@ -888,7 +888,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         _edit("preprocessor_config.json", lambda config: config.update(size="large")),
         "unusable preprocessor_config.json",
     ),
-    "no tokenizer": (_no("tokenizer.json"), "no tokenizer.json"),
+    "no tokenizer": (_no("tokenizer.json"), "lacks a tokenizer (tokenizer.json"),
     "tokenizer cut short": (_write("tokenizer.json", '{"version'), "cannot read the tokenizer"),
 }
 

@@ -15,7 +15,7 @@ from mlflow.models import Model
 from safetensors.torch import load_file, save_file
 
 from score.embedder import Embedder
-from score.errors import ModelError
+from score.errors import ModelError, RequestError
 from score.folder import ModelFolder
 from score.jobs import catalog, checkpoint, find, openclip
 from score.jobs.package import package
@@ -143,7 +143,7 @@ def test_an_output_that_cannot_be_replaced(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(ModelError, match="cannot be replaced"):
+    with pytest.raises(RequestError, match="cannot be replaced"):
         package(tiny, Path("."))
 
 
