@@ -840,7 +840,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "weights cut short": (_cut_short, "no whole safetensors file"),
     "weights empty": (_write("model.safetensors", ""), "no whole safetensors file"),
-    "no preprocessor": (_no("preprocessor_config.json"), "lacks an image processor (preprocessor_config.json"),
+    "no preprocessor": (
+        _no("preprocessor_config.json"),
+        "lacks an image processor (preprocessor_config.json",
+    ),
     "preprocessor of another size": (
         _edit("preprocessor_config.json", lambda config: config.update(crop_size=336)),
         "makes pictures of",
