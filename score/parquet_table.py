@@ -41,7 +41,9 @@ class ParquetTable:
         self.columns = distinct(names)
         self.size = self._file.metadata.num_rows
         is_ours = set(ERRORS) <= set(names)
-        self._read = [name for name in names if not (is_ours and name in FEATURES)]
+        # By place: other columns' names may be repeated.
+        self._read = [at for at, name in enumerate(names) if not (is_ours and name in FEATURES)]
+        self._names = names
 
     def __enter__(self) -> ParquetTable:
         return self
@@ -50,16 +52,19 @@ class ParquetTable:
         self._file.close()
 
     def __iter__(self) -> Iterator[Line]:
-        image = self.columns.index(IMAGE) if IMAGE in self.columns else None
+        places = {name: self._names.index(name) for name in COLUMNS if name in self._names}
         for position, cells in enumerate(self._rows(), 1):
-            row = Row(**{name: cells[name] for name in COLUMNS if name in cells})
-            kept = [_text(cells.get(name)) for name in self.columns]
-            yield Line(row, kept_cells(kept, image), position)
+            row = Row(**{name: cells[at] for name, at in places.items()})
+            kept = [_text(cells.get(at)) for at in range(len(self.columns))]
+            yield Line(row, kept_cells(kept, places.get(IMAGE)), position)
 
-    def _rows(self) -> Iterator[dict[str, object]]:
+    def _rows(self) -> Iterator[dict[int, object]]:
+        """Each row's cells by the place of their column."""
+        names = [self._names[at] for at in self._read]
         try:
-            for batch in self._file.iter_batches(_BATCH, columns=self._read):
-                yield from batch.to_pylist()
+            for batch in self._file.iter_batches(_BATCH, columns=names):
+                for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    yield dict(zip(self._read, cells, strict=True))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise RequestError(f"{self.path.name} cannot be read: {error}") from error
 

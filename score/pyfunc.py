@@ -211,9 +211,14 @@ def _is_under_spark() -> bool:
     """Whether this is a Python worker of Spark's, or a server of MLflow's that one has started.
 
     `spark_udf` starts such servers for any `env_manager` but `local`. Spark gives every worker this
-    variable, and a server inherits it.
+    variable, and a server inherits it. The driver has it, too, and a context, which no worker has.
     """
-    return "SPARK_BUFFER_SIZE" in os.environ
+    return "SPARK_BUFFER_SIZE" in os.environ and not _is_spark_driver()
+
+
+def _is_spark_driver() -> bool:
+    context = getattr(sys.modules.get("pyspark"), "SparkContext", None)
+    return getattr(context, "_active_spark_context", None) is not None
 
 
 def _blanks() -> Callable[[Params], dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import os
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from score.embedder import Embedder  # noqa: E402
 from score.frames import rows_of  # noqa: E402
 from score.params import Params  # noqa: E402
 from score.rows import check_columns  # noqa: E402
+from score.settings import Settings  # noqa: E402
 from score.tables import ERRORS, FEATURES, error_cells  # noqa: E402
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ def embed_table(table: DataFrame, model: str) -> DataFrame:
     Added are `image_features` and `text_features` (arrays of floats or null), `error_code`,
     `error_message` and `error_retryable`. `model`: a package's folder, local or at an address that
     Hadoop reads, or its name in MLflow's registry (`models:/clip/1`). Needs the project's
-    dependencies on the executors, not the project. Raises BadColumns.
+    dependencies on the executors, not the project. Settings are the executors' variables
+    (`spark.executorEnv.SCORE_PRECISION`). Raises BadColumns.
     """
     check_columns(table.columns)
     context = table.sparkSession.sparkContext
@@ -74,7 +77,7 @@ def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
 def _loaded(model: str) -> Embedder:
     from pyspark import SparkFiles
 
-    return Embedder.load(SparkFiles.get(model))
+    return Embedder.load(SparkFiles.get(model), Settings.from_env(os.environ))
 
 
 def _zipped() -> str:

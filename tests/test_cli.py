@@ -397,6 +397,14 @@ def test_parquet_tables_are_embedded_as_csv_ones(here: Path) -> None:
     assert (second["tags"], second["error"]["code"]) == (None, "empty_row")
 
 
+def test_columns_of_one_name_are_all_kept_from_parquet(here: Path) -> None:
+    columns = [["a red apple"], ["first"], ["second"]]
+    pq.write_table(pa.table(columns, names=["text", "id", "id"]), "in.parquet")
+    assert main(["embed", "in.parquet", "--output", "o.jsonl"]) == 0
+    (line,) = map(json.loads, Path("o.jsonl").read_text().splitlines())
+    assert (line["id"], line["id.1"], len(line["text_features"])) == ("first", "second", 512)
+
+
 @pytest.mark.parametrize(
     ("table", "says"),
     [

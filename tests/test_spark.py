@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import pyspark
 import pytest
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import struct
 
 from score import spark
 from score.embedder import Embedder
+from score.errors import SettingError
 from score.folder import EMBEDDED
 from score.jobs.export import export
 from tests import env_managers
@@ -69,9 +71,19 @@ def session(java: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spa
         try:
             yield session
             session.stop()
+            end_gateway()
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def end_gateway() -> None:
+    """Ends Spark's Java process, which else ends with this process."""
+    gateway: Any = SparkContext._gateway
+    gateway.shutdown()
+    gateway.proc.stdin.close()  # at whose end the process does
+    gateway.proc.wait(30)
+    SparkContext._gateway = SparkContext._jvm = None
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +113,13 @@ def test_a_share_keeps_its_columns_and_gains_vectors_and_errors(
     assert one["id"].tolist() == [1, 2]
     np.testing.assert_allclose(two["text_features"][0], embedder.embed_text("a cat"), rtol=1e-5)
     assert two["image_features"][0] is None
+
+
+def test_settings_are_the_executors_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyspark.SparkFiles, "get", lambda name: str(EMBEDDED))
+    monkeypatch.setenv("SCORE_PRECISION", "fp33")
+    with pytest.raises(SettingError, match="fp33"):
+        spark._loaded("any")
 
 
 def test_spark_runs_it_where_there_is_no_project(
@@ -148,6 +167,13 @@ def test_spark_udf_reports_errors_beside_rows_without_one(
     assert [answer.error.code for answer in answers] == [None, "bad_base64", "empty_row"]
     assert [answer.error.retryable for answer in answers] == [None, False, False]
     assert [answer.text_features is None for answer in answers] == [False, True, True]
+
+
+def test_the_driver_answers_as_any_other_process(session: SparkSession, model: str) -> None:
+    frame = pd.DataFrame({"text": ["a cat", ""]})
+    answers = mlflow.pyfunc.load_model(model).predict(frame, params={"on_error": "report"})
+    assert answers[0]["error"] is None
+    assert answers[1]["error"]["code"] == "empty_row"
 
 
 def test_spark_udf_labels_pictures_beside_texts(session: SparkSession, model: str) -> None:
