@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,11 +36,23 @@ machine._CPUINFO = Path(os.devnull)
 os.environ["SCORE_PRECISION"] = "fp32"
 
 
+_forgotten: list[str] = []  # processes that workers of pytest-xdist found left running
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _forgotten.extend(getattr(node, "workeroutput", {}).get("forgotten", ()))
+
+
+@pytest.hookimpl(trylast=True)  # after the workers, which bear this process's mark, have ended
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that leaves processes behind has failed; they are ended all the same."""
-    if forgotten := processes.left(_MARK):
+    _forgotten.extend(processes.left(_MARK))
+    if _forgotten:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print("\nLeft running by the tests, and killed:", *forgotten, sep="\n  ")
+        print("\nLeft running by the tests, and killed:", *_forgotten, sep="\n  ")
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["forgotten"] = _forgotten
     processes.end(_MARK)
     assert _WATCHER.stdin
     _WATCHER.stdin.close()
