@@ -29,7 +29,8 @@ from score.params import Params
 from score.parquet_table import SUFFIXES, ParquetTable
 from score.rows import Record, Row
 from score.settings import Settings
-from score.tables import CsvTable, Line, Lines, writer_for
+from score.tables import CsvTable, Line, Lines
+from score.writers import writer_for
 
 RESULT_COLUMNS = ["file", "row", "image_features", "text_features", "error_code", "error_message"]
 """The columns of what `run` returns; Azure's `append_row` writes them without a header."""

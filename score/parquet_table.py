@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from score.errors import RequestError
-from score.rows import COLUMNS, IMAGE, Row, check_columns
-from score.tables import ERRORS, FEATURES, Line, distinct, kept_cells
+from score.rows import COLUMNS, FEATURES, IMAGE, Row, check_columns, is_result
+from score.tables import Line, distinct, kept_cells
 
 SUFFIXES = (".parquet", ".pqt")
 
@@ -40,7 +40,7 @@ class ParquetTable:
             raise
         self.columns = distinct(names)
         self.size = self._file.metadata.num_rows
-        is_ours = set(ERRORS) <= set(names)
+        is_ours = is_result(names)
         # By place: other columns' names may be repeated.
         self._read = [at for at, name in enumerate(names) if not (is_ours and name in FEATURES)]
         self._names = names

@@ -5,7 +5,7 @@ Knows nothing of JSON, tables or files; those are turned into rows at the surfac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ Vector = npt.NDArray[np.float32]
 IMAGE = "image"
 TEXT = "text"
 COLUMNS = (IMAGE, TEXT)
+FEATURES = ("image_features", "text_features")
+ERRORS = ("error_code", "error_message", "error_retryable")  # in tables
 
 # pandas' missing-value singletons, known by name because this floor does not import pandas.
 _PANDAS_MISSING = {"NAType", "NaTType"}
@@ -78,6 +80,11 @@ def looks_missing(cell: str) -> bool:
     Such an image is an error with a hint; such a text may be meant and is taken as it is.
     """
     return len(cell) <= _LONGEST_MISSING and cell.lower() in _MISSING_AS_TEXT
+
+
+def is_result(columns: Collection[object]) -> bool:
+    """Whether a table's columns show that a job of ours wrote it."""
+    return set(ERRORS) <= set(columns)
 
 
 def check_columns(names: Sequence[object]) -> None:

@@ -26,9 +26,9 @@ from score import registry  # noqa: E402
 from score.embedder import Embedder  # noqa: E402
 from score.frames import rows_of  # noqa: E402
 from score.params import Params  # noqa: E402
-from score.rows import check_columns  # noqa: E402
+from score.rows import ERRORS, FEATURES, check_columns  # noqa: E402
 from score.settings import Settings  # noqa: E402
-from score.tables import ERRORS, FEATURES, error_cells  # noqa: E402
+from score.writers import error_cells  # noqa: E402
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -20,7 +20,17 @@ FLOORS = [
     {"cells", "connections", "hosts", "room"},
     {"added_tokens", "cleaning"},
     {"decoder_errors", "depth", "metadata", "processors"},
-    {"wire", "fetch", "images", "texts", "tables", "parquet_body", "weights", "zeroshot"},
+    {
+        "wire",
+        "fetch",
+        "images",
+        "texts",
+        "tables",
+        "parquet_body",
+        "weights",
+        "writers",
+        "zeroshot",
+    },
     {"jobs.pictures", "parquet_table"},
     {"packing", "towers"},
     {"engine", "machine"},
@@ -97,9 +107,9 @@ DOORS = {
     "ssl": {"connections", "fetch"},
     "http": {"connections", "fetch", "framing"},
     "pandas": {"frames", "pyfunc", "batch", "spark", "deploy.nocode_batch", "deploy.nocode_online"},
-    "pyarrow": {"tables", "parquet_body", "parquet_table", "jobs.merge", "jobs.index"},
+    "pyarrow": {"writers", "parquet_body", "parquet_table", "jobs.merge", "jobs.index"},
     "pyspark": {"spark"},
-    "csv": {"tables", "jobs.split", "jobs.merge"},
+    "csv": {"tables", "writers", "jobs.split", "jobs.merge"},
     "mlflow": {
         "pyfunc",
         "registry",
@@ -178,7 +188,7 @@ def test_libraries_come_in_by_their_doors(module: str) -> None:
 def test_only_surfaces_read_the_environment() -> None:
     readers = {name for name, file in MODULES.items() if "os.environ" in file.read_text()}
     local = {"deploy.harness", "deploy.image", "deploy.simulate"}  # which start processes
-    assert readers <= {"pyfunc", "online", "batch", "shards", "__main__"} | local | {
+    assert readers <= {"pyfunc", "online", "batch", "shards", "spark", "__main__"} | local | {
         "deploy.nocode_batch",
         "deploy.nocode_online",
     }

@@ -31,7 +31,8 @@ from score.embedder import Embedder
 from score.errors import BadColumns, RequestError
 from score.params import Params
 from score.rows import Record, Row
-from score.tables import CsvTable, writer_for
+from score.tables import CsvTable
+from score.writers import writer_for
 from tests.pictures import SAMPLES, in_base64, picture, served
 from tests.processes import started
 from tests.surfaces import ROOT

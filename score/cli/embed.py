@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     from score.embedder import Embedder
     from score.outputs import check_files
     from score.params import Params
-    from score.tables import replaced, writer_for
+    from score.writers import replaced, writer_for
 
     source, output = Path(options.input), Path(options.output)
     writer = writer_for(output)

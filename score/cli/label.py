@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         read_ontology,
     )
     from score.jobs.pictures import open_pictures
-    from score.tables import replaced
+    from score.writers import replaced
 
     source, output, ontology = Path(options.input), Path(options.output), Path(options.ontology)
     check_output(output, source, overwrite=options.overwrite)

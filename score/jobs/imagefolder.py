@@ -25,7 +25,8 @@ from score.jobs import names
 from score.jobs.classfolders import EXTENSIONS
 from score.outputs import check_folder, check_replaceable, put_in_place
 from score.settings import Settings
-from score.tables import CsvTable, VerdictWriter
+from score.tables import CsvTable
+from score.writers import VerdictWriter
 
 TABLE = "labels.csv"
 

@@ -19,8 +19,7 @@ from numpy.lib.format import open_memmap
 
 from score.errors import RequestError
 from score.outputs import check_folder, filling
-from score.rows import Vector
-from score.tables import ERRORS, FEATURES
+from score.rows import ERRORS, FEATURES, Vector
 from score.zeroshot import unit
 
 Column = Literal["image_features", "text_features"]

@@ -23,7 +23,7 @@ from score.labels import Labels
 from score.outputs import check_files
 from score.params import Params
 from score.rows import Record, Row
-from score.tables import VerdictWriter
+from score.writers import VerdictWriter
 
 _PARAM = "param 'labels'"  # what errors about labels begin with
 _SHOWN = 50  # labels in a summary

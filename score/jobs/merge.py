@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 
 from score.batch import blocked_hint
 from score.errors import RequestError
-from score.tables import ERRORS, CsvTable, fingerprint, parquet_writer
+from score.rows import ERRORS
+from score.tables import CsvTable, fingerprint
+from score.writers import parquet_writer
 
 _ROW_GROUP = 16_384
 
