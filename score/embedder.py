@@ -1,6 +1,6 @@
 """The core: rows in, records out, in order, in bounded memory.
 
-    rows ──admit──▶ fetch ∥ decode (threads) ──▶ ready ──▶ encode (caller's thread) ──▶ in order
+    rows ──admit──▶ fetch ∥ decode (threads) ──▶ ready ──▶ encode (shared passes) ──▶ in order
 
 One row that stalls holds up neither the download nor the encoding of those behind it: prepared rows
 are encoded in whatever order they become ready, and only their vectors wait for their turn. Three
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from score import precision, zeroshot
+from score.batching import Batcher
 from score.encoder import Encoder
 from score.engine import Matrix
 from score.errors import BadParams, EmptyRow, ModelError, RowError, RowsFailed
@@ -46,6 +47,7 @@ _WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 
 _SEEN = 2**20  # floats of vectors that a stream keeps for what comes again: 4 MiB
 _LABEL_SETS = 16  # whose vectors are kept: at most 16 × 2000 × 512 floats, 62 MiB, by default
 _LABEL_TEXT = 2**20  # characters of a label set that is kept: their text stays in memory, too
+_PASS_TOKENS = 2560  # of texts in one pass: 32 rows of 80
 _LINGER = 0.01  # seconds that a ready row waits for company, while others are on their way
 
 
@@ -59,6 +61,10 @@ class Embedder:
         self.texts = texts
         self.preprocessor = preprocessor
         self.settings = settings
+        batcher = Batcher()
+        # All callers' rows meet here: pixels or token ids → vectors.
+        self.encode_images = batcher.shared(encoder.images, settings.batch_size, lambda _: 1)
+        self.encode_texts = batcher.shared(encoder.texts, _PASS_TOKENS, len)
         self._fetcher = Fetcher(settings)
         # Few threads: what one's large pictures leave behind in its memory is not used by others.
         # By process, since threads do not survive a fork.
@@ -194,7 +200,7 @@ class Embedder:
                 raise BadParams(f"param 'labels', {prompt[:80]!r}: {ids.message}")
             encoded.append(ids)
         # Once each, so that ties are ties to the bit.
-        vectors = _Seen(self.encoder.texts, self.dimension, tuple).vectors(encoded)
+        vectors = _Seen(self.encode_texts, self.dimension, tuple).vectors(encoded)
         return zeroshot.label_vectors(vectors, counts)
 
     def prepare(self, row: Row, params: Params, root: Path | None, until: float | None) -> _Inputs:
@@ -269,9 +275,8 @@ class _Stream:
         self._labels: Matrix | None = None
         if params.labels is not None:
             self._labels = embedder.label_vectors(params.labels, params.truncate)
-        encoder = embedder.encoder
-        self._seen_pictures = _Seen(encoder.images, encoder.dimension, _digest)
-        self._seen_texts = _Seen(encoder.texts, encoder.dimension, tuple)
+        self._seen_pictures = _Seen(embedder.encode_images, embedder.dimension, _digest)
+        self._seen_texts = _Seen(embedder.encode_texts, embedder.dimension, tuple)
         self._root, self._until = root, until
         settings = embedder.settings
         self._most_rows = 8 * settings.batch_size

@@ -10,8 +10,8 @@ import socket
 from contextlib import suppress
 
 import uvicorn
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -24,16 +24,20 @@ from score.errors import RequestError, body_too_large
 
 log = logging.getLogger("uvicorn.error")  # where its log says what the server does
 
+_REQUESTS = 256  # answered at a time; their rows meet in the encoder's passes
+
 
 def application(embedder: Embedder) -> Starlette:
     """The ASGI application that serves a model."""
     limit = embedder.settings.max_request_bytes
+    threads = CapacityLimiter(_REQUESTS)
 
     async def score(request: Request) -> Response:
         body = await _body(request, limit)
         if body is None:
             return _response(endpoint.refuse(body_too_large(limit)))
-        return _response(await run_in_threadpool(endpoint.score, embedder, body))
+        answer = to_thread.run_sync(endpoint.score, embedder, body, limiter=threads)
+        return _response(await answer)
 
     async def ping(request: Request) -> Response:
         return Response(b'{"status": "ok"}', media_type="application/json")

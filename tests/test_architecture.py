@@ -39,7 +39,7 @@ FLOORS = [
     {"engines.openvino"},
     {"encoder"},
     {"probes"},
-    {"precision"},
+    {"precision", "batching"},
     {"embedder"},
     {"endpoint", "frames"},
     {"pyfunc", "online", "batch", "server", "spark"},

@@ -255,18 +255,18 @@ def test_labels_may_be_any_iterable_a_mapping_json_or_labels(embedder: Embedder)
 def counted(model: Embedder) -> Iterator[list[int]]:
     """How many texts each call of the text encoder was given."""
     calls: list[int] = []
-    texts = model.encoder.texts
+    texts = model.encode_texts
 
     def counting(ids: Sequence[Ids]) -> zeroshot.Matrix:
         if ids:  # the stream asks for the texts of rows that have none, too
             calls.append(len(ids))
         return texts(ids)
 
-    model.encoder.texts = counting  # type: ignore[method-assign]
+    model.encode_texts = counting
     try:
         yield calls
     finally:
-        del model.encoder.texts
+        model.encode_texts = texts
 
 
 @pytest.fixture
