@@ -15,7 +15,7 @@ import argparse
 import http.client
 import json
 import os
-import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -77,21 +77,25 @@ def cells(kind: str, count: int, urls: Sequence[str]) -> list[dict[str, str]]:
 @contextmanager
 def server(model: Path, checkout: Path, environment: dict[str, str]) -> Iterator[int]:
     """`score serve` by the code in a checkout, on a free port."""
-    command = [sys.executable, "-m", "score", "serve", str(model), "--port", "0"]
+    with socket.create_server((material.HERE, 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "score", "serve", str(model), "--port", str(port)]
     command += ["--allow-hosts", material.HERE]
     with subprocess.Popen(
-        command, cwd=checkout, env=environment, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=checkout,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr
-        for line in process.stderr:
-            if found := re.search(r"serving http://[^:]+:(\d+)/", line):
-                break
-        else:
+        if not any("startup complete" in line for line in process.stderr):
             raise SystemExit("the server did not start")
         reader = threading.Thread(target=process.stderr.read)  # so that its log never fills up
         reader.start()
         try:
-            yield int(found[1])
+            yield port
         finally:
             process.terminate()
             reader.join()
