@@ -51,9 +51,9 @@ FLOORS = [
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
     {"jobs.page"},
-    {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.limits", "deploy.worker"}
-    | {"deploy.nocode_batch", "deploy.nocode_online"},
-    {"deploy.plan", "deploy.values"},
+    {"deploy.skus", "deploy.names", "deploy.simulate", "deploy.image"}
+    | {"deploy.limits", "deploy.worker", "deploy.nocode_batch", "deploy.nocode_online"},
+    {"deploy.plan", "deploy.ports", "deploy.values"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
     {"deploy.cli"},
@@ -130,6 +130,7 @@ DOORS = {
         "deploy.harness",
         "deploy.skus",
         "deploy.values",
+        "deploy.ports",
     },
     "pickle": set(),
     "subprocess": {"deploy.harness", "deploy.image", "deploy.simulate"},
