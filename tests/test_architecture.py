@@ -21,7 +21,7 @@ FLOORS = [
     {"added_tokens", "cleaning"},
     {"decoder_errors", "depth", "metadata", "processors"},
     {"wire", "fetch", "images", "texts", "tables", "parquet_body", "weights", "zeroshot"},
-    {"jobs.pictures", "parquet_table"},
+    {"jobs.pictures", "parquet_table", "jobs.contents"},
     {"packing", "towers"},
     {"engine", "machine"},
     {"engines.blocked", "engines.cache"},
