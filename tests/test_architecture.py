@@ -179,7 +179,7 @@ def test_libraries_come_in_by_their_doors(module: str) -> None:
 def test_only_surfaces_read_the_environment() -> None:
     readers = {name for name, file in MODULES.items() if "os.environ" in file.read_text()}
     local = {"deploy.harness", "deploy.image", "deploy.simulate"}  # which start processes
-    assert readers <= {"pyfunc", "online", "batch", "shards", "__main__"} | local | {
+    assert readers <= {"pyfunc", "online", "batch", "shards", "spark", "__main__"} | local | {
         "deploy.nocode_batch",
         "deploy.nocode_online",
     }

@@ -176,6 +176,25 @@ def test_a_cluster_gets_the_package_by_what_the_component_ships(
     np.testing.assert_allclose(result["text_features"][2], embedder.embed_text("a cat"), atol=1e-4)
 
 
+def test_executors_install_what_encoding_needs_and_no_cuda() -> None:
+    """After 15 minutes of installing Azure ends the session: no MLflow, no server."""
+
+    def pip(name: str) -> dict[str, str]:
+        content = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+        items = next(part["pip"] for part in content["dependencies"] if isinstance(part, dict))
+        return {re.split("[=<>]", item)[0]: item for item in items if not item.startswith("--")}
+
+    ours, theirs = pip("conda.yaml"), pip("environment/spark.conda.yaml")
+    left_out = {"mlflow", "azureml-inference-server-http"}
+    assert theirs.keys() == ours.keys() - left_out
+    changed = {name for name in theirs if theirs[name] != ours[name]}
+    assert changed <= {"numpy", "torch"}
+    assert theirs["torch"].removesuffix("+cpu") == ours["torch"]
+    assert theirs["numpy"].endswith("<2")  # Spark 3.5's own bound
+    code = "import score.spark, sys; sys.exit('mlflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_without_it_there_is_nothing_to_run(
     java: str, python: Path, spark_home: Path, code: Path, tmp_path: Path
 ) -> None:
