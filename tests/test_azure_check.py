@@ -141,7 +141,7 @@ MISTAKES = [
     ("components/pipeline/prepare.yml", "type: integer", "type: whole", "whole"),
     ("components/pipeline/merge.yml", "command: >-", "comand: >-", "command"),
     ("components/package.yml", "clip-package@latest", "clip-pakage@latest", "clip-pakage"),
-    ("components/spark/embed.yml", "score/spark.py", "score/sparks.py", "sparks.py"),
+    ("components/spark/embed.yml", "file: embed.py", "file: embd.py", "no embd.py"),
     ("components/spark/embed.yml", "{{inputs.table}}", "{{inputs.tabel}}", "inputs.tabel"),
     # Values that every schema takes.
     ("components/model.yml", "'Standard_DS2_v2', ", "'Standard_DS2_v9', ", "Standard_DS2_v9"),
