@@ -53,7 +53,7 @@ FLOORS = [
     {"jobs.page"},
     {"deploy.skus", "deploy.names", "deploy.simulate", "deploy.image"}
     | {"deploy.limits", "deploy.worker", "deploy.nocode_batch", "deploy.nocode_online"},
-    {"deploy.plan", "deploy.ports", "deploy.values"},
+    {"deploy.plan", "deploy.ports", "deploy.shipped", "deploy.values"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
     {"deploy.cli"},

@@ -138,3 +138,25 @@ def test_what_an_endpoint_passes_is_let_pass(kind: str, tmp_path: Path) -> None:
 def test_a_component_that_lies_elsewhere_is_left_to_azure(component: str, tmp_path: Path) -> None:
     deployment = {"component": component}
     assert not [*behind_endpoint("pipelineComponentBatchDeployment", deployment, tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("- score.zip", "- scores.zip", "py_files: there is no scores.zip"),
+        ("../../score.zip", "../../skore.zip", "additional_includes: there is no ../../skore.zip"),
+        ("py_files:", "archives:", ""),
+        ("- score.zip", "- https://example.org/score.zip", ""),
+    ],
+)
+def test_files_that_spark_would_miss_are_seen(
+    right: str, wrong: str, said: str, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "components/spark", tmp_path / "components/spark")
+    (tmp_path / "score").mkdir()
+    file = tmp_path / "components/spark/embed.yml"
+    text = file.read_text(encoding="utf-8")
+    assert right in text
+    file.write_text(text.replace(right, wrong), encoding="utf-8")
+    found = check([file], [ROOT / "environment"])
+    assert any(said in problem for problem in found) if said else found == [], found

@@ -15,7 +15,8 @@ for job; do
 done
 
 size=${SKU:-Standard_D4as_v4}
-cluster=clip-$(sed 's/^standard_//I' <<< "$size" | tr '[:upper:]_' '[:lower:]-')  # as score.deploy.names has it
+short=$(tr '[:upper:]_' '[:lower:]-' <<< "$size")
+cluster=clip-${short#standard-}  # as score.deploy.names has it
 on=
 [ -z "${SKU:-}" ] || on=" settings.default_compute=azureml:$cluster"
 

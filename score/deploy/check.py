@@ -30,7 +30,7 @@ from azure.ai.ml._schema.pipeline.pipeline_component import PipelineComponentSch
 from azure.ai.ml.entities import _load_functions as loaders
 from marshmallow import ValidationError
 
-from score.deploy import ports, values
+from score.deploy import ports, shipped, values
 from score.deploy.plan import LONGEST_REQUEST_SECONDS
 from score.errors import AzureError
 
@@ -174,6 +174,7 @@ def _problems(document: Document, known: set[tuple[str, str]]) -> Iterator[str]:
             *_bound(document),
             *values.problems(document.kind, document.content, document.file.parent),
             *ports.behind_endpoint(document.kind, document.content, document.file.parent),
+            *shipped.problems(document.kind, document.content, document.file.parent),
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
         if not refused:  # of another shape than anything here expects
