@@ -108,12 +108,17 @@ MISTAKES = [
     ("components/pipeline/pipeline.yml", "jobs.embed.outputs", "jobs.embd.outputs", "nowhere"),
     ("components/pipeline/pipeline.yml", "parent.inputs.rows", "parent.input.rows", "nowhere"),
     (
-        "components/pipeline/pipeline.yml",
+        "components/pipeline/pipeline-indexed.yml",
         "table: ${{parent.inputs.table",
         "table: ${{parent.inputs.model",
         "uri_file is",
     ),
-    ("components/pipeline/pipeline.yml", "      model: ${{parent.inputs.model}}\n", "", "missing"),
+    (
+        "components/pipeline/pipeline-indexed.yml",
+        "      model: ${{parent.inputs.model}}\n",
+        "",
+        "missing",
+    ),
     ("components/pipeline/pipeline.yml", "type: parallel", "type: command", "is a parallel"),
     ("components/pipeline/pipeline.yml", "      vectors:", "      vektors:", "vektors"),
     ("components/pipeline/deployment.yml", "./pipeline.yml", "./pipelin.yml", "pipelin.yml"),
@@ -136,7 +141,7 @@ MISTAKES = [
     ("components/pipeline/prepare.yml", "type: integer", "type: whole", "whole"),
     ("components/pipeline/merge.yml", "command: >-", "comand: >-", "command"),
     ("components/package.yml", "clip-package@latest", "clip-pakage@latest", "clip-pakage"),
-    ("components/spark/embed.yml", "score/spark.py", "score/sparks.py", "sparks.py"),
+    ("components/spark/embed.yml", "file: embed.py", "file: embd.py", "no embd.py"),
     ("components/spark/embed.yml", "{{inputs.table}}", "{{inputs.tabel}}", "inputs.tabel"),
     # Values that every schema takes.
     ("components/model.yml", "'Standard_DS2_v2', ", "'Standard_DS2_v9', ", "Standard_DS2_v9"),

@@ -179,19 +179,3 @@ def test_what_batch_installs_embeds(tmp_path: Path) -> None:
     ):
         subprocess.run([*python, *words], cwd=ROOT, env=image.environment(), check=True)
     assert len(read_table(tmp_path / "vectors.parquet").column("text_features").drop_null()) == 67
-
-
-def test_what_stays_here_is_no_less_than_git_ignores() -> None:
-    kept = {line.strip("/") for line in lines(".amlignore")}
-    assert {
-        line.strip("/").replace(".pytest_cache", ".*_cache") for line in lines(".gitignore")
-    } - {
-        ".mypy_cache",
-        ".ruff_cache",
-    } <= kept
-    assert {".git", "tests", "benchmarks"} <= kept
-
-
-def lines(name: str) -> list[str]:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]

@@ -36,7 +36,7 @@ from tests.surfaces import ROOT
 
 BUILT = (
     *("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"),
-    *("input_example.json", "serving_input_example.json"),
+    *("input_example.json", "serving_input_example.json", ".amlignore"),
 )
 
 

@@ -30,7 +30,7 @@ from azure.ai.ml._schema.pipeline.pipeline_component import PipelineComponentSch
 from azure.ai.ml.entities import _load_functions as loaders
 from marshmallow import ValidationError
 
-from score.deploy import values
+from score.deploy import ports, shipped, values
 from score.deploy.plan import LONGEST_REQUEST_SECONDS
 from score.errors import AzureError
 
@@ -173,6 +173,8 @@ def _problems(document: Document, known: set[tuple[str, str]]) -> Iterator[str]:
             *_references(document, known),
             *_bound(document),
             *values.problems(document.kind, document.content, document.file.parent),
+            *ports.behind_endpoint(document.kind, document.content, document.file.parent),
+            *shipped.problems(document.kind, document.content, document.file.parent),
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
         if not refused:  # of another shape than anything here expects
@@ -397,6 +399,9 @@ def _steps(document: Document) -> Iterator[str]:
                 where = f"jobs.{name}.{side}.{given}"
                 if given not in (made.get(side) or {}):
                     yield f"{where}: its component has none of that name"
+                    continue
+                if side == "inputs" and isinstance(text, Mapping):
+                    yield from ports.asset(where, text, made[side][given])
                     continue
                 yield from _end(document, components, where, str(text), made[side][given])
         for needed, kind in (made.get("inputs") or {}).items():

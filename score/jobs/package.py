@@ -27,6 +27,7 @@ from score.errors import ModelError
 from score.folder import ModelFolder, read_optional_json
 from score.jobs import canonical, card
 from score.jobs.canonical import Precision
+from score.jobs.contents import IGNORE, allow_list, copy_code
 from score.jobs.export import is_package
 from score.jobs.find import Found, find
 from score.jobs.promise import promise
@@ -211,7 +212,7 @@ def package(
             shutil.copyfile(file, model / file.name)
         for file in found.base.licence_files if found.base else ():
             shutil.copyfile(file, model / f"{file.name}.base")  # of the tokenizer, not the weights
-        shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
+        copy_code(SOURCE, begun / "score")
         describe(begun, title, _metadata(found))
         card.write(begun, title, found, findings, _dot(), agreement)
         put_in_place(begun, output, is_package, overwrite=overwrite)
@@ -291,6 +292,7 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
         ("serving_input_example.json", {"dataframe_split": example}),  # a body for MLflow's server
     ):
         (root / file).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    (root / IGNORE).write_text(allow_list(root), encoding="utf-8")
 
 
 def _quoted(text: str) -> str:
