@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from score.outputs import check_files
 
 if TYPE_CHECKING:  # the command line is wanted without these, too
     from score.architecture import Architecture
+    from score.deploy.front import Front
     from score.deploy.harness import Machine
     from score.deploy.render import Card
 
@@ -75,6 +77,14 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="ask this, print the answer, and stop; may be given again",
+    )
+    online.add_argument(
+        "--key", metavar="KEY", help="refuse requests without `Authorization: Bearer KEY`"
+    )
+    online.add_argument(
+        "--container",
+        action="store_true",
+        help="the container alone, without the endpoint's front end (424, 408, 429, 401)",
     )
     batch = kinds.add_parser("batch", help="a batch deployment over a folder of files")
     batch.add_argument("--input", type=Path, required=True, metavar="DIR", help="of CSVs, say")
@@ -269,26 +279,45 @@ def _image(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace, machine: Machine | None) -> int:
     from score.deploy import harness
 
+    if options.container and options.key is not None:
+        raise AzureError("--key is the front end's to ask for: without --container")
     for file in options.request:  # before anything is started
         if not file.is_file():
             raise AzureError(f"there is no request file {file}")
-    with harness.online(
-        options.yaml, model=options.model, port=options.port, machine=machine
-    ) as process:
-        address = f"http://127.0.0.1:{options.port}"
-        if not harness.ready(address, process):
+    port = options.port if options.container else harness.free_port()
+    with ExitStack() as stack:
+        front = None if options.container else stack.enter_context(_front(options, port))
+        process = stack.enter_context(
+            harness.online(options.yaml, model=options.model, port=port, machine=machine)
+        )
+        if not harness.ready(f"http://127.0.0.1:{port}", process):
             print("score: the server did not start: its log, above, says why", file=sys.stderr)
             return 1
-        print(f"{address}/score answers", file=sys.stderr)
+        if front:
+            stack.enter_context(front.serving())
+        address = f"http://127.0.0.1:{options.port}/score"
+        print(f"{address} answers", file=sys.stderr)
         if not options.request:
             try:
                 return process.wait()
             except KeyboardInterrupt:
                 return 0
-        answers = [harness.ask(f"{address}/score", file) for file in options.request]
-    for file, (status, answer) in zip(options.request, answers, strict=True):
-        print(f"{file}: {status} {answer}")
-    return 0 if all(status == 200 for status, _ in answers) else 1
+        answers = [harness.ask(address, file, options.key) for file in options.request]
+    for file, answer in zip(options.request, answers, strict=True):
+        print(f"{file}: {answer}")
+    return 0 if all(answer.status == 200 for answer in answers) else 1
+
+
+@contextmanager
+def _front(options: argparse.Namespace, container: int) -> Iterator[Front]:
+    from score.deploy.front import Front
+    from score.deploy.harness import limits
+
+    front = Front(options.port, container, limits(options.yaml), options.key)
+    try:
+        yield front
+    finally:
+        front.close()
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -22,11 +22,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import urllib3
 import yaml
 
+from score.deploy.front import STATUS, Limits
 from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
 from score.deploy.values import whole
@@ -203,6 +204,21 @@ def online(
             process.wait()
 
 
+def limits(file: Path) -> Limits:
+    """What a real-time deployment's YAML says of its requests, else Azure's defaults
+    (https://learn.microsoft.com/azure/machine-learning/reference-yaml-deployment-managed-online).
+
+    Raises AzureError as `online` does.
+    """
+    content = _read(file, "managedOnlineDeployment")
+    requests = _part(content, "request_settings", file)
+    return Limits(
+        seconds=_number(requests, "request_timeout_ms", 5000, 1, file) / 1000,
+        concurrency=_number(requests, "max_concurrent_requests_per_instance", 1, 1, file),
+        instances=_number(content, "instance_count", 1, 1, file),
+    )
+
+
 def free_port() -> int:
     """A port of this machine that nobody has. Raises AzureError.
 
@@ -238,20 +254,34 @@ def ready(address: str, process: subprocess.Popen[bytes], seconds: float = 600) 
     return False
 
 
-def ask(address: str, request: Path) -> tuple[int, str]:
-    """The status of the answer to a request file, and its body. Raises AzureError for none."""
+class Answer(NamedTuple):
+    """What a deployment answered. `container`: its own status, where a front end says 424."""
+
+    status: int
+    body: str
+    container: str | None = None
+
+    def __str__(self) -> str:
+        said = f" (the container's {self.container})" if self.container else ""
+        return f"{self.status}{said} {self.body}"
+
+
+def ask(address: str, request: Path, key: str | None = None) -> Answer:
+    """The answer to a request file. Raises AzureError for none."""
     try:
         body = request.read_bytes()
     except OSError as error:
         raise AzureError(f"{request} cannot be read: {error}") from error
     headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
     try:
         answer = _http.request(
             "POST", address, body=body, headers=headers, retries=False, timeout=180
         )
     except urllib3.exceptions.HTTPError as error:
         raise AzureError(f"{address} does not answer: {error}") from error
-    return answer.status, answer.data.decode()
+    return Answer(answer.status, answer.data.decode(), answer.headers.get(STATUS))
 
 
 def _read(file: Path, kind: str) -> Json:
