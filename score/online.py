@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import runpy
+from pathlib import Path
 
 from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
+
+if __name__ != "score.online":  # Azure's server loads this file by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
 
 from score import endpoint
 from score.embedder import Embedder

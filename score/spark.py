@@ -15,9 +15,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Spark runs this file by its path.
+# Spark runs this file by its path. A user's score.py further on is not taken for this package.
 _ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(_ROOT))
+sys.path.insert(0, str(_ROOT))
 
 import pandas as pd  # noqa: E402
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "score"
 
 # From the ground up; a module may import only from floors below its own.
 FLOORS = [
-    {"errors", "extras"},
+    {"by_path", "errors", "extras"},
     {"commands", "outputs"},
     {"labels", "settings", "gpus", "registry"},
     {"rows", "params", "architecture"},
