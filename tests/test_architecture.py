@@ -31,7 +31,7 @@ FLOORS = [
     {"probes"},
     {"precision"},
     {"embedder"},
-    {"endpoint", "frames"},
+    {"endpoint", "frames", "collector"},
     {"pyfunc", "online", "batch", "server", "spark"},
     {"shards", "jobs.split", "jobs.merge", "jobs.index"},
     {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"}
@@ -96,7 +96,8 @@ DOORS = {
     "socket": {"connections", "server", "deploy.front", "deploy.harness"},
     "ssl": {"connections", "fetch"},
     "http": {"connections", "fetch", "framing", "deploy.front"},
-    "pandas": {"frames", "pyfunc", "batch", "spark", "deploy.nocode_batch", "deploy.nocode_online"},
+    "pandas": {"collector", "frames", "pyfunc", "batch", "spark"}
+    | {"deploy.nocode_batch", "deploy.nocode_online"},
     "pyarrow": {"tables", "parquet_body", "parquet_table", "jobs.merge", "jobs.index"},
     "pyspark": {"spark"},
     "csv": {"tables", "jobs.split", "jobs.merge"},
@@ -112,6 +113,7 @@ DOORS = {
     "fcntl": {"gpus", "registry"},
     "openvino": {"engines.openvino"},
     "nncf": {"jobs.int8"},
+    "azureml": {"collector"},
     "azureml_inference_server_http": {"online"},
     "starlette": {"server"},
     "uvicorn": {"server"},
