@@ -76,8 +76,9 @@ def batch(
     `model`: the folder that is registered. `nodes`: other than the YAML says. Raises AzureError for
     what is no such deployment, and for an output that is there already.
     """
-    content = _read(file, "modelBatchDeployment")
-    settings = _part(content, "settings", file)
+    content = _read(file, "modelBatchDeployment", "batchDeployment")
+    # The older schema, which Azure's examples name, has the settings at the top, too.
+    settings = {**content, **_part(content, "settings", file)}
     retry = _part(settings, "retry_settings", file)
     append = settings.get("output_action", "append_row") == "append_row"
     table = settings.get("output_file_name", "predictions.csv")
@@ -284,14 +285,16 @@ def ask(address: str, request: Path, key: str | None = None) -> Answer:
     return Answer(answer.status, answer.data.decode(), answer.headers.get(STATUS))
 
 
-def _read(file: Path, kind: str) -> Json:
+def _read(file: Path, *kinds: str) -> Json:
+    """A file of one of these schemas; one that names none is taken at its word."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise AzureError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict) or f"/{kind}.schema.json" not in str(content.get("$schema")):
-        raise AzureError(f"{file} is no {kind}")
-    return content
+    said = str(content.get("$schema", "")) if isinstance(content, dict) else "none"
+    if said and not any(f"/{kind}.schema.json" in said for kind in kinds):
+        raise AzureError(f"{file} is no {kinds[0]}")
+    return content  # type: ignore[no-any-return]
 
 
 def _code(content: Json, file: Path) -> Path | None:
