@@ -390,6 +390,19 @@ def test_a_port_that_is_taken_is_a_sentence() -> None:
             Front(port, 1, Limits(1, 1, 1))
 
 
+def test_of_two_that_start_at_once_the_second_is_told() -> None:
+    port = free_port()
+    first, second = (Front(port, 1, PLENTY) for _ in range(2))
+    with (
+        contextlib.closing(first),
+        contextlib.closing(second),
+        first.serving(),
+        pytest.raises(AzureError, match=f"^port {port}: Address already in use$"),
+        second.serving(),
+    ):
+        raise AssertionError("both serve")
+
+
 def test_connections_are_refused_until_it_serves() -> None:
     port = free_port()
     front = Front(port, 1, Limits(1, 1, 1))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from score.outputs import check_files
 
 if TYPE_CHECKING:  # the command line is wanted without these, too
     from score.architecture import Architecture
-    from score.deploy.front import Front
     from score.deploy.harness import Machine
     from score.deploy.render import Card
 
@@ -284,40 +282,25 @@ def _serve(options: argparse.Namespace, machine: Machine | None) -> int:
     for file in options.request:  # before anything is started
         if not file.is_file():
             raise AzureError(f"there is no request file {file}")
-    port = options.port if options.container else harness.free_port()
-    with ExitStack() as stack:
-        front = None if options.container else stack.enter_context(_front(options, port))
-        process = stack.enter_context(
-            harness.online(options.yaml, model=options.model, port=port, machine=machine)
-        )
-        if not harness.ready(f"http://127.0.0.1:{port}", process):
-            print("score: the server did not start: its log, above, says why", file=sys.stderr)
-            return 1
-        if front:
-            stack.enter_context(front.serving())
-        address = f"http://127.0.0.1:{options.port}/score"
-        print(f"{address} answers", file=sys.stderr)
+    given = {"model": options.model, "port": options.port, "machine": machine}
+    with (
+        harness.online(options.yaml, **given)
+        if options.container
+        else harness.endpoint(options.yaml, key=options.key, **given)
+    ) as process:
+        address = f"http://127.0.0.1:{options.port}"
+        if options.container:
+            harness.wait(address, process)
+        print(f"{address}/score answers", file=sys.stderr)
         if not options.request:
             try:
                 return process.wait()
             except KeyboardInterrupt:
                 return 0
-        answers = [harness.ask(address, file, options.key) for file in options.request]
+        answers = [harness.ask(f"{address}/score", file, options.key) for file in options.request]
     for file, answer in zip(options.request, answers, strict=True):
         print(f"{file}: {answer}")
     return 0 if all(answer.status == 200 for answer in answers) else 1
-
-
-@contextmanager
-def _front(options: argparse.Namespace, container: int) -> Iterator[Front]:
-    from score.deploy.front import Front
-    from score.deploy.harness import limits
-
-    front = Front(options.port, container, limits(options.yaml), options.key)
-    try:
-        yield front
-    finally:
-        front.close()
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -75,15 +75,15 @@ class Front:
     def __init__(self, port: int, container: int, limits: Limits, key: str | None = None) -> None:
         """`container`: the port of the deployment's server; `key`: what clients must send as
         `Authorization: Bearer KEY`, if anything. Raises AzureError for a port that is taken."""
-        try:
+        with _telling(port):
             self._server = _Server(port, container, limits, key)
-        except OSError as error:
-            raise AzureError(f"port {port}: {error.strerror}") from None
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Until it is left; connections were refused before."""
-        self._server.server_activate()
+        """Until it is left; connections were refused before. Raises AzureError where another
+        process was quicker to serve on the port."""
+        with _telling(self._server.server_port):
+            self._server.server_activate()
         thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         thread.start()
         try:
@@ -95,6 +95,14 @@ class Front:
     def close(self) -> None:
         """Gives the port back."""
         self._server.server_close()
+
+
+@contextmanager
+def _telling(port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AzureError(f"port {port}: {error.strerror}") from None
 
 
 class _Server(ThreadingHTTPServer):

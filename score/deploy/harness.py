@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import urllib3
 import yaml
 
-from score.deploy.front import STATUS, Limits
+from score.deploy.front import STATUS, Front, Limits
 from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
 from score.deploy.values import whole
@@ -205,6 +205,26 @@ def online(
             process.wait()
 
 
+@contextmanager
+def endpoint(
+    file: Path, *, model: Path, port: int, machine: Machine | None = None, key: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a real-time deployment as `online` does, behind the front end of an endpoint, which
+    holds the port; entered once it answers, with the container's process.
+
+    `key`: what clients must send, as `auth_mode: key` asks them to. Raises AzureError as `online`
+    does, and where the container does not start.
+    """
+    container = free_port()
+    with (
+        closing(Front(port, container, limits(file), key)) as front,
+        online(file, model=model, port=container, machine=machine) as process,
+    ):
+        wait(f"http://127.0.0.1:{container}", process)
+        with front.serving():
+            yield process
+
+
 def limits(file: Path) -> Limits:
     """What a real-time deployment's YAML says of its requests, else Azure's defaults
     (https://learn.microsoft.com/azure/machine-learning/reference-yaml-deployment-managed-online).
@@ -253,6 +273,12 @@ def ready(address: str, process: subprocess.Popen[bytes], seconds: float = 600) 
             pass
         time.sleep(0.2)
     return False
+
+
+def wait(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Waits until a container is ready. Raises AzureError where it ends before, or never is."""
+    if not ready(address, process):
+        raise AzureError("the container did not start: its log, above, says why")
 
 
 class Answer(NamedTuple):
