@@ -16,6 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 import pytest
+from azure.ai.ml._utils._endpoint_utils import validate_response
+from azure.ai.ml.exceptions import MlException
+from azure.core import PipelineClient
+from azure.core.exceptions import HttpResponseError
+from azure.core.rest import HttpRequest
 
 from score.deploy.front import Front, Limits
 from score.deploy.harness import free_port
@@ -409,3 +414,35 @@ def test_connections_are_refused_until_it_serves() -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 5)
     front.close()
+
+
+# -- what Azure's SDK and CLI make of it ---------------------------------------------------------
+
+
+def invoke(port: int) -> None:
+    """As `az ml online-endpoint invoke` posts a request and judges the answer."""
+    address = f"http://127.0.0.1:{port}"
+    with PipelineClient(address) as client:
+        validate_response(client.send_request(HttpRequest("POST", f"{address}/score", json={})))
+
+
+def test_the_sdk_shows_what_the_container_refused() -> None:
+    message = "1 of 2 rows failed: row 1, image: no picture"
+    body = json.dumps({"error": {"code": "bad_rows", "message": message, "rows": []}}).encode()
+    with (
+        fronted(said(422, body, Content_Type="application/json")) as (port, _),
+        pytest.raises(HttpResponseError) as caught,
+    ):
+        invoke(port)
+    assert caught.value.status_code == 424
+    assert f"(bad_rows) {message}" in str(caught.value)
+    assert caught.value.response
+    assert caught.value.response.headers["ms-azureml-model-error-statuscode"] == "422"
+
+
+def test_the_sdk_shows_a_timeout() -> None:
+    with (
+        fronted(held, Limits(0.2, 1, 1)) as (port, _),
+        pytest.raises(MlException, match=r"^upstream request timeout$"),
+    ):
+        invoke(port)
