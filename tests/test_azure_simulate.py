@@ -573,44 +573,6 @@ def test_a_bad_request_is_a_bad_exit_code(
     assert "bad_columns" in said
 
 
-def test_the_container_alone_answers_with_its_own_status(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    bad = {"input_data": {"columns": ["image"], "data": [["no picture"]]}}
-    assert ask("deployment-cpu.yml", [bad], tmp_path, "--container")
-    assert "0.json: 422 {" in capfd.readouterr().out
-
-
-def test_a_key_is_sent_where_one_is_asked_for(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    good = {"input_data": {"columns": ["text"], "data": [["a cat"]]}}
-    assert ask("deployment-cpu.yml", [good], tmp_path, "--key", "k") == 0
-    assert "0.json: 200 [{" in capfd.readouterr().out
-    assert ask("deployment-cpu.yml", [good], tmp_path, "--key", "k", "--container") == 2
-    assert "--key is the front end's" in capfd.readouterr().err
-
-
-def test_requests_have_the_limits_of_the_yaml(tmp_path: Path) -> None:
-    rendered = harness.limits(ONLINE / "deployment-cpu.yml")
-    assert (rendered.seconds, rendered.concurrency, rendered.instances) == (90, 1, 1)
-    file = tmp_path / "deployment.yml"
-    schema = (
-        "$schema: https://azuremlschemas.azureedge.net/latest/managedOnlineDeployment.schema.json\n"
-    )
-    file.write_text(schema)
-    assert harness.limits(file) == harness.Limits(5.0, 1, 1)
-    file.write_text(
-        f"{schema}instance_count: 3\nrequest_settings:\n  request_timeout_ms: 1500\n"
-        "  max_concurrent_requests_per_instance: 4\n"
-    )
-    assert harness.limits(file) == harness.Limits(1.5, 4, 3)
-    assert harness.limits(file).most == 24
-    file.write_text(f"{schema}request_settings:\n  request_timeout_ms: soon\n")
-    with pytest.raises(AzureError, match="request_timeout_ms"):
-        harness.limits(file)
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -5,19 +5,24 @@ from __future__ import annotations
 import http.server
 import json
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+from azure.ai.ml import load_online_deployment
 
 from score import collector, endpoint
+from score.deploy.check import check
 from score.embedder import Embedder
 from tests.pictures import in_base64, picture
+from tests.surfaces import ROOT
 
 ASKED = {"AZUREML_MDC_CONFIG_PATH": "/mdc/config.json"}
 BOTH = ("model_inputs", "model_outputs")
@@ -154,6 +159,19 @@ def test_a_collector_that_cannot_start_is_a_warning(
     monkeypatch.setattr(sys.modules["azureml.ai.monitoring"], "Collector", broken)
     assert collector.start(ASKED) is None
     assert "OSError: no config.json" in caplog.text
+
+
+def test_the_documented_section_is_what_azures_sdk_takes(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/azure.md").read_text(encoding="utf-8")
+    section = re.search(r"```yaml\n(data_collector:.*?)```", guide, re.DOTALL)
+    assert section
+    file = tmp_path / "deployment.yml"
+    deployment = (ROOT / "components/online/deployment-cpu.yml").read_text(encoding="utf-8")
+    file.write_text(deployment.replace("code: ../..", f"code: {ROOT}") + section[1])
+    collected = load_online_deployment(file).data_collector
+    assert set(collected.collections) == set(BOTH)
+    assert all(each.enabled == "true" for each in collected.collections.values())
+    assert check([file], beside=[ROOT / "components", ROOT / "environment"]) == []
 
 
 class _Sink(http.server.BaseHTTPRequestHandler):
