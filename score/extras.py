@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 EXTRAS: Mapping[str, str] = {
     "azure": "azure",
+    "azureml": "collect",
     "azureml_inference_server_http": "azure",
     "marshmallow": "azure",
     "emoji": "train",

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "score"
 
 # From the ground up; a module may import only from floors below its own.
 FLOORS = [
-    {"errors", "extras"},
+    {"by_path", "errors", "extras"},
     {"commands", "outputs"},
     {"labels", "settings", "gpus", "registry"},
     {"rows", "params", "architecture"},
@@ -32,7 +32,7 @@ FLOORS = [
     {"probes"},
     {"precision"},
     {"embedder"},
-    {"endpoint", "frames"},
+    {"endpoint", "frames", "collector"},
     {"pyfunc", "online", "batch", "server", "spark"},
     {"shards", "jobs.split", "jobs.merge", "jobs.index"},
     {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"}
@@ -52,7 +52,7 @@ FLOORS = [
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
     {"jobs.page"},
-    {"deploy.skus", "deploy.names", "deploy.simulate", "deploy.image"}
+    {"deploy.skus", "deploy.names", "deploy.simulate", "deploy.image", "deploy.front"}
     | {"deploy.limits", "deploy.worker", "deploy.nocode_batch", "deploy.nocode_online"},
     {"deploy.plan", "deploy.ports", "deploy.shipped", "deploy.values"},
     {"deploy.check", "deploy.harness"},
@@ -94,10 +94,11 @@ DOORS = {
     "backports": {"codings"},
     "certifi": {"connections"},
     "ipaddress": {"addresses", "settings"},
-    "socket": {"connections", "server", "deploy.harness"},
+    "socket": {"connections", "server", "deploy.front", "deploy.harness"},
     "ssl": {"connections", "fetch"},
-    "http": {"connections", "fetch", "framing"},
-    "pandas": {"frames", "pyfunc", "batch", "spark", "deploy.nocode_batch", "deploy.nocode_online"},
+    "http": {"connections", "fetch", "framing", "deploy.front"},
+    "pandas": {"collector", "frames", "pyfunc", "batch", "spark"}
+    | {"deploy.nocode_batch", "deploy.nocode_online"},
     "pyarrow": {"writers", "parquet_body", "parquet_table", "jobs.merge", "jobs.index"},
     "pyspark": {"spark"},
     "csv": {"tables", "writers", "jobs.split", "jobs.merge"},
@@ -113,6 +114,7 @@ DOORS = {
     "fcntl": {"gpus", "registry"},
     "openvino": {"engines.openvino"},
     "nncf": {"jobs.int8"},
+    "azureml": {"collector"},
     "azureml_inference_server_http": {"online"},
     "starlette": {"server"},
     "uvicorn": {"server"},

@@ -568,7 +568,9 @@ def test_a_bad_request_is_a_bad_exit_code(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert ask("deployment-cpu.yml", [{"input_data": {"columns": ["x"], "data": [[""]]}}], tmp_path)
-    assert "bad_columns" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "0.json: 424 (the container's 400) {" in said
+    assert "bad_columns" in said
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,14 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="ask this, print the answer, and stop; may be given again",
     )
+    online.add_argument(
+        "--key", metavar="KEY", help="refuse requests without `Authorization: Bearer KEY`"
+    )
+    online.add_argument(
+        "--container",
+        action="store_true",
+        help="the container alone, without the endpoint's front end (424, 408, 429, 401)",
+    )
     batch = kinds.add_parser("batch", help="a batch deployment over a folder of files")
     batch.add_argument("--input", type=Path, required=True, metavar="DIR", help="of CSVs, say")
     parallel = kinds.add_parser("parallel", help="a parallel component")
@@ -269,26 +277,30 @@ def _image(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace, machine: Machine | None) -> int:
     from score.deploy import harness
 
+    if options.container and options.key is not None:
+        raise AzureError("--key is the front end's to ask for: without --container")
     for file in options.request:  # before anything is started
         if not file.is_file():
             raise AzureError(f"there is no request file {file}")
-    with harness.online(
-        options.yaml, model=options.model, port=options.port, machine=machine
+    given = {"model": options.model, "port": options.port, "machine": machine}
+    with (
+        harness.online(options.yaml, **given)
+        if options.container
+        else harness.endpoint(options.yaml, key=options.key, **given)
     ) as process:
         address = f"http://127.0.0.1:{options.port}"
-        if not harness.ready(address, process):
-            print("score: the server did not start: its log, above, says why", file=sys.stderr)
-            return 1
+        if options.container:
+            harness.wait(address, process)
         print(f"{address}/score answers", file=sys.stderr)
         if not options.request:
             try:
                 return process.wait()
             except KeyboardInterrupt:
                 return 0
-        answers = [harness.ask(f"{address}/score", file) for file in options.request]
-    for file, (status, answer) in zip(options.request, answers, strict=True):
-        print(f"{file}: {status} {answer}")
-    return 0 if all(status == 200 for status, _ in answers) else 1
+        answers = [harness.ask(f"{address}/score", file, options.key) for file in options.request]
+    for file, answer in zip(options.request, answers, strict=True):
+        print(f"{file}: {answer}")
+    return 0 if all(answer.status == 200 for answer in answers) else 1
 
 
 def _pair(text: str) -> tuple[str, str]:
