@@ -54,6 +54,15 @@ FLOORS = [
     {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.limits", "deploy.worker"}
     | {"deploy.nocode_batch", "deploy.nocode_online"},
     {"deploy.plan", "deploy.values"},
+    {"deploy.rules.notes", "deploy.rules.spelling"},
+    {"deploy.rules.documents"},
+    {"deploy.rules.parts", "deploy.rules.images", "deploy.rules.packages"},
+    {f"deploy.rules.{noun}" for noun in ("bindings", "contents", "endpoints", "names", "ports")}
+    | {f"deploy.rules.{noun}" for noun in ("ranges", "schemas", "scripts", "sizes", "spark")}
+    | {"deploy.rules.variables"},
+    {"deploy.rules.references"},
+    {f"deploy.rules.{noun}" for noun in ("deployments", "environments", "mlflow_models")}
+    | {"deploy.rules.pipelines"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
     {"deploy.cli"},
@@ -107,8 +116,9 @@ DOORS = {
         "deploy.nocode_batch",
         "deploy.nocode_online",
     },
-    "azure": {"deploy.check"},
-    "marshmallow": {"deploy.check"},
+    "azure": {"deploy.rules.schemas"},
+    "marshmallow": {"deploy.rules.schemas"},
+    "packaging": {"deploy.rules.packages"},
     "fcntl": {"gpus", "registry"},
     "openvino": {"engines.openvino"},
     "nncf": {"jobs.int8"},
@@ -125,11 +135,11 @@ DOORS = {
     "yaml": {
         "jobs.provenance",
         "jobs.report",
-        "deploy.check",
         "deploy.cli",
         "deploy.harness",
+        "deploy.rules.contents",
+        "deploy.rules.documents",
         "deploy.skus",
-        "deploy.values",
     },
     "pickle": set(),
     "subprocess": {"deploy.harness", "deploy.image", "deploy.simulate"},

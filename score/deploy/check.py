@@ -20,6 +20,7 @@ from score.deploy.rules import (
     mlflow_models,
     names,
     pipelines,
+    ports,
     ranges,
     references,
     schemas,
@@ -82,6 +83,7 @@ def _said(document: Document, known: Known) -> Iterator[str]:
     yield from mlflow_models.problems(document)
     yield from deployments.problems(document, known)
     yield from endpoints.problems(document, known)
+    yield from ports.problems(document)
     yield from bindings.problems(document)
     yield from pipelines.problems(document)
     yield from spark.problems(document)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
-from score.deploy.values import mapping, strings
+from score.deploy.values import Json, at, mapping, strings
 
-BINDING = re.compile(r"\$\{\{(.*?)\}\}")
+BINDING = re.compile(r"\$\{\{([^{}]*)\}\}")
 # With the dollar sign left out, Azure hands the braces on as they are.
 _BARE = re.compile(r"(?<!\$)\{\{\s*(?:parent|inputs|outputs)\.[^}]*\}\}")
-_LITERALS = ("integer", "number", "boolean", "string")
+_RUNS = re.compile(r"python3? -m score\b")
 _OTHER = ("search_space", "parent")  # a sweep's; a pipeline's steps are looked at elsewhere
 
 
@@ -40,10 +40,15 @@ def problems(document: Document) -> Iterator[str]:
         for side in ("inputs", "outputs"):
             for name in mapping(content.get(side)):
                 if (side, name) not in used:
-                    yield from _unused(f"{side}.{name}", mapping(content[side]).get(name))
+                    said = f"{side}.{name}: nothing uses it"
+                    yield said if _ours(content) else Note(said)
 
 
-def _unused(where: str, port: object) -> Iterator[str]:
-    """Azure takes a value that nothing uses; data that a step waits for and leaves is a mistake."""
-    literal = mapping(port).get("type") in _LITERALS or mapping(port).get("is_control")
-    yield Note(f"{where}: nothing uses it") if literal else f"{where}: nothing uses it"
+def _ours(content: Json) -> bool:
+    """Whether a component runs this project, which reads nothing but its arguments.
+
+    Others may read an input's path from a variable, or have an input to be run after another step.
+    """
+    scripts = (at(content, "task.entry_script"), at(content, "entry.file"))
+    command = str(content.get("command", ""))
+    return bool(_RUNS.search(command)) or any(str(one).startswith("score/") for one in scripts)

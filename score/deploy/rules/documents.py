@@ -1,7 +1,7 @@
 """YAML files of a folder: which of them are for Azure ML, of which kind, and what they say.
 
-Azure itself does not read `$schema`: the command or the SDK's function decides what a file is. Where
-the line is missing, a file's `type` and fields tell. Everything else in a folder is passed over.
+Azure itself does not read `$schema`: the command or the SDK's function decides what a file is.
+Where the line is missing, a file's `type` and fields tell. All else in a folder is passed over.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
 
+from score.deploy.rules.spelling import misspelt
 from score.deploy.values import Json, mapping
 from score.errors import AzureError
 
@@ -198,23 +198,28 @@ def _kind(file: Path, content: Json) -> str | None:
     name = address.rpartition("/")[2].removesuffix(".json").removesuffix(".schema")
     known = {kind.lower(): kind for kind in FAMILIES} | _ALIASES
     if name.lower() in known:
-        return _deployed(known[name.lower()], content)
+        return _typed(known[name.lower()], content)
     if SCHEMAS in address and name not in _OTHERS:
-        near = get_close_matches(name.lower(), known, n=1)
+        near = misspelt(name, known.values())
         if near:
             raise AzureError(
-                f"{file}: $schema: {address} is none that is known here; did you mean "
-                f"{known[near[0]]}?"
+                f"{file}: $schema: {address} is none that is known here; did you mean {near}?"
             )
     return None if address else _guessed(content)
 
 
-def _deployed(kind: str, content: Json) -> str:
-    """A batch deployment's kind: its `type` says which, whatever the schema's name does."""
-    if FAMILIES[kind] != BATCH_DEPLOYMENT:
-        return kind
-    types = {"model": "modelBatchDeployment", "pipeline": "pipelineComponentBatchDeployment"}
-    return types.get(str(content.get("type")), kind)
+def _typed(kind: str, content: Json) -> str:
+    """The kind by a document's `type`, which says it whatever the schema's name does."""
+    given, family = str(content.get("type")).lower(), FAMILIES[kind]
+    if family == BATCH_DEPLOYMENT:
+        types = {"model": "modelBatchDeployment", "pipeline": "pipelineComponentBatchDeployment"}
+        return types.get(given, kind)
+    if family == DEPLOYMENT:
+        return f"{given}OnlineDeployment" if given in ("managed", "kubernetes") else kind
+    if family == ENDPOINT and "compute" in content:  # managed endpoints have none
+        return "kubernetesOnlineEndpoint"
+    suffix = family.title()
+    return f"{given}{suffix}" if f"{given}{suffix}" in FAMILIES else kind
 
 
 def _guessed(content: Json) -> str | None:
@@ -240,7 +245,7 @@ def _guessed(content: Json) -> str | None:
             return "commandJob" if _runs(content) else "commandComponent"
         return None
     if "name" in fields and {"traffic", "mirror_traffic", "auth_mode"} & fields and not kind:
-        return "batchEndpoint" if "defaults" in fields else "managedOnlineEndpoint"
+        return "batchEndpoint" if "defaults" in fields else _typed("managedOnlineEndpoint", content)
     if {"image", "build"} & fields and "name" in fields and fields <= _ENVIRONMENT:
         return "environment"
     return None
@@ -248,7 +253,7 @@ def _guessed(content: Json) -> str | None:
 
 def _guessed_deployment(kind: str, content: Json) -> str | None:
     if kind in ("model", "pipeline") or {"compute", "component"} & content.keys():
-        return _deployed("batchDeployment", content)
+        return _typed("batchDeployment", content)
     if kind == "kubernetes":
         return "kubernetesOnlineDeployment"
     return "managedOnlineDeployment" if _ONLINE & content.keys() else None

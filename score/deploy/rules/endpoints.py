@@ -28,11 +28,14 @@ def problems(document: Document, known: Known) -> Iterator[str]:
     mode = content.get("auth_mode")
     if mode is not None and str(mode).lower() not in _MODES[document.kind]:
         yield f"auth_mode: {mode!r} is none of {', '.join(_MODES[document.kind])}"
+    compute = str(content.get("compute")).removeprefix("azureml:")
+    if known.find("compute", compute):
+        yield f"compute: {compute!r} is no Kubernetes, and managed endpoints have no compute"
     yield from _identity(mapping(content.get("identity")))
     live, mirrored = mapping(content.get("traffic")), mapping(content.get("mirror_traffic"))
     yield from _traffic(live)
     yield from _mirror(document, live, mirrored)
-    named = [("traffic", name) for name in live]
+    named: list[tuple[str, object]] = [("traffic", name) for name in live]
     named += [("mirror_traffic", name) for name in mirrored]
     family = DEPLOYMENT
     if document.kind == "batchEndpoint":

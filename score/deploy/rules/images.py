@@ -22,7 +22,7 @@ _NAMES = re.compile(
     rf"(?:openmpi|intelmpi)[\d.]+(?:-cuda[\d.]+)?(?:-cudnn\d+)?-{_UBUNTU}"
     rf"|minimal-(?:py3\d+|{_UBUNTU}-py3\d+-(?:cpu|gpu|cuda[\d.]+(?:-gpu)?))-inference"
     rf"|(?:mlflow|pytorch|tensorflow|sklearn|xgboost|onnxruntime|lightgbm)-.+-inference"
-    r"|base|base-gpu|(?:curated|promptflow|amlarc|inference|o16n)[\w./-]*"
+    r"|base|base-gpu|(?:curated|promptflow|automl|amlarc|inference|o16n)[\w./-]*"
 )
 
 

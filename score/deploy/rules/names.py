@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 from score.deploy.rules.documents import FAMILIES, Document
-from score.deploy.values import mapping
 
-# Endpoints and deployments: how-to-manage-quotas, "online endpoints and batch endpoints". Components:
-# reference-yaml-component-command. Computes: learn.microsoft.com/azure/azure-resource-manager/
-# management/resource-name-rules. Assets have the letters that their azureml: references may have.
+# Endpoints and deployments: learn.microsoft.com/azure/machine-learning/how-to-manage-quotas, "online
+# endpoints and batch endpoints". Components: reference-yaml-component-command. Computes: learn.
+# microsoft.com/azure/azure-resource-manager/management/resource-name-rules. Assets: the letters that
+# an azureml: reference may have.
 _ENDPOINT = (
     re.compile(r"(?=.{3,32}$)[A-Za-z](?:-?[A-Za-z0-9])*"),
     "3 to 32 letters, digits and single dashes, a letter first",
@@ -33,14 +33,12 @@ _RULES = {
     "data": _ASSET,
 }
 _COMPUTES = {"amlCompute": 32, "computeInstance": 24}
-# A component's inputs become environment variables of these names (reference-yaml-component-command).
-_RESERVED = {"path", "ld_library_path", "user", "logname", "home", "pwd", "shell"}
 _KUBERNETES_BOTH = 62  # letters of the endpoint's name and the deployment's, together
 
 
 def problems(document: Document) -> Iterator[str]:
     """Whether a document's name is one that Azure takes."""
-    content, family = document.content, document.family
+    content = document.content
     if "name" in content:
         yield from _rule("name", content["name"], document.kind)
     if "endpoint_name" in content:
@@ -52,11 +50,6 @@ def problems(document: Document) -> Iterator[str]:
                 f"name: it and the endpoint's have {length} letters, and {_KUBERNETES_BOTH} are the "
                 "most on Kubernetes"
             )
-    if family == "component":
-        for side in ("inputs", "outputs"):
-            for port in mapping(content.get(side)):
-                if str(port).lower() in _RESERVED:
-                    yield f"{side}.{port}: Azure keeps this name for itself"
 
 
 def _rule(where: str, name: object, kind: str) -> Iterator[str]:

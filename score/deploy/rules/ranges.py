@@ -68,9 +68,8 @@ def problems(document: Document) -> Iterator[str]:
         for path, (least, most) in _RANGES.items():
             yield from _range(where, part, path, least, most)
         yield from _sizes(where, part, document.kind)
-    for least, most in (("min_instances", "max_instances"),):
-        for where in ("", "scale_settings."):
-            yield from _order(document.content, where + least, where + most)
+    for where in ("", "scale_settings."):
+        yield from _order(document.content, f"{where}min_instances", f"{where}max_instances")
     count = document.content.get("instance_count")
     if document.family == DEPLOYMENT and isinstance(count, int) and count > _EXCEPTIONS_ABOVE:
         yield Note(
@@ -107,9 +106,9 @@ def _sizes(where: str, part: Json, kind: str) -> Iterator[str]:
             wanted = "a number of files" if files else "a number of files, or a size such as 10kb"
             yield f"{where}mini_batch_size: {size!r} is not {wanted}, from 1"
     shared = at(part, "resources.shm_size")
-    if shared is not None and not _SHARED.fullmatch(str(shared)):
+    if shared is not None and not _bound(shared) and not _SHARED.fullmatch(str(shared)):
         yield f"{where}resources.shm_size: {shared!r} is not a number with b, k, m or g, as 2g"
     for path in ("logging_level", "settings.logging_level"):
         level = at(part, path)
-        if level is not None and str(level).lower() not in _LEVELS:
+        if level is not None and not _bound(level) and str(level).lower() not in _LEVELS:
             yield f"{where}{path}: {level!r} is none of {', '.join(_LEVELS)}"

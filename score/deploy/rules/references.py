@@ -140,13 +140,23 @@ def _code(document: Document, where: str, part: Json) -> Iterator[str]:
     if not folder.is_dir():  # a file may be the code of a job
         return
     if script is not None:
-        most = 1 if document.family == DEPLOYMENT else 2
-        yield from scripts.problems(folder / str(script), f"{where}{script}", most)
+        yield from scripts.problems(
+            _script(folder, str(script)),
+            f"{where}{script}",
+            most=1 if document.family == DEPLOYMENT else 2,
+            prepared="entry_script" not in part,
+        )
     entry = part.get("entry")  # of Spark
     file = entry.get("file") if isinstance(entry, dict) else None
     if file is not None and not (folder / str(file)).is_file():
         yield f"{where}entry.file: there is no {file} below {code}"
     yield from _module(f"{where}command", folder, str(part.get("command", "")))
+
+
+def _script(folder: Path, name: str) -> Path:
+    """A script's file; the batch runner takes a module's name, too."""
+    module = folder.joinpath(*name.split(".")).with_suffix(".py")
+    return module if module.is_file() else folder / name
 
 
 def _module(where: str, folder: Path, command: str) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Entry scripts: whether they are there, and have the functions that Azure calls.
 
 Azure's inference server and its batch runner call `init()` without arguments and `run()` with one;
-the batch runner adds the mini-batch's context where `run()` takes two.
+the batch runner adds the mini-batch's context where `run()` takes two, and a parallel step's script
+may do without `init()`, as several in github.com/Azure/azureml-assets do.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ _CALLED = {"init": 0, "run": 1}  # function → arguments that Azure gives it
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def problems(script: Path, where: str, most: int) -> Iterator[str]:
-    """What is wrong with an entry script. `most`: arguments that `run()` may take."""
+def problems(script: Path, where: str, *, most: int, prepared: bool) -> Iterator[str]:
+    """What is wrong with an entry script.
+
+    `most`: arguments that `run()` may take. `prepared`: whether there must be an `init()`.
+    """
     if not script.is_file():
         yield f"{where}: there is no such script"
         return
@@ -27,7 +31,7 @@ def problems(script: Path, where: str, most: int) -> Iterator[str]:
     names, everything = _names(tree.body)
     for name, given in _CALLED.items():
         if name not in names:
-            if not everything:
+            if not everything and (prepared or name != "init"):
                 yield f"{where}: it has no function {name}()"
             continue
         function = names[name]

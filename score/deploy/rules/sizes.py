@@ -93,7 +93,7 @@ def has_gpus(name: str) -> bool:
     if sku:
         return sku.gpus > 0
     match = _NAME.fullmatch(name)
-    return bool(match) and match["family"].upper() in _CUDA and not _AMD.search(name)
+    return match is not None and match["family"].upper() in _CUDA and not _AMD.search(name)
 
 
 def _listed_size(name: str) -> Sku | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from score.deploy.rules.documents import Document
+from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
 from score.deploy.values import Json, mapping, whole
 from score.errors import AzureError
@@ -54,8 +55,11 @@ def problems(document: Document) -> Iterator[str]:
             conf = {_SHORT.get(str(name), str(name)): value for name, value in part["conf"].items()}
             yield from _names(f"{where}conf", conf)
             yield from _values(f"{where}conf", conf)
-            if "entry" in part and "component" not in part:  # not one that only changes another's
-                yield from _executors(f"{where}conf", conf)
+            yield from _executors(f"{where}conf", conf)
+            if "entry" in part:
+                said = (f"{where}conf.{name}: is missing" for name in _missing(conf))
+                # The job that runs a component may add what that leaves out.
+                yield from said if document.kind != "sparkComponent" else map(Note, said)
 
 
 def _names(where: str, conf: Json) -> Iterator[str]:
@@ -88,17 +92,19 @@ def _values(where: str, conf: Json) -> Iterator[str]:
 
 
 def _executors(where: str, conf: Json) -> Iterator[str]:
-    dynamic = str(conf.get(_DYNAMIC + "enabled", False)).lower()
-    if dynamic not in ("true", "false"):
-        yield f"{where}.{_DYNAMIC}enabled: {conf[_DYNAMIC + 'enabled']!r} is neither true nor false"
-    elif dynamic == "true":
-        missing = [name for name in (_LEAST, _MOST) if name not in conf]
-        yield from (f"{where}.{name}: is missing, for executors are dynamic" for name in missing)
-        least, most = _number(conf, _LEAST), _number(conf, _MOST)
-        if least is not None and most is not None and least > most:
-            yield f"{where}.{_LEAST}: {least} is more than {_MOST}, {most}"
-    elif "spark.executor.instances" not in conf:
-        yield f"{where}.spark.executor.instances: is missing, for executors are not dynamic"
+    enabled = conf.get(_DYNAMIC + "enabled", False)
+    if str(enabled).lower() not in ("true", "false"):
+        yield f"{where}.{_DYNAMIC}enabled: {enabled!r} is neither true nor false"
+    least, most = _number(conf, _LEAST), _number(conf, _MOST)
+    if least is not None and most is not None and least > most:
+        yield f"{where}.{_LEAST}: {least} is more than {_MOST}, {most}"
+
+
+def _missing(conf: Json) -> list[str]:
+    """The properties that say how many executors there are, and are not there."""
+    dynamic = str(conf.get(_DYNAMIC + "enabled")).lower() == "true"
+    wanted = (_LEAST, _MOST) if dynamic else ("spark.executor.instances",)
+    return [name for name in wanted if name not in conf]
 
 
 def _number(conf: Json, name: str) -> int | None:
