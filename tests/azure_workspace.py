@@ -55,8 +55,8 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             "request_timeout_ms": 90000,
             "max_concurrent_requests_per_instance": 2,
         },
-        "readiness_probe": _PROBE,
-        "liveness_probe": _PROBE,
+        "readiness_probe": dict(_PROBE),
+        "liveness_probe": dict(_PROBE),
     },
     "kubernetesOnlineDeployment": {
         "type": "kubernetes",
@@ -183,7 +183,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "code": "code",
         "entry": {"file": "job.py"},
         "inputs": {"table": {"type": "uri_folder", "mode": "direct"}},
-        "conf": _CONF,
+        "conf": dict(_CONF),
         "args": "--table ${{inputs.table}}",
     },
     "commandJob": {
@@ -227,7 +227,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "type": "spark",
         "code": "code",
         "entry": {"file": "job.py"},
-        "conf": _CONF,
+        "conf": dict(_CONF),
         "resources": {"instance_type": "standard_e8s_v3", "runtime_version": "3.4"},
     },
     "amlCompute": {

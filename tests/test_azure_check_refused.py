@@ -187,6 +187,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (PIPELINE, "jobs/embed/outputs", GONE, "outputs.lines: no step writes it"),
     (PIPELINE_JOB, "settings", GONE, "jobs.tell.compute: there is none"),
     (PIPELINE_JOB, "settings/default_compute", GONE, "jobs.embed.jobs.cut.compute: there is none"),
+    (PIPELINE_JOB, "settings/default_compute", "cluster", "azure-ai-ml refuses it"),
     (PIPELINE_JOB, "settings/default_datestore", "azureml:a", "settings.default_datestore"),
     (PIPELINE_JOB, "inputs/table/path", "tables/two.csv", "there is no tables/two.csv"),
     (PIPELINE_JOB, "inputs/model/path", "tables", "there is no MLmodel in tables"),

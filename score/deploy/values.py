@@ -1,4 +1,4 @@
-"""Values as YAML gives them: found by a path, read as numbers, compared with what an input takes."""
+"""Values as YAML gives them: found by a path, read as numbers, compared with an input's type."""
 
 from __future__ import annotations
 

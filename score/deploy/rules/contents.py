@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Contents:
         if not isinstance(at(self.environment, "build.path"), str):
             return None
         file = self.folder / str(at(self.environment, "build.dockerfile_path") or "Dockerfile")
-        return file if file.is_file() else None
+        return file if os.path.isfile(file) else None
 
     def conda(self) -> object:
         """What the conda file says, or the definition inline; None where it is not here."""
@@ -65,9 +66,9 @@ class Contents:
         """Name → lines of what pip is to install, from each file that a Dockerfile copies."""
         for name in self.copied():
             file = self.folder / name
-            if file.is_file() and file.suffix == ".txt":
+            if os.path.isfile(file) and file.suffix == ".txt":
                 yield file.name, _read(file).splitlines()
-            elif file.is_file() and file.suffix in (".yml", ".yaml"):
+            elif os.path.isfile(file) and file.suffix in (".yml", ".yaml"):
                 yield file.name, packages.conda(_yaml(file))[1]
 
     def packages(self) -> set[str] | None:
@@ -106,7 +107,7 @@ def _read(file: Path) -> str:
 
 def _yaml(file: Path) -> object:
     """A file's YAML; the error as a text where it is none, and None where there is no file."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         return None
     try:
         return yaml.safe_load(file.read_bytes())

@@ -7,6 +7,7 @@ azureml-dataset-runtime[fuse] are required by batch deployments").
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from score.deploy.rules import images, packages
@@ -55,7 +56,7 @@ def _conda(where: str, contents: Contents) -> Iterator[str]:
     yield from packages.of_conda(said, own)
     yield from packages.problems(said, pip)
     for name, file in packages.included(pip, folder):
-        if not file.is_file():
+        if not os.path.isfile(file):
             yield f"{said}: there is no {name}"
 
 
@@ -66,7 +67,7 @@ def _build(where: str, contents: Contents) -> Iterator[str]:
     for image in contents.images():
         yield from images.problems(f"{where}: {file.name}: FROM", image)
     for source in contents.copied():
-        if not (contents.folder / source).exists():
+        if not os.path.exists(contents.folder / source):
             yield f"{where}: {file.name}: COPY {source}: there is no such file"
     for name, lines in contents.requirements():
         yield from packages.problems(f"{where}: {name}", lines)

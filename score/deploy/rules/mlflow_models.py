@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from score.deploy.rules.documents import Document
@@ -24,5 +25,5 @@ def _folder(where: str, model: Json, document: Document) -> Iterator[str]:
     if model.get("type") != "mlflow_model" or not isinstance(path, str) or not local(path):
         return
     folder = document.here / path
-    if folder.exists() and not (folder / "MLmodel").is_file():
+    if os.path.exists(folder) and not os.path.isfile(folder / "MLmodel"):
         yield f"{where}: there is no MLmodel in {path}, and the type is mlflow_model"

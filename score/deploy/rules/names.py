@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from score.deploy.rules.documents import FAMILIES, Document
 
-# Endpoints and deployments: learn.microsoft.com/azure/machine-learning/how-to-manage-quotas, "online
-# endpoints and batch endpoints". Components: reference-yaml-component-command. Computes: learn.
-# microsoft.com/azure/azure-resource-manager/management/resource-name-rules. Assets: the letters that
-# an azureml: reference may have.
+# Endpoints and deployments: learn.microsoft.com/azure/machine-learning/how-to-manage-quotas, "Azure
+# Machine Learning online endpoints and batch endpoints". Components: reference-yaml-component-
+# command. Computes: learn.microsoft.com/azure/azure-resource-manager/management/resource-name-
+# rules.
+# Assets: the letters that an azureml: reference may have.
 _ENDPOINT = (
     re.compile(r"(?=.{3,32}$)[A-Za-z](?:-?[A-Za-z0-9])*"),
     "3 to 32 letters, digits and single dashes, a letter first",
@@ -47,8 +48,8 @@ def problems(document: Document) -> Iterator[str]:
         length = len(document.name) + len(str(content.get("endpoint_name", "")))
         if length > _KUBERNETES_BOTH:
             yield (
-                f"name: it and the endpoint's have {length} letters, and {_KUBERNETES_BOTH} are the "
-                "most on Kubernetes"
+                f"name: it and the endpoint's have {length} letters, and "
+                f"{_KUBERNETES_BOTH} are the most on Kubernetes"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from score.deploy.rules.documents import FAMILIES, Document
+from score.deploy.rules.documents import Document
 from score.deploy.values import Json, mapping
 
 Part = tuple[str, Json]  # the path before its fields' names, and the fields
@@ -38,11 +38,11 @@ def environments(document: Document) -> Iterator[Part]:
 
 def models(document: Document) -> Iterator[Part]:
     """The models that a document defines: it, or one inline."""
+    inline = document.content.get("model")
     if document.kind == "model":
         yield "", document.content
-    elif FAMILIES[document.kind].endswith("deployment"):
-        if isinstance(document.content.get("model"), dict):
-            yield "model.", document.content["model"]
+    elif document.family.endswith("deployment") and isinstance(inline, dict):
+        yield "model.", inline
 
 
 def variables(document: Document) -> Iterator[Part]:

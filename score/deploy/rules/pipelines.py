@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -47,7 +48,7 @@ class _Pipeline:
             return step if {"command", "task", "entry", "jobs"} & step.keys() else None
         path = str(given).removeprefix("file:")
         file = self.document.here / path
-        if not local(path) or not file.is_file():
+        if not local(path) or not os.path.isfile(file):
             return None
         with suppress(AzureError):  # which the file's own check tells
             found = read(file)

@@ -6,6 +6,7 @@ name is nearly one that is here.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -54,7 +55,7 @@ def problems(document: Document, known: Known) -> Iterator[str]:
     yield from _compute("settings.default_compute", default, known)
     yield from _endpoint(document, known)
     for where, path in _paths(document):
-        if not local(path) or (document.here / path).exists():
+        if not local(path) or os.path.exists(document.here / path):
             continue
         yield f"{where}: there is no {path}"
 
@@ -76,7 +77,7 @@ def _asset(where: str, family: str, reference: str, known: Known) -> Iterator[st
     if match is None:
         yield (
             f"{where}: {reference!r} is not azureml:NAME@latest, azureml:NAME:VERSION, "
-            "azureml://registries/… or an ARM id"
+            "azureml://registries/… or azureml:/subscriptions/…"
         )
     else:
         yield from _named(where, family, match[1], known)
@@ -134,10 +135,10 @@ def _code(document: Document, where: str, part: Json) -> Iterator[str]:
     if code is None or not local(str(code)):
         return
     folder = document.here / str(code)
-    if not folder.exists():
+    if not os.path.exists(folder):
         yield f"{where}code: there is no folder {code}"
         return
-    if not folder.is_dir():  # a file may be the code of a job
+    if not os.path.isdir(folder):  # a file may be the code of a job
         return
     if script is not None:
         yield from scripts.problems(
@@ -148,15 +149,15 @@ def _code(document: Document, where: str, part: Json) -> Iterator[str]:
         )
     entry = part.get("entry")  # of Spark
     file = entry.get("file") if isinstance(entry, dict) else None
-    if file is not None and not (folder / str(file)).is_file():
+    if file is not None and not os.path.isfile(folder / str(file)):
         yield f"{where}entry.file: there is no {file} below {code}"
     yield from _module(f"{where}command", folder, str(part.get("command", "")))
 
 
 def _script(folder: Path, name: str) -> Path:
     """A script's file; the batch runner takes a module's name, too."""
-    module = folder.joinpath(*name.split(".")).with_suffix(".py")
-    return module if module.is_file() else folder / name
+    module = folder.joinpath(*f"{name.replace('.', '/')}.py".split("/"))
+    return module if os.path.isfile(module) else folder / name
 
 
 def _module(where: str, folder: Path, command: str) -> Iterator[str]:
@@ -165,7 +166,7 @@ def _module(where: str, folder: Path, command: str) -> Iterator[str]:
     if match is None:
         return
     path = folder.joinpath(*match[1].split("."))
-    if path.with_suffix(".py").is_file() or (path / "__main__.py").is_file():
+    if os.path.isfile(f"{path}.py") or os.path.isfile(path / "__main__.py"):
         return
     package = match[1].partition(".")[0]
     near = get_close_matches(package, [file.stem for file in folder.iterdir()], n=1, cutoff=0.7)

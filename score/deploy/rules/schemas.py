@@ -105,17 +105,16 @@ def _refused(document: Document, missing: Json) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             entity = _LOADERS[document.kind](document.file, params_override=override)
+        validated = entity._validate() if isinstance(entity, entities.Component) else None
     except Exception as error:  # the SDK has no one error for what it will not load
         said = " ".join(str(error).split()).partition("If you are trying to configure")[0]
         said = said.partition("Tip: ")[0].partition("Visit this link")[0]  # another editor
         return f"azure-ai-ml refuses it: {said[:600].strip()}"
-    if isinstance(entity, entities.Component):
-        result = entity._validate()
-        if not result.passed:
-            return "azure-ai-ml refuses it: " + "; ".join(
-                f"{path}: {message}" for path, message in result.error_messages.items()
-            )
-    return None
+    if validated is None or validated.passed:
+        return None
+    return "azure-ai-ml refuses it: " + "; ".join(
+        f"{path}: {message}" for path, message in validated.error_messages.items()
+    )
 
 
 def _unknown(document: Document) -> Iterator[str]:

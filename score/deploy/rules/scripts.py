@@ -8,6 +8,7 @@ may do without `init()`, as several in github.com/Azure/azureml-assets do.
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def problems(script: Path, where: str, *, most: int, prepared: bool) -> Iterator
 
     `most`: arguments that `run()` may take. `prepared`: whether there must be an `init()`.
     """
-    if not script.is_file():
+    if not os.path.isfile(script):
         yield f"{where}: there is no such script"
         return
     try:
@@ -65,10 +66,12 @@ def _names(body: Sequence[ast.stmt]) -> tuple[Mapping[str, _Function | None], bo
 def _assigned(
     node: ast.Assign | ast.AnnAssign, names: Mapping[str, _Function | None]
 ) -> Mapping[str, _Function | None]:
-    """`run = predict`: another name for a function."""
+    """`run = predict`: another name for a function. What else a name is bound to is unknown."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     value = names.get(node.value.id) if isinstance(node.value, ast.Name) else None
-    return {target.id: value for target in targets if isinstance(target, ast.Name)}
+    found = {target.id: value for target in targets if isinstance(target, ast.Name)}
+    several = [one for target in targets if isinstance(target, ast.Tuple) for one in target.elts]
+    return found | {one.id: None for one in several if isinstance(one, ast.Name)}
 
 
 def _nested(node: ast.If | ast.Try | ast.With) -> Iterator[ast.stmt]:

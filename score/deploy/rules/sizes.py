@@ -3,7 +3,7 @@
 A size that is not in the table passes if it is spelled as Azure's sizes are: a family, a number of
 vCPUs, features, an accelerator of that family, and a version up to the family's newest. By that
 `Standard_D4as_v5` passes, and `Standard_DS2_v9` is refused with the nearest of the table.
-Source: learn.microsoft.com/azure/virtual-machines/vm-naming-conventions and sizes/overview, 2026-11.
+Source: learn.microsoft.com/azure/virtual-machines/vm-naming-conventions and sizes/overview.
 """
 
 from __future__ import annotations
@@ -19,27 +19,44 @@ from score.errors import AzureError, meant
 
 # Family → its newest version.
 _NEWEST = {
-    **{
-        "A": 2,
-        "AM": 2,
-        "B": 2,
-        "D": 7,
-        "DS": 2,
-        "DC": 6,
-        "E": 7,
-        "EB": 6,
-        "EC": 6,
-        "F": 7,
-        "FX": 2,
-    },
-    **{"G": 1, "GS": 1, "H": 1, "HB": 5, "HC": 1, "HX": 1, "L": 4, "M": 3},
-    **{"NC": 6, "NCC": 5, "ND": 6, "NG": 1, "NP": 1, "NV": 5},
+    "A": 2,
+    "AM": 2,
+    "B": 2,
+    "D": 7,
+    "DS": 2,
+    "DC": 6,
+    "E": 7,
+    "EB": 6,
+    "EC": 6,
+    "F": 7,
+    "FX": 2,
+    "G": 1,
+    "GS": 1,
+    "H": 1,
+    "HB": 5,
+    "HC": 1,
+    "HX": 1,
+    "L": 4,
+    "M": 3,
+    "NC": 6,
+    "NCC": 5,
+    "ND": 6,
+    "NG": 1,
+    "NP": 1,
+    "NV": 5,
 }
 # Family and version → the accelerators whose names its sizes carry.
 _ACCELERATORS = {
-    **{("NC", 3): {"T4"}, ("NC", 4): {"A100"}, ("NC", 5): {"H100"}, ("NC", 6): {"RTXPRO6000BSE"}},
-    **{("NCC", 5): {"H100"}, ("ND", 4): {"A100"}, ("ND", 5): {"H100", "H200", "MI300X"}},
-    **{("ND", 6): {"GB200", "GB300"}, ("NV", 5): {"A10", "V710"}, ("NG", 1): {"V620"}},
+    ("NC", 3): {"T4"},
+    ("NC", 4): {"A100"},
+    ("NC", 5): {"H100"},
+    ("NC", 6): {"RTXPRO6000BSE"},
+    ("NCC", 5): {"H100"},
+    ("ND", 4): {"A100"},
+    ("ND", 5): {"H100", "H200", "MI300X"},
+    ("ND", 6): {"GB200", "GB300"},
+    ("NV", 5): {"A10", "V710"},
+    ("NG", 1): {"V620"},
 }
 # Those whose sizes all carry one.
 _ALWAYS = {("NC", 4), ("NC", 5), ("NC", 6), ("NCC", 5), ("ND", 5), ("ND", 6), ("NV", 5), ("NG", 1)}

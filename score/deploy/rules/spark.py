@@ -1,8 +1,8 @@
 """Spark's properties: those that a job needs, and that fit each other.
 
-Source: learn.microsoft.com/azure/machine-learning/reference-yaml-job-spark, "Attributes of the conf
-key"; a task never runs on an executor with fewer cores than it asks for (Spark's configuration page,
-`spark.task.cpus`).
+Source: learn.microsoft.com/azure/machine-learning/reference-yaml-job-spark, "Attributes of the
+`conf` key". A task runs on no executor with fewer cores than `spark.task.cpus` (Spark's
+configuration page).
 """
 
 from __future__ import annotations
