@@ -57,7 +57,10 @@ FLOORS = [
     {"deploy.rules.notes", "deploy.rules.spelling"},
     {"deploy.rules.documents"},
     {"deploy.rules.parts", "deploy.rules.images", "deploy.rules.packages"},
-    {f"deploy.rules.{noun}" for noun in ("bindings", "contents", "endpoints", "names", "ports")}
+    {
+        f"deploy.rules.{noun}"
+        for noun in ("bindings", "commands", "contents", "endpoints", "names", "ports")
+    }
     | {f"deploy.rules.{noun}" for noun in ("ranges", "schemas", "scripts", "sizes", "spark")}
     | {"deploy.rules.variables"},
     {"deploy.rules.references"},

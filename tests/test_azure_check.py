@@ -138,6 +138,12 @@ MISTAKES = [
     ("components/package.yml", "clip-package@latest", "clip-pakage@latest", "clip-pakage"),
     ("components/spark/embed.yml", "score/spark.py", "score/sparks.py", "sparks.py"),
     ("components/spark/embed.yml", "{{inputs.table}}", "{{inputs.tabel}}", "inputs.tabel"),
+    # Command lines.
+    ("components/pipeline/prepare.yml", " split ", " splitt ", "score has no 'splitt'"),
+    ("components/pipeline/prepare.yml", "--rows", "--row", "did you mean --rows?"),
+    ("components/pipeline/embed.yml", "--output", "--outptu", "there is no --outptu"),
+    ("components/pipeline/embed.yml", "overhead_timeout 600", "overhead_timeout 0", "0 is less"),
+    ("components/spark/embed.yml", "--table", "--tabel", "there is no --tabel"),
     # Values that every schema takes.
     ("components/model.yml", "'Standard_DS2_v2', ", "'Standard_DS2_v9', ", "Standard_DS2_v9"),
     ("components/model.yml", "spec: 2|0|7|14", "spec: 2|0|7", "inference-min-sku-spec"),
@@ -205,7 +211,7 @@ def clone(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for file in ("MLmodel", "conda.yaml", "samples/urls.csv"):
         shutil.copyfile(ROOT / file, tmp_path / file)
-    for folder in ("score", "score/jobs"):
+    for folder in ("score", "score/cli", "score/jobs"):
         (tmp_path / folder).mkdir()
         for file in (ROOT / folder).glob("*.py"):
             shutil.copyfile(file, tmp_path / folder / file.name)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from score.deploy.rules import (
     bindings,
+    commands,
     deployments,
     documents,
     endpoints,
@@ -87,3 +88,4 @@ def _said(document: Document, known: Known) -> Iterator[str]:
     yield from bindings.problems(document)
     yield from pipelines.problems(document)
     yield from spark.problems(document)
+    yield from commands.problems(document)
