@@ -12,6 +12,7 @@ EXTRAS: Mapping[str, str] = {
     "azure": "azure",
     "azureml_inference_server_http": "azure",
     "marshmallow": "azure",
+    "packaging": "azure",
     "emoji": "train",
     "h5py": "package",
     "huggingface_hub": "package",
