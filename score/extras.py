@@ -13,6 +13,7 @@ EXTRAS: Mapping[str, str] = {
     "azureml": "collect",
     "azureml_inference_server_http": "azure",
     "marshmallow": "azure",
+    "packaging": "azure",
     "emoji": "train",
     "h5py": "package",
     "huggingface_hub": "package",

@@ -54,7 +54,19 @@ FLOORS = [
     {"jobs.page"},
     {"deploy.skus", "deploy.names", "deploy.simulate", "deploy.image", "deploy.front"}
     | {"deploy.limits", "deploy.worker", "deploy.nocode_batch", "deploy.nocode_online"},
-    {"deploy.plan", "deploy.ports", "deploy.shipped", "deploy.values"},
+    {"deploy.plan", "deploy.values"},
+    {"deploy.rules.notes", "deploy.rules.spelling"},
+    {"deploy.rules.documents"},
+    {"deploy.rules.parts", "deploy.rules.images", "deploy.rules.packages"},
+    {
+        f"deploy.rules.{noun}"
+        for noun in ("bindings", "commands", "contents", "endpoints", "names", "ports")
+    }
+    | {f"deploy.rules.{noun}" for noun in ("ranges", "schemas", "scripts", "sizes", "spark")}
+    | {"deploy.rules.variables", "deploy.rules.shipped", "deploy.rules.pipeline_deployments"},
+    {"deploy.rules.references"},
+    {f"deploy.rules.{noun}" for noun in ("deployments", "environments", "mlflow_models")}
+    | {"deploy.rules.pipelines"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
     {"deploy.cli"},
@@ -109,8 +121,9 @@ DOORS = {
         "deploy.nocode_batch",
         "deploy.nocode_online",
     },
-    "azure": {"deploy.check"},
-    "marshmallow": {"deploy.check"},
+    "azure": {"deploy.rules.schemas"},
+    "marshmallow": {"deploy.rules.schemas"},
+    "packaging": {"deploy.rules.packages"},
     "fcntl": {"gpus", "registry"},
     "openvino": {"engines.openvino"},
     "nncf": {"jobs.int8"},
@@ -128,12 +141,12 @@ DOORS = {
     "yaml": {
         "jobs.provenance",
         "jobs.report",
-        "deploy.check",
         "deploy.cli",
         "deploy.harness",
+        "deploy.rules.contents",
+        "deploy.rules.documents",
         "deploy.skus",
-        "deploy.values",
-        "deploy.ports",
+        "deploy.rules.pipeline_deployments",
     },
     "pickle": set(),
     "subprocess": {"deploy.harness", "deploy.image", "deploy.simulate"},

@@ -225,11 +225,14 @@ def _card(model: str | None, name: str, dimension: int) -> Card:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from score.deploy.check import check
+    from score.deploy.check import findings
 
     root = EMBEDDED.parent
     own = [root / "components", root / "environment", root / "samples" / "azure"]
-    problems = check(options.folder, beside=own) if options.folder else check(own)
+    found = findings(options.folder, beside=own) if options.folder else findings(own)
+    problems = found.problems
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     for problem in problems:
         print(problem)
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"

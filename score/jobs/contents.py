@@ -30,6 +30,7 @@ CODE: Mapping[str, Sequence[str]] = {
     "score": ("*.py",),
     "score/cli": ("*.py",),
     "score/deploy": ("*.py",),
+    "score/deploy/rules": ("*.py",),
     "score/deploy/templates": ("batch.yml", "model.yml", "online.yml"),
     "score/engines": ("*.py",),
     "score/jobs": ("*.py",),

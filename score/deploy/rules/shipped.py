@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-Json = Mapping[str, Any]
+from score.deploy.rules.documents import Document
 
 _LISTS = ("py_files", "jars", "files", "archives")
 
 
-def problems(kind: str, content: Json, here: Path) -> Iterator[str]:
-    """A sentence for each file that a Spark component in the folder `here` names and has not got.
+def problems(document: Document) -> Iterator[str]:
+    """A sentence for each file that a Spark component names and has not got.
 
     Names count from the folder `code`. It gets what `additional_includes` names as well, of which
     azure-ai-ml zips `x.zip` itself where there is a folder `x`.
     """
-    if kind != "sparkComponent":
+    if document.kind != "sparkComponent":
         return
+    content, here = document.content, document.here
     included = set()
     for given in content.get("additional_includes") or ():
         path = here / str(given)
