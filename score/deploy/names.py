@@ -6,9 +6,9 @@ import re
 
 from score.errors import AzureError
 
-# Microsoft.MachineLearningServices, workspaces / computes, as the strictest kind has it
-# (https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules).
-LONGEST_COMPUTE = 24
+# Of an AML compute (a compute instance's is 24), Microsoft.MachineLearningServices in
+# https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
+LONGEST_CLUSTER = 32
 
 
 def cluster_name(size: str) -> str:
@@ -19,9 +19,9 @@ def cluster_name(size: str) -> str:
     """
     short = re.sub(r"(?i)^standard_", "", size).lower().replace("_", "-")
     name = f"clip-{short}"
-    if not re.fullmatch(r"clip-[a-z0-9-]*[a-z0-9]", name) or len(name) > LONGEST_COMPUTE:
+    if not re.fullmatch(r"clip-[a-z0-9-]*[a-z0-9]", name) or len(name) > LONGEST_CLUSTER:
         raise AzureError(
             f"{size!r} makes no name of a cluster ({name!r}): Azure takes letters, digits and "
-            f"dashes, {LONGEST_COMPUTE} at most; give the cluster a name of your own"
+            f"dashes, {LONGEST_CLUSTER} at most; give the cluster a name of your own"
         )
     return name
