@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "score"
 FLOORS = [
     {"errors", "extras"},
     {"commands", "outputs"},
-    {"labels", "settings", "gpus", "registry"},
+    {"labels", "settings", "gpus", "drivers", "registry"},
     {"rows", "params", "architecture"},
     {"folder", "addresses", "deadline", "urls", "framing", "codings"},
     {"cells", "connections", "hosts", "room"},
@@ -51,8 +51,8 @@ FLOORS = [
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
     {"jobs.page"},
-    {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.limits", "deploy.worker"}
-    | {"deploy.nocode_batch", "deploy.nocode_online"},
+    {"deploy.skus", "deploy.names", "deploy.simulate", "deploy.image"}
+    | {"deploy.limits", "deploy.worker", "deploy.nocode_batch", "deploy.nocode_online"},
     {"deploy.plan", "deploy.values"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
