@@ -22,6 +22,10 @@ https://github.com/pytorch/pytorch/issues/190355). The other way, NVIDIA's libra
 compatibility, leads to no driver of vGPUs, which Azure's A10 sizes have.
 """
 
+# CUDA's major version → the compute capabilities that PyTorch 2.13's builds have kernels for, and
+# what lies between (https://github.com/pytorch/pytorch/blob/main/RELEASE.md, CUDA support matrix).
+KERNELS = {12: ((5, 0), (9, 0)), 13: ((7, 5), (12, 0))}
+
 _INDEX = "https://download.pytorch.org/whl/"
 CPU_INDEX = f"{_INDEX}cpu"
 """Where PyTorch's builds without CUDA are."""
@@ -36,6 +40,12 @@ _NVML = "libnvidia-ml.so.1"
 def least(cuda: str) -> int:
     """The least driver (its first number) for a version of CUDA; KeyError for an unknown one."""
     return LEAST[int(cuda.partition(".")[0])]
+
+
+def has_kernels(capability: tuple[int, int], cuda: str = CUDA) -> bool:
+    """Whether PyTorch's build for that CUDA has kernels for such a GPU."""
+    first, last = KERNELS[int(cuda.partition(".")[0])]
+    return first <= capability <= last
 
 
 def installed() -> str | None:

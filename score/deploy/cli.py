@@ -184,7 +184,7 @@ def _model_yaml(
     name, architecture = _one(options.model)
     return render_model(
         _card(options.model, name, architecture.dimension),
-        [plan(sku, name, architecture) for sku in skus().values()],
+        [plan(sku, name, architecture) for sku in skus().values() if sku.allowed],
         path=path,
         registered=registered,
         command=command,
