@@ -56,6 +56,7 @@ FLOORS = [
     {"deploy.plan", "deploy.values"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
+    {"deploy.scaling"},
     {"deploy.cli"},
     {"cli.arguments", "cli.progress"},
     {f"cli.{verb}" for verb in ("azure", "catalog", "embed", "evaluate", "export", "index")}

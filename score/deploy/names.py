@@ -10,18 +10,40 @@ from score.errors import AzureError
 # https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
 LONGEST_CLUSTER = 32
 
+DEDICATED, LOW_PRIORITY = TIERS = ("dedicated", "low_priority")
+"""Of a cluster, as Azure spells them."""
 
-def cluster_name(size: str) -> str:
+_LOW = "-low"
+
+
+def cluster_name(size: str, tier: str = DEDICATED) -> str:
     """The name of the cluster of a size: clip-nc4as-t4-v3 for Standard_NC4as_T4_v3.
 
-    A cluster's size cannot be changed, so each size has its own. Raises AzureError for a size
+    A cluster's size and tier cannot be changed, so each has its own. Raises AzureError for a size
     that makes no name of a compute.
     """
     short = re.sub(r"(?i)^standard_", "", size).lower().replace("_", "-")
-    name = f"clip-{short}"
-    if not re.fullmatch(r"clip-[a-z0-9-]*[a-z0-9]", name) or len(name) > LONGEST_CLUSTER:
+    name = f"clip-{short}{_LOW if tier == LOW_PRIORITY else ''}"
+    if fault := _fault(name):
         raise AzureError(
-            f"{size!r} makes no name of a cluster ({name!r}): Azure takes letters, digits and "
-            f"dashes, {LONGEST_CLUSTER} at most; give the cluster a name of your own"
+            f"{size!r} makes no name of a cluster ({name!r}): {fault}; give it one of your own"
         )
     return name
+
+
+def checked(name: str) -> str:
+    """A name for a cluster, if Azure takes it. Raises AzureError."""
+    if fault := _fault(name):
+        raise AzureError(f"{name!r} is no name of a cluster: {fault}")
+    return name
+
+
+def _fault(name: str) -> str | None:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]", name):
+        return "Azure takes letters, digits and dashes, a letter first and no dash last"
+    # https://learn.microsoft.com/azure/machine-learning/how-to-create-attach-compute-cluster
+    if re.search(r"-[^A-Za-z]*$", name):
+        return "Azure wants a letter somewhere after the last dash"
+    if not 3 <= len(name) <= LONGEST_CLUSTER:
+        return f"it is of 3 to {LONGEST_CLUSTER} characters"
+    return None
