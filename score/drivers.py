@@ -16,10 +16,10 @@ CUDA = "12.6"
 
 PyPI's build is for CUDA 13. Hosts of Azure ML have drivers of the 535 series (azureml-assets,
 foundation-model-inference/context/Dockerfile; release notes of the compute instance's image), on
-which that build finds no GPU. Releases of PyTorch up to 2.14 have a build for CUDA 12.6, with
-kernels from compute capability 5.0 to 9.0 (RELEASE.md; https://github.com/pytorch/pytorch/pull/187075,
-https://github.com/pytorch/pytorch/issues/190355). The other way, NVIDIA's libraries for forward
-compatibility, leads to no driver of vGPUs, which Azure's A10 sizes have.
+which that build finds no GPU. Releases of PyTorch up to 2.14 have a build for CUDA 12.6, too
+(https://github.com/pytorch/pytorch/pull/187075, https://github.com/pytorch/pytorch/issues/190355).
+The other way would be NVIDIA's libraries for forward compatibility, which it promises for
+data-center GPUs; Azure's A10 sizes have virtual ones.
 """
 
 # CUDA's major version → the compute capabilities that PyTorch 2.13's builds have kernels for, and

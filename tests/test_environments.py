@@ -17,6 +17,7 @@ from pyarrow.parquet import read_table
 from score import drivers
 from score.deploy.harness import ask, free_port, ready
 from score.deploy.image import build, size
+from score.deploy.skus import skus
 from score.errors import AzureError
 from tests.surfaces import ROOT
 
@@ -245,3 +246,32 @@ def test_what_stays_here_is_no_less_than_git_ignores() -> None:
 def lines(name: str) -> list[str]:
     text = (ROOT / name).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_the_guides_table_of_drivers_is_what_the_code_says() -> None:
+    text = (ROOT / "docs/azure.md").read_text(encoding="utf-8")
+    head = text.index("| what installs PyTorch |")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text[head : text.index("\n\n", head)].splitlines()[2:]
+    ]
+    assert len(rows) >= 4
+    for _, version, cuda, driver in rows:
+        assert version.split("+")[0] == TORCH.removeprefix("torch==")
+        if cuda == "none":
+            assert (version.endswith("+cpu"), driver) == (True, "none")
+        else:
+            assert driver == str(drivers.least(cuda))
+    ours = {cuda for what, _, cuda, _ in rows if "gpu" in what or "--torch cuda" in what}
+    assert ours == {drivers.CUDA}
+
+
+def test_the_guide_counts_the_sizes() -> None:
+    allowed = [sku for sku in skus().values() if sku.allowed]
+    further = len(skus()) - len(allowed)
+    guide = (ROOT / "docs/azure.md").read_text(encoding="utf-8")
+    assert f"has {len(skus())} sizes" in guide
+    assert f"the {len(allowed)} that Azure's catalog" in guide
+    assert f"and {further} further ones" in guide
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"the {len(allowed)} sizes that Azure allows its CLIP on, and {further} more" in readme
