@@ -36,7 +36,7 @@ def test_azures_own_loader_takes_a_cluster(size: str, tier: str, tmp_path: Path)
     assert (cluster.min_instances, cluster.max_instances) == (0, 6)
     assert cluster.idle_time_before_scale_down == 120
     short = size.removeprefix("Standard_").lower().replace("_", "-")
-    assert cluster.name == f"clip-{short}{'-low' if tier == 'low_priority' else ''}"
+    assert cluster.name == f"clip-{short}{'-lp' if tier == 'low_priority' else ''}"
 
 
 def test_a_clusters_quota_is_in_its_comment() -> None:
@@ -190,7 +190,7 @@ def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[s
     sku = ["--sku", "Standard_D4as_v4"]
     assert main(["azure", "render", "cluster", *sku, "--tier", "low_priority"]) == 0
     cluster = yaml.safe_load(capsys.readouterr().out)
-    assert (cluster["name"], cluster["tier"]) == ("clip-d4as-v4-low", "low_priority")
+    assert (cluster["name"], cluster["tier"]) == ("clip-d4as-v4-lp", "low_priority")
     file = tmp_path / "autoscale.json"
     numbers = ["--instances", "2", "--most", "4"]
     assert main(["azure", "render", "autoscale", *sku, *numbers, "--output", str(file)]) == 0

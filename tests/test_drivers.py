@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +62,33 @@ def test_the_drivers_version_is_read(machine: Machine, text: str | None, found: 
     assert drivers.installed() == found
 
 
+def library(version: bytes, code: int = 0) -> SimpleNamespace:
+    """A stand-in for NVIDIA's management library."""
+
+    def ask(answer: ctypes.Array[ctypes.c_char], size: int) -> int:
+        answer.value = version[: size - 1]
+        return code
+
+    return SimpleNamespace(nvmlInit_v2=lambda: 0, nvmlSystemGetDriverVersion=ask)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (library(b"560.35.03"), "560.35.03"),
+        (library(b"560.35.03", 9), None),  # NVML_ERROR_DRIVER_NOT_LOADED
+        (library(b""), None),
+        (SimpleNamespace(), None),
+    ],
+)
+def test_without_a_kernel_module_to_read_the_library_is_asked(
+    answer: SimpleNamespace, found: str | None, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(None)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: answer)
+    assert drivers.installed() == found
+
+
 def test_gpus_are_counted_without_torch(machine: Machine) -> None:
     machine(CLOSED, gpus=3)
     assert drivers.devices() == 3
@@ -99,8 +128,7 @@ def test_what_no_driver_explains_is_torchs_to_say(machine: Machine) -> None:
     machine(CLOSED, 1, *OURS)
     with pytest.raises(ModelError, match="no device 'cuda' here: Torch not compiled"):
         Place.of(Settings(device="cuda"))
-    machine_without_table = drivers.fault("9.0+cu999", "99.9")
-    assert machine_without_table is None
+    assert drivers.fault("9.0+cu999", "99.9") is None  # a CUDA of which nothing is known
 
 
 @pytest.mark.parametrize(("driver", "build", "said"), REFUSED)
