@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "score"
 FLOORS = [
     {"by_path", "errors", "extras"},
     {"commands", "outputs"},
-    {"labels", "settings", "gpus", "registry"},
+    {"labels", "settings", "gpus", "drivers", "registry"},
     {"rows", "params", "architecture"},
     {"folder", "addresses", "deadline", "urls", "framing", "codings"},
     {"cells", "connections", "hosts", "room"},
@@ -69,6 +69,7 @@ FLOORS = [
     | {"deploy.rules.pipelines"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
+    {"deploy.scaling"},
     {"deploy.cli"},
     {"cli.arguments", "cli.progress"},
     {f"cli.{verb}" for verb in ("azure", "catalog", "embed", "evaluate", "export", "index")}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from score.errors import AzureError, meant
 from score.folder import EMBEDDED, ModelFolder
@@ -22,11 +22,13 @@ EVERY = "all"
 _EMBEDDED_NAME = "the embedded model"
 # What else `render` takes, and for what.
 _CHOICES = {
-    "sku": ("online", "batch"),
+    "sku": ("online", "batch", "cluster", "autoscale"),
     "code": ("online", "batch"),
-    "name": ("online", "batch"),
+    "name": ("online", "batch", "cluster"),
     "cluster": ("batch",),
-    "instances": ("online", "batch"),
+    "tier": ("cluster",),
+    "instances": ("online", "batch", "cluster", "autoscale"),
+    "most": ("autoscale",),
     "path": ("model",),
     "registered": ("online", "batch", "model"),
 }
@@ -42,16 +44,29 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--measured", type=float, metavar="RATE", help="pictures/s that such a machine does"
     )
     plan.add_argument("--sku", default=EVERY, metavar="SIZE", help="Standard_…, or all (default)")
-    rendered = verbs.add_parser("render", help="the YAML of a model, or of a deployment that fits")
-    rendered.add_argument("kind", choices=("online", "batch", "model"))
+    rendered = verbs.add_parser(
+        "render", help="YAML: of a model, a deployment that fits, a cluster; autoscale rules"
+    )
+    rendered.add_argument("kind", choices=("online", "batch", "model", "cluster", "autoscale"))
     rendered.add_argument("--output", type=Path, metavar="FILE", help="default: printed")
-    rendered.add_argument("--sku", metavar="SIZE", help="a deployment's: Standard_…")
+    rendered.add_argument("--sku", metavar="SIZE", help="of the machines: Standard_…")
     rendered.add_argument("--path", metavar="DIR", help="model: its folder, seen from the YAML")
     rendered.add_argument("--code", metavar="DIR", help="the clone, seen from the YAML (.)")
     rendered.add_argument("--name", metavar="NAME", help="the deployment's (cpu or gpu)")
     rendered.add_argument("--registered", metavar="NAME", help="the model's in a workspace (clip)")
     rendered.add_argument("--cluster", metavar="NAME", help="batch: the compute's (clip-cpu, …)")
-    rendered.add_argument("--instances", type=_whole, metavar="N", help="machines (1)")
+    rendered.add_argument(
+        "--instances",
+        type=_whole,
+        metavar="N",
+        help="machines (1); of a cluster at most (4), by autoscale rules at least (3)",
+    )
+    rendered.add_argument(
+        "--most", type=_whole, metavar="N", help="autoscale: machines at most (twice the least)"
+    )
+    rendered.add_argument(
+        "--tier", choices=("dedicated", "low_priority"), help="cluster: what Azure may take away"
+    )
     rendered.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     for verb in (plan, rendered):
         verb.add_argument(
@@ -157,7 +172,10 @@ def _render(options: argparse.Namespace) -> int:
         check_files([options.output], overwrite=options.overwrite)
     told = {"model": options.model, **given} if options.model else given
     command = " ".join([options.kind, *(f"--{name} {value}" for name, value in told.items())])
-    text = (_model_yaml if options.kind == "model" else _deployment_yaml)(options, command, **given)
+    writers: dict[str, Callable[..., str]]
+    writers = {"model": _model_yaml, "online": _deployment_yaml, "batch": _deployment_yaml}
+    writers |= {"cluster": _scaling, "autoscale": _scaling}
+    text = writers[options.kind](options, command, **given)
     if options.output is None:
         print(text, end="")
     else:
@@ -180,6 +198,18 @@ def _deployment_yaml(
     return render(made, options.kind, command=command, **choices)  # type: ignore[arg-type]
 
 
+def _scaling(options: argparse.Namespace, command: str, sku: str = "", **choices: Any) -> str:
+    from score.deploy.plan import plan
+    from score.deploy.scaling import render_autoscale, render_cluster
+    from score.deploy.skus import lookup
+
+    if not sku:
+        raise AzureError(f"{options.kind}: of which size are the machines? --sku")
+    write: Callable[..., str]
+    write = render_cluster if options.kind == "cluster" else render_autoscale
+    return write(plan(lookup(sku), *_one(options.model)), command=command, **choices)
+
+
 def _model_yaml(
     options: argparse.Namespace, command: str, path: str = "", registered: str = "clip"
 ) -> str:
@@ -192,7 +222,7 @@ def _model_yaml(
     name, architecture = _one(options.model)
     return render_model(
         _card(options.model, name, architecture.dimension),
-        [plan(sku, name, architecture) for sku in skus().values()],
+        [plan(sku, name, architecture) for sku in skus().values() if sku.allowed],
         path=path,
         registered=registered,
         command=command,

@@ -6,14 +6,17 @@ import re
 
 from score.errors import AzureError
 
-# Of an AML compute (a compute instance's is 24), Microsoft.MachineLearningServices in
-# https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
-LONGEST_CLUSTER = 32
+# Azure's pages differ on an AML compute: 32 characters by
+# https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules, and 24 by
+# https://learn.microsoft.com/azure/machine-learning/how-to-create-attach-compute-cluster, where the
+# rule about dashes is, too. Our own names keep to the shorter, a user's may have the longer.
+LONGEST_CLUSTER = 24
+_LONGEST = 32
 
 DEDICATED, LOW_PRIORITY = TIERS = ("dedicated", "low_priority")
 """Of a cluster, as Azure spells them."""
 
-_LOW = "-low"
+_LOW = "-lp"
 
 
 def cluster_name(size: str, tier: str = DEDICATED) -> str:
@@ -24,7 +27,7 @@ def cluster_name(size: str, tier: str = DEDICATED) -> str:
     """
     short = re.sub(r"(?i)^standard_", "", size).lower().replace("_", "-")
     name = f"clip-{short}{_LOW if tier == LOW_PRIORITY else ''}"
-    if fault := _fault(name):
+    if fault := _fault(name, LONGEST_CLUSTER):
         raise AzureError(
             f"{size!r} makes no name of a cluster ({name!r}): {fault}; give it one of your own"
         )
@@ -33,17 +36,16 @@ def cluster_name(size: str, tier: str = DEDICATED) -> str:
 
 def checked(name: str) -> str:
     """A name for a cluster, if Azure takes it. Raises AzureError."""
-    if fault := _fault(name):
+    if fault := _fault(name, _LONGEST):
         raise AzureError(f"{name!r} is no name of a cluster: {fault}")
     return name
 
 
-def _fault(name: str) -> str | None:
+def _fault(name: str, longest: int) -> str | None:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]", name):
         return "Azure takes letters, digits and dashes, a letter first and no dash last"
-    # https://learn.microsoft.com/azure/machine-learning/how-to-create-attach-compute-cluster
     if re.search(r"-[^A-Za-z]*$", name):
         return "Azure wants a letter somewhere after the last dash"
-    if not 3 <= len(name) <= LONGEST_CLUSTER:
-        return f"it is of 3 to {LONGEST_CLUSTER} characters"
+    if not 3 <= len(name) <= longest:
+        return f"it is of 3 to {longest} characters"
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -56,6 +56,11 @@ def render(
         "device_setting": "cuda" if plan.sku.gpus else "cpu",
     }
     return _At(text).substitute(values)
+
+
+def filled(template: Path, plan: Plan, values: Mapping[str, str]) -> str:
+    """A template with a plan's values, and others before them."""
+    return _At(template.read_text(encoding="utf-8")).substitute(_values(plan) | dict(values))
 
 
 def _named(name: str) -> str:

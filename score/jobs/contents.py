@@ -31,7 +31,7 @@ CODE: Mapping[str, Sequence[str]] = {
     "score/cli": ("*.py",),
     "score/deploy": ("*.py",),
     "score/deploy/rules": ("*.py",),
-    "score/deploy/templates": ("batch.yml", "model.yml", "online.yml"),
+    "score/deploy/templates": ("batch.yml", "cluster.yml", "model.yml", "online.yml"),
     "score/engines": ("*.py",),
     "score/jobs": ("*.py",),
     "score/jobs/data": ("imagenet.json", "templates.json"),
