@@ -53,6 +53,9 @@ FLOORS = [
     {"jobs.page"},
     {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.limits", "deploy.worker"}
     | {"deploy.nocode_batch", "deploy.nocode_online"},
+    {"deploy.names", "deploy.registered", "deploy.smoke"},
+    {"deploy.target"},
+    {"deploy.scripts"},
     {"deploy.plan", "deploy.values"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
@@ -117,7 +120,8 @@ DOORS = {
     "uvicorn": {"server"},
     "tqdm": {"cli.progress"},
     "matplotlib": {"jobs.charts"},
-    "argparse": {"__main__", "commands", "deploy.cli", "deploy.harness", "shards", "spark"}
+    "argparse": {"__main__", "commands", "deploy.cli", "deploy.harness", "deploy.scripts"}
+    | {"shards", "spark"}
     | {f"cli.{name}" for name in ("arguments", "azure", "catalog", "embed", "evaluate", "export")}
     | {f"cli.{name}" for name in ("index", "label", "merge", "package", "register", "search")}
     | {"cli.serve", "cli.split", "cli.verify"},

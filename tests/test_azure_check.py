@@ -159,7 +159,7 @@ MISTAKES = [
     ("components/online/deployment-cpu.yml", "  timeout: 10", "  timeout: -5", "-5 is less than 1"),
     ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC6s_v3\n", "Azure retired"),
     ("components/batch/deployment-cpu.yml", "mini_batch_size: 1", "mini_batch_size: -1", "is less"),
-    ("components/batch/deployment-cpu.yml", "azureml:clip-cpu\n", "clip-cpu\n", "not azureml:NAME"),
+    ("components/batch/deployment-cpu.yml", "azureml:clip-d4as-v4\n", "d4\n", "not azureml:NAME"),
     ("components/pipeline/prepare.yml", "default: 1000", "default: 0.5", "0.5 is no integer"),
     (
         "components/spark/embed.yml",

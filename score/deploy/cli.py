@@ -1,14 +1,15 @@
-"""`score azure …`: plan, render, check, simulate."""
+"""`score azure …`: plan, target, render, check, smoke, simulate."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from score.deploy import scripts
 from score.errors import AzureError, meant
 from score.folder import EMBEDDED, ModelFolder
 from score.outputs import check_files
@@ -24,11 +25,19 @@ _EMBEDDED_NAME = "the embedded model"
 _CHOICES = {
     "sku": ("online", "batch"),
     "code": ("online", "batch"),
-    "name": ("online", "batch"),
+    "name": ("online", "batch", "endpoint"),
+    "environment": ("online", "batch"),
     "cluster": ("batch",),
+    "tier": ("batch",),
     "instances": ("online", "batch"),
+    "secret": ("online",),
     "path": ("model",),
     "registered": ("online", "batch", "model"),
+    "described": ("online", "batch"),
+    "auth": ("endpoint",),
+    "identity": ("endpoint",),
+    "private": ("endpoint",),
+    "connections": ("endpoint",),
 }
 
 
@@ -42,17 +51,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--measured", type=float, metavar="RATE", help="pictures/s that such a machine does"
     )
     plan.add_argument("--sku", default=EVERY, metavar="SIZE", help="Standard_…, or all (default)")
-    rendered = verbs.add_parser("render", help="the YAML of a model, or of a deployment that fits")
-    rendered.add_argument("kind", choices=("online", "batch", "model"))
-    rendered.add_argument("--output", type=Path, metavar="FILE", help="default: printed")
-    rendered.add_argument("--sku", metavar="SIZE", help="a deployment's: Standard_…")
-    rendered.add_argument("--path", metavar="DIR", help="model: its folder, seen from the YAML")
-    rendered.add_argument("--code", metavar="DIR", help="the clone, seen from the YAML (.)")
-    rendered.add_argument("--name", metavar="NAME", help="the deployment's (cpu or gpu)")
-    rendered.add_argument("--registered", metavar="NAME", help="the model's in a workspace (clip)")
-    rendered.add_argument("--cluster", metavar="NAME", help="batch: the compute's (clip-cpu, …)")
-    rendered.add_argument("--instances", type=_whole, metavar="N", help="machines (1)")
-    rendered.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    rendered = verbs.add_parser("render", help="the YAML of a model, endpoint or deployment")
+    _add_render(rendered)
+    scripts.add(verbs)
     for verb in (plan, rendered):
         verb.add_argument(
             "--model",
@@ -62,6 +63,29 @@ def add(parser: argparse.ArgumentParser) -> None:
     checked = verbs.add_parser("check", help="whether YAML is what Azure's own SDK would take")
     checked.add_argument("folder", type=Path, nargs="*", help="default: all that is in the clone")
     _add_simulate(verbs.add_parser("simulate", help="run a deployment's YAML here, as Azure would"))
+
+
+def _add_render(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("kind", choices=("online", "batch", "endpoint", "model"))
+    add("--output", type=Path, metavar="FILE", help="default: printed")
+    add("--sku", metavar="SIZE", help="a deployment's: Standard_…")
+    add("--path", metavar="DIR", help="model: its folder, seen from the YAML")
+    add("--code", metavar="DIR", help="the clone, seen from the YAML (.)")
+    add("--name", metavar="NAME", help="its own: the deployment's (cpu or gpu), the endpoint's")
+    add("--registered", metavar="NAME", help="the model: a name (clip) or azureml:…")
+    add("--described", type=Path, metavar="FILE", help="what `az ml model show` says of it")
+    add("--environment", metavar="REFERENCE", help="azureml:… (clip-cpu, …)")
+    add("--cluster", metavar="NAME", help="batch: the compute's (that of the size)")
+    add("--tier", metavar="TIER", help="batch, of the cluster: dedicated or low_priority")
+    add("--instances", type=_whole, metavar="N", help="machines (1)")
+    where = "online: where Azure finds a setting: SCORE_…=https://VAULT…/secrets/NAME/VERSION"
+    add("--secret", type=_pair, action="append", metavar="NAME=URL", help=where)
+    add("--auth", choices=("key", "aml_token", "aad_token"), help="endpoint: of clients (key)")
+    add("--identity", metavar="ID", help="endpoint: ARM id of a user-assigned identity")
+    add("--private", action="store_true", help="endpoint: closed to the public network")
+    add("--connections", action="store_true", help="endpoint: may read the workspace's secrets")
+    add("--overwrite", action="store_true", help="replace a file that exists")
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +141,9 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs a verb, and returns the exit code: 0, or 1 for what does not fit, pass or finish."""
+    verbs: dict[str, Callable[[argparse.Namespace], int]]
     verbs = {"plan": _plan, "render": _render, "check": _check, "simulate": _simulate}
+    verbs |= {"target": scripts.target, "smoke": scripts.smoke}
     return verbs[options.azure](options)
 
 
@@ -148,8 +174,11 @@ def _render(options: argparse.Namespace) -> int:
     if options.output:
         check_files([options.output], overwrite=options.overwrite)
     told = {"model": options.model, **given} if options.model else given
-    command = " ".join([options.kind, *(f"--{name} {value}" for name, value in told.items())])
-    text = (_model_yaml if options.kind == "model" else _deployment_yaml)(options, command, **given)
+    words = [word for name, value in told.items() for word in _said(name, value)]
+    writers: dict[str, Callable[..., str]]
+    writers = {"model": _model_yaml, "endpoint": _endpoint_yaml}
+    writers |= {"online": _deployment_yaml, "batch": _deployment_yaml}
+    text = writers[options.kind](options, " ".join([options.kind, *words]), **given)
     if options.output is None:
         print(text, end="")
     else:
@@ -159,8 +188,20 @@ def _render(options: argparse.Namespace) -> int:
     return 0
 
 
+def _said(name: str, value: object) -> list[str]:
+    """An option as it was written on the command line."""
+    if isinstance(value, list):
+        return [word for pair in value for word in (f"--{name}", "=".join(pair))]
+    return [f"--{name}"] if value is True else [f"--{name}", str(value)]
+
+
 def _deployment_yaml(
-    options: argparse.Namespace, command: str, sku: str = "", **choices: object
+    options: argparse.Namespace,
+    command: str,
+    sku: str = "",
+    secret: Sequence[tuple[str, str]] = (),
+    described: Path | None = None,
+    **choices: Any,
 ) -> str:
     from score.deploy.plan import plan
     from score.deploy.render import render
@@ -168,8 +209,37 @@ def _deployment_yaml(
 
     if not sku:
         raise AzureError("a deployment is for one size: --sku")
-    made = plan(lookup(sku), *_one(options.model))
-    return render(made, options.kind, command=command, **choices)  # type: ignore[arg-type]
+    if described is None:
+        name, architecture = _one(options.model)
+    else:
+        name, architecture, choices["registered"] = _described(described, options)
+    made = plan(lookup(sku), name, architecture)
+    return render(made, options.kind, command=command, secrets=dict(secret), **choices)
+
+
+def _described(file: Path, options: argparse.Namespace) -> tuple[str, Architecture, str]:
+    """Title, architecture and reference of a registered model; `--model` names its files, for one
+    that does not say its architecture."""
+    from score.deploy.registered import PROPERTY, read
+
+    if options.registered:
+        raise AzureError("--described says which model it is: leave out --registered")
+    found = read(file)
+    if options.model:
+        return found.title, _one(options.model)[1], found.reference
+    if found.architecture is None:
+        raise AzureError(
+            f"{found.reference} does not say its architecture (the property {PROPERTY}), so its "
+            "settings cannot be known: register it by `score azure render model`, or name a folder "
+            "with its files: --model"
+        )
+    return found.title, found.architecture, found.reference
+
+
+def _endpoint_yaml(options: argparse.Namespace, command: str, **choices: Any) -> str:
+    from score.deploy.render import render_endpoint
+
+    return render_endpoint(command=command, **choices)
 
 
 def _model_yaml(
@@ -183,7 +253,7 @@ def _model_yaml(
         raise AzureError("where is the model's folder, seen from the YAML? --path")
     name, architecture = _one(options.model)
     return render_model(
-        _card(options.model, name, architecture.dimension),
+        _card(options.model, name, architecture),
         [plan(sku, name, architecture) for sku in skus().values()],
         path=path,
         registered=registered,
@@ -191,14 +261,14 @@ def _model_yaml(
     )
 
 
-def _card(model: str | None, name: str, dimension: int) -> Card:
+def _card(model: str | None, name: str, architecture: Architecture) -> Card:
     from score.deploy.render import Card
     from score.jobs.catalog import CATALOG
 
     model = model or str(EMBEDDED.parent)
     entry = CATALOG.get(model)
     if entry:
-        return Card(entry.title, dimension, entry.hub, entry.authors, entry.licence.name)
+        return Card(entry.title, architecture, entry.hub, entry.authors, entry.licence.name)
     file = Path(model) / "MLmodel"
     if not file.is_file():
         raise AzureError(f"{model} is no MLflow model: there is no {file}")
@@ -209,7 +279,7 @@ def _card(model: str | None, name: str, dimension: int) -> Card:
     known = next((entry for entry in CATALOG.values() if entry.hub == source), None)
     return Card(
         str(said.get("base_model_name", name)),
-        dimension,
+        architecture,
         source,
         known.authors if known else "",
         str(said.get("license", "")),
