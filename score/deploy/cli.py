@@ -143,7 +143,11 @@ def run(options: argparse.Namespace) -> int:
     """Runs a verb, and returns the exit code: 0, or 1 for what does not fit, pass or finish."""
     verbs: dict[str, Callable[[argparse.Namespace], int]]
     verbs = {"plan": _plan, "render": _render, "check": _check, "simulate": _simulate}
-    verbs |= {"target": scripts.target, "smoke": scripts.smoke}
+    verbs |= {
+        "target": scripts.target,
+        "registered": scripts.registered,
+        "smoke": scripts.smoke,
+    }
     return verbs[options.azure](options)
 
 

@@ -32,9 +32,15 @@ class Registered:
     what was planned for. architecture: None where the model does not say it.
     """
 
-    title: str
+    name: str
+    version: str
     reference: str
     architecture: Architecture | None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.name}:{self.version}"
 
 
 def described(architecture: Architecture) -> str:
@@ -54,7 +60,7 @@ def registered(shown: Json) -> Registered:
     address = str(shown.get("id") or "")
     reference = address if address.startswith(_REGISTRY) else f"azureml:{name}:{version}"
     text = (shown.get("properties") or {}).get(PROPERTY)
-    return Registered(f"{name}:{version}", reference, _architecture(reference, text))
+    return Registered(str(name), str(version), reference, _architecture(reference, text))
 
 
 def read(file: Path) -> Registered:
