@@ -110,18 +110,18 @@ by_and_by() {
 
 # Whatever failed: requests go where they went before, and the new deployment goes.
 roll_back() {
-  [ -n "$began" ] || return 0
-  echo "$new failed: its logs follow, then everything is as it was before." >&2
-  for container in inference-server storage-initializer; do
-    echo "-- $container of $new" >&2
-    az ml online-deployment get-logs --name "$new" --endpoint-name "$endpoint" \
-      --container "$container" --lines 200 >&2 || true
-  done
+  [ -n "$began" ] && there online-deployment "$new" "$endpoint" || return 0
+  echo "$new failed: everything is put back; its logs follow." >&2
   if [ -n "$mirrored" ]; then give --mirror-traffic "$new=0" || true; fi
   if [ -n "$moved" ] && ! give --traffic "${old:+$old=100 }$new=0"; then
     echo "The traffic could not be moved back: az ml online-endpoint update --name $endpoint --traffic '${old:+$old=100 }$new=0'" >&2
     return 0
   fi
+  for container in inference-server storage-initializer; do
+    echo "-- $container of $new" >&2
+    az ml online-deployment get-logs --name "$new" --endpoint-name "$endpoint" \
+      --container "$container" --lines 200 >&2 || true
+  done
   if [ "${KEEP:-}" = 1 ]; then
     echo "KEEP=1: $new is kept with no traffic, to be looked at. It is billed until: $0 clean" >&2
   else

@@ -257,7 +257,7 @@ def _model_yaml(
         raise AzureError("where is the model's folder, seen from the YAML? --path")
     name, architecture = _one(options.model)
     return render_model(
-        _card(options.model, name, architecture),
+        card(options.model, name, architecture),
         [plan(sku, name, architecture) for sku in skus().values()],
         path=path,
         registered=registered,
@@ -265,7 +265,8 @@ def _model_yaml(
     )
 
 
-def _card(model: str | None, name: str, architecture: Architecture) -> Card:
+def card(model: str | None, name: str, architecture: Architecture) -> Card:
+    """What is said of a model that is registered. Raises AzureError for what is no MLflow model."""
     from score.deploy.render import Card
     from score.jobs.catalog import CATALOG
 
