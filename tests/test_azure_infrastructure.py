@@ -64,6 +64,7 @@ def test_terraform_is_terraform_and_closed() -> None:
     closed = ("storage_account", "key_vault", "container_registry", "machine_learning_workspace")
     for family in closed:
         assert found[f"azurerm_{family}.this"]["public_network_access_enabled"] is False
+    assert TERRAFORM.read_text(encoding="utf-8").count('"AzureServices"') == 3
     (network,) = workspace["managed_network"]
     assert network["isolation_mode"] == "AllowOnlyApprovedOutbound"
     text = TERRAFORM.read_text(encoding="utf-8")
@@ -86,6 +87,7 @@ def test_bicep_is_bicep_and_closed() -> None:
     assert wrong == []
     text = BICEP.read_text(encoding="utf-8")
     assert text.count("publicNetworkAccess: 'Disabled'") == 4
+    assert text.count(": 'AzureServices'") == 3
     assert "isolationMode: 'AllowOnlyApprovedOutbound'" in text
     declared = set(re.findall(r"^(?:param|var|resource) (\w+)", text, re.MULTILINE))
     used = set(re.findall(r"\b(\w+)\.(?:id|name|properties)\b", text))

@@ -54,6 +54,9 @@ case ${words[1]:-} in "" | cpu | gpu) ;; *) refuse "cpu or gpu, not ${words[1]}"
 [[ ${INSTANCES:-1} =~ ^[1-9][0-9]*$ ]] || refuse "INSTANCES=$INSTANCES: a number of machines"
 [ -z "${SECRETS:-}" ] || refuse "SECRETS: Azure puts secrets into real-time deployments alone"
 place "${words[1]:-}"
+if [ "${TIER:-}" = low_priority ] && [ "${INSTANCES:-1}" = 1 ]; then  # how-to-use-low-priority-batch
+  echo "Azure cancels a job whose every machine is taken away: with one, that is soon. INSTANCES=…" >&2
+fi
 endpoint=$(endpoint_named clip-batch)
 tier=${TIER:+--tier=$TIER}
 find_model batch

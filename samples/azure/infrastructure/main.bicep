@@ -52,6 +52,10 @@ resource store 'Microsoft.Storage/storageAccounts@2023-05-01' = {
     publicNetworkAccess: 'Disabled'
     allowBlobPublicAccess: false
     minimumTlsVersion: 'TLS1_2'
+    networkAcls: {
+      defaultAction: 'Deny'
+      bypass: 'AzureServices'
+    }
   }
 }
 
@@ -67,6 +71,10 @@ resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
     enableRbacAuthorization: true // secret injection asks for roles, not access policies
     enablePurgeProtection: true
     publicNetworkAccess: 'Disabled'
+    networkAcls: {
+      defaultAction: 'Deny'
+      bypass: 'AzureServices'
+    }
   }
 }
 
@@ -78,6 +86,7 @@ resource registry 'Microsoft.ContainerRegistry/registries@2023-07-01' = {
   }
   properties: {
     publicNetworkAccess: 'Disabled'
+    networkRuleBypassOptions: 'AzureServices'
   }
 }
 

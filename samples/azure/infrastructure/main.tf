@@ -108,6 +108,11 @@ resource "azurerm_storage_account" "this" {
   account_replication_type        = "LRS"
   public_network_access_enabled   = false
   allow_nested_items_to_be_public = false
+
+  network_rules {
+    default_action = "Deny"
+    bypass         = ["AzureServices"]
+  }
 }
 
 resource "azurerm_key_vault" "this" {
@@ -119,6 +124,11 @@ resource "azurerm_key_vault" "this" {
   rbac_authorization_enabled    = true # secret injection asks for roles, not access policies
   purge_protection_enabled      = true
   public_network_access_enabled = false
+
+  network_acls {
+    default_action = "Deny"
+    bypass         = "AzureServices"
+  }
 }
 
 resource "azurerm_container_registry" "this" {
@@ -127,6 +137,7 @@ resource "azurerm_container_registry" "this" {
   resource_group_name           = local.group
   sku                           = "Premium" # private endpoints need it
   public_network_access_enabled = false
+  network_rule_bypass_option    = "AzureServices"
 }
 
 resource "azurerm_machine_learning_workspace" "this" {
