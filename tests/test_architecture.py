@@ -52,8 +52,11 @@ FLOORS = [
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
     {"jobs.page"},
-    {"deploy.skus", "deploy.names", "deploy.simulate", "deploy.image", "deploy.front"}
+    {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.front"}
     | {"deploy.limits", "deploy.worker", "deploy.nocode_batch", "deploy.nocode_online"},
+    {"deploy.names", "deploy.registered", "deploy.smoke"},
+    {"deploy.target"},
+    {"deploy.scripts"},
     {"deploy.plan", "deploy.values"},
     {"deploy.rules.notes", "deploy.rules.spelling"},
     {"deploy.rules.documents"},
@@ -70,6 +73,8 @@ FLOORS = [
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
     {"deploy.scaling"},
+    {"deploy.flags"},
+    {"deploy.running"},
     {"deploy.cli"},
     {"cli.arguments", "cli.progress"},
     {f"cli.{verb}" for verb in ("azure", "catalog", "embed", "evaluate", "export", "index")}
@@ -134,7 +139,9 @@ DOORS = {
     "uvicorn": {"server"},
     "tqdm": {"cli.progress"},
     "matplotlib": {"jobs.charts"},
-    "argparse": {"__main__", "commands", "deploy.cli", "deploy.harness", "shards", "spark"}
+    "argparse": {"__main__", "commands", "deploy.cli", "deploy.harness", "deploy.scripts"}
+    | {"deploy.flags", "deploy.running"}
+    | {"shards", "spark"}
     | {f"cli.{name}" for name in ("arguments", "azure", "catalog", "embed", "evaluate", "export")}
     | {f"cli.{name}" for name in ("index", "label", "merge", "package", "register", "search")}
     | {"cli.serve", "cli.split", "cli.verify"},

@@ -170,7 +170,12 @@ MISTAKES = [
     ("components/online/deployment-cpu.yml", "  timeout: 10", "  timeout: -5", "-5 is less than 1"),
     ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC6s_v3\n", "Azure retired"),
     ("components/batch/deployment-cpu.yml", "mini_batch_size: 1", "mini_batch_size: -1", "is less"),
-    ("components/batch/deployment-cpu.yml", "azureml:clip-cpu\n", "azureml:clip_cpu\n", "compute"),
+    (
+        "components/batch/deployment-cpu.yml",
+        "azureml:clip-d4as-v4\n",
+        "azureml:clip_cpu\n",
+        "compute",
+    ),
     ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC4as_T4_v3\n", "has GPUs"),
     ("components/online/deployment-gpu.yml", "clip-gpu@", "clip-cpu@", "built for CPUs alone"),
     ("components/batch/deployment-cpu.yml", "clip-cpu-batch@", "clip-cpu@", "wrong kind"),
@@ -179,7 +184,7 @@ MISTAKES = [
     ("components/online/deployment-cpu.yml", "instance: 1\n", "instance: 4\n", "must be equal"),
     (
         "samples/azure/jobs/embed.yml",
-        "default_compute: azureml:clip-cpu",
+        "default_compute: azureml:clip-d4as-v4",
         "{}",
         "compute: there is",
     ),

@@ -399,8 +399,8 @@ def test_what_is_checked_in_is_what_its_command_writes(
     assert capsys.readouterr().out == text
 
 
-def test_those_are_the_deployments_and_the_model() -> None:
-    assert len(WRITTEN) == 5
+def test_those_are_the_deployments_their_endpoint_and_the_model() -> None:
+    assert len(WRITTEN) == 6
 
 
 def test_a_models_card_is_as_azures_catalog_writes_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,7 @@ class Plan:
 
     sku: Sku
     model: str
+    dimension: int  # of the model's vectors
     precision: Precision
     workers: int
     batch_size: int
@@ -148,6 +149,7 @@ def plan(
     return Plan(
         sku=sku,
         model=model,
+        dimension=architecture.dimension,
         precision=precision,
         workers=needs.workers,
         batch_size=needs.batch_size,
