@@ -1,4 +1,4 @@
-"""What the tests of the deploy scripts share: the stand-in for `az`, what it holds, what was asked."""
+"""What the tests of the deploy scripts share: the stand-in for `az`, and what was asked of it."""
 
 from __future__ import annotations
 
