@@ -231,7 +231,7 @@ def folder(tmp_path: Path) -> Path:
 
 def _id(entry: tuple[str, str, Any, str]) -> str:
     kind, field, value, _ = entry
-    return f"{kind}-{field}-{'gone' if value is GONE else value}"
+    return f"{kind}-{field}-{value}"
 
 
 @pytest.mark.parametrize("entry", REFUSED, ids=_id)

@@ -13,7 +13,8 @@ from azure.ai.ml.entities._load_functions import load_pipeline_component_batch_d
 from azure.core.exceptions import ResourceNotFoundError
 
 from score.deploy.check import check
-from score.deploy.ports import behind_endpoint
+from score.deploy.rules.documents import Document
+from score.deploy.rules.pipeline_deployments import problems
 from tests.azure_client import Service, client
 from tests.surfaces import ROOT
 
@@ -127,17 +128,20 @@ def test_what_an_endpoint_cannot_pass_is_seen(
     assert any(said in problem for problem in found), found
 
 
+def deployment(component: str, folder: Path) -> Document:
+    kind = "pipelineComponentBatchDeployment"
+    return Document(folder / "deployment.yml", kind, {"component": component})
+
+
 @pytest.mark.parametrize("kind", ["uri_folder", "string", "boolean", "number", "integer"])
 def test_what_an_endpoint_passes_is_let_pass(kind: str, tmp_path: Path) -> None:
     (tmp_path / "p.yml").write_text(f"inputs:\n  one:\n    type: {kind}\n", encoding="utf-8")
-    deployment = {"component": "p.yml"}
-    assert not [*behind_endpoint("pipelineComponentBatchDeployment", deployment, tmp_path)]
+    assert not [*problems(deployment("p.yml", tmp_path))]
 
 
 @pytest.mark.parametrize("component", ["azureml:mine:1", "gone.yml"])
 def test_a_component_that_lies_elsewhere_is_left_to_azure(component: str, tmp_path: Path) -> None:
-    deployment = {"component": component}
-    assert not [*behind_endpoint("pipelineComponentBatchDeployment", deployment, tmp_path)]
+    assert not [*problems(deployment(component, tmp_path))]
 
 
 @pytest.mark.parametrize(
