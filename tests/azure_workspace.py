@@ -115,7 +115,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "type": "pipeline",
         "name": "steps",
         "endpoint_name": "nightly",
-        "component": "./pipelineComponent.yml",
+        "component": "./behind.yml",
         "settings": {"default_compute": "azureml:cluster", "continue_on_step_failure": False},
     },
     "model": {"name": "embedder", "type": "mlflow_model", "path": "mlflow"},
@@ -280,6 +280,16 @@ def build(folder: Path) -> None:
     for kind, content in DOCUMENTS.items():
         write(folder, kind, content)
     (folder / "serving.yml").write_text(_dumped("environment", _SERVING), encoding="utf-8")
+    (folder / "behind.yml").write_text(_dumped("pipelineComponent", _behind()), encoding="utf-8")
+
+
+def _behind() -> dict[str, Any]:
+    """The pipeline for a batch endpoint, which passes it no model: its step names one."""
+    changes = {
+        "inputs": {"table": {"type": "uri_file"}},
+        "jobs/embed/inputs/model": {"type": "mlflow_model", "path": "azureml:embedder@latest"},
+    }
+    return changed("pipelineComponent", changes)
 
 
 def write(folder: Path, kind: str, content: dict[str, Any]) -> None:

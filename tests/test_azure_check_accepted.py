@@ -218,7 +218,7 @@ def test_without_schema_a_document_is_what_its_fields_say(folder: Path, kind: st
     (bare / "code").symlink_to(folder / "code")
     for name in ("mlflow", "tables"):
         (bare / name).symlink_to(folder / name)
-    for component in (COMMAND, PARALLEL, PIPELINE):
+    for component in (COMMAND, PARALLEL, PIPELINE, "behind"):
         (bare / f"{component}.yml").symlink_to(folder / f"{component}.yml")
     assert findings([bare / "one.yml"], [folder]).problems == []
     wrong = {**DOCUMENTS[kind], "name": "§"}

@@ -74,9 +74,9 @@ def test_each_size_and_tier_has_its_cluster_and_keeps_its_limits(az: Az, table: 
     assert "clip-d8as-v4 has 2 at most. To raise that: az ml compute update" in done.stderr
     assert batch(str(table), SKU=GPU, TIER="low_priority", INSTANCES="6").returncode == 0
     deployment = az.state["batch-deployment"][f"{ENDPOINT}/gpu"]
-    assert deployment["compute"] == "azureml:clip-nc4as-t4-v3-low"
+    assert deployment["compute"] == "azureml:clip-nc4as-t4-v3-lp"
     assert deployment["environment"] == "azureml:clip-gpu-batch:1"
-    cluster = az.state["compute"]["clip-nc4as-t4-v3-low"]
+    cluster = az.state["compute"]["clip-nc4as-t4-v3-lp"]
     assert (cluster["tier"], cluster["max_instances"]) == ("low_priority", "6")
 
 

@@ -67,7 +67,7 @@ def test_what_does_not_go_together_is_refused(
 
 def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert azure("target", "--sku", "Standard_NC4as_T4_v3", "--tier", "low_priority") == 0
-    assert capsys.readouterr().out == "Standard_NC4as_T4_v3 gpu clip-nc4as-t4-v3-low\n"
+    assert capsys.readouterr().out == "Standard_NC4as_T4_v3 gpu clip-nc4as-t4-v3-lp\n"
     assert azure("target", "cpu", "--sku", "Standard_NC4as_T4_v3") == 2
 
 

@@ -374,10 +374,10 @@ def test_each_size_and_tier_has_its_cluster_and_keeps_its_limits(
     with pytest.raises(AzureError, match="clip-d8as-v4 has 2 at most"):
         twins.batch.deploy(client, sku=OTHER, instances=3)
     twins.batch.deploy(client, sku=GPU, tier="low_priority", instances=6)
-    low = client.compute.get("clip-nc4as-t4-v3-low")
+    low = client.compute.get("clip-nc4as-t4-v3-lp")
     assert (low.tier, low.max_instances) == ("low_priority", 6)
     gpu = client.batch_deployments.get("gpu")
-    assert gpu.compute == "clip-nc4as-t4-v3-low"
+    assert gpu.compute == "clip-nc4as-t4-v3-lp"
     assert gpu.environment == "clip-gpu-batch:1"
     assert client.batch_endpoints.get(name).defaults == {"deployment_name": "cpu"}
 

@@ -46,6 +46,7 @@ def problems(document: Document) -> Iterator[str]:
             yield from _command(f"{where}command", part, package)
             yield from _script(f"{where}program_arguments", part, "entry_script", package)
             yield from _script(f"{where}args", part, "entry.file", package)
+        yield from _shipped(f"{where}args", part, document.here)
         yield from _predefined(f"{where}program_arguments", str(part.get("program_arguments", "")))
 
 
@@ -67,6 +68,14 @@ def _script(where: str, part: Json, field: str, package: Path) -> Iterator[str]:
     if script.startswith("score/") and file.is_file():
         words = str(part.get(where.rpartition(".")[2], ""))
         yield from _flags(where, words, (file,))
+
+
+def _shipped(where: str, part: Json, here: Path) -> Iterator[str]:
+    """The arguments of a Spark job that gets this project's package as `score.zip`."""
+    for name in part.get("additional_includes") or ():
+        package = here / str(name).removesuffix(".zip")
+        if package.name == "score" and (package / "spark.py").is_file():
+            yield from _flags(where, str(part.get("args", "")), (package / "spark.py",))
 
 
 def _flags(where: str, words: str, files: Sequence[Path]) -> Iterator[str]:

@@ -25,6 +25,9 @@ _PLAIN = re.compile(
     r"(?:docker\.io/)?(?:library/)?(?:python|ubuntu|debian|nvidia/cuda|continuumio/miniconda3)\b"
     r"|mcr\.microsoft\.com/(?:mirror|devcontainers|azurelinux|cbl-mariner|azureml/(?:openmpi|base))"
 )
+# Azure's minimal images for inference, which have its server as well:
+# https://learn.microsoft.com/azure/machine-learning/concept-prebuilt-docker-images-inference
+_SERVING = re.compile(r"mcr\.microsoft\.com/azureml/(?:curated/)?minimal-[\w.-]*inference\b")
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,11 @@ class Contents:
             own, pip = packages.conda(content)
             hidden = not isinstance(content, dict) or any(packages.included(pip, self.here))
             return None if hidden else packages.names([*own, *pip])
-        if not self.dockerfile or not all(_PLAIN.match(image) for image in self.images()):
+        images = self.images()
+        if not self.dockerfile or not all(_PLAIN.match(i) or _SERVING.match(i) for i in images):
             return None
-        found = set()
+        serves = any(_SERVING.match(image) for image in images)
+        found = {"azureml-inference-server-http"} if serves else set()
         for _, lines in self.requirements():
             found |= packages.names(lines)
         for words in _INSTALL.findall(self._text()):
