@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import runpy
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-# Azure's runner imports this file by its path, from wherever it is itself.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+if __name__ != "score.batch":  # Azure's runner loads this file by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
 
 from score.embedder import Embedder
 from score.errors import BlockedHost, RequestError

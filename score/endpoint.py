@@ -6,11 +6,13 @@ Knows the contract; knows no web framework.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from score import wire
 from score.embedder import Embedder
 from score.errors import RequestError, body_too_large, too_many_rows
+from score.rows import Record, Row
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +24,15 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def score(embedder: Embedder, body: bytes) -> Answer:
+Observer = Callable[[Sequence[Row], Sequence[Record]], None]
+
+
+def score(embedder: Embedder, body: bytes, observer: Observer | None = None) -> Answer:
     """Answers a request. Never raises: a bad request is a 4xx that says why, a bug of ours a 500
-    whose details go to the log alone."""
+    whose details go to the log alone.
+
+    `observer` is called with the rows and records of a request that is answered. It must not raise.
+    """
     settings = embedder.settings
     try:
         if len(body) > settings.max_request_bytes:
@@ -33,6 +41,8 @@ def score(embedder: Embedder, body: bytes) -> Answer:
         if len(request.rows) > settings.max_request_rows:
             raise too_many_rows(settings.max_request_rows)
         records = embedder.answer(request.rows, request.params)
+        if observer:
+            observer(request.rows, records)
         return Answer(200, wire.dump([wire.render(record) for record in records]))
     except RequestError as error:
         return refuse(error)

@@ -25,6 +25,9 @@
 
 An error knows its own consequence: `RequestError.status` is its HTTP status, `RowError.code` the
 name that goes on the wire, and `RowError.retryable` whether asking again later can help.
+
+The statuses are those of a server or container. A client of an Azure ML endpoint gets 424 for each
+of them, with the same body, and the status in the header `ms-azureml-model-error-statuscode`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 EXTRAS: Mapping[str, str] = {
     "azure": "azure",
+    "azureml": "collect",
     "azureml_inference_server_http": "azure",
     "marshmallow": "azure",
+    "packaging": "azure",
     "emoji": "train",
     "h5py": "package",
     "huggingface_hub": "package",

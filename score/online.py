@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+import runpy
+from pathlib import Path
 
 from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
-from score import endpoint
+if __name__ != "score.online":  # Azure's server loads this file by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
+from score import collector, endpoint
 from score.embedder import Embedder
 from score.errors import body_too_large
 from score.folder import EMBEDDED
@@ -21,13 +26,18 @@ from score.settings import Settings
 log = logging.getLogger(__name__)
 
 _embedder: Embedder
+_collection: collector.Collection | None = None
 
 
 def init() -> None:
-    """Loads the model that Azure mounted at `AZUREML_MODEL_DIR`, else the embedded one."""
-    global _embedder
+    """Loads the model that Azure mounted at `AZUREML_MODEL_DIR`, else the embedded one.
+
+    Requests and answers are collected where the deployment's `data_collector` asks for it.
+    """
+    global _embedder, _collection
     folder = os.environ.get("AZUREML_MODEL_DIR") or EMBEDDED
     _embedder = Embedder.load(folder, Settings.from_env(os.environ))
+    _collection = collector.start(os.environ)
     log.info("model in %s loaded: %d dimensions", folder, _embedder.dimension)
 
 
@@ -41,5 +51,5 @@ def run(request: AMLRequest) -> AMLResponse:
         answer = endpoint.refuse(body_too_large(most))
     else:
         # A body in chunks does not declare its length: a byte over the limit is read, and refused.
-        answer = endpoint.score(_embedder, request.stream.read(most + 1))
+        answer = endpoint.score(_embedder, request.stream.read(most + 1), _collection)
     return AMLResponse(answer.body, answer.status, {"Content-Type": "application/json"})

@@ -124,7 +124,7 @@ class Settings:
     max_prompts: int = _setting(2_000, "most prompts of one request's labels", least=1)
 
     # The model.
-    device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto takes a GPU where there is one")
+    device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto takes a GPU where one works")
     precision: Precision = _setting(
         "auto", "of the arithmetic; auto takes the fastest that computes the model's probes right"
     )

@@ -12,12 +12,12 @@ import argparse
 import json
 import logging
 import os
-import sys
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
-# Azure's runner imports this file by its path, from wherever it is itself.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+if __name__ != "score.shards":  # Azure's runner loads this file by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
 
 from score.batch import embed_file
 from score.embedder import Embedder

@@ -1,6 +1,7 @@
 """The same pipeline in each of Spark's Python workers: a table in storage → a table of vectors.
 
-Entry script of `components/spark/embed.yml`; `embed_table` is for one's own Spark session.
+`main` is what the job of `components/spark/embed.yml` runs; `embed_table` is for one's own session.
+Settings are the executors' variables `SCORE_…`: `spark.executorEnv.SCORE_PRECISION`, say.
 """
 
 from __future__ import annotations
@@ -9,29 +10,28 @@ import argparse
 import atexit
 import os
 import shutil
-import sys
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Spark runs this file by its path.
-_ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(_ROOT))
+import pandas as pd
 
-import pandas as pd  # noqa: E402
-
-from score import registry  # noqa: E402
-from score.embedder import Embedder  # noqa: E402
-from score.frames import rows_of  # noqa: E402
-from score.params import Params  # noqa: E402
-from score.rows import ERRORS, FEATURES, check_columns  # noqa: E402
-from score.settings import Settings  # noqa: E402
-from score.writers import error_cells  # noqa: E402
+from score import registry
+from score.embedder import Embedder
+from score.frames import rows_of
+from score.params import Params
+from score.rows import ERRORS, FEATURES, check_columns
+from score.settings import Settings
+from score.writers import error_cells
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext
     from pyspark.sql import DataFrame
+
+_ROOT = Path(__file__).resolve().parent.parent  # what `score` is in: a folder, or a zip
 
 _ERROR_TYPES = dict(zip(ERRORS, ("string", "string", "boolean"), strict=True))
 _ADDED = ", ".join(
@@ -44,20 +44,16 @@ def embed_table(table: DataFrame, model: str) -> DataFrame:
     """The table with the vectors of its `image` and `text` columns, and what was wrong with a row.
 
     Added are `image_features` and `text_features` (arrays of floats or null), `error_code`,
-    `error_message` and `error_retryable`. `model`: a package's folder, local or at an address that
-    Hadoop reads, or its name in MLflow's registry (`models:/clip/1`). Needs the project's
-    dependencies on the executors, not the project. Settings are the executors' variables
-    (`spark.executorEnv.SCORE_PRECISION`). Raises BadColumns.
+    `error_message` and `error_retryable`. `model`: a package's folder, on the driver's disk or at
+    an address that Hadoop reads, or its name in MLflow's registry (`models:/clip/1`). Needs the
+    project's dependencies on the executors, not the project. Raises BadColumns.
     """
     check_columns(table.columns)
     context = table.sparkSession.sparkContext
-    context.addPyFile(_zipped())
-    if registry.is_uri(model):
-        model = str(registry.download(model))
-    context.addFile(model, recursive=True)
-    name = model.rstrip("/").rpartition("/")[2]
+    if not zipfile.is_zipfile(_ROOT):  # else it came by `--py-files`, to the executors as well
+        context.addPyFile(_zipped())
     schema = f"{table._jdf.schema().toDDL()}, {_ADDED}"
-    return table.mapInPandas(partial(embed, model=name), schema)
+    return table.mapInPandas(partial(embed, model=_sent(context, model)), schema)
 
 
 def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
@@ -80,15 +76,34 @@ def _loaded(model: str) -> Embedder:
     return Embedder.load(SparkFiles.get(model), Settings.from_env(os.environ))
 
 
+def _sent(context: SparkContext, model: str) -> str:
+    """Gives the model to every executor; its path there, for `SparkFiles.get`."""
+    if registry.is_uri(model):
+        model = str(registry.download(model))
+    if not Path(model).is_dir():
+        context.addFile(model, recursive=True)
+        return model.rstrip("/").rpartition("/")[2]
+    archive = _archive("tar", Path(model))  # Spark sends no folders of a disk to a cluster
+    context.addArchive(f"{archive}#{archive.stem}")
+    return f"{archive.stem}/{Path(model).resolve().name}"
+
+
+@cache
 def _zipped() -> str:
-    """The package as Spark sends it to its workers."""
-    folder = tempfile.mkdtemp(prefix="clip-endpoints-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # Spark reads it when it likes
-    return shutil.make_archive(f"{folder}/score", "zip", _ROOT, "score")
+    """The package, for workers without it."""
+    return str(_archive("zip", _ROOT / "score"))
+
+
+def _archive(kind: str, folder: Path) -> Path:
+    """A folder in one file, of a name of its own, which is kept while this process runs."""
+    scratch = Path(tempfile.mkdtemp(prefix="clip-endpoints-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)  # Spark reads it when it likes
+    name, inside = str(scratch / scratch.name), folder.resolve()
+    return Path(shutil.make_archive(name, kind, inside.parent, inside.name))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`score/spark.py --table FOLDER --model FOLDER --output FOLDER`, of parquet files."""
+    """`--table FOLDER --model FOLDER --output FOLDER`: of parquet files, a model's, of results."""
     from pyspark.sql import SparkSession
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -97,9 +112,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, _ = parser.parse_known_args(arguments)
     session = SparkSession.builder.appName("clip-endpoints").getOrCreate()
     embed_table(session.read.parquet(options.table), options.model).write.parquet(options.output)
-
-
-if __name__ == "__main__":
-    from score import spark  # as the workers know it; they know no `__main__`
-
-    spark.main()

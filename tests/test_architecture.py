@@ -12,26 +12,17 @@ PACKAGE = Path(__file__).parent.parent / "score"
 
 # From the ground up; a module may import only from floors below its own.
 FLOORS = [
-    {"errors", "extras"},
+    {"by_path", "errors", "extras"},
     {"commands", "outputs"},
-    {"labels", "settings", "gpus", "registry"},
+    {"labels", "settings", "gpus", "drivers", "registry"},
     {"rows", "params", "architecture"},
     {"folder", "addresses", "deadline", "urls", "framing", "codings"},
     {"cells", "connections", "hosts", "room"},
     {"added_tokens", "cleaning"},
     {"decoder_errors", "depth", "metadata", "processors"},
-    {
-        "wire",
-        "fetch",
-        "images",
-        "texts",
-        "tables",
-        "parquet_body",
-        "weights",
-        "writers",
-        "zeroshot",
-    },
-    {"jobs.pictures", "parquet_table"},
+    {"wire", "fetch", "images", "texts", "tables", "writers", "parquet_body", "weights"}
+    | {"zeroshot"},
+    {"jobs.pictures", "parquet_table", "jobs.contents"},
     {"packing", "towers"},
     {"engine", "machine"},
     {"engines.blocked", "engines.cache"},
@@ -41,7 +32,7 @@ FLOORS = [
     {"probes"},
     {"precision", "batching"},
     {"embedder"},
-    {"endpoint", "frames"},
+    {"endpoint", "frames", "collector"},
     {"pyfunc", "online", "batch", "server", "spark"},
     {"shards", "jobs.split", "jobs.merge", "jobs.index"},
     {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"}
@@ -61,11 +52,29 @@ FLOORS = [
     {"jobs.imagefolder", "jobs.evaluate"},
     {"jobs.label", "jobs.report"},
     {"jobs.page"},
-    {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.limits", "deploy.worker"}
-    | {"deploy.nocode_batch", "deploy.nocode_online"},
+    {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.front"}
+    | {"deploy.limits", "deploy.worker", "deploy.nocode_batch", "deploy.nocode_online"},
+    {"deploy.names", "deploy.registered", "deploy.smoke"},
+    {"deploy.target"},
+    {"deploy.scripts"},
     {"deploy.plan", "deploy.values"},
+    {"deploy.rules.notes", "deploy.rules.spelling"},
+    {"deploy.rules.documents"},
+    {"deploy.rules.parts", "deploy.rules.images", "deploy.rules.packages"},
+    {
+        f"deploy.rules.{noun}"
+        for noun in ("bindings", "commands", "contents", "endpoints", "names", "ports")
+    }
+    | {f"deploy.rules.{noun}" for noun in ("ranges", "schemas", "scripts", "sizes", "spark")}
+    | {"deploy.rules.variables", "deploy.rules.shipped", "deploy.rules.pipeline_deployments"},
+    {"deploy.rules.references"},
+    {f"deploy.rules.{noun}" for noun in ("deployments", "environments", "mlflow_models")}
+    | {"deploy.rules.pipelines"},
     {"deploy.check", "deploy.harness"},
     {"deploy.render"},
+    {"deploy.scaling"},
+    {"deploy.flags"},
+    {"deploy.running"},
     {"deploy.cli"},
     {"cli.arguments", "cli.progress"},
     {f"cli.{verb}" for verb in ("azure", "catalog", "embed", "evaluate", "export", "index")}
@@ -103,10 +112,11 @@ DOORS = {
     "backports": {"codings"},
     "certifi": {"connections"},
     "ipaddress": {"addresses", "settings"},
-    "socket": {"connections", "server", "deploy.harness"},
+    "socket": {"connections", "server", "deploy.front", "deploy.harness"},
     "ssl": {"connections", "fetch"},
-    "http": {"connections", "fetch", "framing"},
-    "pandas": {"frames", "pyfunc", "batch", "spark", "deploy.nocode_batch", "deploy.nocode_online"},
+    "http": {"connections", "fetch", "framing", "deploy.front"},
+    "pandas": {"collector", "frames", "pyfunc", "batch", "spark"}
+    | {"deploy.nocode_batch", "deploy.nocode_online"},
     "pyarrow": {"writers", "parquet_body", "parquet_table", "jobs.merge", "jobs.index"},
     "pyspark": {"spark"},
     "csv": {"tables", "writers", "jobs.split", "jobs.merge"},
@@ -117,17 +127,21 @@ DOORS = {
         "deploy.nocode_batch",
         "deploy.nocode_online",
     },
-    "azure": {"deploy.check"},
-    "marshmallow": {"deploy.check"},
+    "azure": {"deploy.rules.schemas"},
+    "marshmallow": {"deploy.rules.schemas"},
+    "packaging": {"deploy.rules.packages"},
     "fcntl": {"gpus", "registry"},
     "openvino": {"engines.openvino"},
     "nncf": {"jobs.int8"},
+    "azureml": {"collector"},
     "azureml_inference_server_http": {"online"},
     "starlette": {"server"},
     "uvicorn": {"server"},
     "tqdm": {"cli.progress"},
     "matplotlib": {"jobs.charts"},
-    "argparse": {"__main__", "commands", "deploy.cli", "deploy.harness", "shards", "spark"}
+    "argparse": {"__main__", "commands", "deploy.cli", "deploy.harness", "deploy.scripts"}
+    | {"deploy.flags", "deploy.running"}
+    | {"shards", "spark"}
     | {f"cli.{name}" for name in ("arguments", "azure", "catalog", "embed", "evaluate", "export")}
     | {f"cli.{name}" for name in ("index", "label", "merge", "package", "register", "search")}
     | {"cli.serve", "cli.split", "cli.verify"},
@@ -135,11 +149,12 @@ DOORS = {
     "yaml": {
         "jobs.provenance",
         "jobs.report",
-        "deploy.check",
         "deploy.cli",
         "deploy.harness",
+        "deploy.rules.contents",
+        "deploy.rules.documents",
         "deploy.skus",
-        "deploy.values",
+        "deploy.rules.pipeline_deployments",
     },
     "pickle": set(),
     "subprocess": {"deploy.harness", "deploy.image", "deploy.simulate"},

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from score.__main__ import _parser, main
-from score.deploy.check import check
+from score.deploy.check import check, findings
 from tests.surfaces import ROOT
 
 FOLDERS = ("components", "environment", "samples/azure")
@@ -32,7 +32,7 @@ MISTAKES = [
     ("components/online/deployment-cpu.yml", "readiness_probe:", "readyness_probe:", "readyness_p"),
     ("components/online/deployment-cpu.yml", "failure_threshold: 60", "failures: 60", "failures"),
     ("components/online/deployment-cpu.yml", "initial_delay: 10", "initial_delay: soon", "initial"),
-    ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_D4as_v5\n", "Standard_D4as_v5"),
+    ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_D4as_v44\n", "Standard_D4as_v44"),
     ("components/online/deployment-cpu.yml", "score/online.py", "score/onlin.py", "onlin.py"),
     ("components/online/deployment-cpu.yml", "code: ../..", "code: ../../nowhere", "../../nowhere"),
     ("components/online/deployment-cpu.yml", "clip-cpu@latest", "clip-cpus@latest", "clip-cpus"),
@@ -108,12 +108,17 @@ MISTAKES = [
     ("components/pipeline/pipeline.yml", "jobs.embed.outputs", "jobs.embd.outputs", "nowhere"),
     ("components/pipeline/pipeline.yml", "parent.inputs.rows", "parent.input.rows", "nowhere"),
     (
-        "components/pipeline/pipeline.yml",
+        "components/pipeline/pipeline-indexed.yml",
         "table: ${{parent.inputs.table",
         "table: ${{parent.inputs.model",
         "uri_file is",
     ),
-    ("components/pipeline/pipeline.yml", "      model: ${{parent.inputs.model}}\n", "", "missing"),
+    (
+        "components/pipeline/pipeline-indexed.yml",
+        "      model: ${{parent.inputs.model}}\n",
+        "",
+        "missing",
+    ),
     ("components/pipeline/pipeline.yml", "type: parallel", "type: command", "is a parallel"),
     ("components/pipeline/pipeline.yml", "      vectors:", "      vektors:", "vektors"),
     ("components/pipeline/deployment.yml", "./pipeline.yml", "./pipelin.yml", "pipelin.yml"),
@@ -136,8 +141,14 @@ MISTAKES = [
     ("components/pipeline/prepare.yml", "type: integer", "type: whole", "whole"),
     ("components/pipeline/merge.yml", "command: >-", "comand: >-", "command"),
     ("components/package.yml", "clip-package@latest", "clip-pakage@latest", "clip-pakage"),
-    ("components/spark/embed.yml", "score/spark.py", "score/sparks.py", "sparks.py"),
+    ("components/spark/embed.yml", "file: embed.py", "file: embd.py", "no embd.py"),
     ("components/spark/embed.yml", "{{inputs.table}}", "{{inputs.tabel}}", "inputs.tabel"),
+    # Command lines.
+    ("components/pipeline/prepare.yml", " split ", " splitt ", "score has no 'splitt'"),
+    ("components/pipeline/prepare.yml", "--rows", "--row", "did you mean --rows?"),
+    ("components/pipeline/embed.yml", "--output", "--outptu", "there is no --outptu"),
+    ("components/pipeline/embed.yml", "overhead_timeout 600", "overhead_timeout 0", "0 is less"),
+    ("components/spark/embed.yml", "--table", "--tabel", "there is no --tabel"),
     # Values that every schema takes.
     ("components/model.yml", "'Standard_DS2_v2', ", "'Standard_DS2_v9', ", "Standard_DS2_v9"),
     ("components/model.yml", "spec: 2|0|7|14", "spec: 2|0|7", "inference-min-sku-spec"),
@@ -159,7 +170,24 @@ MISTAKES = [
     ("components/online/deployment-cpu.yml", "  timeout: 10", "  timeout: -5", "-5 is less than 1"),
     ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC6s_v3\n", "Azure retired"),
     ("components/batch/deployment-cpu.yml", "mini_batch_size: 1", "mini_batch_size: -1", "is less"),
-    ("components/batch/deployment-cpu.yml", "azureml:clip-cpu\n", "clip-cpu\n", "not azureml:NAME"),
+    (
+        "components/batch/deployment-cpu.yml",
+        "azureml:clip-d4as-v4\n",
+        "azureml:clip_cpu\n",
+        "compute",
+    ),
+    ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC4as_T4_v3\n", "has GPUs"),
+    ("components/online/deployment-gpu.yml", "clip-gpu@", "clip-cpu@", "built for CPUs alone"),
+    ("components/batch/deployment-cpu.yml", "clip-cpu-batch@", "clip-cpu@", "wrong kind"),
+    ("components/spark/embed.yml", "task.cpus: 4", "task.cpus: 8", "a task wants"),
+    ("components/online/deployment-cpu.yml", "ms: 90000", "ms: 50000", "REQUEST_DEADLINE: 60 s"),
+    ("components/online/deployment-cpu.yml", "instance: 1\n", "instance: 4\n", "must be equal"),
+    (
+        "samples/azure/jobs/embed.yml",
+        "default_compute: azureml:clip-d4as-v4",
+        "{}",
+        "compute: there is",
+    ),
     ("components/pipeline/prepare.yml", "default: 1000", "default: 0.5", "0.5 is no integer"),
     (
         "components/spark/embed.yml",
@@ -182,7 +210,7 @@ MISTAKES = [
         "there is no ../../url",
     ),
     ("samples/azure/jobs/embed.yml", "rows: 1000", "rows: many", "'many' is no integer"),
-    ("components/batch/endpoint.yml", "$schema", "# $schema", "there is no telling what it is"),
+    ("components/model.yml", "path: ..", "path: ../samples", "there is no MLmodel in ../samples"),
 ]
 
 
@@ -191,9 +219,9 @@ def clone(tmp_path: Path) -> Path:
     """What the YAML refers to, to be changed."""
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    for file in ("conda.yaml", "samples/urls.csv"):
+    for file in ("MLmodel", "conda.yaml", "samples/urls.csv"):
         shutil.copyfile(ROOT / file, tmp_path / file)
-    for folder in ("score", "score/jobs"):
+    for folder in ("score", "score/cli", "score/jobs"):
         (tmp_path / folder).mkdir()
         for file in (ROOT / folder).glob("*.py"):
             shutil.copyfile(file, tmp_path / folder / file.name)
@@ -205,7 +233,8 @@ def problems(clone: Path) -> list[str]:
 
 
 def test_what_is_checked_in_is_right(clone: Path) -> None:
-    assert problems(clone) == []
+    found = findings([clone / folder for folder in FOLDERS])
+    assert (found.problems, found.notes) == ([], [])
     assert main(["azure", "check"]) == 0
 
 

@@ -14,9 +14,10 @@ from azure.ai.ml.entities._load_functions import load_model_batch_deployment
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel
 
+from score import drivers
 from score.__main__ import main
 from score.architecture import Architecture
-from score.deploy.plan import Plan, as_text, picture_flops, plan
+from score.deploy.plan import CAPABILITIES, GPU_TFLOPS, Plan, as_text, picture_flops, plan
 from score.deploy.render import render
 from score.deploy.skus import lookup, skus
 from score.errors import AzureError
@@ -89,8 +90,51 @@ def planned(size: str, model: str = "openai-vit-b-32") -> Plan:
 
 
 def test_the_table_has_all_sizes_that_azure_allows() -> None:
-    assert list(skus()) == ALLOWED
+    assert list(skus())[:52] == ALLOWED
+    assert [sku.name for sku in skus().values() if sku.allowed] == ALLOWED
     assert len(ALLOWED) == 52
+
+
+def test_the_table_has_the_gpus_and_small_sizes_that_azure_offers_beside() -> None:
+    further = [sku for sku in skus().values() if not sku.allowed]
+    gpus = {sku.gpu for sku in further}
+    assert {"NVIDIA A10", "NVIDIA H100", "NVIDIA H100 NVL"} <= gpus
+    small = [sku for sku in further if not sku.gpu and sku.vcpus <= 8 and not sku.retires]
+    assert len(small) >= 6
+    assert lookup("standard_nv6ads_a10_v5").gpu_shared_by == 6
+    assert lookup("Standard_ND96isr_H100_v5").gpus == 8
+
+
+def test_every_number_has_a_source() -> None:
+    table = yaml.safe_load((ROOT / "components/skus.yml").read_text(encoding="utf-8"))
+    for entry in table["skus"] + table["further"]:
+        assert entry["source"] in {*table["sources"], "derived"}
+        assert entry["family"].lower().startswith("standard")
+
+
+@pytest.mark.parametrize(
+    ("size", "instances", "online", "batch"),
+    [
+        ("Standard_DS3_v2", 10, 48, 40),  # the example of Azure's page on quota
+        ("Standard_DS3_v2", 1, 8, 4),  # one needs two
+        ("Standard_DS3_v2", 5, 24, 20),
+        ("Standard_DS3_v2", 6, 32, 24),
+        ("Standard_NC4as_T4_v3", 1, 8, 4),
+        ("Standard_NC24ads_A100_v4", 1, 24, 24),  # exempt
+        ("Standard_NC40ads_H100_v5", 3, 120, 120),
+        ("Standard_NV36ads_A10_v5", 1, 72, 36),
+    ],
+)
+def test_quota_is_counted_with_azures_reserve(
+    size: str, instances: int, online: int, batch: int
+) -> None:
+    sku = lookup(size)
+    assert sku.online_quota(instances) == online
+    assert sku.batch_quota(instances) == batch
+    text = as_text(planned(size), instances=instances)
+    assert f"{sku.family} for {instances} machine" in text
+    assert f"{batch} for batch, {online} for real-time" in text
+    assert ("reserve" in text) == sku.reserved
 
 
 def test_the_smallest_size_is_the_minimum_of_azures_card() -> None:
@@ -153,7 +197,12 @@ def test_every_model_on_every_size_fits_or_says_why_not() -> None:
     [
         ("Standard_DS2_v2", "metaclip-h-14", "batch +does NOT fit.* pictures/s there: too slow"),
         ("Standard_F8s_v2", "metaclip-h-14", "pictures/s there: too slow"),
-        ("Standard_ND40rs_v2", "openai-vit-b-32", "no kernels for NVIDIA V100"),
+        ("Standard_NV6ads_A10_v5", "laion-vit-bigg-14", r"5\.\d GiB of a GPU's memory, .* has 4"),
+        (
+            "Standard_D4ads_v5",
+            "openai-vit-b-32",
+            "real-time +does NOT fit.*managed online endpoint",
+        ),
         ("Standard_DS2_v2", "laion-vit-bigg-14", r"needs 11\.\d GiB of memory, the size has 7"),
         ("Standard_D2a_v4", "laion-vit-bigg-14", "GiB of memory, the size has 8"),
         ("Standard_F4s_v2", "metaclip-2-giant", "GiB of memory, the size has 8"),
@@ -164,6 +213,30 @@ def test_what_does_not_fit_is_refused_with_the_reason(size: str, model: str, rea
     text = as_text(planned(size, model))
     assert "does NOT fit" in text
     assert re.search(reason, text, re.DOTALL), text
+
+
+def test_a_plan_for_gpus_says_which_driver_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "driver      NVIDIA 525 or later" in as_text(planned("Standard_NC4as_T4_v3"))
+    assert "driver" not in as_text(planned("Standard_D4as_v4"))
+    assert planned("Standard_ND40rs_v2").fits_online  # V100: kernels from 5.0 on
+    monkeypatch.setattr(drivers, "CUDA", "13.0")
+    assert "driver      NVIDIA 580 or later" in as_text(planned("Standard_NC4as_T4_v3"))
+    assert re.search("no kernels for NVIDIA V100 .*7.0", as_text(planned("Standard_ND40rs_v2")))
+
+
+def test_every_gpu_has_its_speed_and_kernels() -> None:
+    for sku in skus().values():
+        if sku.gpu:
+            assert GPU_TFLOPS[sku.gpu] > 0
+            assert drivers.has_kernels(CAPABILITIES[sku.gpu])
+
+
+def test_a_part_of_a_gpu_is_slower_by_as_much() -> None:
+    whole, half = (
+        planned(f"Standard_NV{size}ads_A10_v5", "laion-vit-bigg-14").rate for size in (36, 18)
+    )
+    assert whole.limit == half.limit == "encoding"
+    assert whole.pictures == pytest.approx(2 * half.pictures)
 
 
 def test_vit_b_32_fits_the_smallest_size() -> None:
@@ -251,7 +324,7 @@ def test_the_command_plans(capsys: pytest.CaptureFixture[str]) -> None:
     assert azure("plan", "--sku", "Standard_NC6s_v3", *model) == 1
     assert azure("plan", "--sku", "all", "--model", "all") == 0
     out = capsys.readouterr().out
-    assert out.count(" vCPUs, ") == 52 * len(CATALOG) + 1
+    assert out.count(" vCPUs, ") == len(skus()) * len(CATALOG) + 1
 
 
 def test_without_a_model_it_is_the_embedded_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,8 +399,8 @@ def test_what_is_checked_in_is_what_its_command_writes(
     assert capsys.readouterr().out == text
 
 
-def test_those_are_the_deployments_and_the_model() -> None:
-    assert len(WRITTEN) == 5
+def test_those_are_the_deployments_their_endpoint_and_the_model() -> None:
+    assert len(WRITTEN) == 6
 
 
 def test_a_models_card_is_as_azures_catalog_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,10 +413,10 @@ def test_a_models_card_is_as_azures_catalog_writes_it(capsys: pytest.CaptureFixt
     assert card["tags"]["license"] == "MIT"
     assert card["tags"]["SharedComputeCapacityEnabled"] == ""
     assert card["properties"]["inference-min-sku-spec"] == "2|0|7|14"
-    # As Azure's own, but for the V100, which PyTorch and Azure have given up.
-    volta = [name for name in ALLOWED if "V100" in str(lookup(name).gpu)]
-    assert len(volta) == 4
-    wanted = [name for name in ALLOWED if name not in volta]
+    # As Azure's own, but for what Azure has retired since.
+    gone = [name for name in ALLOWED if lookup(name).status == "retired"]
+    assert len(gone) == 3
+    wanted = [name for name in ALLOWED if name not in gone]
     assert card["tags"]["inference_compute_allow_list"] == str(wanted)
     assert card["properties"]["inference-recommended-sku"] == ", ".join(wanted)
 

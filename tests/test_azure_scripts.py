@@ -1,291 +1,341 @@
-"""The deploy scripts against an `az` that only takes notes, their twins against such a client."""
+"""The real-time deploy script against a stand-in for `az ml`, which keeps what it makes."""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from azure.core.exceptions import ResourceNotFoundError
 
-from score import shards
-from score.embedder import Embedder
+from score.deploy.registered import PROPERTY, described
 from score.jobs import checkpoint
-from tests.surfaces import BIN, ROOT
-
-SCRIPTS = ROOT / "samples/azure"
-
-# Writes down what it is asked, and answers what the scripts go by. `show` fails unless told not to.
-AZ = """#!/usr/bin/env bash
-printf '%q ' "$@" >> "$AZ_LOG"; echo >> "$AZ_LOG"
-case "$*" in
-  "ml workspace show"*) echo /subscriptions/s/workspaces/w ;;
-  *"-endpoint invoke --name clip-batch-"*) echo job-1 ;;
-  "ml job download"*) target="${@: -1}/named-outputs/score"; mkdir -p "$target"
-    cp "$AZ_RESULTS"/* "$target"/ ;;
-  *"--query scoring_uri"*) echo https://clip.example/score ;;
-  *" show "*) [ -n "$AZ_EXISTS" ] ;;
-  *) echo "{}" ;;
-esac
-"""
+from score.jobs.catalog import CATALOG
+from tests.azure_scripts import ENDPOINT, GPU, OTHER, Az, prepared, script
+from tests.surfaces import ROOT
 
 
 @pytest.fixture
-def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where what was asked is written down, a line a call."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/az").write_text(AZ)
-    (tmp_path / "bin/az").chmod(0o755)
-    monkeypatch.setenv(
-        "PATH", f"{tmp_path / 'bin'}{os.pathsep}{BIN}{os.pathsep}{os.environ['PATH']}"
-    )
-    monkeypatch.setenv("AZ_LOG", str(tmp_path / "az.log"))
-    monkeypatch.setenv("AZ_EXISTS", "")
-    return tmp_path / "az.log"
+def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:
+    return prepared(tmp_path, monkeypatch)
 
 
-@pytest.fixture
-def out() -> Iterator[Path]:
-    yield ROOT / "out/azure/job-1"
-    shutil.rmtree(ROOT / "out/azure/job-1", ignore_errors=True)
+def online(*arguments: str, **variables: str) -> Any:
+    return script("deploy-online.sh", *arguments, **variables)
 
 
-def asked(log: Path) -> list[list[str]]:
-    return [shlex.split(line) for line in log.read_text().splitlines()]
+def deployed(*arguments: str, **variables: str) -> str:
+    done = online(*arguments, **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(done.stdout)
 
 
-def verbs(log: Path) -> list[str]:
-    """`group verb` of each call but those that look whether something is there."""
-    return [" ".join(call[1:3]) for call in asked(log) if call[2] != "show"]
+def refused(*arguments: str, **variables: str) -> str:
+    done = online(*arguments, **variables)
+    assert done.returncode != 0, done.stdout
+    return str(done.stderr)
 
 
-def script(name: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [str(SCRIPTS / name), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+# -- the first deployment ----------------------------------------------------------------------
 
 
-def test_every_file_that_is_named_is_there(az: Path) -> None:
-    for device in ("cpu", "gpu"):
-        done = script("deploy-online.sh", device)
-        assert done.returncode == 0, done.stderr
-    files = [call[call.index("--file") + 1] for call in asked(az) if "--file" in call]
-    assert len(files) == 8
-    assert all((ROOT / file).is_file() for file in files)
+def test_from_nothing_to_an_answer(az: Az) -> None:
+    said = deployed()
+    made = ["model create", "online-endpoint create", "environment create"]
+    tried = ["online-endpoint invoke", "online-endpoint invoke"]
+    created = ["online-deployment create", *tried, "online-endpoint update", *tried]
+    assert az.verbs == [*made, *created]
+    assert az.traffic == {"blue": 100}
+    blue = az.state["online-deployment"][f"{ENDPOINT}/blue"]
+    assert (blue["model"], blue["environment"]) == ("azureml:clip:1", "azureml:clip-cpu:1")
+    assert blue["app_insights_enabled"] is True
+    direct = [call for call in az.asked if call[1] == "invoke"][:2]
+    assert all(call[call.index("--deployment-name") + 1] == "blue" for call in direct)
+    assert "is billed" in said
+    assert "both.json: " in said
 
 
-def test_online_creates_what_is_missing_and_updates_what_is_there(
-    az: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert script("deploy-online.sh").returncode == 0
-    created = ["online-endpoint create", "online-deployment create"]
-    traffic = ["online-endpoint update", "online-endpoint invoke", "online-endpoint invoke"]
-    assert verbs(az) == ["environment create", "model create", *created, *traffic]
-    az.unlink()
-    monkeypatch.setenv("AZ_EXISTS", "yes")
-    assert script("deploy-online.sh").returncode == 0
-    updated = ["online-endpoint update", "online-deployment update"]
-    assert verbs(az) == ["environment create", *updated, *traffic]
-
-
-def test_an_endpoint_has_a_name_of_its_own(az: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script("deploy-online.sh")
-    names = {c[c.index("--name") + 1] for c in asked(az) if c[1] == "online-endpoint"}
-    (name,) = names
+def test_an_endpoint_has_a_name_of_its_own(az: Az, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENDPOINT")
+    deployed()
+    (name,) = az.state["online-endpoint"]
     assert name.startswith("clip-")
     assert name.removeprefix("clip-").isdecimal()
-    az.unlink()
-    monkeypatch.setenv("ENDPOINT", "mine")
-    script("deploy-online.sh", "clean")
-    assert asked(az) == [["ml", "online-endpoint", "delete", "--name", "mine", "--yes"]]
 
 
-def test_a_package_of_ones_own_is_registered(az: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODEL", ".")
-    assert script("deploy-online.sh").returncode == 0
-    (call,) = [call for call in asked(az) if call[1:3] == ["model", "create"]]
-    assert call[-1].endswith("/model.yml")
-    assert not Path(call[-1]).exists()  # it is put away
+def test_the_size_decides_on_environment_and_settings(az: Az) -> None:
+    deployed(SKU=GPU, INSTANCES="3")
+    blue = az.state["online-deployment"][f"{ENDPOINT}/blue"]
+    assert (blue["instance_type"], blue["environment"]) == (GPU, "azureml:clip-gpu:1")
+    assert blue["environment_variables"]["SCORE_DEVICE"] == "cuda"
+    assert blue["instance_count"] == 3
+    assert list(az.state["environment"]) == ["/clip-gpu"]
 
 
-def test_another_size_is_rendered_and_what_does_not_fit_is_not_deployed(
-    az: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        (["tpu"], {}, "cpu, gpu or clean, not tpu"),
+        (["cpu"], {"SKU": GPU}, "has a GPU, and cpu was asked for"),
+        (["gpu"], {"SKU": OTHER}, "has no GPU, and gpu was asked for"),
+        ([], {"SKU": "Standard_Z9"}, "no size 'Standard_Z9'"),
+        ([], {"TIER": "low_priority"}, "TIER is for batch clusters"),
+        ([], {"MIRROR": "60"}, "MIRROR=60: 0 to 50 percent"),
+        ([], {"STEPS": "50 10"}, "growing percentages"),
+        ([], {"STEPS": "10 50"}, "the last of them 100"),
+        ([], {"WAIT": "a minute"}, "WAIT=a minute: seconds"),
+        ([], {"AUTH": "none"}, "--auth"),
+        ([], {"MODEL": "azureml:clip"}, "MODEL=azureml:clip: azureml:NAME:VERSION"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_asked(
+    az: Az, arguments: list[str], variables: dict[str, str], said: str
 ) -> None:
-    monkeypatch.setenv("SKU", "Standard_D8as_v4")
-    assert script("deploy-online.sh").returncode == 0
-    (call,) = [call for call in asked(az) if call[1:3] == ["online-deployment", "create"]]
-    assert not call[call.index("--file") + 1].startswith("components/")
-    az.unlink()
+    assert said in refused(*arguments, **variables)
+    assert az.asked == []
+
+
+def test_what_does_not_fit_is_not_registered(az: Az, tmp_path: Path) -> None:
     huge = checkpoint.write(tmp_path / "huge", replace(checkpoint.TINY, dimension=8))
     config = json.loads((huge / "config.json").read_text())
     config["vision_config"].update(hidden_size=9600, intermediate_size=90000, num_hidden_layers=90)
     (huge / "config.json").write_text(json.dumps(config))
-    monkeypatch.setenv("MODEL", str(huge))
-    done = script("deploy-online.sh")
-    assert done.returncode != 0
-    assert "does not fit" in done.stderr
-    assert not az.exists() or "create" not in az.read_text()
+    assert "fits no size" in refused(MODEL=str(huge)) or "MLmodel" in refused(MODEL=str(huge))
+    assert az.asked == []
 
 
-def test_batch_gets_its_rows_back(
-    az: Path, out: Path, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+# -- the model's own settings --------------------------------------------------------------------
+
+
+def registered(az: Az, name: str | None, registry: str = "") -> None:
+    """A model `clip` in the workspace or a registry, which says what it is, or does not."""
+    properties = {PROPERTY: described(CATALOG[name].made)} if name else {}
+    where = f"azureml://registries/{registry}" if registry else "/subscriptions/s"
+    model = {"name": "clip", "version": "1", "properties": properties}
+    model["id"] = f"{where}/models/clip/versions/1"
+    az.there(model={f"{registry}/clip": [model]})
+
+
+def test_the_latest_model_gets_its_own_settings(az: Az, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered(az, "laion-vit-bigg-14")
+    monkeypatch.setenv("AZ_DIMENSION", "1280")
+    deployed("gpu")
+    blue = az.state["online-deployment"][f"{ENDPOINT}/blue"]
+    assert blue["tags"]["dimension"] == "1280"
+    assert "model create" not in az.verbs
+    assert "does not fit Standard_DS2_v2" in refused(SKU="Standard_DS2_v2")
+
+
+def test_a_model_that_does_not_say_what_it_is_is_read_or_refused(
+    az: Az, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "urls.csv").write_text("id,text\n1,a cat\n2,\n")
-    results = tmp_path / "results"
-    results.mkdir()
-    monkeypatch.setenv("AZ_RESULTS", str(results))
-    monkeypatch.setattr(shards, "_embedder", embedder, raising=False)
-    monkeypatch.setattr(shards, "_output", results, raising=False)
-    (tmp_path / "urls-000000.csv").write_bytes(b"id,text\r\n1,a cat\r\n2,\r\n")
-    shards.run([str(tmp_path / "urls-000000.csv")])
-    done = script("deploy-batch.sh", "urls.csv", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "1 shards, 2 rows: 1 good, 1 failed (empty_row 1)" in done.stdout
-    assert json.loads((out / "report.json").read_text())["complete"] is True
-    assert (out / "vectors.parquet").is_file()
-    created = ["compute create", "environment create", "model create"]
-    endpoint = ["batch-endpoint create", "batch-deployment create", "batch-endpoint update"]
-    job = ["batch-endpoint invoke", "job stream", "job download"]
-    assert verbs(az) == [*created, *endpoint, *job]
-    (invoke,) = [call for call in asked(az) if call[2] == "invoke"]
-    assert not Path(invoke[invoke.index("--input") + 1]).exists()  # the shards are put away
+    registered(az, None)
+    package = tmp_path / "package"
+    (package / "model").mkdir(parents=True)
+    monkeypatch.setenv("AZ_MODEL", str(package))
+    assert "holds no MLmodel" in refused()
+    assert az.verbs == ["model download"]
+    shutil.copy(ROOT / "MLmodel", package)
+    config = CATALOG["openai-vit-l-14"].made.config()
+    shutil.copytree(ROOT / "model", package / "model", dirs_exist_ok=True)
+    (package / "model/config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("AZ_DIMENSION", "768")
+    deployed("gpu")
+    blue = az.state["online-deployment"][f"{ENDPOINT}/blue"]
+    assert (blue["model"], blue["tags"]["dimension"]) == ("azureml:clip:1", "768")
+
+
+def test_a_package_of_ones_own_is_registered(az: Az) -> None:
+    deployed(MODEL=".")
+    (call,) = [call for call in az.asked if call[:2] == ["model", "create"]]
+    file = call[call.index("--file") + 1]
+    assert file.endswith("/model.yml")
+    assert not Path(file).exists()  # it is put away
+
+
+def test_a_registry_holds_model_and_environment(az: Az) -> None:
+    deployed(REGISTRY="ours")
+    blue = az.state["online-deployment"][f"{ENDPOINT}/blue"]
+    assert blue["model"] == "azureml://registries/ours/models/clip/versions/1"
+    assert blue["environment"] == "azureml://registries/ours/environments/clip-cpu/versions/1"
+    az.log.unlink()
+    deployed(MODEL=blue["model"], ENVIRONMENT=blue["environment"], INSTANCES="2")
+    assert not {"model create", "environment create"} & set(az.verbs)
+    green = az.state["online-deployment"][f"{ENDPOINT}/green"]
+    assert (green["model"], green["environment"]) == (blue["model"], blue["environment"])
+
+
+# -- blue and green ------------------------------------------------------------------------------
+
+
+def moves(az: Az) -> list[str]:
+    """What became of the traffic, in order."""
+    options = ("--traffic", "--mirror-traffic")
+    return [word for call in az.asked for at, word in enumerate(call) if call[at - 1] in options]
+
+
+def test_a_second_deployment_takes_over_by_and_by(az: Az) -> None:
+    az.serving("blue")
+    said = deployed("gpu", MIRROR="10", STEPS="10 50 100")
+    assert moves(az) == [
+        *("green=10", "green=0"),
+        *("blue=90 green=10", "blue=50 green=50", "blue=0 green=100"),
+    ]
+    calls = [" ".join(call) for call in az.asked]
+    first = next(at for at, call in enumerate(calls) if "traffic" in call)
+    assert "invoke" in calls[first - 1]
+    assert "--deployment-name green" in calls[first - 1]
+    assert az.traffic == {"green": 100}
+    assert az.deployments == ["green"]
+    assert "blue is deleted; green is billed" in said
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "said"),
+    ("fails", "after"),
     [
-        ("deploy-online.sh", ["tpu"], "cpu, gpu or clean, not tpu"),
-        ("deploy-batch.sh", [], "a CSV with an image or a text column"),
-        ("deploy-batch.sh", ["gone.csv"], "gone.csv"),
+        ("online-deployment create .*green", 1),
+        ("invoke .*--deployment-name green", 1),  # before any request of others reaches it
+        ("invoke .*--deployment-name green", 3),  # while it gets copies
+        ("invoke .*--deployment-name green", 5),  # at 10 %
+        ("--traffic blue=50", 1),
+        ("invoke (?!.*--deployment-name)", 1),  # of the endpoint, at last
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_asked(
-    az: Path, name: str, arguments: list[str], said: str
+def test_whatever_fails_everything_is_as_before(
+    az: Az, monkeypatch: pytest.MonkeyPatch, fails: str, after: int
 ) -> None:
-    done = script(name, *arguments)
-    assert done.returncode != 0
-    assert said in done.stderr
-    assert not az.exists()
+    az.serving("blue")
+    monkeypatch.setenv("AZ_FAILS", fails)
+    monkeypatch.setenv("AZ_AFTER", str(after))
+    said = refused("gpu", MIRROR="10", STEPS="10 50 100")
+    assert az.traffic == {"blue": 100}
+    assert not any(az.state["online-endpoint"][ENDPOINT]["mirror_traffic"].values())
+    assert az.deployments == ["blue"]
+    if "create" not in fails:
+        assert "green failed: everything is put back" in said
+        assert "the log of inference-server" in said
+        assert "the log of storage-initializer" in said
 
 
-# -- in Python ---------------------------------------------------------------------------------
-
-
-class Operations:
-    """One of a client's kinds of things: takes notes, has nothing but what it was given."""
-
-    def __init__(self, kind: str, notes: list[tuple[str, Any]]) -> None:
-        self._kind, self._notes, self._there = kind, notes, {}
-
-    def get(self, name: str, label: str | None = None) -> Any:
-        if self._kind == "workspaces":
-            return SimpleNamespace(id="/subscriptions/s/workspaces/w")
-        if name not in self._there:
-            raise ResourceNotFoundError(name)
-        return self._there[name]
-
-    def create_or_update(self, entity: Any) -> Any:
-        self._notes.append((self._kind, getattr(entity, "traffic", None) or entity.name))
-        self._there[entity.name] = entity
-        return entity
-
-    def begin_create_or_update(self, entity: Any) -> Any:
-        made = self.create_or_update(entity)
-        return SimpleNamespace(result=lambda: made)
-
-
-class Client:
-    workspace_name = "w"
-
-    def __init__(self) -> None:
-        self.notes: list[tuple[str, Any]] = []
-        for kind in ("workspaces", "environments", "models", "compute", "online_endpoints"):
-            setattr(self, kind, Operations(kind, self.notes))
-        for kind in ("online_deployments", "batch_endpoints", "batch_deployments"):
-            setattr(self, kind, Operations(kind, self.notes))
-
-
-@pytest.fixture
-def twins(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import batch
-    import online
-
-    yield SimpleNamespace(batch=batch, online=online)
-    for name in ("batch", "online"):
-        sys.modules.pop(name, None)
-
-
-def test_the_twin_of_online_takes_no_traffic_away(twins: Any) -> None:
-    client = Client()
-    name = twins.online.deploy(client, "gpu")
-    assert name.startswith("clip-")
-    assert client.notes == [
-        ("environments", "clip-gpu"),
-        ("models", "clip"),
-        ("online_endpoints", name),
-        ("online_deployments", "gpu"),
-        ("online_endpoints", {"gpu": 100}),
-    ]
-    assert client.online_deployments.get("gpu").endpoint_name == name
-    client.notes.clear()
-    assert twins.online.deploy(client, "gpu") == name
-    assert [kind for kind, _ in client.notes] == [
-        "environments",
-        "online_deployments",
-        "online_endpoints",
-    ]
-
-
-def test_the_twins_agree_on_a_name(twins: Any, az: Path) -> None:
-    script("deploy-online.sh", "clean")
-    (call,) = [call for call in asked(az) if call[2] == "delete"]
-    assert call[call.index("--name") + 1] == twins.online.endpoint_name(Client(), "clip")
-
-
-def test_the_twins_take_a_package_and_a_size(twins: Any) -> None:
-    client = Client()
-    twins.online.deploy(client, model=ROOT, sku="Standard_D8as_v4")
-    assert client.online_deployments.get("cpu").instance_type == "Standard_D8as_v4"
-    assert ("models", "clip") in client.notes
-    twins.batch.deploy(client, model=ROOT, sku="Standard_D8as_v4")
-    assert client.compute.get("clip-cpu").size == "Standard_D8as_v4"
-    with pytest.raises(subprocess.CalledProcessError):
-        twins.online.deploy(client, sku="Standard_NC6s_v3")
-
-
-def test_the_twin_of_batch_embeds(
-    twins: Any, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: Path
+def test_an_answer_that_is_not_the_models_is_a_failure(
+    az: Az, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = Client()
-    name = twins.batch.deploy(client)
-    assert client.batch_endpoints.get(name).defaults == {"deployment_name": "cpu"}
-    assert client.batch_deployments.get("cpu").endpoint_name == name
-    given: list[Path] = []
+    monkeypatch.setenv("AZ_DIMENSION", "511")
+    said = refused()
+    assert "image_features has 511 numbers, and the model's vectors have 512" in said
+    assert az.traffic == {}
+    assert az.deployments == []
 
-    def invoke(endpoint: str, input: Any) -> Any:
-        assert endpoint == name
-        given.extend(sorted(Path(input.path).iterdir()))
-        results = out / "named-outputs/score"
-        results.mkdir(parents=True)
-        monkeypatch.setattr(shards, "_embedder", embedder, raising=False)
-        monkeypatch.setattr(shards, "_output", results, raising=False)
-        shards.run([str(file) for file in given])
-        return SimpleNamespace(name="job-1")
 
-    monkeypatch.setattr(client.batch_endpoints, "invoke", invoke, raising=False)
-    jobs = SimpleNamespace(stream=lambda name: None, download=lambda *_, **__: None)
-    monkeypatch.setattr(client, "jobs", jobs, raising=False)
-    table = tmp_path / "in.csv"
-    table.write_text("text\na\nb\nc\n")
-    vectors, account = twins.batch.embed(client, name, table, rows=2)
-    assert (len(given), account.rows, account.complete) == (2, 3, True)
-    assert vectors.is_file()
+def test_kept_deployments_are_named_with_what_they_cost(
+    az: Az, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    az.serving("blue")
+    said = deployed(KEEP="1")
+    assert az.deployments == ["blue", "green"]
+    assert "blue is kept with no traffic. Both are billed" in said
+    deployed()  # takes the one that was kept, and leaves one
+    assert (az.deployments, az.traffic) == (["blue"], {"blue": 100})
+    monkeypatch.setenv("AZ_FAILS", "invoke .*--deployment-name green")
+    said = refused(KEEP="1")
+    assert "green is kept with no traffic, to be looked at" in said
+    assert (az.deployments, az.traffic) == (["blue", "green"], {"blue": 100})
+
+
+def test_what_others_made_is_neither_replaced_nor_deleted(az: Az) -> None:
+    az.serving("blue")
+    az.other("nocode", 100)
+    said = deployed()
+    assert az.deployments == ["blue", "nocode"]
+    assert az.traffic == {"blue": 100}
+    assert "nocode was not made by this script" in said
+    az.other("green")
+    assert "green that these scripts did not make" in refused()
+
+
+def test_a_rollout_under_way_is_not_disturbed(az: Az) -> None:
+    az.serving("blue", "green")
+    endpoint = az.state["online-endpoint"][ENDPOINT]
+    az.there(online_endpoint={ENDPOINT: endpoint | {"traffic": {"blue": 40, "green": 60}}})
+    assert "shares its traffic (blue=40 green=60)" in refused()
+
+
+def test_vectors_of_another_length_are_asked_about(az: Az, monkeypatch: pytest.MonkeyPatch) -> None:
+    az.serving("blue")
+    registered(az, "openai-vit-l-14")
+    assert "blue answers vectors of 512 numbers, green would of 768" in refused("gpu")
+    assert az.deployments == ["blue"]
+    monkeypatch.setenv("AZ_DIMENSION", "768")
+    deployed("gpu", "--yes")
+    assert az.deployments == ["green"]
+
+
+# -- identities, secrets, networks ---------------------------------------------------------------
+
+
+def test_an_endpoint_is_made_as_asked_and_kept_as_it_is(az: Az) -> None:
+    identity = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity"
+    identity += "/userAssignedIdentities/reader"
+    secret = "https://vault.vault.azure.net/secrets/proxy/0123abcd"
+    given = {"AUTH": "aad_token", "IDENTITY": identity, "PRIVATE": "1"}
+    deployed(SECRETS=f"SCORE_PROXY={secret}", **given)
+    endpoint = az.state["online-endpoint"][ENDPOINT]
+    assert (endpoint["auth_mode"], endpoint["public_network_access"]) == ("aad_token", "disabled")
+    assert endpoint["identity"]["user_assigned_identities"] == [{"resource_id": identity}]
+    variables = az.state["online-deployment"][f"{ENDPOINT}/blue"]["environment_variables"]
+    assert variables["SCORE_PROXY"] == f"${{{{keyvault:{secret}}}}}"
+    deployed(**given)
+    assert "has the auth mode aad_token. To change it:" in refused(AUTH="key")
+    assert "has another identity" in refused(IDENTITY=identity + "2")
+    az.there(online_endpoint={ENDPOINT: endpoint | {"public_network_access": "enabled"}})
+    assert "is open to the public network" in refused(PRIVATE="1")
+
+
+# -- taking it down ------------------------------------------------------------------------------
+
+
+def test_clean_takes_down_what_was_made(az: Az) -> None:
+    az.serving("blue", "green")
+    deployed("clean")
+    assert (az.state["online-endpoint"], az.state["online-deployment"]) == ({}, {})
+    assert "there is no online endpoint mine" in refused("clean")
+
+
+def test_clean_leaves_what_others_made(az: Az) -> None:
+    az.serving("blue")
+    az.other("nocode", 100)
+    said = deployed("clean")
+    assert (az.deployments, az.traffic) == (["nocode"], {"nocode": 100})
+    assert "mine stays, with nocode" in said
+
+
+def test_clean_asks_before_requests_go_elsewhere(az: Az) -> None:
+    az.serving("blue")
+    az.other("nocode")
+    assert "Without that it answers none. Delete? Nobody is here to ask" in refused("clean")
+    endpoint = az.state["online-endpoint"][ENDPOINT]
+    az.there(online_endpoint={ENDPOINT: endpoint | {"traffic": {"blue": 40, "nocode": 60}}})
+    assert "Shall nocode get all of it? Nobody is here to ask" in refused("clean")
+    assert az.deployments == ["blue", "nocode"]
+    deployed("clean", "--yes")
+    assert (az.deployments, az.traffic) == (["nocode"], {"nocode": 100})
+
+
+def test_everything_goes_only_after_a_question(az: Az) -> None:
+    az.serving("blue")
+    az.other("nocode")
+    assert "Delete mine with all on it (blue nocode)" in refused("clean", "all")
+    assert az.deployments == ["blue", "nocode"]
+    deployed("clean", "all", YES="1")
+    assert az.state["online-endpoint"] == {}
+
+
+def test_an_endpoint_of_others_stays(az: Az) -> None:
+    az.serving("blue")
+    az.there(online_endpoint={ENDPOINT: az.state["online-endpoint"][ENDPOINT] | {"tags": {}}})
+    assert "answers none" in refused("clean")
+    deployed("clean", "--yes")
+    assert list(az.state["online-endpoint"]) == [ENDPOINT]
+    assert az.deployments == []

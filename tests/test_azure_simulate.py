@@ -568,7 +568,9 @@ def test_a_bad_request_is_a_bad_exit_code(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert ask("deployment-cpu.yml", [{"input_data": {"columns": ["x"], "data": [[""]]}}], tmp_path)
-    assert "bad_columns" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "0.json: 424 (the container's 400) {" in said
+    assert "bad_columns" in said
 
 
 @pytest.mark.parametrize(
@@ -587,7 +589,7 @@ def test_what_cannot_be_run_is_a_sentence_and_exit_code_2(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["shards", "spark"])
+@pytest.mark.parametrize("script", ["online", "batch", "shards"])
 def test_a_fresh_interpreter_imports_entry_scripts_by_their_path(
     script: str, tmp_path: Path
 ) -> None:
@@ -597,7 +599,7 @@ def test_a_fresh_interpreter_imports_entry_scripts_by_their_path(
         "import sys, importlib.util as u\n"
         f"sys.path[:0] = [{str(ROOT / 'score')!r}, {str(site)!r}]\n"
         f"s = u.spec_from_file_location('m', {str(ROOT / f'score/{script}.py')!r})\n"
-        "m = u.module_from_spec(s); s.loader.exec_module(m)\n"
+        "m = sys.modules['m'] = u.module_from_spec(s); s.loader.exec_module(m)\n"
         "import azure.core, score; print(score.__file__)"
     )
     done = subprocess.run(

@@ -16,6 +16,7 @@ from tests.surfaces import ROOT
 # Import names that are not their distribution's; what comes with another library.
 DISTRIBUTIONS = {
     "azure": "azure-ai-ml",
+    "azureml": "azureml-ai-monitoring",
     "azureml_inference_server_http": "azureml-inference-server-http",
     "marshmallow": "azure-ai-ml",
     "yaml": "pyyaml",

@@ -14,8 +14,10 @@ import pytest
 import yaml
 from pyarrow.parquet import read_table
 
+from score import drivers
 from score.deploy.harness import ask, free_port, ready
 from score.deploy.image import build, size
+from score.deploy.skus import skus
 from score.errors import AzureError
 from tests.surfaces import ROOT
 
@@ -30,6 +32,24 @@ def pip(file: Path) -> set[str]:
 
 
 OURS = pip(ROOT / "conda.yaml")
+PACKAGES = {item for item in OURS if not item.startswith("--")}
+# What AzureML-Containers' README lists as supported (github.com/Azure/AzureML-Containers), and the
+# minimal image for inference with Python 3.11 of azureml-assets.
+SUPPORTED = {
+    "openmpi4.1.0-ubuntu22.04",
+    "openmpi5.0-ubuntu24.04",
+    "openmpi5.0-cuda12.4-ubuntu22.04",
+    "openmpi5.0-cuda12.5-ubuntu22.04",
+    "openmpi5.0-cuda12.6-ubuntu24.04",
+    "openmpi5.0-cuda12.8-ubuntu24.04",
+    "openmpi5.0-cuda13.1-ubuntu24.04",
+    "curated/minimal-py311-inference",
+}
+
+
+def without_builds(names: set[str]) -> set[str]:
+    """Requirements without the suffixes by which PyTorch tells its builds apart."""
+    return {re.sub(r"\+(cpu|cu\d+)$", "", name) for name in names}
 
 
 def python(file: Path) -> str:
@@ -41,17 +61,16 @@ def python(file: Path) -> str:
     "name", ["cpu-batch.conda.yaml", "gpu-batch.conda.yaml", "package.conda.yaml"]
 )
 def test_conda_files_are_the_models_and_more(name: str) -> None:
-    assert {item.replace("+cpu", "") for item in pip(FOLDER / name)} > OURS
+    assert without_builds(pip(FOLDER / name)) > PACKAGES
     assert python(FOLDER / name) == python(ROOT / "conda.yaml")
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_batch_has_what_azures_runner_asks_for(device: str) -> None:
     found = pip(FOLDER / f"{device}-batch.conda.yaml")
-    more = {re.split(r"[\[>=<]", item)[0] for item in found - OURS}
-    runner = {"azureml-core", "azureml-dataset-runtime"}
-    without_cuda = {"torch", "--extra-index-url https://download.pytorch.org/whl/cpu"}
-    assert more == (runner | without_cuda if device == "cpu" else runner)
+    index = drivers.CPU_INDEX if device == "cpu" else drivers.CUDA_INDEX
+    more = {re.split(r"[\[>=<]", item)[0] for item in without_builds(found) - PACKAGES}
+    assert more == {"azureml-core", "azureml-dataset-runtime", f"--extra-index-url {index}"}
 
 
 def test_packaging_has_what_the_extra_asks_for() -> None:
@@ -59,15 +78,44 @@ def test_packaging_has_what_the_extra_asks_for() -> None:
     extra = set(project["project"]["optional-dependencies"]["package"])
     # OpenCLIP's tokenizer, which its checkpoints are proven against. The extra leaves it out: with
     # all that it depends on, torchvision among it, it does not install everywhere.
-    assert pip(FOLDER / "package.conda.yaml") - OURS == extra | {"open_clip_torch==3.3.0"}
+    found = without_builds(pip(FOLDER / "package.conda.yaml"))
+    index = {f"--extra-index-url {drivers.CPU_INDEX}"}
+    assert found - PACKAGES == extra | index | {"open_clip_torch==3.3.0"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_images_install_the_same(device: str) -> None:
     lines = (FOLDER / device / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    torch = re.search(r'ARG TORCH="(torch==\S+?)[ "]', dockerfile(device))
+    torch = re.search(r'ARG TORCH="(torch==\S+) --index-url (\S+)"', dockerfile(device))
     assert torch
-    assert {line for line in lines if not line.startswith("#")} | {torch[1]} == OURS
+    assert {line for line in lines if not line.startswith("#")} | {torch[1]} == PACKAGES
+    assert torch[2] == (drivers.CPU_INDEX if device == "cpu" else drivers.CUDA_INDEX)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_torch_is_of_one_build_in_both_environments_of_a_device(device: str) -> None:
+    """Azure's GPU hosts need not have the driver of PyPI's build: score/drivers.py."""
+    (torch,) = [item for item in pip(FOLDER / f"{device}-batch.conda.yaml") if "torch==" in item]
+    build = "cpu" if device == "cpu" else f"cu{drivers.CUDA.replace('.', '')}"
+    assert torch.endswith(f"+{build}")
+    assert f"/whl/{build}" in dockerfile(device)
+
+
+def test_no_image_is_of_docker_hub_and_each_is_one_that_azure_supports() -> None:
+    found = re.findall(r"^FROM (\S+)", dockerfile("cpu") + dockerfile("gpu"), re.MULTILINE)
+    for file in FOLDER.glob("*.yml"):
+        found += re.findall(r"^image: (\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(found) >= 6
+    for image in found:
+        match = re.fullmatch(r"mcr\.microsoft\.com/azureml/(\S+):latest", image)
+        assert match, image
+        assert match[1] in SUPPORTED
+
+
+def test_the_batch_images_own_cuda_asks_for_no_later_driver_than_torch() -> None:
+    text = (FOLDER / "gpu-batch.yml").read_text(encoding="utf-8")
+    (major,) = re.findall(r"-cuda(\d+)\.", text)
+    assert drivers.least(major) <= drivers.least(drivers.CUDA)
 
 
 def dockerfile(device: str) -> str:
@@ -77,7 +125,8 @@ def dockerfile(device: str) -> str:
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_images_run_as_nobody_in_particular_and_tell_their_health(device: str) -> None:
     text = dockerfile(device)
-    assert text.index("USER clip") > text.rindex("RUN ")
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["root", "dockeruser"]
+    assert text.index("USER dockeruser") > text.rindex("RUN ")
     assert "HEALTHCHECK" in text
     assert "WORKER_COUNT=1" in text
 
@@ -96,6 +145,7 @@ def test_images_differ_in_torch_and_nvidias_runtime_alone() -> None:
     [
         ("FROM python:3.9-slim\n", "made from python:3.9"),
         ("FROM ubuntu:22.04\n", "made from ubuntu:22.04"),
+        ("FROM x.io/azureml/minimal-py39-inference\n", "made from x.io/azureml/minimal-py39"),
         ("ADD x /x\n", "ADD is not known here"),
         ("RUN rm -rf /\n", "cannot be done here"),
     ],
@@ -110,7 +160,8 @@ def test_a_context_may_be_relative_and_a_folder_of_ones_own_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "context").mkdir()
-    steps = "FROM python:3.11\nCOPY wanted.txt /tmp/\nRUN pip install -r /tmp/wanted.txt\n"
+    base = "FROM x.io/minimal-py311-inference:latest\nUSER root\n"
+    steps = f"{base}COPY wanted.txt /tmp/\nRUN pip install -r /tmp/wanted.txt\n"
     (tmp_path / "context/Dockerfile").write_text(steps)
     (tmp_path / "context/wanted.txt").write_text("# nothing\n")
     (tmp_path / "mine").mkdir()
@@ -181,17 +232,30 @@ def test_what_batch_installs_embeds(tmp_path: Path) -> None:
     assert len(read_table(tmp_path / "vectors.parquet").column("text_features").drop_null()) == 67
 
 
-def test_what_stays_here_is_no_less_than_git_ignores() -> None:
-    kept = {line.strip("/") for line in lines(".amlignore")}
-    assert {
-        line.strip("/").replace(".pytest_cache", ".*_cache") for line in lines(".gitignore")
-    } - {
-        ".mypy_cache",
-        ".ruff_cache",
-    } <= kept
-    assert {".git", "tests", "benchmarks"} <= kept
+def test_the_guides_table_of_drivers_is_what_the_code_says() -> None:
+    text = (ROOT / "docs/azure.md").read_text(encoding="utf-8")
+    head = text.index("| what installs PyTorch |")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text[head : text.index("\n\n", head)].splitlines()[2:]
+    ]
+    assert len(rows) >= 4
+    for _, version, cuda, driver in rows:
+        assert version.split("+")[0] == TORCH.removeprefix("torch==")
+        if cuda == "none":
+            assert (version.endswith("+cpu"), driver) == (True, "none")
+        else:
+            assert driver == str(drivers.least(cuda))
+    ours = {cuda for what, _, cuda, _ in rows if "gpu" in what or "--torch cuda" in what}
+    assert ours == {drivers.CUDA}
 
 
-def lines(name: str) -> list[str]:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+def test_the_guide_counts_the_sizes() -> None:
+    allowed = [sku for sku in skus().values() if sku.allowed]
+    further = len(skus()) - len(allowed)
+    guide = (ROOT / "docs/azure.md").read_text(encoding="utf-8")
+    assert f"has {len(skus())} sizes" in guide
+    assert f"the {len(allowed)} that Azure's catalog" in guide
+    assert f"and {further} further ones" in guide
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"the {len(allowed)} sizes that Azure allows its CLIP on, and {further} more" in readme

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,12 @@ from mlflow.pyfunc import scoring_server
 from packaging.requirements import Requirement
 
 from score import pyfunc, wire
+from score.drivers import CPU_INDEX
 from score.embedder import Embedder
 from score.errors import ModelError, RequestError, SettingError
 from score.folder import EMBEDDED, ModelFolder
 from score.jobs import embedded
-from score.jobs.package import REQUIREMENTS, package
+from score.jobs.package import REQUIREMENTS, Torch, describe, package
 from score.probes import Probes
 from score.rows import Row
 from score.settings import Settings
@@ -36,7 +39,7 @@ from tests.surfaces import ROOT
 
 BUILT = (
     *("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"),
-    *("input_example.json", "serving_input_example.json"),
+    *("input_example.json", "serving_input_example.json", ".amlignore"),
 )
 
 
@@ -134,7 +137,9 @@ def test_nothing_is_pickled() -> None:
 
 def test_conda_lists_the_package_and_pins_what_decides_the_vectors() -> None:
     conda = yaml.safe_load((ROOT / "conda.yaml").read_text())
-    (pip,) = (item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
+    (lines,) = (item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
+    assert lines[0] == f"--extra-index-url {CPU_INDEX}"
+    pip = lines[1:]
     assert tuple(pip) == REQUIREMENTS
     wanted = {Requirement(line).name.replace("_", "-"): Requirement(line) for line in pip}
     for name, requirement in wanted.items():
@@ -154,7 +159,56 @@ def test_every_environment_manager_installs_the_same() -> None:
     assert python_env["dependencies"] == ["-r requirements.txt"]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     (pip,) = (item["pip"] for item in conda if isinstance(item, dict))
-    assert [line for line in lines if not line.startswith("#")] == pip
+    assert [line for line in lines if not line.startswith("#")] == pip[1:]
+
+
+def wheel(folder: Path, version: str) -> None:
+    """A torch of such a version, as an index lists it: nothing but its name and version."""
+    folder = folder / "torch"
+    folder.mkdir(parents=True)
+    info = f"torch-{version}.dist-info"
+    name = f"torch-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(folder / name, "w") as file:
+        file.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n"
+        )
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+    (folder / "index.html").write_text(f'<a href="{name.replace("+", "%2B")}">{name}</a>')
+
+
+@pytest.mark.parametrize(("torch", "build"), [("cpu", "2.13.0+cpu"), ("cuda", "2.13.0+cu126")])
+def test_what_azure_installs_without_an_entry_script_is_the_build_that_was_asked_for(
+    torch: Torch, build: str, tmp_path: Path, rebuilt: Path
+) -> None:
+    """conda.yaml's pip lines, taken by pip, over stand-ins for PyPI and PyTorch's indexes."""
+    shutil.copytree(rebuilt / "model", tmp_path / "model")
+    describe(tmp_path, "mine", torch=torch)
+    conda = yaml.safe_load((tmp_path / "conda.yaml").read_text())["dependencies"]
+    (pip,) = (item["pip"] for item in conda if isinstance(item, dict))
+    wheel(tmp_path / "pypi", "2.13.0")
+    for local in ("cpu", "cu126"):
+        wheel(tmp_path / local, f"2.13.0+{local}")
+    lines = [line for line in pip if line.startswith(("--", "torch=="))]
+    here = [
+        line.replace("https://download.pytorch.org/whl", f"file://{tmp_path}") for line in lines
+    ]
+    assert here != lines
+    (tmp_path / "wanted.txt").write_text("\n".join(here))
+    command = [sys.executable, "-m", "pip", "--isolated", "install", "--dry-run", "--quiet"]
+    index = ["--ignore-installed", "--index-url", f"file://{tmp_path}/pypi", "--report", "-"]
+    done = subprocess.run(
+        [*command, *index, "-r", str(tmp_path / "wanted.txt")],
+        env={name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+        | {"PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (found,) = json.loads(done.stdout)["install"]
+    assert found["metadata"]["version"] == build
 
 
 def test_a_package_serves_without_this_project(tmp_path: Path, rebuilt: Path) -> None:

@@ -47,6 +47,13 @@ def test_the_request_bodies_are_answered(embedder: Embedder, name: str) -> None:
         assert [set(record) for record in records] == [wanted[name]] * 2
 
 
+@pytest.mark.parametrize("name", ["image", "both", "mixed", "labels"])
+def test_a_request_whose_rows_may_fail_asks_for_a_report(name: str) -> None:
+    """At Azure, one picture that fails would else make a 424 of the whole answer."""
+    body = json.loads((ROOT / f"samples/requests/{name}.json").read_bytes())
+    assert body["params"]["on_error"] == "report"
+
+
 def test_the_tables_are_what_their_script_writes(tmp_path: Path) -> None:
     script = shutil.copy(ROOT / "samples/draw.py", tmp_path)
     shutil.copytree(ROOT / "samples/images", tmp_path / "images")

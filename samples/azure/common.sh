@@ -1,4 +1,47 @@
-# What deploy-online.sh and deploy-batch.sh share. Sourced, from the clone's root.
+# shellcheck shell=bash
+# What deploy-online.sh and deploy-batch.sh share. Sourced, from the clone's root; bash 4.4 or later.
+#
+# What these scripts make carries the tag `made_by`, and they take nothing else down unasked.
+made_by=clip-endpoints
+
+# refuse SENTENCE: ends the script.
+refuse() {
+  echo "$*" >&2
+  exit 2
+}
+
+# agreed QUESTION: whether the user says yes. YES=1 and --yes say it; where nobody can be asked, no.
+agreed() {
+  [ "${YES:-}" = 1 ] && return
+  if [ ! -t 0 ]; then
+    echo "$1 Nobody is here to ask: YES=1 or --yes says yes." >&2
+    return 1
+  fi
+  read -r -p "$1 [y/N] " answer
+  [[ $answer = [yY]* ]]
+}
+
+# begin: a folder for what is written on the way, $scratch, that goes when the script ends.
+begin() {
+  scratch=$(mktemp -d)
+  trap 'exit 130' INT TERM
+  trap ended EXIT
+}
+
+ended() {
+  status=$?
+  trap - EXIT
+  if [ "$status" != 0 ] && declare -F roll_back > /dev/null; then roll_back; fi
+  rm -rf "$scratch"
+  exit "$status"
+}
+
+# place [KIND]: $size, and what follows from it: $kind (cpu or gpu) and $cluster.
+place() {
+  local found
+  found=$(score azure target ${1:+"$1"} ${SKU:+--sku "$SKU"} ${TIER:+--tier "$TIER"})
+  read -r size kind cluster <<< "$found"
+}
 
 # Names of endpoints are a region's, not a workspace's: ours ends in a number made of the workspace's.
 endpoint_named() {
@@ -10,39 +53,120 @@ endpoint_named() {
   echo "$1-$(printf %s "$id" | gzip -c | tail -c8 | od -An -N4 -tu4 | tr -d ' ')"  # its CRC-32
 }
 
-# The model `clip` of the workspace: the folder $MODEL, or the embedded one where there is none yet.
-register_model() {
-  if [ -n "${MODEL:-}" ]; then
-    score azure render model --model "$MODEL" --path "$(realpath "$MODEL")" \
-      --output "$scratch/model.yml"
-    az ml model create --file "$scratch/model.yml"
-  elif ! az ml model show --name clip --label latest > /dev/null 2>&1; then
-    az ml model create --file components/model.yml
-  fi
+# find_model KIND: what Azure tells of the model to deploy, into $scratch/registered.json.
+# MODEL=azureml:… is there already; MODEL=FOLDER is registered as `clip`; without MODEL it is the
+# latest `clip`, or the embedded model where there is none. Nothing is registered that does not fit.
+find_model() {
+  case ${MODEL:-} in
+    azureml:*) show_model "$MODEL" > "$scratch/registered.json" ;;
+    "")
+      latest=azureml:clip@latest
+      if [ -n "${REGISTRY:-}" ]; then latest=azureml://registries/$REGISTRY/models/clip/labels/latest; fi
+      show_model "$latest" > "$scratch/registered.json" 2> /dev/null \
+        || register "$1" . components/model.yml
+      ;;
+    *)
+      score azure render model --model "$MODEL" --path "$(realpath "$MODEL")" > "$scratch/model.yml"
+      register "$1" "$MODEL" "$scratch/model.yml"
+      ;;
+  esac
 }
 
-# The file of a deployment of KIND (online, batch) on DEVICE: the one checked in, or, with SKU=… or
-# MODEL=…, one for that size and model. Ends the script where the model does not fit.
-deployment_file() {
-  if [ -z "${SKU:-}${MODEL:-}" ]; then
-    echo "components/$1/deployment-$2.yml"
+# show_model REFERENCE: azureml:NAME:VERSION, azureml:NAME@LABEL, or one of a registry.
+show_model() {
+  local name=${1#azureml:} kind
+  model_registry=""
+  case $1 in
+    azureml://registries/*/models/*/versions/* | azureml://registries/*/models/*/labels/*)
+      IFS=/ read -r _ _ _ model_registry _ name kind version <<< "$1"
+      set -- --name "$name" "--${kind%s}" "$version"
+      ;;
+    azureml:*@*) set -- --name "${name%@*}" --label "${name#*@}" ;;
+    azureml:*:*) set -- --name "${name%:*}" --version "${name#*:}" ;;
+    *) refuse "MODEL=$1: azureml:NAME:VERSION, azureml://registries/…/models/NAME/versions/VERSION, or a folder" ;;
+  esac
+  az ml model show "$@" ${model_registry:+--registry-name "$model_registry"}
+}
+
+# register KIND FOLDER FILE: as a new version of `clip`, where a deployment of KIND fits.
+register() {
+  model_registry=${REGISTRY:-}
+  score azure render "$1" --sku "$size" --model "$2" > /dev/null
+  az ml model create --file "$3" ${REGISTRY:+--registry-name "$REGISTRY"} \
+    > "$scratch/registered.json"
+}
+
+# write_deployment KIND [option …]: $file, with the settings of the model found, and the $dimension
+# of its vectors. A model that does not say what it is, is downloaded to read that from its files.
+write_deployment() {
+  local name version said
+  file="$scratch/deployment.yml"
+  said=$(score azure registered "$scratch/registered.json")
+  read -r name version said <<< "$said"
+  if [ "$said" != described ]; then
+    if [ ! -d "$scratch/model" ]; then
+      echo "$name:$version was not registered with its architecture: it is downloaded to read that" >&2
+      az ml model download --name "$name" --version "$version" --download-path "$scratch/model" \
+        ${model_registry:+--registry-name "$model_registry"} > /dev/null
+    fi
+    said=$(find "$scratch/model" -name MLmodel | head -n 1)
+    [ -n "$said" ] || refuse "$name:$version holds no MLmodel: what settings it needs cannot be known"
+    set -- "$@" --model "$(dirname "$said")"
+  fi
+  score azure render "$@" --sku "$size" --described "$scratch/registered.json" --code "$PWD" \
+    ${INSTANCES:+--instances "$INSTANCES"} > "$file"
+  dimension=$(sed -n 's/^  dimension: "\([0-9]*\)".*/\1/p' "$file")
+}
+
+# make_environment NAME: $environment, a version of clip-NAME; or ENVIRONMENT=azureml:…, as it is.
+make_environment() {
+  local version
+  if [ -n "${ENVIRONMENT:-}" ]; then
+    environment=$ENVIRONMENT
     return
   fi
-  score azure render "$1" --sku "$size" --model "${MODEL:-.}" --name "$2" --code "$PWD" \
-    --output "$scratch/deployment.yml" && echo "$scratch/deployment.yml"
+  version=$(az ml environment create --file "environment/$1.yml" \
+    ${REGISTRY:+--registry-name "$REGISTRY"} --query version --output tsv)
+  if [ -n "${REGISTRY:-}" ]; then
+    environment="azureml://registries/$REGISTRY/environments/clip-$1/versions/$version"
+  else
+    environment="azureml:clip-$1:$version"
+  fi
 }
 
-# The size of machine for DEVICE: SKU=…, or a small one.
-size_of() {
-  case $1 in cpu) echo "${SKU:-Standard_D4as_v4}" ;; gpu) echo "${SKU:-Standard_NC4as_T4_v3}" ;; esac
+# there GROUP NAME: whether `az ml GROUP` has it; with an endpoint's $of_endpoint, a deployment.
+there() {
+  az ml "$1" show --name "$2" ${3:+--endpoint-name "$3"} > /dev/null 2>&1
 }
 
-# create_or_update KIND NAME [option …]: of `az ml KIND`.
-create_or_update() {
-  kind=$1 name=$2
-  shift 2
-  action=create
-  if az ml "$kind" show --name "$name" ${of_endpoint:+--endpoint-name "$of_endpoint"} \
-    > /dev/null 2>&1; then action=update; fi
-  az ml "$kind" "$action" --name "$name" ${of_endpoint:+--endpoint-name "$of_endpoint"} "$@"
+# deployments GROUP: name and maker of each deployment of $endpoint, a line each.
+deployments() {
+  az ml "$1" list --endpoint-name "$endpoint" --query "[].[name, tags.made_by]" --output tsv
+}
+
+# clean KIND: takes down what these scripts made at $endpoint, and the endpoint where nothing else
+# is on it. `all` as $2 takes down everything on it, whoever made it, after a question.
+clean() {
+  local listed maker name ours=() others=()
+  there "$1-endpoint" "$endpoint" || refuse "there is no $1 endpoint $endpoint"
+  maker=$(az ml "$1-endpoint" show --name "$endpoint" --query tags.made_by --output tsv)
+  listed=$(deployments "$1-deployment")
+  while IFS=$'\t' read -r name by; do
+    if [ "$by" = "$made_by" ]; then ours+=("$name"); elif [ -n "$name" ]; then others+=("$name"); fi
+  done <<< "$listed"
+  if [ "${2:-}" = all ]; then
+    agreed "Delete $endpoint with all on it (${ours[*]} ${others[*]}), whoever made it?" || exit 1
+    others=() maker=$made_by
+  fi
+  if [ ${#others[@]} = 0 ] && [ "$maker" = "$made_by" ]; then
+    az ml "$1-endpoint" delete --name "$endpoint" --yes
+    echo "Deleted: $endpoint${ours[*]:+, with ${ours[*]}}."
+    return
+  fi
+  [ ${#ours[@]} = 0 ] || release_$1
+  for name in "${ours[@]}"; do
+    az ml "$1-deployment" delete --name "$name" --endpoint-name "$endpoint" --yes
+    echo "Deleted: $name of $endpoint."
+  done
+  echo "$endpoint stays${others[*]:+, with ${others[*]}}: not made by these scripts. To delete it too: clean all"
 }

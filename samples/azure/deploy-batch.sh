@@ -2,40 +2,88 @@
 # A batch endpoint, from nothing to files of vectors:
 #   az login && az configure --defaults group=… workspace=…
 #   samples/azure/deploy-batch.sh my-urls.csv   # CPU; with `gpu` after it, GPUs
-#   samples/azure/deploy-batch.sh clean         # takes the endpoint down; the cluster scales to none
-# MODEL=dist/clip deploys a package of your own, SKU=Standard_… on another size (`score azure plan`),
-# ENDPOINT=… names the endpoint. What is there already is updated. Needs the Azure CLI with its ml
-# extension (az extension add --name ml) and this project's command `score` (README). The twin in Python is samples/azure/batch.py.
+#   samples/azure/deploy-batch.sh clean         # takes down what it made; `clean all`: everything there
+# What is there already is updated; a cluster is left as it is. Variables, set before the command:
+#   MODEL        a package's folder, or azureml:clip:3, azureml://registries/…; else the latest clip
+#   SKU          size of machine (score azure plan), which also decides between cpu and gpu; each
+#                size has a cluster of its own
+#   INSTANCES    machines of a job (1)   NODES      the most that a new cluster has (4)
+#   TIER         low_priority: cheaper machines that Azure may take away; a job then tries again
+#   ENDPOINT     its name                REGISTRY ENVIRONMENT YES   as in deploy-online.sh
+# Needs bash 4.4, the Azure CLI with its ml extension (az extension add --name ml) and this project's
+# command `score` (README: `pip install -e '.[azure]'`). The twin in Python is samples/azure/batch.py.
 set -euo pipefail
-table=${1:?a CSV with an image or a text column, or: clean}
+words=()
+for word in "$@"; do if [ "$word" = --yes ]; then YES=1; else words+=("$word"); fi; done
+table=${words[0]:?a CSV with an image or a text column, or: clean}
 if [ "$table" != clean ]; then table=$(realpath --canonicalize-existing "$table"); fi
 cd "$(dirname "$0")/../.."
 . samples/azure/common.sh
 
-device=${2:-cpu}
-case $device in cpu | gpu) ;; *) echo "cpu or gpu, not $device" >&2; exit 2 ;; esac
-size=$(size_of "$device")
-endpoint=$(endpoint_named clip-batch)
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+# release_batch: before `clean` deletes $ours beside $others: jobs without a name go to the default.
+release_batch() {
+  local default
+  default=$(az ml batch-endpoint show --name "$endpoint" --query defaults.deployment_name --output tsv)
+  [[ " ${ours[*]} " = *" $default "* ]] || return 0
+  agreed "$default is the default of $endpoint. Shall ${others[0]} take its place?" || exit 1
+  az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=${others[0]}"
+}
 
+# make_cluster: $cluster, where there is none. One that is there keeps its limits: others use it, too.
+make_cluster() {
+  local most wanted=${INSTANCES:-1}
+  if most=$(az ml compute show --name "$cluster" --query max_instances --output tsv 2> /dev/null); then
+    [ "$wanted" -le "$most" ] || refuse "INSTANCES=$wanted: $cluster has $most at most. To raise" \
+      "that: az ml compute update --name $cluster --max-instances $wanted"
+    return
+  fi
+  most=${NODES:-4}
+  az ml compute create --name "$cluster" --type amlcompute --size "$size" --min-instances 0 \
+    --max-instances $((most > wanted ? most : wanted)) ${TIER:+--tier "$TIER"}
+}
+
+begin
 if [ "$table" = clean ]; then
-  az ml batch-endpoint delete --name "$endpoint" --yes
+  endpoint=$(endpoint_named clip-batch)
+  clean batch "${words[1]:-}"
+  echo "Clusters stay: they have no machine, and cost nothing, while no job runs."
   exit
 fi
 
-file=$(deployment_file batch "$device")
+case ${words[1]:-} in "" | cpu | gpu) ;; *) refuse "cpu or gpu, not ${words[1]}" ;; esac
+[[ ${INSTANCES:-1} =~ ^[1-9][0-9]*$ ]] || refuse "INSTANCES=$INSTANCES: a number of machines"
+[ -z "${SECRETS:-}" ] || refuse "SECRETS: Azure puts secrets into real-time deployments alone"
+place "${words[1]:-}"
+if [ "${TIER:-}" = low_priority ] && [ "${INSTANCES:-1}" = 1 ]; then  # how-to-use-low-priority-batch
+  echo "Azure cancels a job whose every machine is taken away: with one, that is soon. INSTANCES=…" >&2
+fi
+endpoint=$(endpoint_named clip-batch)
+tier=${TIER:+--tier=$TIER}
+find_model batch
+write_deployment batch ${tier:+"$tier"}
 score split "$table" --rows 1000 --output "$scratch/shards"
 
-az ml compute create --name "clip-$device" --type amlcompute --size "$size" \
-  --min-instances 0 --max-instances 4
-az ml environment create --file "environment/$device-batch.yml"
-register_model
-create_or_update batch-endpoint "$endpoint" --file components/batch/endpoint.yml
-of_endpoint=$endpoint create_or_update batch-deployment "$device" --file "$file"
-az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=$device"
+make_cluster
+make_environment "$kind-batch"
+write_deployment batch ${tier:+"$tier"} --environment "$environment"
+if ! there batch-endpoint "$endpoint"; then
+  az ml batch-endpoint create --name "$endpoint" --file components/batch/endpoint.yml
+fi
+action=create
+listed=$(deployments batch-deployment)
+while IFS=$'\t' read -r name maker; do
+  [ "$name" = "$kind" ] || continue
+  [ "$maker" = "$made_by" ] || refuse "$endpoint has a deployment $kind that this script did not make:" \
+    "take an endpoint of its own, ENDPOINT=…"
+  action=update
+done <<< "$listed"
+az ml batch-deployment "$action" --name "$kind" --endpoint-name "$endpoint" --file "$file"
+default=$(az ml batch-endpoint show --name "$endpoint" --query defaults.deployment_name --output tsv)
+if [ -z "$default" ]; then  # somebody's default stays what it is: the job below names its deployment
+  az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=$kind"
+fi
 
-job=$(az ml batch-endpoint invoke --name "$endpoint" --deployment-name "$device" \
+job=$(az ml batch-endpoint invoke --name "$endpoint" --deployment-name "$kind" \
   --input "$scratch/shards" --input-type uri_folder --query name --output tsv)
 az ml job stream --name "$job"
 az ml job download --name "$job" --output-name score --download-path "out/azure/$job"

@@ -2,40 +2,70 @@
 # A real-time endpoint, from nothing to an answer:
 #   az login && az configure --defaults group=… workspace=…
 #   samples/azure/deploy-online.sh            # CPU; with `gpu` after it, a GPU
-#   samples/azure/deploy-online.sh clean      # takes it down again
-# MODEL=dist/clip deploys a package of your own, SKU=Standard_… on another size (`score azure plan`),
-# ENDPOINT=… names the endpoint. What is there already is updated. Needs the Azure CLI with its ml
-# extension (az extension add --name ml), and with MODEL or SKU this project's command `score`
-# (README: `pip install -e '.[azure]'`). The twin in Python is samples/azure/online.py.
+#   samples/azure/deploy-online.sh clean      # takes down what it made; `clean all`: everything there
+# Run again, it puts a new deployment beside the one that serves (blue, green), tries it, and moves
+# the traffic step by step; if anything fails, all is as before. Variables, set before the command:
+#   MODEL        a package's folder, or azureml:clip:3, azureml://registries/…; else the latest clip
+#   SKU          size of machine (score azure plan), which also decides between cpu and gpu
+#   INSTANCES    machines (1)            ENDPOINT   its name
+#   MIRROR STEPS WAIT   percent that is copied first (10), percentages of the traffic (10 50 100),
+#                seconds between (60)    KEEP=1     deletes no deployment, neither old nor failed
+#   AUTH IDENTITY PRIVATE=1             of a new endpoint: key, aml_token or aad_token; the ARM id of
+#                a user-assigned identity; closed to the public network
+#   SECRETS      SCORE_…=https://VAULT.vault.azure.net/secrets/NAME/VERSION, for each
+#   REGISTRY ENVIRONMENT                a registry for model and environment; azureml:… as it is
+#   YES=1        answers questions (also --yes)
+# Needs bash 4.4, the Azure CLI with its ml extension (az extension add --name ml) and this project's
+# command `score` (README: `pip install -e '.[azure]'`). The twin in Python is samples/azure/online.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . samples/azure/common.sh
+. samples/azure/rollout.sh
 
-device=${1:-cpu}
-case $device in cpu | gpu | clean) ;; *) echo "cpu, gpu or clean, not $device" >&2; exit 2 ;; esac
-endpoint=$(endpoint_named clip)
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-size=$(size_of "$device")
+words=()
+for word in "$@"; do if [ "$word" = --yes ]; then YES=1; else words+=("$word"); fi; done
+case ${words[*]:-} in "" | cpu | gpu | clean | "clean all") ;; *) refuse "cpu, gpu or clean, not ${words[*]}" ;; esac
+[ -z "${TIER:-}" ] || refuse "TIER is for batch clusters: real-time deployments have no such machines"
+check_rollout
 
-if [ "$device" = clean ]; then
-  az ml online-endpoint delete --name "$endpoint" --yes
+begin
+if [ "${words[0]:-}" = clean ]; then
+  endpoint=$(endpoint_named clip)
+  clean online "${words[1]:-}"
   exit
 fi
 
-file=$(deployment_file online "$device")
+place "${words[0]:-}"
+secrets=()
+for secret in ${SECRETS:-}; do secrets+=(--secret "$secret"); done
+[ "${PRIVATE:-}" = 1 ] || PRIVATE=""
+score azure render endpoint ${AUTH:+--auth "$AUTH"} ${IDENTITY:+--identity "$IDENTITY"} \
+  ${PRIVATE:+--private} > "$scratch/endpoint.yml"
+endpoint=$(endpoint_named clip)
+find_model online
+write_deployment online "${secrets[@]}"  # ends the script where the model does not fit
 
-az ml environment create --file "environment/$device.yml"
-register_model
-create_or_update online-endpoint "$endpoint" --file components/online/endpoint.yml
-of_endpoint=$endpoint create_or_update online-deployment "$device" --file "$file"
-az ml online-endpoint update --name "$endpoint" --traffic "$device=100"
-
-for body in samples/requests/both.json samples/requests/labels.json; do
-  answer=$(az ml online-endpoint invoke --name "$endpoint" --request-file "$body")
-  echo "$body: ${answer:0:300}"
-done
+# An endpoint that is there keeps its ways to get in: changing them would shut clients out unasked.
+if there online-endpoint "$endpoint"; then
+  is=$(az ml online-endpoint show --name "$endpoint" --query \
+    "[[auth_mode, public_network_access, identity.user_assigned_identities[0].resource_id]]" --output tsv)
+  IFS=$'\t' read -r auth access identity <<< "$is"
+  [ "${auth,,}" = "${AUTH:-${auth,,}}" ] || refuse "$endpoint has the auth mode $auth. To change it:" \
+    "az ml online-endpoint update --name $endpoint --set auth_mode=$AUTH"
+  [ -z "${PRIVATE:-}" ] || [ "${access,,}" = disabled ] || refuse "$endpoint is open to the public" \
+    "network. To close it: az ml online-endpoint update --name $endpoint --set public_network_access=disabled"
+  [ -z "${IDENTITY:-}" ] || [ "${identity,,}" = "${IDENTITY,,}" ] || refuse \
+    "$endpoint has another identity ($identity): take an endpoint of its own, ENDPOINT=…"
+else
+  az ml online-endpoint create --name "$endpoint" --file "$scratch/endpoint.yml"
+fi
+choose
+make_environment "$kind"
+write_deployment online --environment "$environment" "${secrets[@]}"
+roll_out "$file"
+retire
 
 url=$(az ml online-endpoint show --name "$endpoint" --query scoring_uri --output tsv)
-echo "From anywhere, with the key of: az ml online-endpoint get-credentials --name $endpoint"
+echo "$endpoint is billed for its machines (INSTANCES × $size) until: samples/azure/deploy-online.sh clean"
+echo "From anywhere, with the key or token of: az ml online-endpoint get-credentials --name $endpoint"
 echo "  curl $url -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' -d @samples/requests/both.json"

@@ -1,140 +1,126 @@
 """A real-time endpoint by Azure's SDK: what deploy-online.sh does, in Python.
 
-python samples/azure/online.py --subscription … --group … --workspace … [--device gpu] [--clean]
-  [--model dist/clip] [--sku Standard_…]
+python samples/azure/online.py --subscription … --group … --workspace … [--sku Standard_…]
+  [--model dist/clip] [--clean]
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from azure.ai.ml import (
-    MLClient,
-    load_environment,
-    load_model,
-    load_online_deployment,
-    load_online_endpoint,
-)
+from azure.ai.ml import MLClient, load_online_deployment, load_online_endpoint
 from azure.core.exceptions import ResourceNotFoundError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SIZES = {"cpu": "Standard_D4as_v4", "gpu": "Standard_NC4as_T4_v3"}
-BODIES = (ROOT / "samples/requests/both.json", ROOT / "samples/requests/labels.json")
+sys.path.append(str(Path(__file__).parent))
+from rollout import Rollout, clean
+from workspace import (
+    Wanted,
+    add_options,
+    agreed_by,
+    connected,
+    endpoint_name,
+    write_deployment,
+)
+
+from score.deploy.render import render_endpoint
+from score.errors import AzureError
+
+__all__ = ["clean", "deploy", "endpoint_name"]
 
 
-def endpoint_name(client: MLClient, stem: str) -> str:
-    """One of a region's, which a number made of the workspace's tells from other people's."""
-    workspace = client.workspaces.get(client.workspace_name)
-    return f"{stem}-{zlib.crc32(str(workspace.id).encode())}"
+def deploy(client: MLClient, name: str | None = None, **choices: Any) -> str:
+    """Puts a new deployment beside the one that serves, waits until it has all requests, and
+    returns the endpoint's name. `choices`: fields of Wanted, Rollout and `make_endpoint`.
 
-
-def deployment_file(
-    kind: str, device: str, folder: Path, model: Path | None = None, sku: str | None = None
-) -> Path:
-    """The deployment that is checked in, or one for a model or size, written into `folder`.
-
-    Raises CalledProcessError where the model does not fit, which is told.
+    Raises AzureError for what does not fit or go together, before anything is made, and for wrong
+    answers, after everything is as it was before.
     """
-    if not model and not sku:
-        return ROOT / f"components/{kind}/deployment-{device}.yml"
-    file = folder / "deployment.yml"
-    options = ["--sku", sku or SIZES[device], "--name", device, "--code", str(ROOT)]
-    _score("azure", "render", kind, "--model", str(model or ROOT), *options, "--output", str(file))
-    return file
-
-
-def _score(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "score", *words], cwd=ROOT, check=True)
-
-
-def register_model(client: MLClient, folder: Path, model: Path | None = None) -> None:
-    """A package as `clip`, or the embedded model where there is none yet."""
-    if model:
-        file, path = folder / "model.yml", str(model.resolve())
-        _score("azure", "render", "model", "--model", path, "--path", path, "--output", str(file))
-        client.models.create_or_update(load_model(file))
-        return
-    try:
-        client.models.get("clip", label="latest")
-    except ResourceNotFoundError:
-        client.models.create_or_update(load_model(ROOT / "components/model.yml"))
-
-
-def there(endpoints: Any, name: str, load: Callable[[Path], Any], kind: str) -> Any:
-    """The endpoint of a name, created from `components/` where there is none yet."""
-    try:
-        return endpoints.get(name)
-    except ResourceNotFoundError:
-        endpoint = load(ROOT / f"components/{kind}/endpoint.yml")
-        endpoint.name = name
-        return endpoints.begin_create_or_update(endpoint).result()
-
-
-def deploy(
-    client: MLClient,
-    device: str = "cpu",
-    name: str | None = None,
-    model: Path | None = None,
-    sku: str | None = None,
-) -> str:
-    """Creates or updates everything, waits until it serves, and returns the endpoint's name."""
-    with tempfile.TemporaryDirectory() as scratch:
-        deployment = load_online_deployment(
-            deployment_file("online", device, Path(scratch), model, sku)
-        )
-        client.environments.create_or_update(load_environment(ROOT / f"environment/{device}.yml"))
-        register_model(client, Path(scratch), model)
+    of_rollout = {key: choices.pop(key) for key in Rollout.__annotations__ if key in choices}
+    of_endpoint = {key: choices.pop(key) for key in _ACCESS if key in choices}
+    wanted = Wanted(**choices)
     name = name or endpoint_name(client, "clip")
-    endpoint = there(client.online_endpoints, name, load_online_endpoint, "online")
-    deployment.endpoint_name = name
-    client.online_deployments.begin_create_or_update(deployment).result()
-    endpoint.traffic = {deployment.name: 100}
-    client.online_endpoints.begin_create_or_update(endpoint).result()
+    rollout = Rollout(client, name, **of_rollout)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "deployment.yml"
+        plan = write_deployment(client, "online", wanted, file)
+        deployment = load_online_deployment(file)
+        make_endpoint(client, name, Path(scratch), **of_endpoint)
+    rollout.run(deployment, plan.dimension)
     return name
 
 
-def add_options(parser: argparse.ArgumentParser, stem: str) -> None:
-    """What both twins are told; `stem`: of the endpoint's name."""
-    for option in ("subscription", "group", "workspace"):
-        parser.add_argument(f"--{option}", required=True)
-    parser.add_argument("--endpoint", help=f"default: {stem} and a number of the workspace's")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--model", type=Path, help="a package; default: the embedded model")
-    parser.add_argument("--sku", help="a size of machine; default: a small one")
-    parser.add_argument("--clean", action="store_true", help="take the endpoint down")
+_ACCESS = ("auth", "identity", "private")
 
 
-def connected(options: argparse.Namespace) -> MLClient:
-    """A client of the workspace."""
-    from azure.identity import DefaultAzureCredential  # of azure-identity
+def make_endpoint(
+    client: MLClient,
+    name: str,
+    folder: Path,
+    auth: str | None = None,
+    identity: str | None = None,
+    private: bool = False,
+) -> None:
+    """The endpoint, where there is none. One that is there keeps its ways to get in.
 
-    return MLClient(
-        DefaultAzureCredential(), options.subscription, options.group, options.workspace
-    )
+    Raises AzureError where those are others than the ones asked for.
+    """
+    try:
+        found = client.online_endpoints.get(name)
+    except ResourceNotFoundError:
+        file = folder / "endpoint.yml"
+        access = {"auth": auth or "key", "identity": identity, "private": private}
+        file.write_text(render_endpoint(command="endpoint", name=name, **access))  # type: ignore[arg-type]
+        client.online_endpoints.begin_create_or_update(load_online_endpoint(file)).result()
+        return
+    has = {
+        one.resource_id.lower()
+        for one in getattr(found.identity, "user_assigned_identities", None) or []
+    }
+    if auth and str(found.auth_mode).lower() != auth:
+        raise AzureError(f"{name} has the auth mode {found.auth_mode}: change it by yourself")
+    if private and str(found.public_network_access).lower() != "disabled":
+        raise AzureError(f"{name} is open to the public network: close it by yourself")
+    if identity and identity.lower() not in has:
+        raise AzureError(f"{name} has another identity: take an endpoint of its own")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add_options(parser, "clip")
+    parser.add_argument(
+        "--auth", choices=("key", "aml_token", "aad_token"), help="of clients (key)"
+    )
+    parser.add_argument("--identity", help="ARM id of a user-assigned identity")
+    parser.add_argument("--private", action="store_true", help="closed to the public network")
+    parser.add_argument("--secret", action="append", default=[], metavar="SCORE_…=URL")
+    parser.add_argument("--mirror", type=int, default=10, help="percent that is copied first (10)")
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 50, 100])
+    parser.add_argument("--wait", type=float, default=60, help="seconds between the steps (60)")
+    parser.add_argument("--keep", action="store_true", help="delete no deployment")
     options = parser.parse_args()
-    client = connected(options)
-    if options.clean:
+    client, registry = connected(options)
+    try:
         name = options.endpoint or endpoint_name(client, "clip")
-        client.online_endpoints.begin_delete(name).result()
-        return
-    name = deploy(client, options.device, options.endpoint, options.model, options.sku)
-    for body in BODIES:
-        answer = client.online_endpoints.invoke(name, request_file=str(body))
-        print(body.name, answer[:300])
+        if options.clean:
+            clean(client, name, options.clean == "all", agreed_by(options))
+            return 0
+        names = ("device", "model", "sku", "instances", "environment")
+        names += ("auth", "identity", "private", "mirror", "steps", "wait", "keep")
+        choices = {key: getattr(options, key) for key in names}
+        secrets = dict(secret.split("=", 1) for secret in options.secret)
+        deploy(
+            client, name, registry=registry, secrets=secrets, agreed=agreed_by(options), **choices
+        )
+    except AzureError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(client.online_endpoints.get(name).scoring_uri)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

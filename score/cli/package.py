@@ -37,6 +37,13 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="int8 even where it finds other pictures than fp32"
     )
+    parser.add_argument(
+        "--torch",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="which build of PyTorch the package's conda.yaml asks for, which Azure installs where "
+        "it serves the package without an entry script (cpu)",
+    )
     parser.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
     parser.add_argument(
         "--tokenizer", metavar="DIR", help="a folder with the tokenizer.json to use"
@@ -82,6 +89,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             cleaning=options.cleaning,
             int8=Path(options.int8) if options.int8 else None,
             force=options.force,
+            torch=options.torch,
             overwrite=options.overwrite,
             say=say,
         )

@@ -1,34 +1,43 @@
-"""`score azure …`: plan, render, check, simulate."""
+"""`score azure …`: plan, target, render, check, smoke, simulate."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from score.deploy import flags, running, scripts
 from score.errors import AzureError, meant
 from score.folder import EMBEDDED, ModelFolder
 from score.outputs import check_files
 
 if TYPE_CHECKING:  # the command line is wanted without these, too
     from score.architecture import Architecture
-    from score.deploy.harness import Machine
     from score.deploy.render import Card
 
 EVERY = "all"
 _EMBEDDED_NAME = "the embedded model"
 # What else `render` takes, and for what.
 _CHOICES = {
-    "sku": ("online", "batch"),
+    "sku": ("online", "batch", "cluster", "autoscale"),
     "code": ("online", "batch"),
-    "name": ("online", "batch"),
+    "name": ("online", "batch", "endpoint", "cluster"),
+    "environment": ("online", "batch"),
     "cluster": ("batch",),
-    "instances": ("online", "batch"),
+    "tier": ("batch", "cluster"),
+    "instances": ("online", "batch", "cluster", "autoscale"),
+    "most": ("autoscale",),
+    "secret": ("online",),
     "path": ("model",),
     "registered": ("online", "batch", "model"),
+    "described": ("online", "batch"),
+    "auth": ("endpoint",),
+    "identity": ("endpoint",),
+    "private": ("endpoint",),
+    "connections": ("endpoint",),
 }
 
 
@@ -36,23 +45,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verbs below `score azure`."""
     verbs = parser.add_subparsers(dest="azure", required=True, metavar="WHAT")
     plan = verbs.add_parser("plan", help="settings for a model on a size of machine: does it fit?")
-    plan.add_argument("--rows", type=_count, metavar="N", help="pictures of a job: 100e6")
-    plan.add_argument("--instances", type=_whole, default=1, metavar="N", help="machines (1)")
+    plan.add_argument("--rows", type=flags.count, metavar="N", help="pictures of a job: 100e6")
+    plan.add_argument("--instances", type=flags.whole, default=1, metavar="N", help="machines (1)")
     plan.add_argument(
         "--measured", type=float, metavar="RATE", help="pictures/s that such a machine does"
     )
     plan.add_argument("--sku", default=EVERY, metavar="SIZE", help="Standard_…, or all (default)")
-    rendered = verbs.add_parser("render", help="the YAML of a model, or of a deployment that fits")
-    rendered.add_argument("kind", choices=("online", "batch", "model"))
-    rendered.add_argument("--output", type=Path, metavar="FILE", help="default: printed")
-    rendered.add_argument("--sku", metavar="SIZE", help="a deployment's: Standard_…")
-    rendered.add_argument("--path", metavar="DIR", help="model: its folder, seen from the YAML")
-    rendered.add_argument("--code", metavar="DIR", help="the clone, seen from the YAML (.)")
-    rendered.add_argument("--name", metavar="NAME", help="the deployment's (cpu or gpu)")
-    rendered.add_argument("--registered", metavar="NAME", help="the model's in a workspace (clip)")
-    rendered.add_argument("--cluster", metavar="NAME", help="batch: the compute's (clip-cpu, …)")
-    rendered.add_argument("--instances", type=_whole, metavar="N", help="machines (1)")
-    rendered.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    rendered = verbs.add_parser(
+        "render",
+        help="YAML of a model, an endpoint, a deployment that fits, a cluster; autoscale rules",
+    )
+    _add_render(rendered)
+    scripts.add(verbs)
     for verb in (plan, rendered):
         verb.add_argument(
             "--model",
@@ -61,63 +65,48 @@ def add(parser: argparse.ArgumentParser) -> None:
         )
     checked = verbs.add_parser("check", help="whether YAML is what Azure's own SDK would take")
     checked.add_argument("folder", type=Path, nargs="*", help="default: all that is in the clone")
-    _add_simulate(verbs.add_parser("simulate", help="run a deployment's YAML here, as Azure would"))
+    running.add(verbs.add_parser("simulate", help="run a deployment's YAML here, as Azure would"))
 
 
-def _add_simulate(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="simulated", required=True, metavar="KIND")
-    online = kinds.add_parser("online", help="a real-time deployment, under Azure's server")
-    online.add_argument("--port", type=port, default=5001, metavar="N", help="default: 5001")
-    online.add_argument(
-        "--request",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="ask this, print the answer, and stop; may be given again",
+def _add_render(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("kind", choices=("online", "batch", "endpoint", "model", "cluster", "autoscale"))
+    add("--output", type=Path, metavar="FILE", help="default: printed")
+    add("--sku", metavar="SIZE", help="of the machines: Standard_…")
+    add("--path", metavar="DIR", help="model: its folder, seen from the YAML")
+    add("--code", metavar="DIR", help="the clone, seen from the YAML (.)")
+    add("--name", metavar="NAME", help="its own: the deployment's (cpu or gpu), the endpoint's")
+    add("--registered", metavar="NAME", help="the model: a name (clip) or azureml:…")
+    add("--described", type=Path, metavar="FILE", help="what `az ml model show` says of it")
+    add("--environment", metavar="REFERENCE", help="azureml:… (clip-cpu, …)")
+    add("--cluster", metavar="NAME", help="batch: the compute's (that of the size)")
+    add("--tier", choices=("dedicated", "low_priority"), help="of the cluster (dedicated)")
+    machines = "machines (1); of a cluster at most (4), by autoscale rules at least (3)"
+    add("--instances", type=flags.whole, metavar="N", help=machines)
+    add(
+        "--most",
+        type=flags.whole,
+        metavar="N",
+        help="autoscale: machines at most (twice the least)",
     )
-    batch = kinds.add_parser("batch", help="a batch deployment over a folder of files")
-    batch.add_argument("--input", type=Path, required=True, metavar="DIR", help="of CSVs, say")
-    parallel = kinds.add_parser("parallel", help="a parallel component")
-    parallel.add_argument(
-        "--input",
-        type=_pair,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an input, for each that it has",
-    )
-    image = kinds.add_parser("image", help="a Dockerfile's steps, in a virtual environment")
-    image.add_argument("folder", type=Path, help="with the Dockerfile: environment/cpu")
-    image.add_argument(
-        "--venv",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="where; made anew",
-    )
-    image.add_argument("--build-arg", type=_pair, action="append", default=[], metavar="NAME=VALUE")
-    for kind in (online, batch, parallel):
-        kind.add_argument("yaml", type=Path, help="the deployment's file, or the component's")
-        kind.add_argument(
-            "--sku", metavar="SIZE", help="use no more cores and memory than this size has"
-        )
-    for kind in (online, batch):
-        kind.add_argument(
-            "--model",
-            type=Path,
-            default=EMBEDDED.parent,
-            metavar="DIR",
-            help="the MLflow model that is registered; default: this clone",
-        )
-    for kind in (batch, parallel):
-        kind.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
-        kind.add_argument("--nodes", type=_whole, metavar="N", help="machines; default: as written")
+    where = "online: where Azure finds a setting: SCORE_…=https://VAULT…/secrets/NAME/VERSION"
+    add("--secret", type=flags.pair, action="append", metavar="NAME=URL", help=where)
+    add("--auth", choices=("key", "aml_token", "aad_token"), help="endpoint: of clients (key)")
+    add("--identity", metavar="ID", help="endpoint: ARM id of a user-assigned identity")
+    add("--private", action="store_true", help="endpoint: closed to the public network")
+    add("--connections", action="store_true", help="endpoint: may read the workspace's secrets")
+    add("--overwrite", action="store_true", help="replace a file that exists")
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs a verb, and returns the exit code: 0, or 1 for what does not fit, pass or finish."""
-    verbs = {"plan": _plan, "render": _render, "check": _check, "simulate": _simulate}
+    verbs: dict[str, Callable[[argparse.Namespace], int]]
+    verbs = {"plan": _plan, "render": _render, "check": _check, "simulate": running.run}
+    verbs |= {
+        "target": scripts.target,
+        "registered": scripts.registered,
+        "smoke": scripts.smoke,
+    }
     return verbs[options.azure](options)
 
 
@@ -148,8 +137,12 @@ def _render(options: argparse.Namespace) -> int:
     if options.output:
         check_files([options.output], overwrite=options.overwrite)
     told = {"model": options.model, **given} if options.model else given
-    command = " ".join([options.kind, *(f"--{name} {value}" for name, value in told.items())])
-    text = (_model_yaml if options.kind == "model" else _deployment_yaml)(options, command, **given)
+    words = [word for name, value in told.items() for word in _said(name, value)]
+    writers: dict[str, Callable[..., str]]
+    writers = {"model": _model_yaml, "endpoint": _endpoint_yaml}
+    writers |= {"online": _deployment_yaml, "batch": _deployment_yaml}
+    writers |= {"cluster": _scaling, "autoscale": _scaling}
+    text = writers[options.kind](options, " ".join([options.kind, *words]), **given)
     if options.output is None:
         print(text, end="")
     else:
@@ -159,8 +152,20 @@ def _render(options: argparse.Namespace) -> int:
     return 0
 
 
+def _said(name: str, value: object) -> list[str]:
+    """An option as it was written on the command line."""
+    if isinstance(value, list):
+        return [word for pair in value for word in (f"--{name}", "=".join(pair))]
+    return [f"--{name}"] if value is True else [f"--{name}", str(value)]
+
+
 def _deployment_yaml(
-    options: argparse.Namespace, command: str, sku: str = "", **choices: object
+    options: argparse.Namespace,
+    command: str,
+    sku: str = "",
+    secret: Sequence[tuple[str, str]] = (),
+    described: Path | None = None,
+    **choices: Any,
 ) -> str:
     from score.deploy.plan import plan
     from score.deploy.render import render
@@ -168,8 +173,49 @@ def _deployment_yaml(
 
     if not sku:
         raise AzureError("a deployment is for one size: --sku")
-    made = plan(lookup(sku), *_one(options.model))
-    return render(made, options.kind, command=command, **choices)  # type: ignore[arg-type]
+    if described is None:
+        name, architecture = _one(options.model)
+    else:
+        name, architecture, choices["registered"] = _described(described, options)
+    made = plan(lookup(sku), name, architecture)
+    return render(made, options.kind, command=command, secrets=dict(secret), **choices)
+
+
+def _described(file: Path, options: argparse.Namespace) -> tuple[str, Architecture, str]:
+    """Title, architecture and reference of a registered model; `--model` names its files, for one
+    that does not say its architecture."""
+    from score.deploy.registered import PROPERTY, read
+
+    if options.registered:
+        raise AzureError("--described says which model it is: leave out --registered")
+    found = read(file)
+    if options.model:
+        return found.title, _one(options.model)[1], found.reference
+    if found.architecture is None:
+        raise AzureError(
+            f"{found.reference} does not say its architecture (the property {PROPERTY}), so its "
+            "settings cannot be known: register it by `score azure render model`, or name a folder "
+            "with its files: --model"
+        )
+    return found.title, found.architecture, found.reference
+
+
+def _endpoint_yaml(options: argparse.Namespace, command: str, **choices: Any) -> str:
+    from score.deploy.render import render_endpoint
+
+    return render_endpoint(command=command, **choices)
+
+
+def _scaling(options: argparse.Namespace, command: str, sku: str = "", **choices: Any) -> str:
+    from score.deploy.plan import plan
+    from score.deploy.scaling import render_autoscale, render_cluster
+    from score.deploy.skus import lookup
+
+    if not sku:
+        raise AzureError(f"{options.kind}: of which size are the machines? --sku")
+    write: Callable[..., str]
+    write = render_cluster if options.kind == "cluster" else render_autoscale
+    return write(plan(lookup(sku), *_one(options.model)), command=command, **choices)
 
 
 def _model_yaml(
@@ -183,22 +229,23 @@ def _model_yaml(
         raise AzureError("where is the model's folder, seen from the YAML? --path")
     name, architecture = _one(options.model)
     return render_model(
-        _card(options.model, name, architecture.dimension),
-        [plan(sku, name, architecture) for sku in skus().values()],
+        card(options.model, name, architecture),
+        [plan(sku, name, architecture) for sku in skus().values() if sku.allowed],
         path=path,
         registered=registered,
         command=command,
     )
 
 
-def _card(model: str | None, name: str, dimension: int) -> Card:
+def card(model: str | None, name: str, architecture: Architecture) -> Card:
+    """What is said of a model that is registered. Raises AzureError for what is no MLflow model."""
     from score.deploy.render import Card
     from score.jobs.catalog import CATALOG
 
     model = model or str(EMBEDDED.parent)
     entry = CATALOG.get(model)
     if entry:
-        return Card(entry.title, dimension, entry.hub, entry.authors, entry.licence.name)
+        return Card(entry.title, architecture, entry.hub, entry.authors, entry.licence.name)
     file = Path(model) / "MLmodel"
     if not file.is_file():
         raise AzureError(f"{model} is no MLflow model: there is no {file}")
@@ -209,7 +256,7 @@ def _card(model: str | None, name: str, dimension: int) -> Card:
     known = next((entry for entry in CATALOG.values() if entry.hub == source), None)
     return Card(
         str(said.get("base_model_name", name)),
-        dimension,
+        architecture,
         source,
         known.authors if known else "",
         str(said.get("license", "")),
@@ -217,85 +264,19 @@ def _card(model: str | None, name: str, dimension: int) -> Card:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from score.deploy.check import check
+    from score.deploy.check import findings
 
     root = EMBEDDED.parent
     own = [root / "components", root / "environment", root / "samples" / "azure"]
-    problems = check(options.folder, beside=own) if options.folder else check(own)
+    found = findings(options.folder, beside=own) if options.folder else findings(own)
+    problems = found.problems
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     for problem in problems:
         print(problem)
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     print(count if problems else "all as it should be", file=sys.stderr)
     return 1 if problems else 0
-
-
-def _simulate(options: argparse.Namespace) -> int:
-    if options.simulated == "image":
-        return _image(options)
-    from score.deploy import harness
-    from score.deploy.skus import lookup
-
-    machine = harness.Machine.like(lookup(options.sku)) if options.sku else None
-    if options.simulated == "online":
-        return _serve(options, machine)
-    if options.simulated == "batch":
-        report = harness.batch(
-            options.yaml,
-            options.input,
-            options.output,
-            model=options.model,
-            nodes=options.nodes,
-            machine=machine,
-        )
-    else:
-        report = harness.parallel(
-            options.yaml, dict(options.input), options.output, nodes=options.nodes, machine=machine
-        )
-    print(f"{options.output}: {report}", file=sys.stderr)
-    return 1 if report.stopped else 0
-
-
-def _image(options: argparse.Namespace) -> int:
-    from score.deploy.image import build, size
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    image = build(options.folder, options.venv, dict(options.build_arg), say)
-    say(f"{image.folder}: {size(image.folder) / 2**30:.1f} GiB")
-    return 0
-
-
-def _serve(options: argparse.Namespace, machine: Machine | None) -> int:
-    from score.deploy import harness
-
-    for file in options.request:  # before anything is started
-        if not file.is_file():
-            raise AzureError(f"there is no request file {file}")
-    with harness.online(
-        options.yaml, model=options.model, port=options.port, machine=machine
-    ) as process:
-        address = f"http://127.0.0.1:{options.port}"
-        if not harness.ready(address, process):
-            print("score: the server did not start: its log, above, says why", file=sys.stderr)
-            return 1
-        print(f"{address}/score answers", file=sys.stderr)
-        if not options.request:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                return 0
-        answers = [harness.ask(f"{address}/score", file) for file in options.request]
-    for file, (status, answer) in zip(options.request, answers, strict=True):
-        print(f"{file}: {status} {answer}")
-    return 0 if all(status == 200 for status, _ in answers) else 1
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
 
 
 def _one(model: str | None) -> tuple[str, Architecture]:
@@ -324,26 +305,3 @@ def _architectures(model: str | None) -> Mapping[str, Architecture]:
         f"{model!r} is neither a folder nor in the catalog: {', '.join(CATALOG)}"
         + meant(model, CATALOG)
     )
-
-
-def _count(text: str) -> float:
-    try:
-        value = float(text.replace(",", ""))
-    except ValueError:
-        value = 0.0
-    if not 1 <= value < 1e15:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
-    return value
-
-
-def port(text: str) -> int:
-    """A flag's value as a port. Raises ArgumentTypeError."""
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
-    return int(text)
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000")
-    return int(text)

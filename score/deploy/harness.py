@@ -18,15 +18,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import urllib3
 import yaml
 
+from score.deploy.front import STATUS, Front, Limits
 from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
 from score.deploy.values import whole
@@ -75,8 +76,9 @@ def batch(
     `model`: the folder that is registered. `nodes`: other than the YAML says. Raises AzureError for
     what is no such deployment, and for an output that is there already.
     """
-    content = _read(file, "modelBatchDeployment")
-    settings = _part(content, "settings", file)
+    content = _read(file, "modelBatchDeployment", "batchDeployment")
+    # The older schema, which Azure's examples name, has the settings at the top, too.
+    settings = {**content, **_part(content, "settings", file)}
     retry = _part(settings, "retry_settings", file)
     append = settings.get("output_action", "append_row") == "append_row"
     table = settings.get("output_file_name", "predictions.csv")
@@ -203,6 +205,41 @@ def online(
             process.wait()
 
 
+@contextmanager
+def endpoint(
+    file: Path, *, model: Path, port: int, machine: Machine | None = None, key: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a real-time deployment as `online` does, behind the front end of an endpoint, which
+    holds the port; entered once it answers, with the container's process.
+
+    `key`: what clients must send, as `auth_mode: key` asks them to. Raises AzureError as `online`
+    does, and where the container does not start.
+    """
+    container = free_port()
+    with (
+        closing(Front(port, container, limits(file), key)) as front,
+        online(file, model=model, port=container, machine=machine) as process,
+    ):
+        wait(f"http://127.0.0.1:{container}", process)
+        with front.serving():
+            yield process
+
+
+def limits(file: Path) -> Limits:
+    """What a real-time deployment's YAML says of its requests, else Azure's defaults
+    (https://learn.microsoft.com/azure/machine-learning/reference-yaml-deployment-managed-online).
+
+    Raises AzureError as `online` does.
+    """
+    content = _read(file, "managedOnlineDeployment")
+    requests = _part(content, "request_settings", file)
+    return Limits(
+        seconds=_number(requests, "request_timeout_ms", 5000, 1, file) / 1000,
+        concurrency=_number(requests, "max_concurrent_requests_per_instance", 1, 1, file),
+        instances=_number(content, "instance_count", 1, 1, file),
+    )
+
+
 def free_port() -> int:
     """A port of this machine that nobody has. Raises AzureError.
 
@@ -238,30 +275,52 @@ def ready(address: str, process: subprocess.Popen[bytes], seconds: float = 600) 
     return False
 
 
-def ask(address: str, request: Path) -> tuple[int, str]:
-    """The status of the answer to a request file, and its body. Raises AzureError for none."""
+def wait(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Waits until a container is ready. Raises AzureError where it ends before, or never is."""
+    if not ready(address, process):
+        raise AzureError("the container did not start: its log, above, says why")
+
+
+class Answer(NamedTuple):
+    """What a deployment answered. `container`: its own status, where a front end says 424."""
+
+    status: int
+    body: str
+    container: str | None = None
+
+    def __str__(self) -> str:
+        said = f" (the container's {self.container})" if self.container else ""
+        return f"{self.status}{said} {self.body}"
+
+
+def ask(address: str, request: Path, key: str | None = None) -> Answer:
+    """The answer to a request file. Raises AzureError for none."""
     try:
         body = request.read_bytes()
     except OSError as error:
         raise AzureError(f"{request} cannot be read: {error}") from error
     headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
     try:
         answer = _http.request(
             "POST", address, body=body, headers=headers, retries=False, timeout=180
         )
     except urllib3.exceptions.HTTPError as error:
         raise AzureError(f"{address} does not answer: {error}") from error
-    return answer.status, answer.data.decode()
+    return Answer(answer.status, answer.data.decode(), answer.headers.get(STATUS))
 
 
-def _read(file: Path, kind: str) -> Json:
+def _read(file: Path, *kinds: str) -> Json:
+    """A file of one of these schemas; one that names none is taken at its word."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise AzureError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict) or f"/{kind}.schema.json" not in str(content.get("$schema")):
-        raise AzureError(f"{file} is no {kind}")
-    return content
+    said = str(content.get("$schema", "")) if isinstance(content, dict) else "none"
+    if said and not any(f"/{kind}.schema.json" in said for kind in kinds):
+        raise AzureError(f"{file} is no {kinds[0]}")
+    return content  # type: ignore[no-any-return]
 
 
 def _code(content: Json, file: Path) -> Path | None:

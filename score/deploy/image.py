@@ -21,6 +21,8 @@ from pathlib import Path
 from score.errors import AzureError
 
 _VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)\}")
+# Python's version in the name of an image: python:3.11-slim, …/minimal-py311-inference.
+_PYTHON = re.compile(r"python:(\d+)\.(\d+)|[-/]py(\d)(\d+)\b")
 _OF_THE_SYSTEM = ("EXPOSE", "HEALTHCHECK", "USER", "WORKDIR")  # nothing to do for these
 
 
@@ -87,8 +89,9 @@ def _instructions(file: Path) -> Iterator[tuple[str, str]]:
 
 def _start(base: str, folder: Path) -> None:
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    match = re.match(r"python:(\d+\.\d+)", base)
-    if match is None or match[1] != here:
+    found = _PYTHON.search(base)
+    numbers = [number for number in found.groups() if number] if found else []
+    if ".".join(numbers) != here:
         raise AzureError(f"the image is made from {base}, and this is Python {here}")
     if folder.exists() and not (folder / "pyvenv.cfg").is_file() and any(folder.iterdir()):
         raise AzureError(f"{folder} holds something else than a virtual environment")

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from score import drivers
 from score.architecture import Architecture, Transformer
 from score.deploy.skus import Sku
 from score.errors import AzureError
@@ -39,12 +40,28 @@ BATCHES = {"cpu": (32, 16, 8, 4, 2, 1), "gpu": (128, 64, 32, 16, 8, 4, 2, 1)}  #
 # (python -m timeit -s "import torch; a = torch.rand(2048, 2048)" "a @ a", at 17.2 GFLOP); of that
 # four fifths, and without AVX-512 half as much. Stated: not at Azure.
 CORE_GFLOPS = {True: 80.0, False: 40.0}
-# NVIDIA's data sheets: dense half-precision tensor arithmetic, TFLOP/s.
-GPU_TFLOPS = {"NVIDIA T4": 65.0, "NVIDIA V100": 125.0, "NVIDIA A100": 312.0}
+# NVIDIA's data sheets: dense half-precision tensor arithmetic, TFLOP/s. (Those of the H100 count
+# sparse matrices, twice as much: 1,979 and, for the NVL, 1,671.)
+GPU_TFLOPS = {
+    "NVIDIA T4": 65.0,
+    "NVIDIA V100": 125.0,
+    "NVIDIA A10": 125.0,
+    "NVIDIA A100": 312.0,
+    "NVIDIA A100 PCIe": 312.0,
+    "NVIDIA H100": 989.0,
+    "NVIDIA H100 NVL": 835.0,
+}
 GPU_SHARE = 0.35  # of that, which a ViT reaches in practice; stated
-# PyTorch's wheels have kernels for compute capability 7.5 and above: none for these (release notes
-# of 2.11, https://github.com/pytorch/pytorch/issues/172352).
-WITHOUT_KERNELS = {"NVIDIA V100": "7.0"}
+# Compute capabilities (https://developer.nvidia.com/cuda-gpus).
+CAPABILITIES = {
+    "NVIDIA T4": (7, 5),
+    "NVIDIA V100": (7, 0),
+    "NVIDIA A10": (8, 6),
+    "NVIDIA A100": (8, 0),
+    "NVIDIA A100 PCIe": (8, 0),
+    "NVIDIA H100": (9, 0),
+    "NVIDIA H100 NVL": (9, 0),
+}
 # One JPEG of 640 × 480 takes 4.3 ms of a core to decode and resize, bit-exact with the reference,
 # and about as much again to fetch and hand on. Stated: not at Azure.
 DECODED_PER_CORE = 120.0
@@ -75,6 +92,7 @@ class Plan:
 
     sku: Sku
     model: str
+    dimension: int  # of the model's vectors
     precision: Precision
     workers: int
     batch_size: int
@@ -131,6 +149,7 @@ def plan(
     return Plan(
         sku=sku,
         model=model,
+        dimension=architecture.dimension,
         precision=precision,
         workers=needs.workers,
         batch_size=needs.batch_size,
@@ -139,7 +158,7 @@ def plan(
         disk=disk,
         rate=rate,
         obstacles=tuple(_obstacles(sku, needs, disk, rate)),
-        online_obstacles=tuple(_slow(rate, needs.workers)),
+        online_obstacles=tuple(_online_obstacles(sku, rate, needs.workers)),
         remarks=tuple(_remarks(sku)),
     )
 
@@ -198,7 +217,7 @@ def _obstacles(sku: Sku, needs: _Needs, disk: float, rate: Rate) -> list[str]:
     if needs.gpu_memory > sku.gpu_memory_gib:
         found.append(
             f"it needs {needs.gpu_memory:.1f} GiB of a GPU's memory, "
-            f"a {sku.gpu} has {sku.gpu_memory_gib}"
+            f"one of the size has {sku.gpu_memory_gib}"
         )
     if disk > sku.temp_disk_gib:
         found.append(
@@ -206,29 +225,38 @@ def _obstacles(sku: Sku, needs: _Needs, disk: float, rate: Rate) -> list[str]:
         )
     if rate.pictures < LEAST_RATE:
         found.append(f"it does {rate.pictures:.2g} pictures/s there: too slow for any use")
-    for name, capability in WITHOUT_KERNELS.items():
-        if sku.gpu and sku.gpu.startswith(name):
-            found.append(f"PyTorch 2.13 has no kernels for {name} (capability {capability})")
+    if sku.gpu and not drivers.has_kernels(CAPABILITIES[sku.gpu], drivers.CUDA):
+        major, minor = CAPABILITIES[sku.gpu]
+        found.append(
+            f"PyTorch for CUDA {drivers.CUDA} has no kernels for {sku.gpu} "
+            f"(compute capability {major}.{minor})"
+        )
     if sku.status == "retired":
         found.append(f"Azure retired the size on {sku.retires}")
     return found
 
 
-def _slow(rate: Rate, workers: int) -> list[str]:
+def _online_obstacles(sku: Sku, rate: Rate, workers: int) -> list[str]:
+    found = []
+    if not sku.online:
+        found.append("Azure's list of sizes for managed online endpoints does not have it")
     seconds = REQUEST_ROWS * workers / rate.pictures
     room = LONGEST_REQUEST_SECONDS - DOWNLOAD_SECONDS
-    if seconds <= room:
-        return []
-    return [
-        f"a request of {REQUEST_ROWS} pictures takes {seconds:.0f} s to encode, "
-        f"and Azure's limit of {LONGEST_REQUEST_SECONDS} s leaves {room}"
-    ]
+    if seconds > room:
+        found.append(
+            f"a request of {REQUEST_ROWS} pictures takes {seconds:.0f} s to encode, "
+            f"and Azure's limit of {LONGEST_REQUEST_SECONDS} s leaves {room}"
+        )
+    return found
 
 
 def _remarks(sku: Sku) -> list[str]:
+    found = []
     if sku.status == "retiring":
-        return [f"Azure retires the size on {sku.retires}; new subscriptions cannot have it"]
-    return []
+        found.append(f"Azure retires the size on {sku.retires}; new subscriptions cannot have it")
+    if sku.gpu_shared_by > 1:
+        found.append(f"it has one part in {sku.gpu_shared_by} of a GPU, time and memory")
+    return found
 
 
 def _rate(sku: Sku, architecture: Architecture, measured: float | None) -> Rate:
@@ -238,8 +266,8 @@ def _rate(sku: Sku, architecture: Architecture, measured: float | None) -> Rate:
     if not sku.gpu:  # the same cores do both, one after the other
         encoding = sku.cores * CORE_GFLOPS[sku.avx512] * 1e9 / picture_flops(architecture)
         return Rate(1 / (1 / encoding + 1 / decoding), "stated", _slower(encoding, decoding))
-    peak = next(flops for name, flops in GPU_TFLOPS.items() if sku.gpu.startswith(name))
-    encoding = sku.gpus * peak * 1e12 * GPU_SHARE / picture_flops(architecture)
+    peak = sku.gpus * GPU_TFLOPS[sku.gpu] / sku.gpu_shared_by
+    encoding = peak * 1e12 * GPU_SHARE / picture_flops(architecture)
     return Rate(min(encoding, decoding), "stated", _slower(encoding, decoding))
 
 
@@ -269,7 +297,8 @@ def _layer_flops(tower: Transformer, tokens: int) -> int:
 def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
     """A plan, for people."""
     sku = plan.sku
-    gpus = f", {sku.gpus} × {sku.gpu} of {sku.gpu_memory_gib} GiB" if sku.gpu else ""
+    part = f"1/{sku.gpu_shared_by}" if sku.gpu_shared_by > 1 else str(sku.gpus)
+    gpus = f", {part} × {sku.gpu} of {sku.gpu_memory_gib} GiB" if sku.gpu else ""
     needs = f"{plan.memory:.1f} GiB memory, {plan.disk:.1f} GiB disk"
     needs += f", {plan.gpu_memory:.1f} GiB on each GPU" if sku.gpus else ""
     verdicts = {True: "fits", False: "does NOT fit"}
@@ -282,8 +311,14 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
         *(f"  because     {reason}" for reason in plan.obstacles + plan.online_obstacles),
         *(f"  note        {remark}" for remark in plan.remarks),
     ]
+    if sku.gpu:
+        lines.append(
+            f"  driver      NVIDIA {drivers.least(drivers.CUDA)} or later, for PyTorch's build for "
+            f"CUDA {drivers.CUDA}, which the environments install"
+        )
     if plan.fits:
         lines += [
+            f"  quota       {_quota(plan, instances)}",
             f"  settings    precision auto (figured in {plan.precision}), "
             f"batch size {plan.batch_size}, "
             f"{plan.workers} worker{'s' if plan.workers > 1 else ''}, one request each at a time",
@@ -299,6 +334,18 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
             f"({plan.rate.basis})"
         )
     return "\n".join(lines)
+
+
+def _quota(plan: Plan, instances: int) -> str:
+    """vCPUs to ask Azure for, for so many machines."""
+    sku = plan.sku
+    machines = f"{instances} machine{'s' if instances > 1 else ''}"
+    batch = f"{sku.batch_quota(instances)} for batch"
+    online = ""
+    if plan.fits_online:
+        spare = ", the reserve for upgrades included" if sku.reserved else ""
+        online = f", {sku.online_quota(instances)} for real-time{spare}"
+    return f"vCPUs of {sku.family} for {machines}: {batch}{online}"
 
 
 def _shown(rate: float) -> str:

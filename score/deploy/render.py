@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from score.architecture import Architecture
 from score.deploy.plan import FILE_ROWS, Plan
+from score.deploy.registered import PROPERTY, described
+from score.deploy.target import cluster as cluster_of
+from score.deploy.target import kind_of
 from score.errors import AzureError
+from score.settings import PREFIX, names
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_IDENTITY = (
+    r"/subscriptions/[\w-]+/resourcegroups/[\w.()-]+"
+    r"/providers/microsoft\.managedidentity/userassignedidentities/[\w-]+"
+)
 
 
 class _At(Template):
@@ -29,33 +38,113 @@ def render(
     code: str = ".",
     name: str | None = None,
     registered: str = "clip",
+    environment: str | None = None,
     cluster: str | None = None,
+    tier: str | None = None,
     instances: int = 1,
+    secrets: Mapping[str, str] | None = None,
 ) -> str:
     """The deployment's YAML.
 
     `command`: what is said to have written it, after `score azure render`; `code`: the clone, from
-    where the YAML will be; `registered` and `cluster`: the names of model and compute in a
-    workspace; `name`: the deployment's own.
+    where the YAML will be; `registered` and `environment`: names in a workspace, or references
+    (azureml:…, azureml://registries/…); `cluster`: the compute's name, by default that of the
+    size's cluster of a `tier`; `name`: the deployment's own; `secrets`: settings and where Azure
+    finds their values, for real-time deployments.
 
-    Raises AzureError for a plan that does not fit, and for names that Azure does not take.
+    Raises AzureError for a plan that does not fit, and for names and references that Azure does
+    not take.
     """
     obstacles = plan.obstacles + (plan.online_obstacles if kind == "online" else ())
     if obstacles:
         raise AzureError(f"{plan.model} does not fit {plan.sku.name}: {'; '.join(obstacles)}")
-    device = "gpu" if plan.sku.gpus else "cpu"
+    device = kind_of(plan.sku)
     text = (_TEMPLATES / f"{kind}.yml").read_text(encoding="utf-8")
+    image = f"clip-{device}" if kind == "online" else f"clip-{device}-batch"
     values = _values(plan) | {
         "command": command,
         "device": device,
         "name": _named(name or device),
         "code": _quoted(code),
-        "registered": _named(registered),
-        "cluster": _named(cluster or f"clip-{device}"),
+        "registered": _reference("models", registered),
+        "environment": _reference("environments", environment or image),
+        "cluster": _named(cluster or cluster_of(plan.sku.name, tier)),
         "instances": str(instances),
         "device_setting": "cuda" if plan.sku.gpus else "cpu",
+        "dimension": str(plan.dimension),
+        "secrets": "".join(_secret(*secret) for secret in (secrets or {}).items()),
     }
     return _At(text).substitute(values)
+
+
+def filled(template: Path, plan: Plan, values: Mapping[str, str]) -> str:
+    """A template with a plan's values, and others before them."""
+    return _At(template.read_text(encoding="utf-8")).substitute(_values(plan) | dict(values))
+
+
+def _reference(family: str, given: str) -> str:
+    """An asset as YAML names it; of a bare name, the latest version."""
+    if not given.startswith("azureml:"):
+        return f"azureml:{_named(given)}@latest"
+    in_registry = rf"azureml://registries/[\w.-]+/{family}/[\w.-]+/(versions|labels)/[\w.-]+"
+    if re.fullmatch(rf"azureml:[\w.-]+(:[\w.-]+|@latest)|{in_registry}", given):
+        return given
+    raise AzureError(
+        f"{given!r} is not azureml:NAME:VERSION, azureml:NAME@latest or "
+        f"azureml://registries/REGISTRY/{family}/NAME/versions/VERSION"
+    )
+
+
+def _secret(setting: str, where: str) -> str:
+    """A line of `environment_variables`. The forms are those of
+    https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
+    """
+    if setting.removeprefix(PREFIX).lower() not in names() or not setting.startswith(PREFIX):
+        raise AzureError(f"{setting}: there is no such setting")
+    vault = re.fullmatch(r"https://[\w-]+\.vault\.azure\.\w+/secrets/[\w-]+/\w+", where)
+    if not vault and not re.fullmatch(r"azureml://connections/[\w/.-]+", where):
+        raise AzureError(
+            f"{setting}: {where!r} is neither https://VAULT.vault.azure.net/secrets/NAME/VERSION "
+            "(the version is needed) nor azureml://connections/NAME/credentials/KEY"
+        )
+    reference = f"keyvault:{where}" if vault else where
+    return f'\n  {setting}: "${{{{{reference}}}}}"  # which Azure replaces by the secret'
+
+
+def render_endpoint(
+    *,
+    command: str,
+    name: str = "clip",
+    auth: str = "key",
+    identity: str | None = None,
+    private: bool = False,
+    connections: bool = False,
+) -> str:
+    """The YAML of a real-time endpoint.
+
+    `auth`: how clients prove who they are; `identity`: the ARM id of a user-assigned identity, in
+    place of one that Azure makes; `private`: reached through the workspace's private endpoint
+    alone; `connections`: its own identity may read the secrets of the workspace's connections.
+
+    Raises AzureError for what Azure does not take.
+    """
+    more = ""
+    if identity:
+        if not re.fullmatch(_IDENTITY, identity, re.IGNORECASE):
+            raise AzureError(
+                f"{identity!r} is no id of a user-assigned identity: /subscriptions/…"
+                "/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME"
+            )
+        if connections:
+            raise AzureError("with an identity of your own, assign it the role that reads secrets")
+        more += "\nidentity:\n  type: user_assigned\n  user_assigned_identities:\n"
+        more += f"    - resource_id: {identity}"
+    if connections:
+        more += "\nproperties:\n  enforce_access_to_default_secret_stores: enabled"
+    if private:
+        more += "\npublic_network_access: disabled"
+    text = (_TEMPLATES / "endpoint.yml").read_text(encoding="utf-8")
+    return _At(text).substitute(command=command, name=_named(name), auth=auth, more=more)
 
 
 def _named(name: str) -> str:
@@ -77,7 +166,7 @@ class Card:
     """What is said of a model that is registered. `hub`: its id at the Hugging Face Hub, if any."""
 
     title: str
-    dimension: int
+    architecture: Architecture
     hub: str
     author: str
     licence: str
@@ -104,7 +193,9 @@ def render_model(
     template = _At((_TEMPLATES / "model.yml").read_text(encoding="utf-8"))
     return template.substitute(
         title=card.title,
-        dimension=str(card.dimension),
+        dimension=str(card.architecture.dimension),
+        property=PROPERTY,
+        described=described(card.architecture),
         hub=json.dumps(card.hub),
         author=json.dumps(card.author),
         licence=json.dumps(card.licence),

@@ -1,4 +1,4 @@
-"""The machine sizes of Azure that a CLIP may be deployed on: `components/skus.yml` as values."""
+"""Machine sizes of Azure, and the quota they take: `components/skus.yml` as values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from score.errors import AzureError
 
@@ -24,15 +25,34 @@ class Sku:
     temp_disk_gib: int
     gpu: str | None
     gpus: int
-    gpu_memory_gib: int  # of one GPU
+    gpu_memory_gib: int  # of one GPU, or of the part of one that the size has
+    gpu_shared_by: int  # machines that share each GPU
     avx512: bool  # promised for every machine of this size
     status: str  # available, retiring or retired
     retires: str | None  # date
+    family: str  # whose quota of vCPUs it takes
+    reserved: bool  # endpoints keep a fifth more machines of it for upgrades
+    online: bool  # managed online endpoints have it
+    allowed: bool  # one of the 52 that Azure's catalog allows its CLIP on
 
     @property
     def cores(self) -> float:
         """Whole cores, in case of doubt the fewer."""
         return self.vcpus if self.smt is False else self.vcpus / 2
+
+    def online_quota(self, instances: int) -> int:
+        """vCPUs of quota that so many instances of a real-time deployment take.
+
+        `ceil(1.2 * instances) * vCPUs`, unless the size is exempt from Azure's reserve
+        (https://learn.microsoft.com/azure/machine-learning/how-to-manage-quotas, virtual machine
+        quota allocation for deployment).
+        """
+        machines = -(-6 * instances // 5) if self.reserved else instances
+        return machines * self.vcpus
+
+    def batch_quota(self, instances: int) -> int:
+        """vCPUs of quota that so many nodes of a cluster take; nothing is reserved."""
+        return instances * self.vcpus
 
     @property
     def specification(self) -> str:
@@ -42,19 +62,31 @@ class Sku:
 
 @cache
 def skus() -> Mapping[str, Sku]:
-    """Name → size, in the order of the table. Raises AzureError where the table is not here."""
+    """Name → size, those that Azure allows its CLIP on first, each in the order of the table.
+
+    Raises AzureError where the table is not here.
+    """
     import yaml  # of the extra `azure`; the command line is wanted without, too
 
     try:
         table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
     except OSError as error:
         raise AzureError(f"the table of sizes is in a clone of the project: {error}") from error
-    return {entry["name"]: _sku(entry) for entry in table["skus"]}
+    listed = {"skus": True, "further": False}
+    return {
+        entry["name"]: _sku(entry, allowed)
+        for part, allowed in listed.items()
+        for entry in table[part]
+    }
 
 
-def _sku(entry: Mapping[str, object]) -> Sku:
-    given = {name: entry[name] for name in Sku.__slots__ if name != "avx512"}
-    return Sku(**given, avx512="avx512" in entry["guarantees"])  # type: ignore[arg-type, operator]
+def _sku(entry: Mapping[str, Any], allowed: bool) -> Sku:
+    made = {
+        "allowed": allowed,
+        "avx512": "avx512" in entry["guarantees"],
+        "gpu_shared_by": entry.get("gpu_shared_by", 1),
+    }
+    return Sku(**made, **{name: entry[name] for name in Sku.__slots__ if name not in made})
 
 
 def lookup(name: str) -> Sku:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from score import gpus
+from score import drivers, gpus
 from score.engine import Matrix
 from score.engines.blocked import Blocked, pays
 from score.errors import ModelError
@@ -20,6 +22,8 @@ from score.packing import Packed
 from score.settings import Settings
 from score.towers import ImageTower, Plain, TextTower
 from score.weights import Weights
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,26 +41,68 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Place:
-        """What the settings ask for; `auto` takes a GPU where there is one.
+        """What the settings ask for; `auto` takes a GPU where one works.
 
         Precision `auto` is fp32 here: whether another will do is for probes to say. Raises
-        ModelError for a device that is not here.
+        ModelError for a device that is not here, or that this PyTorch cannot use.
         """
         name = settings.device
         if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
+            name = _best()
         if name == "cuda" and torch.cuda.device_count() > 1:
             name = f"cuda:{gpus.take(_uuids())}"
         try:
             device = torch.device(name)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            known = _fault() if name.startswith("cuda") else None
+            reason = known or str(error).splitlines()[0]
             raise ModelError(f"no device {settings.device!r} here: {reason}") from error
+        if device.type == "cuda" and (lacking := _lacking(device)):
+            raise ModelError(f"device {settings.device!r} cannot be used: {lacking}")
         precision = "fp32" if settings.precision == "auto" else settings.precision
         if precision not in DTYPES:
             raise ModelError(f"PyTorch computes in {', '.join(DTYPES)}, not in {precision}")
         return cls(device, DTYPES[precision])
+
+
+def _best() -> str:
+    """A GPU where one works; else the CPU, with a warning where there is a GPU that does not."""
+    if torch.cuda.is_available():
+        reason = _lacking(torch.device("cuda"))
+    elif drivers.devices():
+        reason = _fault() or "PyTorch finds no GPU that it can use"
+    else:
+        return "cpu"
+    if reason is None:
+        return "cuda"
+    _warn(reason)
+    return "cpu"
+
+
+def _fault() -> str | None:
+    """Why there is no CUDA at all; None where nothing shows it."""
+    if torch.cuda.is_available():  # the device is another one than was asked for
+        return None
+    return drivers.fault(torch.__version__, torch.version.cuda)
+
+
+def _lacking(device: torch.device) -> str | None:
+    if torch.version.cuda is None:  # AMD's GPUs, which torch calls cuda, too
+        return None
+    name = torch.cuda.get_device_name(device)
+    capability = torch.cuda.get_device_capability(device)
+    return drivers.lacking(name, capability, torch.cuda.get_arch_list())
+
+
+@cache
+def _warn(reason: str) -> None:
+    """Once a process, however often the settings are asked."""
+    log.warning(
+        "COMPUTING ON THE CPU, many times slower, although this machine has a GPU: %s. "
+        "SCORE_DEVICE=cuda makes this an error, SCORE_DEVICE=cpu silences it.",
+        reason,
+    )
 
 
 def _uuids() -> list[str]:

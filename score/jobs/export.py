@@ -13,22 +13,8 @@ from tempfile import TemporaryDirectory
 
 from score.errors import ModelError
 from score.folder import LFS_POINTER, ModelFolder, is_lfs_pointer
+from score.jobs.contents import ALWAYS, MLMODEL, PARTS
 from score.outputs import check_folder, check_replaceable, put_in_place
-
-MLMODEL = "MLmodel"
-
-_ALWAYS = (MLMODEL, "conda.yaml", "model", "score")
-PARTS = (
-    *_ALWAYS,
-    "python_env.yaml",
-    "requirements.txt",
-    "input_example.json",
-    "serving_input_example.json",
-    "README.md",
-    "LICENSE",
-    "NOTICE",
-)
-"""What belongs to a package, where it has it."""
 
 
 def is_package(content: Sequence[Path]) -> bool:
@@ -37,7 +23,7 @@ def is_package(content: Sequence[Path]) -> bool:
     A clone of this project is none.
     """
     names = {entry.name for entry in content}
-    return set(_ALWAYS) <= names <= set(PARTS)
+    return set(ALWAYS) <= names <= set(PARTS)
 
 
 def export(model: str | Path, output: Path, *, overwrite: bool = False) -> Path:

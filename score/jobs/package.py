@@ -16,17 +16,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
+from typing import Literal
 from uuid import uuid4
 
 from PIL import Image
 
 from score.added_tokens import CONFIG
 from score.cleaning import Cleaning, Name
+from score.drivers import CPU_INDEX, CUDA, CUDA_INDEX
 from score.embedder import Embedder
 from score.errors import ModelError
 from score.folder import ModelFolder, read_optional_json
 from score.jobs import canonical, card
 from score.jobs.canonical import Precision
+from score.jobs.contents import IGNORE, allow_list, copy_code
 from score.jobs.export import is_package
 from score.jobs.find import Found, find
 from score.jobs.promise import promise
@@ -61,6 +64,15 @@ REQUIREMENTS = (
 
 OPENVINO = "openvino==2026.4.1"
 """What the environment of a package with int8 installs, too."""
+
+Torch = Literal["cpu", "cuda"]
+"""Which build of PyTorch conda.yaml asks for."""
+
+# pip takes the build of the index before PyPI's, as 2.13.0+cpu is a later version than 2.13.0.
+_BUILDS: Mapping[Torch, tuple[str, str]] = {
+    "cpu": (CPU_INDEX, "without CUDA, gigabytes smaller than PyPI's: for CPUs"),
+    "cuda": (CUDA_INDEX, f"for CUDA {CUDA}, which older drivers than PyPI's will do for"),
+}
 
 _PARAMS = (
     ("normalize", "boolean", False),
@@ -115,8 +127,10 @@ model_uuid: $uuid
 utc_time_created: '$time'
 """)
 
-_CONDA = """\
-# The environment of this model, for Azure ML and for `mlflow models serve`.
+_CONDA = Template("""\
+# The environment of this model, for Azure ML and for `mlflow models serve`. PyTorch is its build
+# $build.
+# `score package --torch cpu` or `cuda` decides which.
 name: clip-endpoints
 channels:
   - conda-forge
@@ -124,7 +138,8 @@ dependencies:
   - python=3.11
   - pip
   - pip:
-"""
+      - --extra-index-url $index
+""")
 
 _PYTHON_ENV = """\
 # The environment of this model, for MLflow's environment managers `virtualenv` and `uv`.
@@ -136,8 +151,9 @@ dependencies:
 """
 
 _REQUIREMENTS_HEAD = """\
-# What conda.yaml installs, for pip and uv. PyPI's torch for Linux brings CUDA, some gigabytes; its
-# build for CPUs: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, or UV_TORCH_BACKEND=cpu.
+# The packages of conda.yaml, for pip and uv. PyPI's torch for Linux brings CUDA 13, some gigabytes;
+# its build for CPUs: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu with pip, or
+# UV_TORCH_BACKEND=cpu. No index stands here: uv would take whatever it has from there alone.
 """
 
 
@@ -156,6 +172,7 @@ def package(
     cleaning: Name | None = None,
     int8: Path | None = None,
     force: bool = False,
+    torch: Torch = "cpu",
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -165,8 +182,9 @@ def package(
     as `find.find` has them. `name` is what the metadata calls the model, by default the
     checkpoint's. `precision`: what the weights are stored in, by default each tensor as it comes.
     `int8`: a folder or CSV of pictures by which the towers are put into int8, too; `force`: even
-    where that costs much. `overwrite`: `output` may hold an older package. `say` is told what
-    happens, the licence first of all.
+    where that costs much. `torch`: the build that the package's conda.yaml asks for, which Azure
+    installs where it serves the package without an entry script. `overwrite`: `output` may hold an
+    older package. `say` is told what happens, the licence first of all.
     Raises RequestError for an `output` that holds something already, ModelError for what is no
     checkpoint and for a model that does not compute here what the reference computes.
     """
@@ -211,8 +229,8 @@ def package(
             shutil.copyfile(file, model / file.name)
         for file in found.base.licence_files if found.base else ():
             shutil.copyfile(file, model / f"{file.name}.base")  # of the tokenizer, not the weights
-        shutil.copytree(SOURCE, begun / "score", ignore=shutil.ignore_patterns("__pycache__"))
-        describe(begun, title, _metadata(found))
+        copy_code(SOURCE, begun / "score")
+        describe(begun, title, _metadata(found), torch)
         card.write(begun, title, found, findings, _dot(), agreement)
         put_in_place(begun, output, is_package, overwrite=overwrite)
     return output
@@ -257,7 +275,9 @@ def _metadata(found: Found) -> dict[str, str]:
     return {key: value for key, value in known.items() if value}
 
 
-def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -> None:
+def describe(
+    root: Path, name: str, metadata: Mapping[str, str] | None = None, torch: Torch = "cpu"
+) -> None:
     """Writes what makes a folder with `model/` and `score/` an MLflow model."""
     architecture = ModelFolder.open(root / "model").architecture
     cleaning = Cleaning.from_config(read_optional_json(root / "model" / CONFIG))
@@ -281,7 +301,9 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
     int8 = (OPENVINO,) if (root / "model" / "int8").is_dir() else ()
     requirements = sorted(REQUIREMENTS + int8)
     pip = "".join(f"      - {requirement}\n" for requirement in requirements)
-    (root / "conda.yaml").write_text(_CONDA + pip, encoding="utf-8")
+    index, build = _BUILDS[torch]
+    conda = _CONDA.substitute(index=index, build=build) + pip
+    (root / "conda.yaml").write_text(conda, encoding="utf-8")
     (root / "python_env.yaml").write_text(_PYTHON_ENV, encoding="utf-8")
     lines = "".join(f"{requirement}\n" for requirement in requirements)
     (root / "requirements.txt").write_text(_REQUIREMENTS_HEAD + lines, encoding="utf-8")
@@ -291,6 +313,7 @@ def describe(root: Path, name: str, metadata: Mapping[str, str] | None = None) -
         ("serving_input_example.json", {"dataframe_split": example}),  # a body for MLflow's server
     ):
         (root / file).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    (root / IGNORE).write_text(allow_list(root), encoding="utf-8")
 
 
 def _quoted(text: str) -> str:

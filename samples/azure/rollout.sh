@@ -1,0 +1,162 @@
+# shellcheck shell=bash
+# Blue/green: a new deployment beside the one that serves, as Azure describes it in
+# https://learn.microsoft.com/azure/machine-learning/how-to-safely-rollout-online-endpoints.
+# Sourced by deploy-online.sh. Until `began` is set nothing has to be undone.
+began="" moved="" mirrored=""
+
+# check_rollout: whether MIRROR, STEPS and WAIT can be.
+check_rollout() {
+  local before=0 percent
+  mirror=${MIRROR:-10} wait=${WAIT:-60} steps=${STEPS:-10 50 100}
+  [[ $mirror =~ ^[0-9]+$ ]] && [ "$mirror" -le 50 ] || refuse "MIRROR=$mirror: 0 to 50 percent"
+  [[ $wait =~ ^[0-9]+$ ]] || refuse "WAIT=$wait: seconds between the steps"
+  for percent in $steps; do
+    [[ $percent =~ ^[0-9]+$ ]] && [ "$percent" -gt "$before" ] && [ "$percent" -le 100 ] \
+      || refuse "STEPS=$steps: growing percentages, the last of them 100"
+    before=$percent
+  done
+  [ "$before" = 100 ] || refuse "STEPS=$steps: growing percentages, the last of them 100"
+}
+
+# live_of: $live, the deployments that get live requests, and $shares: NAME=PERCENT of each.
+live_of() {
+  local told names percents i
+  told=$(az ml online-endpoint show --name "$endpoint" \
+    --query "[keys(traffic || \`{}\`), values(traffic || \`{}\`)]" --output tsv)
+  { IFS=$'\t' read -r -a names && IFS=$'\t' read -r -a percents; } <<< "$told" || true
+  live=() shares=""
+  for i in "${!names[@]}"; do
+    [ "${percents[i]}" != 0 ] || continue
+    live+=("${names[i]}")
+    shares+="${shares:+ }${names[i]}=${percents[i]}"
+  done
+}
+
+# choose: $old, the deployment that serves (or none), and $new, the name of the one to come.
+choose() {
+  local listed
+  live_of
+  [ ${#live[@]} -lt 2 ] || refuse "$endpoint shares its traffic ($shares): a rollout is under way," \
+    "or was broken off. Give all of it to one: az ml online-endpoint update --name $endpoint --traffic '${live[0]}=100 ${live[1]}=0'"
+  old=${live[0]:-}
+  if [ "$old" = blue ]; then new=green; else new=blue; fi
+  listed=$(deployments online-deployment)
+  maker_of_new=$(awk -F '\t' -v name="$new" '$1 == name { print $2 }' <<< "$listed")
+  maker_of_old=$(awk -F '\t' -v name="$old" '$1 == name { print $2 }' <<< "$listed")
+  [ -z "$maker_of_new" ] || [ "$maker_of_new" = "$made_by" ] \
+    || refuse "$endpoint has a deployment $new that these scripts did not make: it is left alone"
+  if [ -n "$old" ]; then same_dimension; fi
+}
+
+# Vectors of another length, or of another model, are not to be compared with those that clients keep.
+same_dimension() {
+  local before
+  before=$(az ml online-deployment show --name "$old" --endpoint-name "$endpoint" \
+    --query tags.dimension --output tsv)
+  if [[ $before =~ ^[0-9]+$ ]] && [ "$before" != "$dimension" ]; then
+    agreed "$old answers vectors of $before numbers, $new would of $dimension. Replace it?" || exit 1
+  fi
+}
+
+# smoke [option …]: asks, and checks that each row has its vectors, of the model's dimension.
+smoke() {
+  local body
+  for body in samples/requests/both.json samples/requests/labels.json; do
+    az ml online-endpoint invoke --name "$endpoint" --request-file "$body" "$@" > "$scratch/answer"
+    score azure smoke "$body" "$scratch/answer" --dimension "$dimension"
+    echo "$body: $(head -c 200 "$scratch/answer")…"
+  done
+}
+
+give() {
+  az ml online-endpoint update --name "$endpoint" "$@" > /dev/null
+}
+
+# roll_out FILE: creates $new with no live requests, tries it, and gives it more and more of them.
+roll_out() {
+  local action=create percent
+  [ -z "$maker_of_new" ] || action=update  # left over at 0 %: KEEP=1 kept it
+  began=yes
+  az ml online-deployment "$action" --name "$new" --endpoint-name "$endpoint" --file "$1"
+  smoke --deployment-name "$new"
+  moved=yes
+  if [ -n "$old" ]; then
+    by_and_by
+  else
+    give --traffic "$new=100"
+  fi
+  smoke
+  began=""
+}
+
+by_and_by() {
+  local percent
+  if [ "$mirror" != 0 ]; then
+    mirrored=yes
+    give --mirror-traffic "$new=$mirror"
+    echo "$new gets a copy of $mirror % of the requests for $wait s; $old answers them all"
+    sleep "$wait"
+    smoke --deployment-name "$new"
+    give --mirror-traffic "$new=0"
+    mirrored=""
+  fi
+  for percent in $steps; do
+    give --traffic "$old=$((100 - percent)) $new=$percent"
+    echo "$new answers $percent % of the requests"
+    [ "$percent" = 100 ] || sleep "$wait"
+    smoke --deployment-name "$new"
+  done
+}
+
+# Whatever failed: requests go where they went before, and the new deployment goes.
+roll_back() {
+  [ -n "$began" ] && there online-deployment "$new" "$endpoint" || return 0
+  echo "$new failed: everything is put back; its logs follow." >&2
+  if [ -n "$mirrored" ]; then give --mirror-traffic "$new=0" || true; fi
+  if [ -n "$moved" ] && ! give --traffic "${old:+$old=100 }$new=0"; then
+    echo "The traffic could not be moved back: az ml online-endpoint update --name $endpoint --traffic '${old:+$old=100 }$new=0'" >&2
+    return 0
+  fi
+  for container in inference-server storage-initializer; do
+    echo "-- $container of $new" >&2
+    az ml online-deployment get-logs --name "$new" --endpoint-name "$endpoint" \
+      --container "$container" --lines 200 >&2 || true
+  done
+  if [ "${KEEP:-}" = 1 ]; then
+    echo "KEEP=1: $new is kept with no traffic, to be looked at. It is billed until: $0 clean" >&2
+  else
+    az ml online-deployment delete --name "$new" --endpoint-name "$endpoint" --yes >&2 \
+      || echo "$new could not be deleted: it is billed until it is." >&2
+  fi
+}
+
+# retire: what becomes of the deployment that served before.
+retire() {
+  [ -n "$old" ] || return 0
+  local delete="az ml online-deployment delete --name $old --endpoint-name $endpoint"
+  if [ "${KEEP:-}" = 1 ]; then
+    echo "KEEP=1: $old is kept with no traffic. Both are billed, until: $delete"
+  elif [ "$maker_of_old" != "$made_by" ]; then
+    echo "$old was not made by this script and is kept with no traffic. It is billed, until: $delete"
+  else
+    az ml online-deployment delete --name "$old" --endpoint-name "$endpoint" --yes
+    echo "$old is deleted; $new is billed."
+  fi
+}
+
+# release_online: before `clean` deletes $ours beside $others: none of them may have live traffic.
+release_online() {
+  local name zero="" staying=()
+  live_of
+  for name in "${live[@]}"; do
+    if [[ " ${ours[*]} " = *" $name "* ]]; then zero+=" $name=0"; else staying+=("$name"); fi
+  done
+  [ -n "$zero" ] || return 0
+  case ${#staying[@]} in
+    0) agreed "Requests to $endpoint are answered by $shares. Without that it answers none. Delete?" \
+      || exit 1 ;;
+    1) agreed "The traffic of $endpoint is $shares. Shall ${staying[0]} get all of it?" || exit 1 ;;
+    *) refuse "the traffic of $endpoint is $shares: decide first who gets it" ;;
+  esac
+  give --traffic "${staying[*]:+${staying[0]}=100}$zero"
+}

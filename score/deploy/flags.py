@@ -1,0 +1,38 @@
+"""What flags of `score azure` may be: numbers, ports, pairs. Each raises ArgumentTypeError."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def count(text: str) -> float:
+    """A number of rows, as 100e6 or 1,000."""
+    try:
+        value = float(text.replace(",", ""))
+    except ValueError:
+        value = 0.0
+    if not 1 <= value < 1e15:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+    return value
+
+
+def port(text: str) -> int:
+    """A port of this machine."""
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A number of machines."""
+    if not text.isdecimal() or not 0 < int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000")
+    return int(text)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value

@@ -1,0 +1,80 @@
+"""What a registered model says of itself: by which name it is deployed, and its architecture.
+
+`score azure render model` writes the architecture into the model's properties, which Azure keeps
+unchanged with the version. Deployments are planned from there: the model itself, gigabytes of it,
+need not be downloaded for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from score.architecture import Architecture
+from score.errors import AzureError, ModelError
+
+Json = Mapping[str, Any]
+
+PROPERTY = "clip-architecture"
+"""Of a registered model: its `config.json`, as one line."""
+
+_REGISTRY = "azureml://registries/"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version of a model in a workspace or a registry.
+
+    reference: as a deployment's YAML names it, the version included, so that what is deployed is
+    what was planned for. architecture: None where the model does not say it.
+    """
+
+    name: str
+    version: str
+    reference: str
+    architecture: Architecture | None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.name}:{self.version}"
+
+
+def described(architecture: Architecture) -> str:
+    """The value of `PROPERTY`."""
+    return json.dumps(architecture.config(), separators=(",", ":"))
+
+
+def registered(shown: Json) -> Registered:
+    """From what `az ml model show` prints, or a Model of azure-ai-ml as a mapping: `name`,
+    `version`, `id`, `properties`.
+
+    Raises AzureError for what is no model, and for an architecture that is none.
+    """
+    name, version = shown.get("name"), shown.get("version")
+    if not name or not version:
+        raise AzureError("that is no registered model: it has no name or no version")
+    address = str(shown.get("id") or "")
+    reference = address if address.startswith(_REGISTRY) else f"azureml:{name}:{version}"
+    text = (shown.get("properties") or {}).get(PROPERTY)
+    return Registered(str(name), str(version), reference, _architecture(reference, text))
+
+
+def read(file: Path) -> Registered:
+    """From a file with what `az ml model show` printed. Raises AzureError, as `registered` does."""
+    try:
+        return registered(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise AzureError(f"{file}: not what `az ml model show` prints: {error}") from error
+
+
+def _architecture(reference: str, text: str | None) -> Architecture | None:
+    if text is None:
+        return None
+    try:
+        return Architecture.from_config(json.loads(text))
+    except (ValueError, AttributeError, ModelError) as error:
+        raise AzureError(f"{reference}: its property {PROPERTY} is unusable: {error}") from error

@@ -1,0 +1,100 @@
+"""Deployments: time for a request, processes for requests at once, scaling, and what answers.
+
+Sources: learn.microsoft.com/azure/machine-learning/reference-yaml-deployment-managed-online,
+-kubernetes-online and -batch; how-to-manage-quotas for the longest requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from score.deploy.plan import DOWNLOAD_SECONDS, LONGEST_REQUEST_SECONDS
+from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
+from score.deploy.rules.notes import Note
+from score.deploy.rules.references import referred
+from score.deploy.values import Json, at, mapping
+
+MANAGED, KUBERNETES = "managedOnlineDeployment", "kubernetesOnlineDeployment"
+_LONGEST = {MANAGED: LONGEST_REQUEST_SECONDS, KUBERNETES: 300}  # seconds
+_FLOW_LONGEST = 300  # seconds; of a prompt flow's deployment
+_DEFAULT_TIMEOUT = 5_000  # ms; Azure's, where a deployment says none
+_SCALES = {MANAGED: ("default",), KUBERNETES: ("default", "target_utilization")}
+_TIMEOUT = "request_settings.request_timeout_ms"
+_CONCURRENCY = "request_settings.max_concurrent_requests_per_instance"
+_DEADLINE = "SCORE_REQUEST_DEADLINE"
+_OURS = "score/online.py"  # the entry script whose requests have a deadline
+
+
+def problems(document: Document, known: Known) -> Iterator[str]:
+    """What is wrong with a deployment; nothing for other documents."""
+    if document.family == DEPLOYMENT:
+        yield from _online(document)
+    if document.family in (DEPLOYMENT, BATCH_DEPLOYMENT):
+        yield from _model(document, known)
+
+
+def _online(document: Document) -> Iterator[str]:
+    content = document.content
+    variables = mapping(content.get("environment_variables"))
+    if document.kind == MANAGED and "instance_count" not in content:
+        yield Note("instance_count: is not here: give it on the command line")
+    scale = at(content, "scale_settings.type")
+    if scale is not None and str(scale).lower() not in _SCALES[document.kind]:
+        yield f"scale_settings.type: {scale!r} is none of {', '.join(_SCALES[document.kind])}"
+    timeout = _number(at(content, _TIMEOUT), _DEFAULT_TIMEOUT)
+    flow = any(str(name).startswith("PROMPTFLOW_") for name in variables)
+    most = 1000 * (_FLOW_LONGEST if flow else _LONGEST[document.kind])
+    if timeout > most:
+        yield f"{_TIMEOUT}: {most} is the most"
+    yield from _deadline(content, variables, timeout)
+    if "code_configuration" in content:  # Azure's inference server runs it
+        yield from _workers(content, variables)
+
+
+def _deadline(content: Json, variables: Json, timeout: float) -> Iterator[str]:
+    script = str(at(content, "code_configuration.scoring_script"))
+    if _DEADLINE not in variables and not script.endswith(_OURS):
+        return
+    seconds = _number(variables.get(_DEADLINE), DOWNLOAD_SECONDS)
+    if 1000 * seconds > timeout:
+        yield (
+            f"environment_variables.{_DEADLINE}: {seconds:g} s for a request's downloads, and "
+            f"{_TIMEOUT} ends it after {timeout / 1000:g} s"
+        )
+
+
+def _workers(content: Json, variables: Json) -> Iterator[str]:
+    """Azure's server answers one request at a time in each of its processes."""
+    given, at_once = variables.get("WORKER_COUNT"), at(content, _CONCURRENCY)
+    workers, most = int(_number(given, 1)), int(_number(at_once, 1))
+    if workers == most:
+        return
+    said = f"{_CONCURRENCY}: {most} at once, and WORKER_COUNT: {workers} processes for them"
+    if given is None or at_once is None:  # one of the two is Azure's default, or the image's
+        yield Note(f"{said}: they should be equal")
+    else:
+        yield f"{said}: they must be equal"
+
+
+def _model(document: Document, known: Known) -> Iterator[str]:
+    """Without a script and an environment, Azure serves MLflow's models and no others."""
+    content = document.content
+    if {"code_configuration", "environment", "component"} & content.keys():
+        return
+    model = content.get("model")
+    found = referred(model, "model", known)
+    given = model if isinstance(model, dict) else mapping(found.content if found else None)
+    kind = given.get("type", "custom_model") if given else "mlflow_model"
+    if kind not in ("mlflow_model", "triton_model"):
+        yield (
+            f"model: it is a {kind}, and without code_configuration and environment Azure serves "
+            "an mlflow_model"
+        )
+
+
+def _number(value: object, default: float) -> float:
+    """A value as a number; what is none has been told elsewhere."""
+    try:
+        return float(str(value)) if value is not None else default
+    except ValueError:
+        return default

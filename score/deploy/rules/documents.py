@@ -1,0 +1,267 @@
+"""YAML files of a folder: which of them are for Azure ML, of which kind, and what they say.
+
+Azure itself does not read `$schema`: the command or the SDK's function decides what a file is.
+Where the line is missing, a file's `type` and fields tell. All else in a folder is passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from score.deploy.rules.spelling import misspelt
+from score.deploy.values import Json, mapping
+from score.errors import AzureError
+
+SCHEMAS = "azuremlschemas.azureedge.net"
+ENDPOINT, DEPLOYMENT = "online endpoint", "online deployment"
+BATCH_ENDPOINT, BATCH_DEPLOYMENT = "batch endpoint", "batch deployment"
+
+# The schema's name → what several kinds have in common: the names that may refer to one.
+FAMILIES = {
+    "managedOnlineEndpoint": ENDPOINT,
+    "kubernetesOnlineEndpoint": ENDPOINT,
+    "managedOnlineDeployment": DEPLOYMENT,
+    "kubernetesOnlineDeployment": DEPLOYMENT,
+    "batchEndpoint": BATCH_ENDPOINT,
+    "batchDeployment": BATCH_DEPLOYMENT,
+    "modelBatchDeployment": BATCH_DEPLOYMENT,
+    "pipelineComponentBatchDeployment": BATCH_DEPLOYMENT,
+    "model": "model",
+    "data": "data",
+    "environment": "environment",
+    "commandComponent": "component",
+    "parallelComponent": "component",
+    "pipelineComponent": "component",
+    "sparkComponent": "component",
+    "commandJob": "job",
+    "pipelineJob": "job",
+    "sparkJob": "job",
+    "sweepJob": "job",
+    "amlCompute": "compute",
+    "computeInstance": "compute",
+}
+# The names by which the reference's own examples and the SDK call some of them.
+_ALIASES = {
+    "onlineendpoint": "managedOnlineEndpoint",
+    "onlinedeployment": "managedOnlineDeployment",
+}
+# Schemas of Azure's that nothing here checks.
+_OTHERS = {
+    *("autoMLJob", "azureBlob", "azureFile", "azureDataLakeGen1", "azureDataLakeGen2", "workspace"),
+    *("registry", "schedule", "vmCompute", "kubernetesCompute", "synapseSparkCompute", "Flow"),
+    *("flow", "Run", "importJob", "importComponent", "dataTransferJob", "monitorSchedule"),
+    *("AzureOpenAIConnection", "workspaceConnection", "connection", "hub", "project"),
+}
+_TYPES = {
+    "amlcompute": "amlCompute",
+    "computeinstance": "computeInstance",
+    "custom_model": "model",
+    "mlflow_model": "model",
+    "triton_model": "model",
+}
+_DATA = ("uri_file", "uri_folder", "mltable")
+_ONLINE = {"instance_type", "request_settings", "readiness_probe", "liveness_probe"}
+_ENVIRONMENT = {
+    *("name", "version", "description", "tags", "image", "build", "conda_file", "os_type"),
+    *("inference_config", "properties"),
+}
+# What a job says and a component does not.
+_JOB = {
+    *("compute", "experiment_name", "limits", "services", "queue_settings", "identity", "settings"),
+}
+# `{{ … }}` of a template engine; Azure's own bindings begin with a dollar sign, or mean to.
+_TEMPLATE = re.compile(
+    rb"(?<!\$)\{\{(?!\s*(?:parent|inputs|outputs)\b)[^}\n]*\}\}"
+    rb"|\{%-?\s*(?:if|for|set|block|include|extends|macro|end\w+)\b"
+)
+_MOST_VALUES = 100_000
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML file for Azure, parsed."""
+
+    file: Path
+    kind: str  # the schema's name
+    content: Json
+
+    @property
+    def name(self) -> str:
+        """What it calls itself."""
+        return str(self.content.get("name", ""))
+
+    @property
+    def family(self) -> str:
+        """What may refer to it by its name."""
+        return FAMILIES[self.kind]
+
+    @property
+    def here(self) -> Path:
+        """The folder from which its paths are seen."""
+        return self.file.parent
+
+
+@dataclass(frozen=True)
+class Known:
+    """The documents that names may refer to, those that are being checked before those beside."""
+
+    documents: Sequence[Document] = field(default=())
+
+    def find(self, family: str, name: object) -> Document | None:
+        """The document of that family and name, if it is here."""
+        return next((one for one in self.of(family) if one.name == str(name)), None)
+
+    def of(self, family: str) -> list[Document]:
+        """All documents of a family."""
+        return [one for one in self.documents if one.family == family]
+
+    def names(self, family: str) -> list[str]:
+        """What the documents of a family are called."""
+        return [one.name for one in self.of(family)]
+
+
+def files(folders: Iterable[Path]) -> Iterator[Path]:
+    """The YAML files in folders and below, and those that are named themselves."""
+    for folder in folders:
+        found = [folder, *folder.rglob("*")] if folder.exists() else []
+        yield from sorted(
+            file for file in found if file.suffix in (".yml", ".yaml") and file.is_file()
+        )
+
+
+def beside(folders: Iterable[Path]) -> Iterator[Document]:
+    """The documents in folders that are not themselves checked: what cannot be read is left out."""
+    for file in files(folders):
+        with suppress(AzureError):
+            if document := read(file):
+                yield document
+
+
+def read(file: Path) -> Document | None:
+    """A file as a document; None for what is nothing of Azure's, and for templates.
+
+    Raises AzureError for a file that names Azure ML and cannot be read as YAML, and for a `$schema`
+    that is nearly one of Azure's.
+    """
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise AzureError(f"{file}: cannot be read: {error.strerror}") from error
+    if _TEMPLATE.search(text):
+        return None
+    content = _parsed(file, text)
+    if not isinstance(content, dict):
+        return None
+    kind = _kind(file, content)
+    return Document(file, kind, content) if kind else None
+
+
+def _parsed(file: Path, text: bytes) -> object:
+    azure = b"azureml" in text
+    try:
+        content = yaml.safe_load(text)
+    except Exception as error:  # PyYAML's constructors raise whatever int(), float() and date() do
+        several = isinstance(error, yaml.composer.ComposerError) and "single" in str(error)
+        if several or not azure:
+            return None
+        raise AzureError(f"{file}: no YAML: {error}") from error
+    if not _finite(content):
+        if azure:
+            raise AzureError(f"{file}: its aliases make more than {_MOST_VALUES:,} values")
+        return None
+    return content
+
+
+def _finite(content: object) -> bool:
+    """Whether it ends: aliases may repeat themselves without end, or double at every step."""
+    waiting, seen = [content], 0
+    while waiting:
+        seen += 1
+        if seen > _MOST_VALUES:
+            return False
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return True
+
+
+def _kind(file: Path, content: Json) -> str | None:
+    address = str(content.get("$schema", ""))
+    name = address.rpartition("/")[2].removesuffix(".json").removesuffix(".schema")
+    known = {kind.lower(): kind for kind in FAMILIES} | _ALIASES
+    if name.lower() in known:
+        return _typed(known[name.lower()], content)
+    if SCHEMAS in address and name not in _OTHERS:
+        near = misspelt(name, known.values())
+        if near:
+            raise AzureError(
+                f"{file}: $schema: {address} is none that is known here; did you mean {near}?"
+            )
+    return None if address else _guessed(content)
+
+
+def _typed(kind: str, content: Json) -> str:
+    """The kind by a document's `type`, which says it whatever the schema's name does."""
+    given, family = str(content.get("type")).lower(), FAMILIES[kind]
+    if family == BATCH_DEPLOYMENT:
+        types = {"model": "modelBatchDeployment", "pipeline": "pipelineComponentBatchDeployment"}
+        return types.get(given, kind)
+    if family == DEPLOYMENT:
+        return f"{given}OnlineDeployment" if given in ("managed", "kubernetes") else kind
+    if family == ENDPOINT and "compute" in content:  # managed endpoints have none
+        return "kubernetesOnlineEndpoint"
+    suffix = family.title()
+    return f"{given}{suffix}" if f"{given}{suffix}" in FAMILIES else kind
+
+
+def _guessed(content: Json) -> str | None:
+    """The kind of a file without `$schema`, or None."""
+    kind, fields = str(content.get("type", "")).lower(), content.keys()
+    if "endpoint_name" in fields:
+        return _guessed_deployment(kind, content)
+    if kind in _TYPES:
+        return _TYPES[kind] if {"path", "size", "name"} & fields else None
+    if kind in _DATA:
+        return "data" if {"path", "name"} <= fields else None
+    if kind == "parallel" and "task" in fields:
+        return "parallelComponent"
+    if kind == "spark" and "entry" in fields:
+        return "sparkJob" if "resources" in fields or _runs(content) else "sparkComponent"
+    if kind == "pipeline" and isinstance(content.get("jobs"), dict):
+        return "pipelineJob" if _runs(content) else "pipelineComponent"
+    if kind == "sweep" and "trial" in fields:
+        return "sweepJob"
+    if kind in ("", "command") and isinstance(content.get("command"), str):
+        environment = content.get("environment")
+        if str(environment).startswith("azureml:") or _ENVIRONMENT & mapping(environment).keys():
+            return "commandJob" if _runs(content) else "commandComponent"
+        return None
+    if "name" in fields and {"traffic", "mirror_traffic", "auth_mode"} & fields and not kind:
+        return "batchEndpoint" if "defaults" in fields else _typed("managedOnlineEndpoint", content)
+    if {"image", "build"} & fields and "name" in fields and fields <= _ENVIRONMENT:
+        return "environment"
+    return None
+
+
+def _guessed_deployment(kind: str, content: Json) -> str | None:
+    if kind in ("model", "pipeline") or {"compute", "component"} & content.keys():
+        return _typed("batchDeployment", content)
+    if kind == "kubernetes":
+        return "kubernetesOnlineDeployment"
+    return "managedOnlineDeployment" if _ONLINE & content.keys() else None
+
+
+def _runs(content: Json) -> bool:
+    """Whether a file is a job, not a component: it has no name, or says what a component cannot."""
+    if "name" not in content or _JOB & content.keys():
+        return True
+    given = mapping(content.get("inputs")).values()
+    return any(not isinstance(value, dict) or "path" in value for value in given)

@@ -1,0 +1,151 @@
+"""Environments: what they are built from, what they can run, and on which machines.
+
+Sources: learn.microsoft.com/azure/machine-learning/how-to-inference-server-http (a scoring script
+is run by azureml-inference-server-http) and how-to-use-batch-model-deployments ("azureml-core and
+azureml-dataset-runtime[fuse] are required by batch deployments").
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from score.deploy.rules import images, packages
+from score.deploy.rules.contents import Contents
+from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
+from score.deploy.rules.notes import Note
+from score.deploy.rules.parts import environments, parts, variables
+from score.deploy.rules.references import referred
+from score.deploy.rules.sizes import has_gpus
+from score.deploy.values import Json, at, whole
+from score.errors import AzureError
+
+_CONDA = {"name", "channels", "dependencies", "variables", "prefix"}
+_SERVERS = {"azureml-inference-server-http", "azureml-defaults"}
+_BATCH_RUNNERS = {"azureml-core", "azureml-defaults", "azureml-dataset-runtime", "azureml-sdk"}
+_ROUTES = ("liveness_route", "readiness_route", "scoring_route")
+
+
+def problems(document: Document, known: Known) -> Iterator[str]:
+    """What is wrong with the environments that a document defines, or refers to."""
+    for where, environment in environments(document):
+        contents = Contents(environment, document.here)
+        if "image" in environment:
+            yield from images.problems(f"{where}image", environment["image"])
+        elif "build" not in environment and "conda_file" in environment:
+            yield f"{where}image: is missing, and conda_file needs it"
+        yield from _conda(f"{where}conda_file", contents)
+        yield from _build(f"{where}build.path", contents)
+        yield from _routes(f"{where}inference_config", environment)
+    yield from _kinds(document, known)
+    yield from _machines(document, known)
+
+
+def _conda(where: str, contents: Contents) -> Iterator[str]:
+    given, content = contents.environment.get("conda_file"), contents.conda()
+    if content is None:
+        return
+    said, folder = where, contents.here
+    if isinstance(given, str):
+        said, folder = f"{where}: {given}", (contents.here / given).parent
+    if not isinstance(content, dict):
+        yield f"{said}: {content if isinstance(content, str) else 'no mapping'}"
+        return
+    yield from (f"{said}: {key}: unknown field" for key in content if key not in _CONDA)
+    own, pip = packages.conda(content)
+    yield from packages.of_conda(said, own)
+    yield from packages.problems(said, pip)
+    for name, file in packages.included(pip, folder):
+        if not os.path.isfile(file):
+            yield f"{said}: there is no {name}"
+
+
+def _build(where: str, contents: Contents) -> Iterator[str]:
+    file = contents.dockerfile
+    if file is None:
+        return
+    for image in contents.images():
+        yield from images.problems(f"{where}: {file.name}: FROM", image)
+    for source in contents.copied():
+        if not os.path.exists(contents.folder / source):
+            yield f"{where}: {file.name}: COPY {source}: there is no such file"
+    for name, lines in contents.requirements():
+        yield from packages.problems(f"{where}: {name}", lines)
+
+
+def _routes(where: str, environment: Json) -> Iterator[str]:
+    for route in _ROUTES:
+        port = at(environment, f"inference_config.{route}.port")
+        path = at(environment, f"inference_config.{route}.path")
+        if port is not None:
+            try:
+                whole(f"{where}.{route}.port", port, 1, 65_535)
+            except AzureError as error:
+                yield str(error)
+        if path is not None and not str(path).startswith("/"):
+            yield f"{where}.{route}.path: {path!r} does not begin with a slash"
+
+
+# -- what it is for --------------------------------------------------------------------------------
+
+
+def _used(document: Document, part: Json, known: Known) -> Contents | None:
+    """The environment of a part of a document, inline or in another file."""
+    given = part.get("environment")
+    if isinstance(given, dict):
+        return Contents(given, document.here)
+    found = referred(given, "environment", known)
+    return Contents(found.content, found.here) if found else None
+
+
+def _kinds(document: Document, known: Known) -> Iterator[str]:
+    """Whether an environment has what runs a script there."""
+    for where, part in parts(document):
+        used = _used(document, part, known)
+        if not used:
+            continue
+        wanted, said = _wanted(document, part, used)
+        found = used.packages() if wanted else None
+        if found is not None and found.isdisjoint(wanted):
+            yield f"{where}environment: it is of the wrong kind: it does not install {said}"
+
+
+def _wanted(document: Document, part: Json, used: Contents) -> tuple[set[str], str]:
+    """The packages of which one runs the part's script, and how to say that there is none."""
+    scored = "code_configuration" in part
+    if document.family == DEPLOYMENT and scored and "inference_config" not in used.environment:
+        return _SERVERS, "azureml-inference-server-http, which runs the script"
+    if (document.family == BATCH_DEPLOYMENT and scored) or "entry_script" in part:
+        return _BATCH_RUNNERS, "azureml-core, which runs the script"
+    return set(), ""
+
+
+def _size(document: Document, known: Known) -> str | None:
+    """The size of the machines that a deployment runs on, where it shows."""
+    size = document.content.get("instance_type")
+    if document.kind == "managedOnlineDeployment" and isinstance(size, str):
+        return size
+    compute = str(document.content.get("compute")).removeprefix("azureml:")
+    cluster = known.find("compute", compute) if document.family == BATCH_DEPLOYMENT else None
+    return str(cluster.content["size"]) if cluster and "size" in cluster.content else None
+
+
+def _machines(document: Document, known: Known) -> Iterator[str]:
+    """Whether machine, environment and SCORE_DEVICE are all for GPUs, or none of them is."""
+    if document.family not in (DEPLOYMENT, BATCH_DEPLOYMENT):
+        return
+    field = "instance_type" if "instance_type" in document.content else "compute"
+    size, used = _size(document, known), _used(document, document.content, known)
+    built = used.device() if used else None
+    gpus = has_gpus(size) if size else None
+    devices = {str(one.get("SCORE_DEVICE")).lower() for _, one in variables(document)} - {"none"}
+    if gpus and built == "cpu":
+        yield f"{field}: {size} has GPUs, and the environment's PyTorch is built for CPUs alone"
+    if gpus and "cpu" in devices:
+        yield f"{field}: {size} has GPUs, and SCORE_DEVICE: cpu uses none of them"
+    if gpus is False and "cuda" in devices:
+        yield f"{field}: {size} has no GPU, and SCORE_DEVICE is cuda"
+    elif built == "cpu" and "cuda" in devices:
+        yield "environment: its PyTorch is built for CPUs alone, and SCORE_DEVICE is cuda"
+    elif gpus is False and built == "cuda":
+        yield Note(f"{field}: {size} has no GPU, and the environment is built for CUDA")

@@ -1,0 +1,39 @@
+"""References to container images: their form, and the names of Azure ML's own.
+
+Whether an image can be pulled only its registry knows. Of Azure ML's images at Microsoft's registry
+the names follow few patterns (github.com/Azure/AzureML-Containers, and learn.microsoft.com/azure/
+machine-learning/concept-prebuilt-docker-images-inference): one that follows none does not exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+# https://github.com/distribution/reference: [HOST[:PORT]/]PATH[:TAG][@DIGEST]
+_IMAGE = re.compile(
+    rf"(?:(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|localhost(?::\d+)?|[A-Za-z0-9-]+:\d+)/)?"
+    rf"{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
+_OURS = "mcr.microsoft.com/azureml/"
+_UBUNTU = r"ubuntu(?:16|18|20|22|24)\.04"
+_NAMES = re.compile(
+    rf"(?:openmpi|intelmpi)[\d.]+(?:-cuda[\d.]+)?(?:-cudnn\d+)?-{_UBUNTU}"
+    rf"|minimal-(?:py3\d+|{_UBUNTU}-py3\d+-(?:cpu|gpu|cuda[\d.]+(?:-gpu)?))-inference"
+    rf"|(?:mlflow|pytorch|tensorflow|sklearn|xgboost|onnxruntime|lightgbm)-.+-inference"
+    r"|base|base-gpu|(?:curated|promptflow|automl|amlarc|inference|o16n)[\w./-]*"
+)
+
+
+def problems(where: str, image: object) -> Iterator[str]:
+    """What is wrong with a reference to an image."""
+    text = str(image)
+    if "${" in text or "$" in text:  # a build argument's
+        return
+    if not isinstance(image, str) or not _IMAGE.fullmatch(text):
+        yield f"{where}: {image!r} is no reference to an image"
+        return
+    name = text.removeprefix(_OURS).partition("@")[0].partition(":")[0]
+    if text.startswith(_OURS) and not _NAMES.fullmatch(name):
+        yield f"{where}: Azure ML has no image {name!r} at Microsoft's registry"

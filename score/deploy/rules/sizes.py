@@ -1,0 +1,164 @@
+"""Sizes of machines: those of `components/skus.yml`, and other names that Azure gives to sizes.
+
+A size that is not in the table passes if it is spelled as Azure's sizes are: a family, a number of
+vCPUs, features, an accelerator of that family, and a version up to the family's newest. By that
+`Standard_D4as_v5` passes, and `Standard_DS2_v9` is refused with the nearest of the table.
+Source: learn.microsoft.com/azure/virtual-machines/vm-naming-conventions and sizes/overview.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from score.deploy.rules.documents import Document
+from score.deploy.rules.parts import models, parts
+from score.deploy.skus import Sku, lookup, skus
+from score.deploy.values import at, mapping
+from score.errors import AzureError, meant
+
+# Family → its newest version.
+_NEWEST = {
+    "A": 2,
+    "AM": 2,
+    "B": 2,
+    "D": 7,
+    "DS": 2,
+    "DC": 6,
+    "E": 7,
+    "EB": 6,
+    "EC": 6,
+    "F": 7,
+    "FX": 2,
+    "G": 1,
+    "GS": 1,
+    "H": 1,
+    "HB": 5,
+    "HC": 1,
+    "HX": 1,
+    "L": 4,
+    "M": 3,
+    "NC": 6,
+    "NCC": 5,
+    "ND": 6,
+    "NG": 1,
+    "NP": 1,
+    "NV": 5,
+}
+# Family and version → the accelerators whose names its sizes carry.
+_ACCELERATORS = {
+    ("NC", 3): {"T4"},
+    ("NC", 4): {"A100"},
+    ("NC", 5): {"H100"},
+    ("NC", 6): {"RTXPRO6000BSE"},
+    ("NCC", 5): {"H100"},
+    ("ND", 4): {"A100"},
+    ("ND", 5): {"H100", "H200", "MI300X"},
+    ("ND", 6): {"GB200", "GB300"},
+    ("NV", 5): {"A10", "V710"},
+    ("NG", 1): {"V620"},
+}
+# Those whose sizes all carry one.
+_ALWAYS = {("NC", 4), ("NC", 5), ("NC", 6), ("NCC", 5), ("ND", 5), ("ND", 6), ("NV", 5), ("NG", 1)}
+_PLAIN = ("A", "D", "E", "EB", "EC")  # whose first version has no features, or never was
+_CUDA = ("NC", "NCC", "ND", "NV")
+_AMD = re.compile(r"MI300X|V710|V620|^standard_nv\d+as_v4$", re.IGNORECASE)
+_VCPUS = {
+    *(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 24, 28, 30, 32, 36, 40, 44),
+    *(48, 52, 60, 64, 72, 80, 96, 104, 112, 120, 128, 144, 160, 176, 192, 208, 224, 256, 288, 320),
+    *(368, 372, 416, 420, 624, 832, 896, 1792),
+}
+_NAME = re.compile(
+    r"(?:standard|basic)_(?P<family>[a-z]+?)(?P<vcpus>\d+)(?:-(?P<fewer>\d+))?(?P<features>[a-z]*)"
+    r"(?P<rest>(?:_[a-z0-9]+)*?)(?:_v(?P<version>\d+))?",
+    re.IGNORECASE,
+)
+_FEATURES = re.compile(r"[abcdeilmnoprst]*", re.IGNORECASE)
+# reference-yaml-job-spark: serverless Spark's own list.
+_SPARK = tuple(f"standard_e{cores}s_v3" for cores in (4, 8, 16, 32, 64))
+_MACHINES = {
+    "managedOnlineDeployment": "instance_type",
+    "amlCompute": "size",
+    "computeInstance": "size",
+}
+
+
+def problems(document: Document) -> Iterator[str]:
+    """Sizes that Azure does not have, or has no more."""
+    field = _MACHINES.get(document.kind)
+    if field and field in document.content:
+        yield from _size(field, str(document.content[field]))
+    for where, part in parts(document):
+        spark = document.kind.startswith("spark") or part.get("type") == "spark"
+        size = at(part, "resources.instance_type")
+        if (
+            spark
+            and size is not None
+            and str(size).lower() not in _SPARK
+            and "${{" not in str(size)
+        ):
+            yield f"{where}resources.instance_type: {size!r} is none of {', '.join(_SPARK)}"
+        elif not spark and str(size).lower().startswith("standard_"):
+            yield from _size(f"{where}resources.instance_type", str(size))
+    for where, model in models(document):
+        yield from _listed(where, mapping(model.get("tags")), mapping(model.get("properties")))
+
+
+def has_gpus(name: str) -> bool:
+    """Whether a size has GPUs that CUDA runs on."""
+    sku = _listed_size(name)
+    if sku:
+        return sku.gpus > 0
+    match = _NAME.fullmatch(name)
+    return match is not None and match["family"].upper() in _CUDA and not _AMD.search(name)
+
+
+def _listed_size(name: str) -> Sku | None:
+    return next((sku for known, sku in skus().items() if known.lower() == name.lower()), None)
+
+
+def _size(where: str, name: str) -> Iterator[str]:
+    sku = _listed_size(name)
+    if sku and sku.status == "retired":
+        yield f"{where}: Azure retired {name} on {sku.retires}"
+    elif not sku and not _spelled(name):
+        yield f"{where}: Azure has no size {name!r}{meant(name, skus(), 'Standard_')}"
+
+
+def _spelled(name: str) -> bool:
+    """Whether a name is made as Azure makes the names of its sizes."""
+    match = _NAME.fullmatch(name)
+    if not match:
+        return False
+    family, version = match["family"].upper(), int(match["version"] or 1)
+    if version > _NEWEST.get(family, 0) or not _FEATURES.fullmatch(match["features"]):
+        return False
+    if family != "M" and int(match["vcpus"]) not in _VCPUS:
+        return False
+    if match["features"] and not match["version"] and family in _PLAIN:
+        return False
+    accelerator = match["rest"].upper().replace("_NDR", "").lstrip("_")
+    if not accelerator:
+        return (family, version) not in _ALWAYS
+    return accelerator in _ACCELERATORS.get((family, version), ())
+
+
+def _listed(where: str, tags: object, properties: object) -> Iterator[str]:
+    """The sizes that a model's card says it runs on."""
+    given = {
+        f"{where}tags.inference_compute_allow_list": at(tags, "inference_compute_allow_list"),
+        f"{where}properties.inference-recommended-sku": at(properties, "inference-recommended-sku"),
+    }
+    for place, text in given.items():
+        for name in re.findall(r"[\w.-]+", str(text or "")):
+            if not _spelled(name):
+                try:
+                    lookup(name)
+                except AzureError as error:
+                    yield f"{place}: {error}"
+    spec = at(properties, "inference-min-sku-spec")
+    if spec is not None and not re.fullmatch(r"\d+(\|\d+){3}", str(spec)):
+        yield (
+            f"{where}properties.inference-min-sku-spec: {spec!r} is not "
+            "vCPUs|GPUs|GiB of memory|GiB of disk"
+        )

@@ -1,0 +1,112 @@
+"""Spark's properties: those that a job needs, and that fit each other.
+
+Source: learn.microsoft.com/azure/machine-learning/reference-yaml-job-spark, "Attributes of the
+`conf` key". A task runs on no executor with fewer cores than `spark.task.cpus` (Spark's
+configuration page).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from score.deploy.rules.documents import Document
+from score.deploy.rules.notes import Note
+from score.deploy.rules.parts import parts
+from score.deploy.values import Json, mapping, whole
+from score.errors import AzureError
+
+# The names that azure-ai-ml writes for some of them.
+_SHORT = {
+    "driver_cores": "spark.driver.cores",
+    "driver_memory": "spark.driver.memory",
+    "executor_cores": "spark.executor.cores",
+    "executor_memory": "spark.executor.memory",
+    "executor_instances": "spark.executor.instances",
+    "dynamic_allocation_enabled": "spark.dynamicAllocation.enabled",
+    "dynamic_allocation_min_executors": "spark.dynamicAllocation.minExecutors",
+    "dynamic_allocation_max_executors": "spark.dynamicAllocation.maxExecutors",
+}
+_DYNAMIC = "spark.dynamicAllocation."
+_LEAST, _MOST = _DYNAMIC + "minExecutors", _DYNAMIC + "maxExecutors"
+_WHOLE = {
+    "spark.driver.cores": 1,
+    "spark.executor.cores": 1,
+    "spark.executor.instances": 1,
+    "spark.task.cpus": 1,
+    _LEAST: 0,
+    _MOST: 1,
+    _DYNAMIC + "initialExecutors": 0,
+}
+_MEMORY = {
+    *("spark.driver.memory", "spark.executor.memory", "spark.driver.memoryOverhead"),
+    *("spark.executor.memoryOverhead", "spark.executor.pyspark.memory"),
+}
+_SIZE = re.compile(r"[1-9]\d*\s*[kmgtp]?b?", re.IGNORECASE)
+_KNOWN = {*_SHORT.values(), *_WHOLE, *_MEMORY}
+_NEAR = 0.93  # of difflib's ratio, by which one letter is wrong in a name and no word another
+
+
+def problems(document: Document) -> Iterator[str]:
+    """What is wrong with the properties of a Spark component, job or step."""
+    for where, part in parts(document):
+        if isinstance(part.get("conf"), dict):
+            conf = {_SHORT.get(str(name), str(name)): value for name, value in part["conf"].items()}
+            yield from _names(f"{where}conf", conf)
+            yield from _values(f"{where}conf", conf)
+            yield from _executors(f"{where}conf", conf)
+            if "entry" in part:
+                said = (f"{where}conf.{name}: is missing" for name in _missing(conf))
+                # The job that runs a component may add what that leaves out.
+                yield from said if document.kind != "sparkComponent" else map(Note, said)
+
+
+def _names(where: str, conf: Json) -> Iterator[str]:
+    """Spark has hundreds of properties, and takes any other in silence."""
+    for name in conf:
+        near = get_close_matches(name, _KNOWN, n=1, cutoff=_NEAR)
+        if name in _KNOWN or (name.startswith("spark.") and not near):
+            continue
+        hint = f"; did you mean {near[0]}?" if near else "; Spark's begin with spark."
+        yield f"{where}.{name}: there is no such property{hint}"
+
+
+def _values(where: str, conf: Json) -> Iterator[str]:
+    for name, value in conf.items():
+        if "${{" in str(value):
+            continue
+        if name in _WHOLE:
+            try:
+                whole(f"{where}.{name}", value, _WHOLE[name])
+            except AzureError as error:
+                yield str(error)
+        elif name in _MEMORY and not _SIZE.fullmatch(str(value)):
+            yield f"{where}.{name}: {value!r} is no amount of memory, as 8g"
+    cores, task = _number(conf, "spark.executor.cores"), _number(conf, "spark.task.cpus") or 1
+    if cores is not None and cores < task:
+        yield (
+            f"{where}.spark.executor.cores: {cores} a machine, and a task wants "
+            f"spark.task.cpus: {task}"
+        )
+
+
+def _executors(where: str, conf: Json) -> Iterator[str]:
+    enabled = conf.get(_DYNAMIC + "enabled", False)
+    if str(enabled).lower() not in ("true", "false"):
+        yield f"{where}.{_DYNAMIC}enabled: {enabled!r} is neither true nor false"
+    least, most = _number(conf, _LEAST), _number(conf, _MOST)
+    if least is not None and most is not None and least > most:
+        yield f"{where}.{_LEAST}: {least} is more than {_MOST}, {most}"
+
+
+def _missing(conf: Json) -> list[str]:
+    """The properties that say how many executors there are, and are not there."""
+    dynamic = str(conf.get(_DYNAMIC + "enabled")).lower() == "true"
+    wanted = (_LEAST, _MOST) if dynamic else ("spark.executor.instances",)
+    return [name for name in wanted if name not in conf]
+
+
+def _number(conf: Json, name: str) -> int | None:
+    value = str(mapping(conf).get(name, ""))
+    return int(value) if value.isdecimal() else None

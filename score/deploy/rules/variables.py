@@ -1,0 +1,45 @@
+"""Environment variables: this project's settings among them, and the server's processes.
+
+A variable that begins with SCORE_ and is none of the settings may be a user's own. It is refused
+where it is nearly the name of a setting, which it would leave at its default in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from score.deploy.rules.documents import Document
+from score.deploy.rules.parts import variables
+from score.errors import SettingError
+from score.settings import PREFIX, Settings, names
+
+_NEAR = 0.8  # of difflib's ratio: BACH_SIZE is .95 like BATCH_SIZE
+_WORKERS = "WORKER_COUNT"
+
+
+def problems(document: Document) -> Iterator[str]:
+    """Variables that cannot be, or that are settings misspelt."""
+    for where, given in variables(document):
+        for name, value in given.items():
+            if name == _WORKERS:
+                if not str(value).isdecimal() or not int(value):
+                    yield f"{where}.{name}: {value!r} is no number of processes"
+            elif str(name).startswith(PREFIX):
+                yield from _setting(where, str(name), value)
+
+
+def _setting(where: str, name: str, value: object) -> Iterator[str]:
+    setting = name.removeprefix(PREFIX).lower()
+    if setting in names():
+        if "${{" in str(value):
+            return
+        try:
+            Settings().replace({setting: str(value)})
+        except SettingError as error:
+            yield f"{where}: {error}"
+        return
+    near = get_close_matches(setting, names(), n=1, cutoff=_NEAR)
+    if near:
+        meant = PREFIX + near[0].upper()
+        yield f"{where}.{name}: there is no such setting; did you mean {meant}?"

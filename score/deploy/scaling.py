@@ -1,0 +1,158 @@
+"""A plan → how many machines there are: a cluster's YAML, a real-time deployment's autoscale rules.
+
+The rules are an ARM template, since that is how Azure takes all of them at once:
+https://learn.microsoft.com/azure/machine-learning/how-to-autoscale-endpoints and
+https://learn.microsoft.com/azure/templates/microsoft.insights/autoscalesettings.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from score.deploy.names import DEDICATED, LOW_PRIORITY, TIERS, checked, cluster_name
+from score.deploy.plan import Plan
+from score.deploy.render import filled
+from score.errors import AzureError
+
+_CLUSTER = Path(__file__).parent / "templates" / "cluster.yml"
+
+MOST_INSTANCES = 50  # of a deployment, by Azure's limits of managed online endpoints
+PRODUCTION = 3  # instances that Azure recommends at least, where a deployment must be there
+
+BUSY, IDLE = (
+    70,
+    25,
+)  # percent, as in Azure's example (azureml-examples, cli/deploy-moe-autoscale.sh)
+WINDOW = "PT5M"  # what is averaged
+# A machine takes its time to get image and model; until then the others stay as busy. Stated.
+AFTER_MORE, AFTER_LESS = "PT15M", "PT30M"
+
+_DEPLOYMENT = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments"
+_NAMES = "parameters('workspace'), parameters('endpoint')"
+
+
+def render_cluster(
+    plan: Plan,
+    *,
+    command: str,
+    name: str | None = None,
+    instances: int = 4,
+    tier: str = DEDICATED,
+) -> str:
+    """A cluster's YAML. `instances`: the most nodes; `name`: by default that of size and tier.
+
+    `command`: what is said to have written it, after `score azure render`. Raises AzureError for a
+    plan that does not fit, a tier that is none, and a low-priority cluster of a single node, which
+    loses its job with its machine.
+    """
+    _check(plan, plan.obstacles)
+    if tier not in TIERS:
+        raise AzureError(f"a cluster's tier is {' or '.join(TIERS)}, not {tier!r}")
+    low = tier == LOW_PRIORITY
+    if low and instances < 2:
+        raise AzureError("Azure cancels a job whose only low-priority machine it takes away: 2")
+    values = {
+        "command": command,
+        "name": checked(name) if name else cluster_name(plan.sku.name, tier),
+        "instances": str(instances),
+        "quota": str(plan.sku.batch_quota(instances)),
+        "pool": "the low-priority cores of all families" if low else plan.sku.family,
+        "tier": tier,
+        "note": "  # cheaper; Azure may take machines away, and their files are tried again"
+        if low
+        else "",
+    }
+    return filled(_CLUSTER, plan, values)
+
+
+def render_autoscale(
+    plan: Plan, *, command: str, instances: int = PRODUCTION, most: int | None = None
+) -> str:
+    """Azure Monitor's rules for a deployment, as an ARM template in JSON.
+
+    Between `instances` and `most` (twice as many) machines: one more while what limits them is busy
+    or requests take half of their time limit, one less while it is idle. Raises AzureError for a
+    plan that does not fit, and for numbers that Azure does not take.
+    """
+    _check(plan, plan.obstacles + plan.online_obstacles)
+    most = min(2 * instances, MOST_INSTANCES) if most is None else most
+    if not 1 <= instances <= most <= MOST_INSTANCES:
+        raise AzureError(
+            f"from {instances} to {most} instances: Azure takes 1 to {MOST_INSTANCES}, and no more "
+            "at least than at most"
+        )
+    limited = plan.sku.gpus and plan.rate.limit == "encoding"
+    metric = "GpuUtilizationPercentage" if limited else "CpuUtilizationPercentage"
+    half = plan.request_timeout_ms // 2
+    rules = [
+        _rule(metric, "deployment", "GreaterThan", BUSY, "Increase"),
+        _rule("RequestLatency", "endpoint", "GreaterThan", half, "Increase"),
+        _rule(metric, "deployment", "LessThan", IDLE, "Decrease"),
+    ]
+    quota = plan.sku.online_quota(most)
+    capacity = {"minimum": str(instances), "maximum": str(most), "default": str(instances)}
+    template = {
+        "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
+        "contentVersion": "1.0.0.0",
+        "metadata": {
+            "description": f"{plan.model} on {instances} to {most} x {plan.sku.name}: "
+            f"{quota} vCPUs of {plan.sku.family}",
+            "writtenBy": f"python -m score azure render {command}",
+        },
+        "parameters": {
+            "workspace": {"type": "string"},
+            "endpoint": {"type": "string"},
+            "deployment": {"type": "string"},
+            "location": {"type": "string", "defaultValue": "[resourceGroup().location]"},
+        },
+        "variables": {
+            "endpoint": f"[resourceId('{_DEPLOYMENT.rpartition('/')[0]}', {_NAMES})]",
+            "deployment": f"[resourceId('{_DEPLOYMENT}', {_NAMES}, parameters('deployment'))]",
+        },
+        "resources": [_setting({"name": "clip", "capacity": capacity, "rules": rules})],
+    }
+    return json.dumps(template, indent=2) + "\n"
+
+
+def _check(plan: Plan, obstacles: tuple[str, ...]) -> None:
+    if obstacles:
+        raise AzureError(f"{plan.model} does not fit {plan.sku.name}: {'; '.join(obstacles)}")
+
+
+def _setting(profile: dict[str, Any]) -> dict[str, Any]:
+    name = "[format('autoscale-{0}-{1}', parameters('endpoint'), parameters('deployment'))]"
+    return {
+        "type": "Microsoft.Insights/autoscaleSettings",
+        "apiVersion": "2022-10-01",
+        "name": name,
+        "location": "[parameters('location')]",
+        "properties": {
+            "name": name,
+            "enabled": True,
+            "targetResourceUri": "[variables('deployment')]",
+            "profiles": [profile],
+        },
+    }
+
+
+def _rule(metric: str, owner: str, operator: str, threshold: int, way: str) -> dict[str, Any]:
+    return {
+        "metricTrigger": {
+            "metricName": metric,
+            "metricResourceUri": f"[variables('{owner}')]",
+            "timeGrain": "PT1M",
+            "statistic": "Average",
+            "timeWindow": WINDOW,
+            "timeAggregation": "Average",
+            "operator": operator,
+            "threshold": threshold,
+        },
+        "scaleAction": {
+            "direction": way,
+            "type": "ChangeCount",
+            "value": "1",
+            "cooldown": AFTER_MORE if way == "Increase" else AFTER_LESS,
+        },
+    }

@@ -1,0 +1,59 @@
+"""Where a deployment runs: a size of machine, and the names of what a workspace has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from score.deploy.names import DEDICATED, TIERS, cluster_name
+from score.deploy.skus import Sku, lookup
+from score.errors import AzureError
+
+Kind = Literal["cpu", "gpu"]
+
+# What a deployment runs on where nobody names a size.
+SMALL: Mapping[str, str] = {"cpu": "Standard_D4as_v4", "gpu": "Standard_NC4as_T4_v3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A size, as Azure spells it; `kind`: of the environments and images that fit it.
+
+    cluster: the name of the batch cluster of this size and tier; neither can be changed after a
+    cluster is made.
+    """
+
+    size: str
+    kind: Kind
+    cluster: str
+
+
+def kind_of(sku: Sku) -> Kind:
+    """Of the environments that a size needs: those with CUDA where it has GPUs."""
+    return "gpu" if sku.gpus else "cpu"
+
+
+def target(kind: str | None = None, size: str | None = None, tier: str | None = None) -> Target:
+    """What follows from a size; without one, from the small size of a kind (cpu).
+
+    `tier`: of a batch cluster, dedicated or low_priority. Raises AzureError for an unknown size,
+    kind or tier, and for a size that is not of the kind.
+    """
+    if kind not in (None, *SMALL):
+        raise AzureError(f"{kind!r} is neither cpu nor gpu")
+    sku = lookup(size or SMALL[kind or "cpu"])
+    found = kind_of(sku)
+    if kind and kind != found:
+        other = "has a GPU" if sku.gpus else "has no GPU"
+        raise AzureError(
+            f"{sku.name} {other}, and {kind} was asked for: leave out {kind}, or name another size"
+        )
+    return Target(sku.name, found, cluster(sku.name, tier))
+
+
+def cluster(size: str, tier: str | None = None) -> str:
+    """The name of the batch cluster of a size and tier. Raises AzureError."""
+    if tier not in (None, *TIERS):
+        raise AzureError(f"tier {tier!r}: a cluster is {' or '.join(TIERS)}")
+    return cluster_name(size, tier or DEDICATED)

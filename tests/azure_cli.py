@@ -1,0 +1,244 @@
+"""A stand-in for `az ml`: keeps what it makes in a file, refuses what Azure's docs say.
+
+AZ_STATE names that file, AZ_LOG one with the words of each call. AZ_FAILS is a pattern: a call that
+matches it fails, the AZ_AFTERth time and later. AZ_RESULTS is a folder that a batch job's results
+are copied from; AZ_DIMENSION how long the vectors of answers are. Output is written by knack, which
+is what the Azure CLI itself is made of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jmespath
+import yaml
+from knack.output import format_tsv
+from knack.util import CommandResultItem
+
+Json = dict[str, Any]
+
+WORKSPACE = "/subscriptions/s/workspaces/w"
+
+
+class Refused(Exception):
+    """What the real one ends with an error for."""
+
+
+def words(arguments: list[str]) -> tuple[str, str, Json]:
+    """Group, verb, options: the last value of each, True for a flag."""
+    options: Json = {}
+    for index, word in enumerate(arguments[3:], start=3):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            after = arguments[index + 1 : index + 2]
+            given = value if equals else (after[0] if after and after[0][:2] != "--" else True)
+            options[name] = given
+    return arguments[1], arguments[2], options
+
+
+class Azure:
+    """Everything that there is in a workspace, and in registries."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.state: Json = json.loads(file.read_text()) if file.is_file() else {}
+        self.log = Path(os.environ["AZ_LOG"])
+
+    def answer(self, arguments: list[str]) -> Any:
+        group, verb, options = words(arguments)
+        text = " ".join(arguments[1:])
+        pattern = os.environ.get("AZ_FAILS", "")
+        lines = self.log.read_text().splitlines() if self.log.is_file() else []
+        before = [line for line in lines if pattern and re.search(pattern, line)]
+        with self.log.open("a") as log:
+            print(shlex.join(arguments), file=log)
+        if pattern and re.search(pattern, text) and len(before) + 1 >= int(os.environ["AZ_AFTER"]):
+            raise Refused(f"(BadRequest) {text}")
+        kind = group.partition("-")[0]
+        handler = getattr(self, f"{group.partition('-')[2] or group}_{verb}".replace("-", "_"))
+        result = handler(kind, options)
+        self.file.write_text(json.dumps(self.state))
+        query = options.get("query")
+        return jmespath.search(query, result) if query else result
+
+    def things(self, family: str) -> Json:
+        found: Json = self.state.setdefault(family, {})
+        return found
+
+    def one(self, family: str, name: str) -> Json:
+        if name not in self.things(family):
+            raise Refused(f"(ResourceNotFound) {family} {name}")
+        found: Json = self.things(family)[name]
+        return found
+
+    # -- workspaces, assets, computes, jobs
+
+    def workspace_show(self, kind: str, options: Json) -> Json:
+        return {"id": WORKSPACE}
+
+    def asset_create(self, family: str, options: Json) -> Json:
+        content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
+        registry = options.get("registry-name", "")
+        key = f"{registry}/{content['name']}"
+        versions = self.things(family).setdefault(key, [])
+        version = str(len(versions) + 1)
+        plural, name = f"{family}s", content["name"]
+        where = f"azureml://registries/{registry}" if registry else WORKSPACE
+        versions.append(
+            content | {"version": version, "id": f"{where}/{plural}/{name}/versions/{version}"}
+        )
+        created: Json = versions[-1]
+        return created
+
+    def model_create(self, kind: str, options: Json) -> Json:
+        return self.asset_create("model", options)
+
+    def environment_create(self, kind: str, options: Json) -> Json:
+        return self.asset_create("environment", options)
+
+    def model_show(self, kind: str, options: Json) -> Json:
+        versions = self.one("model", f"{options.get('registry-name', '')}/{options['name']}")
+        found: Json = versions[int(options["version"]) - 1 if "version" in options else -1]
+        return found
+
+    def model_download(self, kind: str, options: Json) -> None:
+        self.model_show(kind, options)
+        source = Path(os.environ["AZ_MODEL"])
+        shutil.copytree(source, Path(options["download-path"]) / options["name"] / source.name)
+
+    def compute_show(self, kind: str, options: Json) -> Json:
+        return self.one("compute", options["name"])
+
+    def compute_create(self, kind: str, options: Json) -> Json:
+        made = {name.replace("-", "_"): value for name, value in options.items()}
+        self.things("compute")[options["name"]] = made
+        return made
+
+    def job_stream(self, kind: str, options: Json) -> None:
+        return None
+
+    def job_download(self, kind: str, options: Json) -> None:
+        target = Path(options["download-path"]) / "named-outputs/score"
+        shutil.copytree(os.environ["AZ_RESULTS"], target)
+
+    # -- endpoints
+
+    def endpoint_show(self, kind: str, options: Json) -> Json:
+        return self.one(f"{kind}-endpoint", options["name"])
+
+    def endpoint_create(self, kind: str, options: Json) -> Json:
+        content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
+        made: Json = {"public_network_access": "enabled", "defaults": {}} | content
+        made |= {"name": options["name"], "traffic": {}, "mirror_traffic": {}}
+        made["scoring_uri"] = f"https://{options['name']}.example/score"
+        self.things(f"{kind}-endpoint")[options["name"]] = made
+        return made
+
+    def endpoint_update(self, kind: str, options: Json) -> Json:
+        found = self.endpoint_show(kind, options)
+        mirrored = {**found["mirror_traffic"], **self.shares(options.get("mirror-traffic", ""))}
+        traffic = {**found["traffic"], **self.shares(options.get("traffic", ""))}
+        for name in {**mirrored, **traffic}:
+            self.one(f"{kind}-deployment", f"{options['name']}/{name}")
+        if sum(traffic.values()) not in (0, 100):
+            raise Refused(f"(BadRequest) traffic sums to {sum(traffic.values())}")
+        if any(
+            percent > 50 or (percent and traffic.get(name)) for name, percent in mirrored.items()
+        ):
+            raise Refused("(BadRequest) mirrored traffic: 50 % at most, and no live traffic beside")
+        found |= {"traffic": traffic, "mirror_traffic": mirrored}
+        if "set" in options:
+            path, _, value = options["set"].partition("=")
+            first, _, second = path.partition(".")
+            found[first] = {**found[first], second: value} if second else value
+        return found
+
+    @staticmethod
+    def shares(text: str) -> dict[str, int]:
+        pairs = (pair.partition("=") for pair in text.split())
+        return {name: int(percent) for name, _, percent in pairs}
+
+    def endpoint_delete(self, kind: str, options: Json) -> None:
+        self.endpoint_show(kind, options)
+        del self.things(f"{kind}-endpoint")[options["name"]]
+        deployments = self.things(f"{kind}-deployment")
+        for key in [key for key in deployments if key.startswith(options["name"] + "/")]:
+            del deployments[key]
+
+    def endpoint_invoke(self, kind: str, options: Json) -> Any:
+        found = self.endpoint_show(kind, options)
+        if kind == "batch":
+            return {"name": "job-1"}
+        if "deployment-name" in options:
+            self.one("online-deployment", f"{options['name']}/{options['deployment-name']}")
+        elif not any(found["traffic"].values()):
+            raise Refused("(NoRoute) no deployment has traffic")
+        request = json.loads(Path(options["request-file"]).read_text())["input_data"]
+        vector = [0.5] * int(os.environ["AZ_DIMENSION"])
+        features = {"image": "image_features", "text": "text_features"}
+        cells = [dict(zip(request["columns"], row, strict=True)) for row in request["data"]]
+        records = [{features[name]: vector for name, cell in row.items() if cell} for row in cells]
+        return json.dumps(records)  # printed as JSON once more, as the real one does
+
+    # -- deployments
+
+    def key(self, kind: str, options: Json) -> str:
+        self.one(f"{kind}-endpoint", options["endpoint-name"])
+        return f"{options['endpoint-name']}/{options['name']}"
+
+    def deployment_list(self, kind: str, options: Json) -> list[Json]:
+        prefix = options["endpoint-name"] + "/"
+        found = self.things(f"{kind}-deployment")
+        return [{"tags": {}} | found[key] for key in found if key.startswith(prefix)]
+
+    def deployment_show(self, kind: str, options: Json) -> Json:
+        return self.one(f"{kind}-deployment", self.key(kind, options))
+
+    def deployment_create(self, kind: str, options: Json, *, there: bool = False) -> Json:
+        key = self.key(kind, options)
+        if (key in self.things(f"{kind}-deployment")) != there:
+            raise Refused(f"(Conflict) {key}")
+        content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
+        made: Json = content | {"name": options["name"]}
+        self.things(f"{kind}-deployment")[key] = made
+        return made
+
+    def deployment_update(self, kind: str, options: Json) -> Json:
+        return self.deployment_create(kind, options, there=True)
+
+    def deployment_delete(self, kind: str, options: Json) -> None:
+        key = self.key(kind, options)
+        self.one(f"{kind}-deployment", key)
+        if self.one(f"{kind}-endpoint", options["endpoint-name"])["traffic"].get(options["name"]):
+            raise Refused(f"(BadRequest) {key} has live traffic")
+        del self.things(f"{kind}-deployment")[key]
+
+    def deployment_get_logs(self, kind: str, options: Json) -> str:
+        self.deployment_show(kind, options)
+        return f"the log of {options['container']}"
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        result = Azure(Path(os.environ["AZ_STATE"])).answer(arguments)
+    except Refused as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+    if result is None:
+        return 0
+    if "tsv" in arguments:
+        print(format_tsv(CommandResultItem(result)), end="")
+    else:
+        print(json.dumps(result, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

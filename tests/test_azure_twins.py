@@ -1,0 +1,447 @@
+"""The deploy scripts' twins in Python, against a client that keeps what they make."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from azure.ai.ml.entities import ManagedOnlineDeployment, Model
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+
+from score import shards
+from score.deploy.registered import PROPERTY, described
+from score.embedder import Embedder
+from score.errors import AzureError
+from score.jobs.catalog import CATALOG
+from tests.surfaces import ROOT
+
+SCRIPTS = ROOT / "samples/azure"
+MODULES = ("batch", "online", "rollout", "workspace")
+GPU, OTHER = "Standard_NC4as_T4_v3", "Standard_D8as_v4"
+OURS = {"made_by": "clip-endpoints", "dimension": "512"}
+
+
+class Operations:
+    """One of a client's kinds of things. `fails`: what is asked before an error, if anything."""
+
+    def __init__(self, client: Client, kind: str) -> None:
+        self._client, self._kind, self.there = client, kind, {}
+
+    def _note(self, verb: str, name: str) -> None:
+        note = f"{self._kind} {verb} {name}"
+        self._client.notes.append(note)
+        if note == self._client.fails and self._client.notes.count(note) > self._client.passes:
+            raise HttpResponseError(note)
+
+    def get(self, name: str, version: str | None = None, label: str | None = None) -> Any:
+        if name not in self.there:
+            raise ResourceNotFoundError(name)
+        return self.there[name]
+
+    def list(self, endpoint: str) -> list[Any]:
+        return list(self.there.values())
+
+    def create_or_update(self, entity: Any) -> Any:
+        if hasattr(entity, "traffic"):
+            entity.traffic = {
+                name: share for name, share in (entity.traffic or {}).items() if share
+            }
+            mirrored = entity.mirror_traffic or {}
+            entity.mirror_traffic = {name: share for name, share in mirrored.items() if share}
+            shares = sorted(entity.traffic.items())
+            self._note("has", f"{shares} {sorted(entity.mirror_traffic.items())}")
+            assert sum(entity.traffic.values()) in (0, 100)
+            assert not entity.mirror_traffic.keys() & entity.traffic.keys()
+        else:
+            self._note("gets", entity.name)
+        if self._kind in ("models", "environments"):
+            entity.version = "1"
+        self.there[entity.name] = entity
+        return entity
+
+    def begin_create_or_update(self, entity: Any) -> Any:
+        made = self.create_or_update(entity)
+        return SimpleNamespace(result=lambda: made)
+
+    def begin_delete(self, name: str, endpoint: str | None = None) -> Any:
+        self._note("loses", name)
+        if endpoint and self._kind == "online_deployments":
+            assert name not in (self._client.online_endpoints.get(endpoint).traffic or {})
+        del self.there[name]
+        return SimpleNamespace(result=lambda: None)
+
+    def get_logs(self, name: str, endpoint: str, lines: int, container_type: str) -> str:
+        return f"the log of {container_type}"
+
+    def download(self, name: str, version: str, download_path: str) -> None:
+        self._note("downloads", f"{name}:{version}")
+        shutil.copytree(self._client.package, Path(download_path) / name / "package")
+
+    def invoke(self, name: str, request_file: str, deployment_name: str | None = None) -> str:
+        self._note("asks", deployment_name or "all")
+        table = json.loads(Path(request_file).read_text())["input_data"]
+        vector = [0.5] * self._client.dimension
+        features = {"image": "image_features", "text": "text_features"}
+        rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+        records = [{features[one]: vector for one, cell in row.items() if cell} for row in rows]
+        return json.dumps(records)
+
+
+class Client:
+    workspace_name = "w"
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.fails, self.passes, self.dimension, self.package = "", 0, 512, ROOT
+        self.workspaces = SimpleNamespace(
+            get=lambda name: SimpleNamespace(id="/subscriptions/s/workspaces/w")
+        )
+        kinds = ("environments", "models", "compute", "online_endpoints", "online_deployments")
+        for kind in (*kinds, "batch_endpoints", "batch_deployments"):
+            setattr(self, kind, Operations(self, kind))
+
+    def __getattr__(self, kind: str) -> Operations:
+        raise AttributeError(kind)
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        (endpoint,) = self.online_endpoints.there.values()
+        found: dict[str, int] = endpoint.traffic
+        return found
+
+
+@pytest.fixture
+def twins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    for name in MODULES:
+        sys.modules.pop(name, None)
+    import batch
+    import online
+    import rollout
+    import workspace
+
+    yield SimpleNamespace(batch=batch, online=online, rollout=rollout, workspace=workspace)
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+QUICK = {"mirror": 0, "steps": [100], "wait": 0}
+
+
+def serving(twins: Any, client: Client) -> str:
+    name: str = twins.online.deploy(client, **QUICK)
+    client.notes.clear()
+    return name
+
+
+def test_the_first_deployment(twins: Any, client: Client) -> None:
+    name = twins.online.deploy(client, device="gpu")
+    assert name.startswith("clip-")
+    assert [note.split()[:2] for note in client.notes[:3]] == [
+        ["models", "gets"],
+        ["environments", "gets"],
+        ["online_endpoints", "has"],
+    ]
+    assert client.traffic == {"blue": 100}
+    blue = client.online_deployments.get("blue")
+    assert (blue.endpoint_name, blue.instance_type) == (name, GPU)
+    assert (blue.model, blue.environment) == ("clip:1", "clip-gpu:1")
+    assert blue.app_insights_enabled is True
+
+
+def test_a_second_deployment_takes_over_by_and_by(twins: Any, client: Client) -> None:
+    name = serving(twins, client)
+    assert twins.online.deploy(client, sku=GPU, wait=0) == name
+    moved = [note.partition(" has ")[2] for note in client.notes if " has " in note]
+    assert moved == [
+        "[('blue', 100)] [('green', 10)]",
+        "[('blue', 100)] []",
+        "[('blue', 90), ('green', 10)] []",
+        "[('blue', 50), ('green', 50)] []",
+        "[('green', 100)] []",
+    ]
+    assert list(client.online_deployments.there) == ["green"]
+
+
+@pytest.mark.parametrize(
+    ("fails", "passes"),
+    [
+        ("online_deployments gets green", 0),
+        ("online_endpoints asks green", 0),
+        ("online_endpoints asks green", 2),
+        ("online_endpoints asks green", 4),
+        ("online_endpoints has [('blue', 50), ('green', 50)] []", 0),
+        ("online_endpoints asks all", 0),
+    ],
+)
+def test_whatever_fails_everything_is_as_before(
+    twins: Any, client: Client, fails: str, passes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serving(twins, client)
+    client.fails, client.passes = fails, passes
+    with pytest.raises(HttpResponseError):
+        twins.online.deploy(client, wait=0)
+    assert client.traffic == {"blue": 100}
+    assert not next(iter(client.online_endpoints.there.values())).mirror_traffic
+    assert list(client.online_deployments.there) == ["blue"]
+    if "gets" not in fails:
+        assert "the log of storage-initializer" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_not_the_models_is_a_failure(twins: Any, client: Client) -> None:
+    client.dimension = 511
+    with pytest.raises(AzureError, match="has 511 numbers, and the model's vectors have 512"):
+        twins.online.deploy(client)
+    assert client.traffic == {}
+    assert client.online_deployments.there == {}
+
+
+def test_what_others_made_stays(twins: Any, client: Client) -> None:
+    name = serving(twins, client)
+    client.online_deployments.there["nocode"] = SimpleNamespace(name="nocode", tags=None)
+    client.online_endpoints.get(name).traffic = {"nocode": 100}
+    twins.online.deploy(client, **QUICK)
+    assert list(client.online_deployments.there) == ["blue", "nocode"]
+    client.online_deployments.there["green"] = SimpleNamespace(name="green", tags={})
+    with pytest.raises(AzureError, match="a deployment green that was not made here"):
+        twins.online.deploy(client, **QUICK)
+    client.online_endpoints.get(name).traffic = {"blue": 40, "nocode": 60}
+    with pytest.raises(AzureError, match="shares its traffic"):
+        twins.online.deploy(client, **QUICK)
+
+
+def test_the_latest_model_gets_its_own_settings(twins: Any, client: Client) -> None:
+    serving(twins, client)
+    properties = {PROPERTY: described(CATALOG["laion-vit-bigg-14"].made)}
+    model = Model(name="clip", version="4", properties=properties)
+    client.models.there["clip"] = model
+    with pytest.raises(AzureError, match="does not fit Standard_DS2_v2"):
+        twins.online.deploy(client, sku="Standard_DS2_v2")
+    asked: list[str] = []
+    with pytest.raises(AzureError, match="of 512 numbers, green would of 1280"):
+        twins.online.deploy(client, sku=GPU, agreed=asked.append, **QUICK)
+    assert len(asked) == 1
+    client.dimension = 1280
+    twins.online.deploy(client, sku=GPU, agreed=lambda question: True, **QUICK)
+    assert client.online_deployments.get("green").model == "clip:4"
+
+
+def test_a_model_that_does_not_say_what_it_is_is_read_or_refused(
+    twins: Any, client: Client, tmp_path: Path
+) -> None:
+    client.models.there["clip"] = Model(name="clip", version="2")
+    client.package = tmp_path
+    with pytest.raises(AzureError, match="clip:2 holds no MLmodel"):
+        twins.online.deploy(client)
+    assert client.notes == ["models downloads clip:2"]
+    shutil.copy(ROOT / "MLmodel", tmp_path)
+    shutil.copytree(ROOT / "model", tmp_path / "model")
+    twins.online.deploy(client, **QUICK)
+    assert client.online_deployments.get("blue").model == "clip:2"
+
+
+@pytest.mark.parametrize(
+    ("reference", "name", "found"),
+    [
+        ("azureml:clip:3", "clip", {"version": "3"}),
+        ("azureml:clip@latest", "clip", {"label": "latest"}),
+        ("azureml://registries/r/models/clip/versions/3", "clip", {"version": "3"}),
+        ("azureml://registries/r/models/clip/labels/latest", "clip", {"label": "latest"}),
+    ],
+)
+def test_references_are_read(twins: Any, reference: str, name: str, found: dict[str, str]) -> None:
+    assert twins.workspace._reference(reference) == (name, found)
+
+
+def test_a_registry_holds_model_and_environment(twins: Any, client: Client) -> None:
+    registry = Client()
+    for family in ("model", "environment"):
+        operations = getattr(registry, f"{family}s")
+        create = operations.create_or_update
+
+        def created(entity: Any, create: Any = create, family: str = family) -> Any:
+            made = create(entity)
+            where = f"azureml://registries/r/{family}s/{made.name}/versions/{made.version}"
+            told = {"name": made.name, "version": made.version, "properties": made.properties}
+            return SimpleNamespace(id=where, **told)
+
+        operations.create_or_update = created
+    twins.online.deploy(client, registry=registry, **QUICK)
+    blue = client.online_deployments.get("blue")
+    assert blue.model == "azureml://registries/r/models/clip/versions/1"
+    assert blue.environment == "azureml://registries/r/environments/clip-cpu/versions/1"
+    assert not any(note.startswith(("models", "environments")) for note in client.notes)
+
+
+def test_an_endpoint_is_made_as_asked_and_kept_as_it_is(twins: Any, client: Client) -> None:
+    identity = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity"
+    identity += "/userAssignedIdentities/reader"
+    given = {"auth": "aad_token", "identity": identity, "private": True}
+    secret = "https://vault.vault.azure.net/secrets/proxy/0123abcd"
+    name = twins.online.deploy(client, secrets={"SCORE_PROXY": secret}, **given, **QUICK)
+    endpoint = client.online_endpoints.get(name)
+    assert (endpoint.auth_mode, endpoint.public_network_access) == ("aad_token", "disabled")
+    variables = client.online_deployments.get("blue").environment_variables
+    assert variables["SCORE_PROXY"] == f"${{{{keyvault:{secret}}}}}"
+    twins.online.deploy(client, **given, **QUICK)
+    for other, said in (
+        ({"auth": "key"}, "has the auth mode aad_token"),
+        ({"identity": identity + "2"}, "has another identity"),
+    ):
+        with pytest.raises(AzureError, match=said):
+            twins.online.deploy(client, **other)
+    endpoint.public_network_access = "enabled"
+    with pytest.raises(AzureError, match="open to the public network"):
+        twins.online.deploy(client, private=True)
+
+
+def test_what_does_not_go_together_is_refused_before_anything_is_made(
+    twins: Any, client: Client
+) -> None:
+    for choices in (
+        {"device": "cpu", "sku": GPU},
+        {"device": "gpu", "sku": OTHER},
+        {"mirror": 60},
+        {"steps": [50, 10, 100]},
+        {"steps": [10, 50]},
+    ):
+        with pytest.raises(AzureError):
+            twins.online.deploy(client, **choices)
+    with pytest.raises(AzureError, match="has a GPU, and cpu"):
+        twins.batch.deploy(client, device="cpu", sku=GPU)
+    assert client.notes == []
+
+
+def test_clean_takes_down_what_was_made(twins: Any, client: Client) -> None:
+    name = serving(twins, client)
+    twins.online.clean(client, name)
+    assert client.online_endpoints.there == {}
+
+
+def test_clean_leaves_what_others_made_and_asks(twins: Any, client: Client) -> None:
+    name = serving(twins, client)
+    nocode = ManagedOnlineDeployment(name="nocode", endpoint_name=name)
+    client.online_deployments.there["nocode"] = nocode
+    asked: list[str] = []
+    with pytest.raises(AzureError, match="nothing was deleted"):
+        twins.online.clean(client, name, agreed=asked.append)
+    assert "Shall nothing answer any more?" in asked[0]
+    with pytest.raises(AzureError, match="nothing was deleted"):
+        twins.online.clean(client, name, everything=True, agreed=asked.append)
+    assert "blue nocode" in asked[1]
+    client.online_endpoints.get(name).traffic = {"blue": 40, "nocode": 60}
+    twins.online.clean(client, name, agreed=lambda question: True)
+    assert client.traffic == {"nocode": 100}
+    assert list(client.online_deployments.there) == ["nocode"]
+    twins.online.clean(client, name, everything=True, agreed=lambda question: True)
+    assert client.online_endpoints.there == {}
+
+
+def test_the_twins_agree_on_a_name(twins: Any, client: Client) -> None:
+    shell = "az() { echo /subscriptions/s/workspaces/w; }; . samples/azure/common.sh"
+    shell += "; endpoint_named clip"
+    command = ["bash", "-c", shell]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == twins.online.endpoint_name(client, "clip")
+
+
+# -- batch ---------------------------------------------------------------------------------------
+
+
+def test_each_size_and_tier_has_its_cluster_and_keeps_its_limits(
+    twins: Any, client: Client
+) -> None:
+    name = twins.batch.deploy(client, sku=OTHER)
+    assert client.batch_endpoints.get(name).defaults == {"deployment_name": "cpu"}
+    cluster = client.compute.get("clip-d8as-v4")
+    assert (cluster.size, cluster.max_instances) == (OTHER, 4)
+    assert client.batch_deployments.get("cpu").compute == "clip-d8as-v4"
+    cluster.max_instances = 2
+    twins.batch.deploy(client, sku=OTHER, instances=2)
+    assert client.compute.get("clip-d8as-v4").max_instances == 2
+    with pytest.raises(AzureError, match="clip-d8as-v4 has 2 at most"):
+        twins.batch.deploy(client, sku=OTHER, instances=3)
+    twins.batch.deploy(client, sku=GPU, tier="low_priority", instances=6)
+    low = client.compute.get("clip-nc4as-t4-v3-lp")
+    assert (low.tier, low.max_instances) == ("low_priority", 6)
+    gpu = client.batch_deployments.get("gpu")
+    assert gpu.compute == "clip-nc4as-t4-v3-lp"
+    assert gpu.environment == "clip-gpu-batch:1"
+    assert client.batch_endpoints.get(name).defaults == {"deployment_name": "cpu"}
+
+
+def test_batch_leaves_what_others_made_and_asks(twins: Any, client: Client) -> None:
+    name = twins.batch.deploy(client)
+    client.batch_deployments.there["nocode"] = SimpleNamespace(name="nocode", tags={})
+    with pytest.raises(AzureError, match="nothing was deleted"):
+        twins.batch.clean(client, name, agreed=lambda question: False)
+    twins.batch.clean(client, name, agreed=lambda question: True)
+    assert list(client.batch_deployments.there) == ["nocode"]
+    assert client.batch_endpoints.get(name).defaults == {"deployment_name": "nocode"}
+    client.batch_deployments.there["cpu"] = SimpleNamespace(name="cpu", tags={})
+    with pytest.raises(AzureError, match="a deployment cpu that was not made here"):
+        twins.batch.deploy(client)
+
+
+def test_batch_clean_takes_down_what_was_made(twins: Any, client: Client) -> None:
+    twins.batch.clean(client, twins.batch.deploy(client))
+    assert client.batch_endpoints.there == {}
+    assert list(client.compute.there) == ["clip-d4as-v4"]
+
+
+@pytest.fixture
+def out() -> Iterator[Path]:
+    yield ROOT / "out/azure/job-2"
+    shutil.rmtree(ROOT / "out/azure/job-2", ignore_errors=True)
+
+
+def test_batch_embeds(
+    twins: Any,
+    client: Client,
+    embedder: Embedder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    out: Path,
+) -> None:
+    name = twins.batch.deploy(client)
+    given: list[Path] = []
+
+    def invoke(endpoint: str, deployment_name: str, input: Any) -> Any:
+        assert (endpoint, deployment_name) == (name, "cpu")
+        given.extend(sorted(Path(input.path).iterdir()))
+        results = out / "named-outputs/score"
+        results.mkdir(parents=True)
+        monkeypatch.setattr(shards, "_embedder", embedder, raising=False)
+        monkeypatch.setattr(shards, "_output", results, raising=False)
+        shards.run([str(file) for file in given])
+        return SimpleNamespace(name="job-2")
+
+    monkeypatch.setattr(client.batch_endpoints, "invoke", invoke, raising=False)
+    jobs = SimpleNamespace(stream=lambda name: None, download=lambda *_, **__: None)
+    monkeypatch.setattr(client, "jobs", jobs, raising=False)
+    table = tmp_path / "in.csv"
+    table.write_text("text\na\nb\nc\n")
+    vectors, account = twins.batch.embed(client, name, table, rows=2, deployment="cpu")
+    assert (len(given), account.rows, account.complete) == (2, 3, True)
+    assert vectors.is_file()
+
+
+@pytest.mark.parametrize("name", ["online", "batch"])
+def test_notebooks_take_down_what_they_made_alone(name: str) -> None:
+    cells = json.loads((ROOT / f"samples/notebooks/{name}.ipynb").read_text())["cells"]
+    code = "".join(line for cell in cells if cell["cell_type"] == "code" for line in cell["source"])
+    assert "begin_delete" not in code
+    assert "clean(client, name)" in code
+    assert 'endpoint_name(client, "clip-notebook' in code  # nobody else's endpoint
