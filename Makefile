@@ -9,6 +9,8 @@ TORCH  ?= torch==2.13.0
 CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/clip-endpoints
 VENV   ?= $(CACHE)/$(notdir $(CURDIR))-$(firstword $(shell echo '$(CURDIR)' | cksum))
 BIN    := $(VENV)/bin
+# Processes that tests run in: one a core, and some 3 GiB each.
+WORKERS ?= 2
 TWEMOJI := $(CACHE)/twemoji-15.0.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -18,7 +20,7 @@ demo: $(VENV)/demo.installed  ## Find, name and compare pictures behind URLs, in
 	$(BIN)/python samples/demo.py
 
 test: lint $(TWEMOJI)  ## Everything CI runs.
-	TWEMOJI='$(TWEMOJI)/package' $(BIN)/python -m pytest
+	TWEMOJI='$(TWEMOJI)/package' $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Pictures in another hand than the embedded model was trained on. Without npm their test is skipped.
 $(TWEMOJI):

@@ -706,7 +706,9 @@ def test_retry_after_cannot_shorten_the_pause(server, pauses):
 
 
 @pytest.mark.parametrize(
-    "after", ["3600", "9" * 400, in_a_while(3600), "Fri, 31 Dec 9999 23:59:59 GMT"]
+    "after",
+    ["3600", "9" * 400, in_a_while(3600), "Fri, 31 Dec 9999 23:59:59 GMT"],
+    ids=["seconds", "many digits", "a date", "the last date"],
 )
 def test_a_pause_beyond_the_deadline_is_not_begun(server, pauses, after):
     url = server.url(f"/busy?after={urllib.parse.quote(after)}")
