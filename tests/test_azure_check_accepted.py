@@ -13,6 +13,7 @@ import yaml
 from score.deploy.check import check, findings
 from score.errors import AzureError
 from tests.azure_workspace import DOCUMENTS, GONE, build, changed, checked, write
+from tests.surfaces import ROOT
 
 ENDPOINT, PODS, NIGHTLY = "managedOnlineEndpoint", "kubernetesOnlineEndpoint", "batchEndpoint"
 ONLINE, POD, BATCH = "managedOnlineDeployment", "kubernetesOnlineDeployment", "modelBatchDeployment"
@@ -340,6 +341,11 @@ FOREIGN = {
     "deep.yml": "[" * 5000,
     "octal.yml": "1: 2\ntrue: 3\nnull: 4\n",
 }
+
+
+def test_the_templates_of_render_are_passed_over() -> None:
+    good = ROOT / "components/online/endpoint.yml"
+    assert check([good, ROOT / "score/deploy/templates"]) == []
 
 
 @pytest.mark.parametrize("name", FOREIGN)

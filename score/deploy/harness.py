@@ -12,6 +12,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
 from score.deploy.values import whole
 from score.errors import AzureError
+from score.jobs.contents import IGNORE, PARTS
 
 Json = Mapping[str, Any]
 
@@ -368,8 +370,30 @@ def _mounted(model: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="azureml-models-") as folder:
         version = Path(folder) / "clip" / "1"
         version.mkdir(parents=True)
-        (version / model.resolve().name).symlink_to(model.resolve())
+        _copy(model.resolve(), version / model.resolve().name)
         yield version
+
+
+def _copy(model: Path, target: Path) -> None:
+    """What Azure would have uploaded, in real folders: MLflow refuses paths that links lead out of.
+
+    Of a package of ours or a clone that is its parts, of other models all there is.
+    """
+    parts = [model / name for name in PARTS] if (model / IGNORE).is_file() else model.iterdir()
+    target.mkdir()
+    for part in parts:
+        if part.is_dir():
+            shutil.copytree(part, target / part.name, copy_function=_link)
+        elif part.is_file():
+            _link(str(part), str(target / part.name))
+
+
+def _link(file: str, target: str) -> None:
+    """A hard link, since weights are large, or a copy where the two are on different disks."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -79,6 +79,8 @@ _JOB = {
 _TEMPLATE = re.compile(
     rb"(?<!\$)\{\{(?!\s*(?:parent|inputs|outputs)\b)[^}\n]*\}\}"
     rb"|\{%-?\s*(?:if|for|set|block|include|extends|macro|end\w+)\b"
+    rb"|^[^#\n]*:[ \t]+@\w",  # those of `score azure render`; YAML lets no value begin so
+    re.MULTILINE,
 )
 _MOST_VALUES = 100_000
 
