@@ -33,6 +33,7 @@ def deployed(*arguments: str, **variables: Any) -> str:
 def refused(*arguments: str, **variables: str) -> str:
     done = online(*arguments, **variables)
     assert done.returncode != 0, done.stdout
+    assert "unbound variable" not in done.stderr
     return str(done.stderr)
 
 

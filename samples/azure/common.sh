@@ -146,7 +146,7 @@ make_environment() {
 exists() {
   local names
   names=$(az ml "$1" list "${@:3}" --query "[].name" --output tsv) \
-    || refuse "Azure does not say whether there is a $1 $2"
+    || refuse "Azure does not say whether the $1 $2 is there"
   grep --quiet --line-regexp --fixed-strings --ignore-case -e "$2" <<< "$names"
 }
 

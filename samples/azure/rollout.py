@@ -145,7 +145,7 @@ class Rollout:
             if self._get(new) is None:
                 return  # it was never made
         except Exception as error:
-            _tell(f"Azure does not say whether there is a {new}: {error}")
+            _tell(f"Azure does not say whether the deployment {new} is there: {error}")
         traffic = {**({old: 100} if old else {}), new: 0}
         shares = " ".join(f"{name}={percent}" for name, percent in traffic.items())
         update = f"az ml online-endpoint update --name {self.endpoint}"

@@ -112,11 +112,11 @@ shift_traffic() {
 # Whatever failed: requests go where they went before, and the new deployment goes. Each step is
 # tried, whatever became of those before it: Azure refuses to delete what has live traffic.
 roll_back() {
+  [ -n "$began" ] || return 0
   local status=0 left=() container
   local traffic="az ml online-endpoint update --name $endpoint --traffic '${old:+$old=100 }$new=0'"
   local mirror="az ml online-endpoint update --name $endpoint --mirror-traffic '$new=0'"
   local delete="az ml online-deployment delete --name $new --endpoint-name $endpoint"
-  [ -n "$began" ] || return 0
   (exists online-deployment "$new" --endpoint-name "$endpoint") || status=$?
   [ "$status" != 1 ] || return 0  # 1: it was never made; 2: nobody knows
   printf '%s\n' "$new failed: putting everything back. If that breaks off, by hand:" \
