@@ -318,6 +318,18 @@ def test_vectors_of_another_length_are_asked_about(az: Az, monkeypatch: pytest.M
     assert az.deployments == ["green"]
 
 
+def test_other_or_fewer_machines_than_those_that_serve_are_asked_about(az: Az) -> None:
+    deployed(SKU="Standard_NC8as_T4_v3", INSTANCES="3")
+    question = "blue runs on Standard_NC8as_T4_v3, green would on Standard_D4as_v4 (SKU). Replace"
+    assert question in refused()
+    assert "blue has 3 machines, green would have 1" in refused(SKU="Standard_NC8as_T4_v3")
+    assert az.deployments == ["blue"]
+    deployed(SKU="Standard_NC8as_T4_v3", INSTANCES="1")
+    assert az.deployments == ["green"]
+    deployed(YES="1")
+    assert az.deployments == ["blue"]
+
+
 # -- identities, secrets, networks ---------------------------------------------------------------
 
 

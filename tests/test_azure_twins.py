@@ -148,7 +148,9 @@ def test_an_answer_that_is_not_the_models_is_a_failure(twins: Any, client: Clien
 
 def test_what_others_made_stays(twins: Any, client: Client) -> None:
     name = serving(twins, client)
-    client.online_deployments.there["nocode"] = SimpleNamespace(name="nocode", tags=None)
+    client.online_deployments.there["nocode"] = SimpleNamespace(
+        name="nocode", tags=None, instance_type=None, instance_count=None
+    )
     client.online_endpoints.get(name).traffic = {"nocode": 100}
     twins.online.deploy(client, **QUICK)
     assert list(client.online_deployments.there) == ["blue", "nocode"]

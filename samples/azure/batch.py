@@ -53,9 +53,9 @@ def deploy(client: MLClient, name: str | None = None, nodes: int = 4, **choices:
         write_deployment(client, "batch", wanted, file)
         deployment = load_model_batch_deployment(file)
     most = make_cluster(
-        client, wanted.target, max(nodes, wanted.instances), wanted.tier
+        client, wanted.target, max(nodes, wanted.instances or 1), wanted.tier
     ).max_instances
-    if wanted.instances > most:  # others use it, too: its limits are left as they are
+    if (wanted.instances or 1) > most:  # others use it, too: its limits are left as they are
         raise AzureError(f"{wanted.instances} machines: {wanted.target.cluster} has {most} at most")
     _make_endpoint(client, name)
     listed = {one.name: one for one in client.batch_deployments.list(name)}

@@ -36,6 +36,7 @@ if [ "${words[0]:-}" = clean ]; then
   exit
 fi
 
+asked_size=${SKU:-${words[0]:-}}
 choose_size "${words[0]:-}"
 secrets=()
 for secret in ${SECRETS:-}; do secrets+=(--secret "$secret"); done
@@ -67,6 +68,6 @@ roll_out "$file"
 retire
 
 url=$(az ml online-endpoint show --name "$endpoint" --query scoring_uri --output tsv)
-echo "$endpoint is billed for its machines (INSTANCES × $size) until: samples/azure/deploy-online.sh clean"
+echo "$endpoint is billed for its machines (${INSTANCES:-1} × $size) until: samples/azure/deploy-online.sh clean"
 echo "From anywhere, with the key or token of: az ml online-endpoint get-credentials --name $endpoint"
 echo "  curl $url -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' -d @samples/requests/both.json"

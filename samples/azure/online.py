@@ -50,7 +50,8 @@ def deploy(client: MLClient, name: str | None = None, **choices: Any) -> str:
         plan = write_deployment(client, "online", wanted, file)
         deployment = load_online_deployment(file)
         make_endpoint(client, name, Path(scratch), **of_endpoint)
-    rollout.run(deployment, plan.dimension)
+    asked = {"instance_type": wanted.sku or wanted.device, "instance_count": wanted.instances}
+    rollout.run(deployment, plan.dimension, [field for field, given in asked.items() if given])
     return name
 
 

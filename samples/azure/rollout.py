@@ -67,10 +67,21 @@ class Rollout:
             raise AzureError(f"{self.endpoint} has a deployment {new} that was not made here")
         before = (self._get(old).tags or {}).get("dimension") if old else None
         if before and before != str(dimension):
-            question = f"{old} answers vectors of {before} numbers, {new} would of {dimension}."
-            if not self.agreed(f"{question} Replace it?"):
-                raise AzureError(f"{question} Nothing was changed")
+            self._agree(f"{old} answers vectors of {before} numbers, {new} would of {dimension}.")
         return old, new
+
+    def _same_machines(self, old: str, new: str, deployment: Any, asked_for: Sequence[str]) -> None:
+        before = self._get(old)
+        size, other = before.instance_type, deployment.instance_type
+        if size and size.lower() != other.lower() and "instance_type" not in asked_for:
+            self._agree(f"{old} runs on {size}, {new} would on {other} (--sku).")
+        count, wanted = int(before.instance_count or 1), int(deployment.instance_count or 1)
+        if count > wanted and "instance_count" not in asked_for:
+            self._agree(f"{old} has {count} machines, {new} would have {wanted} (--instances).")
+
+    def _agree(self, question: str) -> None:
+        if not self.agreed(f"{question} Replace it?"):
+            raise AzureError(f"{question} Nothing was changed")
 
     def _get(self, name: str) -> Any:
         try:
@@ -80,13 +91,17 @@ class Rollout:
 
     # -- what is done
 
-    def run(self, deployment: Any, dimension: int) -> None:
+    def run(self, deployment: Any, dimension: int, asked_for: Sequence[str] = ()) -> None:
         """Creates a deployment with no live requests, tries it, and gives it more and more of
         them; whatever fails, requests go where they went before, and the deployment goes.
 
-        Raises AzureError for answers that are not the model's, and what Azure raises.
+        asked_for: which of `instance_type` and `instance_count` somebody chose: the other is not
+        changed without a question. Raises AzureError for answers that are not the model's, and
+        what Azure raises.
         """
         old, new = self.choose(dimension)
+        if old:
+            self._same_machines(old, new, deployment, asked_for)
         deployment.endpoint_name, deployment.name = self.endpoint, new
         try:
             self.client.online_deployments.begin_create_or_update(deployment).result()

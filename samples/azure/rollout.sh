@@ -45,7 +45,24 @@ choose() {
   maker_of_old=$(awk -F '\t' -v name="$old" '$1 == name { print $2 }' <<< "$listed")
   [ -z "$maker_of_new" ] || [ "$maker_of_new" = "$made_by" ] \
     || refuse "$endpoint has a deployment $new that these scripts did not make: it is left alone"
-  if [ -n "$old" ]; then same_dimension; fi
+  if [ -n "$old" ]; then
+    same_dimension
+    same_machines
+  fi
+}
+
+# A size or a number of machines that nobody asked for this time is not changed unasked.
+same_machines() {
+  local is size_before count
+  is=$(az ml online-deployment show --name "$old" --endpoint-name "$endpoint" \
+    --query "[[instance_type, instance_count]]" --output tsv)
+  IFS=$'\t' read -r size_before count <<< "$is"
+  if [ -z "$asked_size" ] && [ "$size_before" != None ] && [ "${size_before,,}" != "${size,,}" ]; then
+    agreed "$old runs on $size_before, $new would on $size (SKU). Replace it?" || exit 1
+  fi
+  if [ -z "${INSTANCES:-}" ] && [[ $count =~ ^[0-9]+$ ]] && [ "$count" -gt 1 ]; then
+    agreed "$old has $count machines, $new would have 1 (INSTANCES). Replace it?" || exit 1
+  fi
 }
 
 # Vectors of another length, or of another model, are not to be compared with those that clients keep.

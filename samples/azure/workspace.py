@@ -50,7 +50,7 @@ class Wanted:
     device: str | None = None
     model: str | Path | None = None
     sku: str | None = None
-    instances: int = 1
+    instances: int | None = None  # 1
     tier: str | None = None
     registry: MLClient | None = None
     environment: str | None = None
@@ -109,7 +109,7 @@ def write_deployment(client: MLClient, kind: str, wanted: Wanted, file: Path) ->
             registered=found.reference,
             environment=environment,
             cluster=wanted.target.cluster,
-            instances=wanted.instances,
+            instances=wanted.instances or 1,
             secrets=wanted.secrets,
         )
 
@@ -272,7 +272,7 @@ def add_options(parser: argparse.ArgumentParser, stem: str) -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: what the size is; cpu")
     parser.add_argument("--model", help="a package's folder, or azureml:…; default: latest clip")
     parser.add_argument("--sku", help="a size of machine; default: a small one")
-    parser.add_argument("--instances", type=whole, default=1, help="machines (1)")
+    parser.add_argument("--instances", type=whole, help="machines (1)")
     parser.add_argument("--registry", help="its name: for model and environment")
     parser.add_argument("--environment", help="azureml:…, one that is there already")
     what = "take down what was made; all: everything on the endpoint"
