@@ -66,7 +66,7 @@ FLOORS = [
         for noun in ("bindings", "commands", "contents", "endpoints", "names", "ports")
     }
     | {f"deploy.rules.{noun}" for noun in ("ranges", "schemas", "scripts", "sizes", "spark")}
-    | {"deploy.rules.variables", "deploy.rules.shipped", "deploy.rules.pipeline_deployments"},
+    | {"deploy.rules.variables"},
     {"deploy.rules.references"},
     {f"deploy.rules.{noun}" for noun in ("deployments", "environments", "mlflow_models")}
     | {"deploy.rules.pipelines"},
@@ -154,7 +154,6 @@ DOORS = {
         "deploy.rules.contents",
         "deploy.rules.documents",
         "deploy.skus",
-        "deploy.rules.pipeline_deployments",
     },
     "pickle": set(),
     "subprocess": {"deploy.harness", "deploy.image", "deploy.simulate"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -359,7 +359,7 @@ def test_foreign_bytes_are_passed_over(tmp_path: Path) -> None:
 
 # -- no crash --------------------------------------------------------------------------------------
 
-ODD = [
+ODD: list[Any] = [
     None,
     True,
     0,
@@ -396,3 +396,30 @@ def test_no_value_anywhere_ends_the_check(folder: Path, kind: str) -> None:
         if isinstance(content, dict):
             write(folder, kind, content)
             checked(folder, kind)
+
+
+def _with(content: Any, odd: object) -> Iterator[Any]:
+    """The value, each time with another part of it replaced by `odd`."""
+    pairs = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in pairs:
+        inner = [odd, *(_with(value, odd) if isinstance(value, (dict, list)) else ())]
+        for other in inner:
+            copied = content.copy()
+            copied[key] = other
+            yield copied
+
+
+LONG = "a" * 5000  # no file system has such a name
+_LISTS = ("py_files", "jars", "files", "archives", "additional_includes")
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_a_long_text_in_any_field_does_not_end_the_check(folder: Path, kind: str) -> None:
+    documents = [*_with(DOCUMENTS[kind], LONG)]
+    documents += [{**DOCUMENTS[kind], name: [LONG]} for name in _LISTS]
+    every = folder / "every"
+    every.mkdir()
+    for number, content in enumerate(documents):
+        write(every, kind, content)
+        (every / f"{kind}.yml").rename(every / f"{number}.yml")
+    assert len({problem.partition(":")[0] for problem in check([every], [folder])}) > len(_LISTS)

@@ -20,13 +20,11 @@ from score.deploy.rules import (
     environments,
     mlflow_models,
     names,
-    pipeline_deployments,
     pipelines,
     ports,
     ranges,
     references,
     schemas,
-    shipped,
     sizes,
     spark,
     variables,
@@ -89,7 +87,5 @@ def _said(document: Document, known: Known) -> Iterator[str]:
     yield from ports.problems(document)
     yield from bindings.problems(document)
     yield from pipelines.problems(document)
-    yield from pipeline_deployments.problems(document)
     yield from spark.problems(document)
-    yield from shipped.problems(document)
     yield from commands.problems(document)
