@@ -166,7 +166,12 @@ MISTAKES = [
         "PRECISION: fp23\n  SCORE_DEVICE:",
         "'fp23'",
     ),
-    ("components/online/deployment-cpu.yml", "name: cpu", "name: my cpu!", "'my cpu!' is not 3 to"),
+    (
+        "components/online/deployment-cpu.yml",
+        "name: cpu",
+        "name: my cpu!",
+        "'my cpu!' must be",
+    ),
     ("components/online/deployment-cpu.yml", "  timeout: 10", "  timeout: -5", "-5 is less than 1"),
     ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC6s_v3\n", "Azure retired"),
     ("components/batch/deployment-cpu.yml", "mini_batch_size: 1", "mini_batch_size: -1", "is less"),

@@ -21,10 +21,10 @@ _DYNAMIC = "conf/spark.dynamicAllocation."
 REFUSED: list[tuple[str, str, Any, str]] = [
     # Endpoints: who may ask, and shares of the traffic.
     (ENDPOINT, "auth_mode", "password", "auth_mode"),
-    (ENDPOINT, "name", "ab", "name: 'ab' is not 3 to 32"),
-    (ENDPOINT, "name", "a" * 33, "is not 3 to 32"),
+    (ENDPOINT, "name", "ab", "name: 'ab' must be 3 to 32"),
+    (ENDPOINT, "name", "a" * 33, "must be 3 to 32"),
     (ENDPOINT, "name", "9pictures", "a letter first"),
-    (ENDPOINT, "name", "my_pictures", "is not 3 to 32"),
+    (ENDPOINT, "name", "my_pictures", "must be 3 to 32"),
     (ENDPOINT, "name", "my--pictures", "single dashes"),
     (ENDPOINT, "name", "pictures-", "single dashes"),
     (ENDPOINT, "traffic", {"blue": 90}, "traffic: 90 in total"),
@@ -42,9 +42,9 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (PODS, "mirror_traffic", {"pod": 10}, "Kubernetes endpoints do not mirror"),
     (NIGHTLY, "auth_mode", "key", "auth_mode: 'key' is none of aad_token"),
     (NIGHTLY, "defaults/deployment_name", "modle", "did you mean model?"),
-    (NIGHTLY, "name", "nightly runs", "is not 3 to 32"),
+    (NIGHTLY, "name", "nightly runs", "must be 3 to 32"),
     # Real-time deployments: instances, probes, requests, scaling.
-    (ONLINE, "name", "b", "name: 'b' is not 3 to 32"),
+    (ONLINE, "name", "b", "name: 'b' must be 3 to 32"),
     (ONLINE, "endpoint_name", "pictuers", "did you mean 'pictures'?"),
     (ONLINE, "endpoint_name", "nightly", "is a batch endpoint"),
     (ONLINE, "instance_count", 0, "instance_count: 0 is less than 1"),
@@ -125,7 +125,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (STEPS, "component", "./nowhere.yml", "there is no ./nowhere.yml"),
     (STEPS, "settings/default_computes", "azureml:cluster", "settings.default_computes"),
     # Assets.
-    (CLUSTER, "name", "c" * 33, "is not 3 to 32"),
+    (CLUSTER, "name", "c" * 33, "must be 3 to 32"),
     (CLUSTER, "name", "my_cluster", "letters, digits and dashes"),
     (CLUSTER, "size", "Standard_D4as_v55", "size"),
     (CLUSTER, "size", "Standard_NC6s_v3", "Azure retired"),
@@ -134,7 +134,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (CLUSTER, "max_instances", 0, "max_instances: 0 is less than 1"),
     (CLUSTER, "idle_time_before_scale_down", -1, "idle_time_before_scale_down: -1"),
     (CLUSTER, "tier", "cheap", "tier"),
-    (DESK, "name", "d" * 25, "is not 3 to 24"),
+    (DESK, "name", "d" * 25, "must be 3 to 24"),
     ("model", "path", "tables", "there is no MLmodel in tables"),
     ("model", "path", "nowhere", "there is no nowhere"),
     ("model", "type", "onnx_model", "type"),
