@@ -52,7 +52,7 @@ def cluster_name(size: str, tier: str = DEDICATED) -> str:
     name = f"clip-{short}{_LOW if tier == LOW_PRIORITY else ''}"
     if found := _compute_fault(name, LONGEST_CLUSTER):
         raise AzureError(
-            f"{size!r} makes no name of a cluster: {name!r}, and it {found}; give it one of your own"
+            f"{size!r} makes no name of a cluster: {name!r} {found}; give it one of your own"
         )
     return name
 

@@ -58,7 +58,8 @@ class _Pipeline:
             return None
         with suppress(AzureError):  # which the file's own check tells
             found = read(file)
-            return found.content if found and found.family in ("component", "job") else None
+            if isinstance(found, Document) and found.family in ("component", "job"):
+                return found.content
         return None
 
 
