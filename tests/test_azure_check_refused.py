@@ -57,6 +57,22 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (ONLINE, "instance_type", "Standard_NC25ads_A100_v4", "Standard_NC25ads_A100_v4"),
     (ONLINE, "instance_type", "large", "Azure has no size 'large'"),
     (ONLINE, "instance_type", "Standard_NC6s_v3", "Azure retired Standard_NC6s_v3"),
+    (ONLINE, "instance_type", "Standard_F4s_v4", "Azure has no size 'Standard_F4s_v4'"),
+    *(
+        (ONLINE, "instance_type", size, f"instance_type: Azure retired {size} on {date}")
+        for size, date in (
+            ("Standard_NC6", "2023-08-31"),
+            ("Standard_NC6_Promo", "2023-08-31"),
+            ("standard_nc6s_v2", "2023-08-31"),
+            ("Standard_ND6s", "2023-08-31"),
+            ("Standard_NV6", "2023-09-06"),
+            ("Standard_NV12s_v3", "2026-09-30"),
+            ("Standard_NV4as_v4", "2026-09-30"),
+            ("Standard_A2", "2024-08-31"),
+            ("Standard_HB60rs", "2024-08-31"),
+            ("Standard_DC4as_cc_v5", "2026-09-01"),
+        )
+    ),
     (ONLINE, "instance_type", GONE, "instance_type"),
     (ONLINE, "instance_type", "Standard_NC4as_T4_v3", "PyTorch is built for CPUs alone"),
     (ONLINE, "instance_type", "Standard_NC40ads_H100_v5", "PyTorch is built for CPUs alone"),
@@ -146,6 +162,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ("environment", "image", "python@sha256:abc", "is no reference to an image"),
     ("environment", "image", "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.10", "no image"),
     ("environment", "image", "mcr.microsoft.com/azureml/opnmpi4.1.0-ubuntu22.04", "no image"),
+    ("environment", "image", "mcr.microsoft.com/azureml/openmpi4.2.0-ubuntu22.04", "no image"),
     ("environment", "image", GONE, "image"),
     ("environment", "conda_file", "conda.yml", "there is no conda.yml"),
     ("environment", "inference_config", {"scoring_route": {"port": 0, "path": "/a"}}, "port: 0"),
