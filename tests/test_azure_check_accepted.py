@@ -34,6 +34,12 @@ _COLLECTED = {
     "collections": {"request": {"enabled": "True"}, "model_inputs": {"enabled": "True"}},
 }
 _GPU = {"environment": _CURATED, "instance_type": "Standard_NC40ads_H100_v5"}
+_CONF = (("spark.executorEnv.SCORE_PRECISION", "fp32"), ("spark.hadoop.aml.enable_cache", True))
+_SECRETS = (
+    "keyvault:https://ours.vault.azure.net/secrets/key/0f1e2d",
+    "azureml://connections/ours",
+    "azureml://connections/ours/credentials/key",
+)
 _DYNAMIC = {
     "conf/spark.dynamicAllocation.enabled": True,
     "conf/spark.dynamicAllocation.minExecutors": 1,
@@ -108,6 +114,9 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     (ONLINE, {"endpoint_name": GONE}),
     (ONLINE, {"endpoint_name": "of-the-workspace"}),
     (ONLINE, {"code_configuration": GONE, "environment": GONE}),
+    *((ONLINE, {"environment_variables/KEY": f"${{{{{secret}}}}}"}) for secret in _SECRETS),
+    (PIPELINE_JOB, {"inputs/model/path": "azureml:embedder:3"}),
+    (PIPELINE_JOB, {"inputs/model/path": "azureml:of-the-workspace@latest"}),
     # Deployments.
     (ONLINE, {"instance_count": 20}),
     (ONLINE, {"scale_settings": {"type": "default"}}),
@@ -204,6 +213,7 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     (SPARK, {"conf/spark.sql.shuffle.partitions": 200, "conf/spark.yarn.maxAppAttempts": 1}),
     (SPARK, {"conf/spark.executor.memoryOverhead": "12g", "conf/spark.task.cpus": 4}),
     (SPARK, {"conf": GONE}),
+    *((kind, {f"conf/{name}": value}) for kind in (SPARK, SPARK_JOB) for name, value in _CONF),
     (SPARK_JOB, {"resources": GONE, "compute": "pool"}),
     (SPARK_JOB, {"py_files": ["utils.zip"], "identity": {"type": "user_identity"}}),
 ]

@@ -15,6 +15,7 @@ LEGACY, STEPS = "batchDeployment", "pipelineComponentBatchDeployment"
 COMMAND, PARALLEL, PIPELINE = "commandComponent", "parallelComponent", "pipelineComponent"
 SPARK, JOB, PIPELINE_JOB, SPARK_JOB = "sparkComponent", "commandJob", "pipelineJob", "sparkJob"
 CLUSTER, DESK = "amlCompute", "computeInstance"
+_SECRET = "${{{{keyvault:https://ours.vault.azure.net/secrets/{}}}}}"
 _DYNAMIC = "conf/spark.dynamicAllocation."
 
 # Kind, field, value, and what the sentence must say.
@@ -113,6 +114,8 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (ONLINE, "code_configuration/code", "cod", "there is no folder cod"),
     (ONLINE, "code_configuration/scoring_script", "onlin.py", "onlin.py: there is no such script"),
     (ONLINE, "code_configuration/scoring_script", "cut.py", "it has no function init()"),
+    (ONLINE, "environment_variables/KEY", _SECRET.format("key"), "(the version is needed)"),
+    (ONLINE, "environment_variables/SCORE_PROXY", _SECRET.format(""), "(the version is needed)"),
     # On Kubernetes.
     (POD, "scale_settings/target_utilization_percentage", 101, "101 is too much: 100"),
     (POD, "scale_settings/min_instances", 5, "scale_settings.min_instances: 5 is more than"),
@@ -202,6 +205,13 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (PIPELINE, "jobs/cut/comput", "azureml:c", "jobs.cut.comput: unknown field"),
     (PIPELINE, "jobs/embed/inputs/shards", "${{parent.jobs.cut.outputs.shard}}", "leads nowhere"),
     (PIPELINE, "jobs/embed/outputs", GONE, "outputs.lines: no step writes it"),
+    (
+        PIPELINE,
+        "jobs/embed/inputs/model",
+        {"type": "mlflow_model", "path": "azureml:embeder@latest"},
+        "jobs.embed.inputs.model.path: no model here is called 'embeder'; did you mean 'embedder'?",
+    ),
+    (PIPELINE_JOB, "inputs/model/path", "azureml:embeder@latest", "did you mean 'embedder'?"),
     (PIPELINE_JOB, "settings", GONE, "jobs.tell.compute: there is none"),
     (PIPELINE_JOB, "settings/default_compute", GONE, "jobs.embed.jobs.cut.compute: there is none"),
     (PIPELINE_JOB, "settings/default_compute", "cluster", "azure-ai-ml refuses it"),

@@ -42,6 +42,12 @@ DEDICATED, LOW_PRIORITY = TIERS = ("dedicated", "low_priority")
 _LOW = "-lp"
 
 
+# As an environment variable refers to it; the version is needed:
+# https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
+SECRET = re.compile(r"https://[\w-]+\.vault\.[\w.]+/secrets/[\w-]+/\w+")
+SECRETS_FORM = "https://VAULT.vault.azure.net/secrets/NAME/VERSION (the version is needed)"
+
+
 def cluster_name(size: str, tier: str = DEDICATED) -> str:
     """The name of the cluster of a size: clip-nc4as-t4-v3 for Standard_NC4as_T4_v3.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from score.architecture import Architecture
-from score.deploy.names import checked
+from score.deploy.names import SECRET, SECRETS_FORM, checked
 from score.deploy.plan import FILE_ROWS, Plan
 from score.deploy.registered import PROPERTY, described
 from score.deploy.target import cluster as cluster_of
@@ -95,16 +95,14 @@ def _reference(what: str, given: str) -> str:
 
 
 def _secret(setting: str, where: str) -> str:
-    """A line of `environment_variables`. The forms are those of
-    https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
-    """
+    """A line of `environment_variables`."""
     if setting.removeprefix(PREFIX).lower() not in names() or not setting.startswith(PREFIX):
         raise AzureError(f"{setting}: there is no such setting")
-    vault = re.fullmatch(r"https://[\w-]+\.vault\.azure\.\w+/secrets/[\w-]+/\w+", where)
+    vault = SECRET.fullmatch(where)
     if not vault and not re.fullmatch(r"azureml://connections/[\w/.-]+", where):
         raise AzureError(
-            f"{setting}: {where!r} is neither https://VAULT.vault.azure.net/secrets/NAME/VERSION "
-            "(the version is needed) nor azureml://connections/NAME/credentials/KEY"
+            f"{setting}: {where!r} is neither {SECRETS_FORM} nor "
+            "azureml://connections/NAME/credentials/KEY"
         )
     reference = f"keyvault:{where}" if vault else where
     return f'\n  {setting}: "${{{{{reference}}}}}"  # which Azure replaces by the secret'

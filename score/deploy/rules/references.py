@@ -49,6 +49,7 @@ def problems(document: Document, known: Known) -> Iterator[str]:
         for family in ("environment", "model"):
             if isinstance(part.get(family), str):
                 yield from _asset(where + family, family, part[family], known)
+        yield from _models(f"{where}inputs", part, known)
         yield from _compute(f"{where}compute", part.get("compute"), known)
         yield from _code(document, where, part)
     default = at(document.content, "settings.default_compute")
@@ -81,6 +82,14 @@ def _asset(where: str, family: str, reference: str, known: Known) -> Iterator[st
         )
     else:
         yield from _named(where, family, match[1], known)
+
+
+def _models(where: str, part: Json, known: Known) -> Iterator[str]:
+    """The models that inputs name: `{type: mlflow_model, path: azureml:…}`; not those by a path."""
+    for port, given in mapping(part.get("inputs")).items():
+        match = _ASSET.fullmatch(str(mapping(given).get("path")))
+        if match and str(mapping(given).get("type")).endswith("_model"):
+            yield from _named(f"{where}.{port}.path", "model", match[1], known)
 
 
 def _shared(where: str, family: str, reference: str) -> Iterator[str]:

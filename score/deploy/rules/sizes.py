@@ -100,8 +100,8 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _BESIDE = re.compile(r"_(?:NDR|XL|PROMO)(?=_|$)")  # said of a series beside its accelerator
-# The convention's letters, and those of series beside it: e (TDX), f (ND96isrf_H100_v5), h (NV12hs_v3),
-# n (network), o (local disks) and r (RDMA).
+# The convention has some of the letters, series have others: e (TDX), f (ND96isrf_H100_v5), h, n
+# (network), o (local disks) and r (RDMA).
 _FEATURES = re.compile(r"[abcdefhilmnoprst]*", re.IGNORECASE)
 # reference-yaml-job-spark: serverless Spark's own list.
 _SPARK = tuple(f"standard_e{cores}s_v3" for cores in (4, 8, 16, 32, 64))
