@@ -116,6 +116,7 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     (ONLINE, {"code_configuration": GONE, "environment": GONE}),
     *((ONLINE, {"environment_variables/KEY": f"${{{{{secret}}}}}"}) for secret in _SECRETS),
     (PIPELINE_JOB, {"inputs/model/path": "azureml:embedder:3"}),
+    (PIPELINE_JOB, {"inputs/model/path": "azureml:pictures:3"}),  # as an endpoint is called
     (PIPELINE_JOB, {"inputs/model/path": "azureml:of-the-workspace@latest"}),
     # Deployments.
     (ONLINE, {"instance_count": 20}),

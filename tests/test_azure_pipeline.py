@@ -160,6 +160,11 @@ def test_what_an_endpoint_passes_is_let_pass(kind: str, tmp_path: Path) -> None:
     assert not [*problems(deployment("p.yml", tmp_path))]
 
 
+def test_an_endpoint_passes_a_model_on_that_a_pipeline_makes(tmp_path: Path) -> None:
+    made = {**pipeline("uri_file", tmp_path), "outputs": {"model": {"type": "mlflow_model"}}}
+    assert not [*problems(deployment(made, tmp_path))]
+
+
 @pytest.mark.parametrize("component", ["azureml:mine:1", "gone.yml"])
 def test_a_component_that_lies_elsewhere_is_left_to_azure(component: str, tmp_path: Path) -> None:
     assert not [*problems(deployment(component, tmp_path))]

@@ -136,8 +136,8 @@ def _render(options: argparse.Namespace) -> int:
             raise AzureError(f"--{name} has no meaning for render {options.kind}")
     if options.output:
         check_files([options.output], overwrite=options.overwrite)
-    told = {"model": options.model, **given} if options.model else given
-    words = [word for name, value in told.items() for word in _option_words(name, value)]
+    named = {"model": options.model, **given} if options.model else given
+    words = [word for name, value in named.items() for word in _option_words(name, value)]
     writers: dict[str, Callable[..., str]]
     writers = {"model": _model_yaml, "endpoint": _endpoint_yaml}
     writers |= {"online": _deployment_yaml, "batch": _deployment_yaml}

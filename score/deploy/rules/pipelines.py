@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from score.deploy.rules.bindings import BINDING
 from score.deploy.rules.documents import Document, read
 from score.deploy.rules.references import local
-from score.deploy.values import Json, at, literal, mapping
+from score.deploy.values import BINDING, Json, at, literal, mapping
 from score.errors import AzureError, meant
 
 # What a step that names a component may say beside its own type's settings.
@@ -36,7 +35,9 @@ _VALUES = {"uri_file", "integer", "number", "boolean"}  # any of these may be a 
 # https://learn.microsoft.com/azure/machine-learning/how-to-access-data-batch-endpoints-jobs
 _DATA = ("uri_file", "uri_folder")
 _LITERALS = ("string", "boolean", "number", "float", "integer")
-_PASSED = {"inputs": (*_DATA, *_LITERALS), "outputs": _DATA}
+# A model as output is in Azure's own example (azureml-examples, cli/endpoints/batch/
+# deploy-pipelines/training-with-components).
+_PASSED = {"inputs": (*_DATA, *_LITERALS), "outputs": (*_DATA, "mlflow_model", "custom_model")}
 
 
 @dataclass(frozen=True)

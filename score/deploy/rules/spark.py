@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
 from score.deploy.values import Json, mapping, whole
-from score.errors import AzureError
+from score.errors import AzureError, nearest
 
 # The names that azure-ai-ml writes for some of them.
 _SHORT = {
@@ -95,10 +94,10 @@ def _listed(content: Json, field: str) -> list[str]:
 def _names(where: str, conf: Json) -> Iterator[str]:
     """Spark has hundreds of properties, and takes any other in silence."""
     for name in conf:
-        near = get_close_matches(name, _KNOWN, n=1, cutoff=_NEAR)
+        near = nearest(name, _KNOWN, cutoff=_NEAR)
         if name in _KNOWN or (name.startswith("spark.") and not near):
             continue
-        hint = f"; did you mean {near[0]}?" if near else "; Spark's begin with spark."
+        hint = f"; did you mean {near}?" if near else "; Spark's begin with spark."
         yield f"{where}.{name}: there is no such property{hint}"
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from score.deploy.names import SECRET, SECRETS_FORM
 from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import variables
-from score.errors import SettingError
+from score.errors import SettingError, nearest
 from score.settings import PREFIX, Settings, names
 
 _NEAR = 0.8  # of difflib's ratio: BACH_SIZE is .95 like BATCH_SIZE
@@ -45,7 +44,6 @@ def _setting(where: str, name: str, value: object) -> Iterator[str]:
         except SettingError as error:
             yield f"{where}: {error}"
         return
-    near = get_close_matches(setting, names(), n=1, cutoff=_NEAR)
+    near = nearest(setting, names(), cutoff=_NEAR)
     if near:
-        meant = PREFIX + near[0].upper()
-        yield f"{where}.{name}: there is no such setting; did you mean {meant}?"
+        yield f"{where}.{name}: there is no such setting; did you mean {PREFIX}{near.upper()}?"
