@@ -202,6 +202,7 @@ def test_endpoints_have_the_identity_and_access_that_were_asked_for(
         (["--identity", "reader"], "no id of a user-assigned identity"),
         (["--identity", IDENTITY, "--connections"], "assign it the role"),
         (["--sku", "Standard_D4as_v4"], "--sku has no meaning for render endpoint"),
+        (["--name", "my.end_point"], "3 to 32 letters, digits and single dashes"),
     ):
         assert azure("render", "endpoint", *wrong) == 2
         assert said in capsys.readouterr().err

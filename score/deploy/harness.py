@@ -23,7 +23,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import urllib3
 import yaml
@@ -31,16 +31,13 @@ import yaml
 from score.deploy.front import STATUS, Front, Limits
 from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
-from score.deploy.values import whole
+from score.deploy.values import BINDING, Json, whole
 from score.errors import AzureError
 from score.jobs.contents import IGNORE, PARTS
-
-Json = Mapping[str, Any]
 
 _HERE = Path(__file__).resolve().parent
 _http = urllib3.PoolManager()
 
-_BINDING = re.compile(r"\$\{\{\s*([\w.]+)\s*\}\}")
 _LITERALS = ("string", "integer", "number", "boolean")
 
 
@@ -138,11 +135,12 @@ def parallel(
 
     def bound(text: str) -> str:
         def value(match: re.Match[str]) -> str:
-            if match[1] not in given:
+            name = match[1].strip()
+            if name not in given:
                 raise AzureError(f"{file}: {match[0]} leads nowhere")
-            return given[match[1]]
+            return given[name]
 
-        return _BINDING.sub(value, text)
+        return BINDING.sub(value, text)
 
     task = _part(content, "task", file)
     retry = _part(content, "retry_settings", file)
