@@ -319,6 +319,7 @@ def test_packages_may_be_asked_for_by_any_way(folder: Path, lines: list[str]) ->
 
 NOTES = [
     (ONLINE, {"environment": "azureml:of-the-workspace:1"}, "it must be in the workspace"),
+    ("modelBatchDeployment", {"model": GONE}, "model: is not here"),
     (ONLINE, {"endpoint_name": GONE}, "endpoint_name: is not here: give it on the command line"),
     (ONLINE, {"instance_count": GONE}, "instance_count: is not here"),
     (ONLINE, {"instance_count": 60}, "50, and more on request"),

@@ -138,6 +138,18 @@ def rendered(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return yaml.safe_load(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("size", "environment"),
+    [("Standard_NC4as_T4_v3", "azureml:clip-cpu@latest"), ("Standard_D4as_v4", "clip-gpu")],
+)
+def test_an_environment_of_the_other_kind_is_refused(
+    size: str, environment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["azure", "render", "online", "--sku", size, "--environment", environment]
+    assert main(command) == 2
+    assert f"{environment} is not for such machines" in capsys.readouterr().err
+
+
 def test_a_registrys_model_and_environment_may_be_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

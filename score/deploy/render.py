@@ -58,6 +58,7 @@ def render(
     """
     plan.check(online=kind == "online")
     device = kind_of(plan.sku)
+    _check_kind(environment, plan)
     text = (_TEMPLATES / f"{kind}.yml").read_text(encoding="utf-8")
     image = f"clip-{device}" if kind == "online" else f"clip-{device}-batch"
     values = _values(plan) | {
@@ -79,6 +80,14 @@ def render(
 def filled(template: Path, plan: Plan, values: Mapping[str, str]) -> str:
     """A template with a plan's values, and others before them."""
     return _At(template.read_text(encoding="utf-8")).substitute(_values(plan) | dict(values))
+
+
+def _check_kind(environment: str | None, plan: Plan) -> None:
+    """Raises AzureError for an environment of ours that is not for the plan's kind of machine."""
+    ours = re.search(r"\bclip-(cpu|gpu)\b", environment or "")
+    if ours and ours[1] != kind_of(plan.sku):
+        has = "GPUs" if plan.sku.gpus else "no GPU"
+        raise AzureError(f"{plan.sku.name} has {has}, and {environment} is not for such machines")
 
 
 def _reference(what: str, given: str) -> str:

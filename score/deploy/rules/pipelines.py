@@ -75,7 +75,10 @@ def problems(document: Document) -> Iterator[str]:
         if document.kind == "pipelineJob" and not _compute(document.content):
             yield from _computes(pipeline, "")
     if document.kind == "pipelineComponentBatchDeployment":
-        yield from _passed(_Pipeline(document, "", document.content))
+        pipeline = _Pipeline(document, "", document.content)
+        yield from _passed(pipeline)
+        if not _compute(document.content):
+            yield from _computes(pipeline, "component.")
 
 
 def _passed(deployment: _Pipeline) -> Iterator[str]:

@@ -116,7 +116,11 @@ def problems(document: Document) -> Iterator[str]:
     """Sizes that Azure does not have, or has no more."""
     field = _MACHINES.get(document.kind)
     if field and field in document.content:
-        yield from _size(field, str(document.content[field]))
+        name = str(document.content[field])
+        yield from _size(field, name)
+        sku = _listed_size(name)
+        if document.kind == "managedOnlineDeployment" and sku and not sku.online:
+            yield f"{field}: managed online endpoints do not have {name}"
     for where, part in parts(document):
         spark = document.kind.startswith("spark") or part.get("type") == "spark"
         size = at(part, "resources.instance_type")

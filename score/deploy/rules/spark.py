@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
-from score.deploy.values import Json, mapping, whole
+from score.deploy.values import Json, at, mapping, whole
 from score.errors import AzureError, nearest
 
 # The names that azure-ai-ml writes for some of them.
@@ -46,12 +46,19 @@ _MEMORY = {
 _SIZE = re.compile(r"[1-9]\d*\s*[kmgtp]?b?", re.IGNORECASE)
 _KNOWN = {*_SHORT.values(), *_WHOLE, *_MEMORY}
 _SHIPPED = ("py_files", "jars", "files", "archives")
+# As a text: YAML reads 3.10 as 3.1. The versions that Azure's pages have named for Spark on Synapse
+# and in Azure ML; which of them a workspace still takes only Azure says.
+_RUNTIMES = ("3.1", "3.2", "3.3", "3.4", "3.5")
 _NEAR = 0.93  # of difflib's ratio, by which one letter is wrong in a name and no word another
 
 
 def problems(document: Document) -> Iterator[str]:
     """What is wrong with the properties of a Spark component, job or step."""
     for where, part in parts(document):
+        runtime = str(at(part, "resources.runtime_version") or _RUNTIMES[-1])
+        if "${{" not in runtime and runtime not in _RUNTIMES:
+            known = ", ".join(_RUNTIMES)
+            yield f"{where}resources.runtime_version: {runtime!r} is none of {known}"
         if isinstance(part.get("conf"), dict):
             conf = {_SHORT.get(str(name), str(name)): value for name, value in part["conf"].items()}
             yield from _names(f"{where}conf", conf)

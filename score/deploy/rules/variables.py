@@ -27,6 +27,8 @@ def problems(document: Document) -> Iterator[str]:
             if name == _WORKERS:
                 if not str(value).isdecimal() or not int(value):
                     yield f"{where}.{name}: {value!r} is no number of processes"
+            elif str(name).startswith(PREFIX.lower()) and name[len(PREFIX) :] in names():
+                yield f"{where}.{name}: settings are read in capitals: {str(name).upper()}"
             elif str(name).startswith(PREFIX):
                 yield from _setting(where, str(name), value)
             for secret in _VAULT.findall(str(value)):
