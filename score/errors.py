@@ -252,6 +252,14 @@ def meant(word: str, known: Iterable[str], prefix: str = "") -> str:
 
     `prefix`: what all words begin with, which says nothing of how alike they are.
     """
+    near = nearest(word, known, prefix=prefix)
+    return f"; did you mean {near}?" if near else ""
+
+
+def nearest(
+    word: str, known: Iterable[str], *, prefix: str = "", cutoff: float = 0.6
+) -> str | None:
+    """The known word that is most alike, in any case; None below a `cutoff` of difflib's ratio."""
     spelled = {name.removeprefix(prefix).lower(): name for name in known}
-    close = get_close_matches(word.removeprefix(prefix).lower(), spelled, n=1)
-    return f"; did you mean {spelled[close[0]]}?" if close else ""
+    close = get_close_matches(word.removeprefix(prefix).lower(), spelled, n=1, cutoff=cutoff)
+    return spelled[close[0]] if close else None

@@ -1,9 +1,11 @@
 """A stand-in for `az ml`: keeps what it makes in a file, refuses what Azure's docs say.
 
 AZ_STATE names that file, AZ_LOG one with the words of each call. AZ_FAILS is a pattern: a call that
-matches it fails, the AZ_AFTERth time and later. AZ_RESULTS is a folder that a batch job's results
-are copied from; AZ_DIMENSION how long the vectors of answers are. Output is written by knack, which
-is what the Azure CLI itself is made of.
+matches it fails, the AZ_AFTERth time and later; with AZ_STORED it does its work first, and what it
+creates is there as `Failed`, as what Azure cannot start is. AZ_EXPIRES is another: after a call
+that matches it, every call fails. AZ_WORKSPACE is the workspace's id. AZ_RESULTS is a folder that a
+batch job's results are copied from; AZ_DIMENSION how long the vectors of answers are. Output is
+written by knack, which is what the Azure CLI itself is made of.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from knack.util import CommandResultItem
 Json = dict[str, Any]
 
 WORKSPACE = "/subscriptions/s/workspaces/w"
+STORED = "azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/paths"
 
 
 class Refused(Exception):
@@ -43,6 +46,10 @@ def words(arguments: list[str]) -> tuple[str, str, Json]:
     return arguments[1], arguments[2], options
 
 
+def matching(pattern: str, texts: list[str]) -> list[str]:
+    return [text for text in texts if pattern and re.search(pattern, text)]
+
+
 class Azure:
     """Everything that there is in a workspace, and in registries."""
 
@@ -54,17 +61,26 @@ class Azure:
     def answer(self, arguments: list[str]) -> Any:
         group, verb, options = words(arguments)
         text = " ".join(arguments[1:])
-        pattern = os.environ.get("AZ_FAILS", "")
         lines = self.log.read_text().splitlines() if self.log.is_file() else []
-        before = [line for line in lines if pattern and re.search(pattern, line)]
+        before = [" ".join(shlex.split(line)[1:]) for line in lines]
         with self.log.open("a") as log:
             print(shlex.join(arguments), file=log)
-        if pattern and re.search(pattern, text) and len(before) + 1 >= int(os.environ["AZ_AFTER"]):
+        if matching(os.environ.get("AZ_EXPIRES", ""), before):
+            raise Refused("AADSTS700024: Client assertion is not within its valid time range.")
+        pattern = os.environ.get("AZ_FAILS", "")
+        times = len(matching(pattern, before)) + 1
+        fails = matching(pattern, [text]) and times >= int(os.environ["AZ_AFTER"])
+        stored = bool(os.environ.get("AZ_STORED"))
+        if fails and not stored:
             raise Refused(f"(BadRequest) {text}")
         kind = group.partition("-")[0]
         handler = getattr(self, f"{group.partition('-')[2] or group}_{verb}".replace("-", "_"))
         result = handler(kind, options)
+        if fails and isinstance(result, dict):
+            result["provisioning_state"] = "Failed"
         self.file.write_text(json.dumps(self.state))
+        if fails:
+            raise Refused(f"(ResourceOperationFailure) {text}")
         query = options.get("query")
         return jmespath.search(query, result) if query else result
 
@@ -81,7 +97,7 @@ class Azure:
     # -- workspaces, assets, computes, jobs
 
     def workspace_show(self, kind: str, options: Json) -> Json:
-        return {"id": WORKSPACE}
+        return {"id": os.environ.get("AZ_WORKSPACE", WORKSPACE)}
 
     def asset_create(self, family: str, options: Json) -> Json:
         content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
@@ -91,9 +107,8 @@ class Azure:
         version = str(len(versions) + 1)
         plural, name = f"{family}s", content["name"]
         where = f"azureml://registries/{registry}" if registry else WORKSPACE
-        versions.append(
-            content | {"version": version, "id": f"{where}/{plural}/{name}/versions/{version}"}
-        )
+        made: Json = content | {"version": version, "path": f"{STORED}/{name}"}
+        versions.append(made | {"id": f"{where}/{plural}/{name}/versions/{version}"})
         created: Json = versions[-1]
         return created
 
@@ -104,9 +119,18 @@ class Azure:
         return self.asset_create("environment", options)
 
     def model_show(self, kind: str, options: Json) -> Json:
-        versions = self.one("model", f"{options.get('registry-name', '')}/{options['name']}")
-        found: Json = versions[int(options["version"]) - 1 if "version" in options else -1]
-        return found
+        versions = self.things("model").get(f"{options.get('registry-name', '')}/{options['name']}")
+        for found in reversed(versions or []):
+            if options.get("label") == "latest" or options.get("version") == found["version"]:
+                made: Json = found
+                return made
+        # The SDK's words, which are not those of endpoints and computes.
+        raise Refused(f"Asset {options['name']} does not exist in workspace w.")
+
+    def model_list(self, kind: str, options: Json) -> list[Json]:
+        registry = options.get("registry-name", "")
+        keys = (key.partition("/") for key in self.things("model"))
+        return [{"name": name} for holder, _, name in keys if holder == registry]
 
     def model_download(self, kind: str, options: Json) -> None:
         self.model_show(kind, options)
@@ -115,6 +139,9 @@ class Azure:
 
     def compute_show(self, kind: str, options: Json) -> Json:
         return self.one("compute", options["name"])
+
+    def compute_list(self, kind: str, options: Json) -> list[Json]:
+        return [{"name": name} for name in self.things("compute")]
 
     def compute_create(self, kind: str, options: Json) -> Json:
         made = {name.replace("-", "_"): value for name, value in options.items()}
@@ -132,6 +159,9 @@ class Azure:
 
     def endpoint_show(self, kind: str, options: Json) -> Json:
         return self.one(f"{kind}-endpoint", options["name"])
+
+    def endpoint_list(self, kind: str, options: Json) -> list[Json]:
+        return list(self.things(f"{kind}-endpoint").values())
 
     def endpoint_create(self, kind: str, options: Json) -> Json:
         content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
@@ -196,6 +226,7 @@ class Azure:
     def deployment_list(self, kind: str, options: Json) -> list[Json]:
         prefix = options["endpoint-name"] + "/"
         found = self.things(f"{kind}-deployment")
+        self.one(f"{kind}-endpoint", options["endpoint-name"])
         return [{"tags": {}} | found[key] for key in found if key.startswith(prefix)]
 
     def deployment_show(self, kind: str, options: Json) -> Json:

@@ -10,10 +10,22 @@ from typing import Any
 
 import requests
 from azure.ai.ml import MLClient
+from azure.ai.ml.exceptions import ErrorTarget, ValidationErrorType, ValidationException
 from azure.core.credentials import AccessToken
 from azure.core.pipeline.transport import RequestsTransport
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
+
+
+def absent(name: str) -> ValidationException:
+    """What the SDK raises for the latest of an asset that is not there (`_get_latest`)."""
+    message = f"Asset {name} does not exist in workspace w."
+    return ValidationException(
+        message=message,
+        no_personal_data_message=message,
+        target=ErrorTarget.ASSET,
+        error_type=ValidationErrorType.RESOURCE_NOT_FOUND,
+    )
 
 
 class Service(HTTPAdapter):

@@ -7,16 +7,26 @@ import os
 import shlex
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.azure_cli import WORKSPACE
 from tests.surfaces import BIN, ROOT
 
 SCRIPTS = ROOT / "samples/azure"
-ENDPOINT = "mine"
+# As the scripts name them where nobody does.
+ENDPOINT, BATCH = (f"{stem}-{zlib.crc32(WORKSPACE.encode())}" for stem in ("clip", "clip-batch"))
 GPU, OTHER = "Standard_NC4as_T4_v3", "Standard_D8as_v4"
+
+
+VARIABLES = (
+    *("MODEL", "SKU", "INSTANCES", "NODES", "TIER", "ENDPOINT", "MIRROR", "STEPS", "WAIT", "KEEP"),
+    *("AUTH", "IDENTITY", "PRIVATE", "SECRETS", "REGISTRY", "ENVIRONMENT", "YES"),
+)
+"""What the scripts read from their caller."""
 
 
 class Az:
@@ -69,11 +79,12 @@ class Az:
 
     def other(self, name: str, percent: int = 0, kind: str = "online") -> None:
         """A deployment that somebody else made."""
-        self.there(**{f"{kind}_deployment": {f"{ENDPOINT}/{name}": {"name": name, "tags": {}}}})
-        endpoint = self.state[f"{kind}-endpoint"][ENDPOINT]
+        at = {"online": ENDPOINT, "batch": BATCH}[kind]
+        self.there(**{f"{kind}_deployment": {f"{at}/{name}": {"name": name, "tags": {}}}})
+        endpoint = self.state[f"{kind}-endpoint"][at]
         traffic = {} if percent == 100 else endpoint["traffic"]
         endpoint["traffic"] = traffic | ({name: percent} if percent else {})
-        self.there(**{f"{kind}_endpoint": {ENDPOINT: endpoint}})
+        self.there(**{f"{kind}_endpoint": {at: endpoint}})
 
 
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:
@@ -85,12 +96,11 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:
     path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
     made = Az(tmp_path)
     given = {"PATH": path, "AZ_LOG": str(made.log), "AZ_STATE": str(made.file), "AZ_FAILS": ""}
-    given |= {"AZ_AFTER": "1", "AZ_DIMENSION": "512", "ENDPOINT": ENDPOINT, "WAIT": "0"}
-    given |= {"STEPS": "100", "MIRROR": "0"}
+    given |= {"AZ_AFTER": "1", "AZ_DIMENSION": "512", "WAIT": "0", "STEPS": "100", "MIRROR": "0"}
+    for name in (*VARIABLES, "AZ_EXPIRES", "AZ_STORED", "AZ_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    for name in ("MODEL", "SKU", "INSTANCES", "TIER", "KEEP", "YES", "AUTH", "REGISTRY"):
-        monkeypatch.delenv(name, raising=False)
     return made
 
 

@@ -53,11 +53,17 @@ FLOORS = [
     {"jobs.label", "jobs.report"},
     {"jobs.page"},
     {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.front"}
-    | {"deploy.limits", "deploy.worker", "deploy.nocode_batch", "deploy.nocode_online"},
+    | {
+        "deploy.values",
+        "deploy.limits",
+        "deploy.worker",
+        "deploy.nocode_batch",
+        "deploy.nocode_online",
+    },
     {"deploy.names", "deploy.registered", "deploy.smoke"},
     {"deploy.target"},
     {"deploy.scripts"},
-    {"deploy.plan", "deploy.values"},
+    {"deploy.plan"},
     {"deploy.rules.notes", "deploy.rules.spelling"},
     {"deploy.rules.documents"},
     {"deploy.rules.parts", "deploy.rules.images", "deploy.rules.packages"},
@@ -66,7 +72,7 @@ FLOORS = [
         for noun in ("bindings", "commands", "contents", "endpoints", "names", "ports")
     }
     | {f"deploy.rules.{noun}" for noun in ("ranges", "schemas", "scripts", "sizes", "spark")}
-    | {"deploy.rules.variables", "deploy.rules.shipped", "deploy.rules.pipeline_deployments"},
+    | {"deploy.rules.variables"},
     {"deploy.rules.references"},
     {f"deploy.rules.{noun}" for noun in ("deployments", "environments", "mlflow_models")}
     | {"deploy.rules.pipelines"},
@@ -154,7 +160,6 @@ DOORS = {
         "deploy.rules.contents",
         "deploy.rules.documents",
         "deploy.skus",
-        "deploy.rules.pipeline_deployments",
     },
     "pickle": set(),
     "subprocess": {"deploy.harness", "deploy.image", "deploy.simulate"},

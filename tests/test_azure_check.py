@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -166,7 +167,12 @@ MISTAKES = [
         "PRECISION: fp23\n  SCORE_DEVICE:",
         "'fp23'",
     ),
-    ("components/online/deployment-cpu.yml", "name: cpu", "name: my cpu!", "'my cpu!' is not 3 to"),
+    (
+        "components/online/deployment-cpu.yml",
+        "name: cpu",
+        "name: my cpu!",
+        "'my cpu!' must be",
+    ),
     ("components/online/deployment-cpu.yml", "  timeout: 10", "  timeout: -5", "-5 is less than 1"),
     ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC6s_v3\n", "Azure retired"),
     ("components/batch/deployment-cpu.yml", "mini_batch_size: 1", "mini_batch_size: -1", "is less"),
@@ -232,10 +238,11 @@ def problems(clone: Path) -> list[str]:
     return check([clone / folder for folder in FOLDERS])
 
 
-def test_what_is_checked_in_is_right(clone: Path) -> None:
+def test_what_is_checked_in_is_right(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = findings([clone / folder for folder in FOLDERS])
     assert (found.problems, found.notes) == ([], [])
     assert main(["azure", "check"]) == 0
+    assert f"no problems in {found.files} files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("file", "right", "wrong", "said"), MISTAKES)
@@ -273,6 +280,34 @@ def test_a_script_that_is_no_python_is_told(clone: Path) -> None:
     assert any("score/online.py: no Python" in problem for problem in problems(clone))
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("description: made by {{ tool }}\n", "{{ tool }} makes it a template"),
+        ("---\nname: other\n", "it holds several documents"),
+    ],
+)
+def test_a_file_that_is_not_checked_is_told(
+    clone: Path, capsys: pytest.CaptureFixture[str], more: str, said: str
+) -> None:
+    file = clone / "components/online/deployment-cpu.yml"
+    text = file.read_text().replace("instance_count: 1", "instance_count: 0")
+    for skipped in (False, True):
+        file.write_text(text + more * skipped)
+        assert main(["azure", "check", str(file.parent)]) == int(not skipped)
+        told = capsys.readouterr().err
+        assert (f"note: {file}: not checked: {said}" in told) == skipped
+        count = len([*file.parent.glob("*.yml")]) - skipped
+        assert f"{'no problems' if skipped else '1 problem'} in {count} files" in told
+
+
+def test_a_template_in_a_comment_makes_no_template(clone: Path) -> None:
+    file = clone / "components/online/deployment-cpu.yml"
+    text = file.read_text().replace("instance_count: 1", "instance_count: 0  # {{ of a template }}")
+    file.write_text("# {{ one more }}\n" + text)
+    assert any("instance_count: 0" in problem for problem in problems(clone))
+
+
 def test_assets_of_a_registry_are_left_to_it(clone: Path) -> None:
     file = clone / "components/online/deployment-cpu.yml"
     registry = "azureml://registries/azureml/models/clip/versions/1.0.0"
@@ -288,7 +323,7 @@ def test_the_command_line_says_what_is_wrong(
     assert main(["azure", "check", str(clone / "components"), str(clone / "environment")]) == 1
     said = capsys.readouterr()
     assert "model.yml: path: there is no ../nowhere" in said.out
-    assert "1 problem" in said.err
+    assert re.search(r"^1 problem in \d+ files$", said.err, re.MULTILINE)
 
 
 COMMANDS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from score.deploy.check import check, findings
 from score.errors import AzureError
 from tests.azure_workspace import DOCUMENTS, GONE, build, changed, checked, write
+from tests.surfaces import ROOT
 
 ENDPOINT, PODS, NIGHTLY = "managedOnlineEndpoint", "kubernetesOnlineEndpoint", "batchEndpoint"
 ONLINE, POD, BATCH = "managedOnlineDeployment", "kubernetesOnlineDeployment", "modelBatchDeployment"
@@ -34,6 +35,12 @@ _COLLECTED = {
     "collections": {"request": {"enabled": "True"}, "model_inputs": {"enabled": "True"}},
 }
 _GPU = {"environment": _CURATED, "instance_type": "Standard_NC40ads_H100_v5"}
+_CONF = (("spark.executorEnv.SCORE_PRECISION", "fp32"), ("spark.hadoop.aml.enable_cache", True))
+_SECRETS = (
+    "keyvault:https://ours.vault.azure.net/secrets/key/0f1e2d",
+    "azureml://connections/ours",
+    "azureml://connections/ours/credentials/key",
+)
 _DYNAMIC = {
     "conf/spark.dynamicAllocation.enabled": True,
     "conf/spark.dynamicAllocation.minExecutors": 1,
@@ -74,6 +81,15 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     (ONLINE, {"instance_type": "Standard_E4-2ds_v5"}),
     (ONLINE, {"instance_type": "Standard_E4s_v3"}),
     (ONLINE, {"instance_type": "Standard_L8s_v3"}),
+    (ONLINE, {"instance_type": "Standard_L8as_v5"}),
+    (ONLINE, {"instance_type": "Standard_M96bds_v4"}),
+    (ONLINE, {"instance_type": "Standard_E2bds_v5"}),
+    (ONLINE, {"instance_type": "Standard_A2m_v2"}),
+    (ONLINE, {"instance_type": "Standard_DC4as_v5"}),
+    (ONLINE, {"instance_type": "Standard_NM16ads_MA35D"}),
+    (ONLINE, {**_GPU, "instance_type": "Standard_ND40rs_v2"}),
+    (ONLINE, {**_GPU, "instance_type": "Standard_ND96isrf_H100_v5"}),
+    (ONLINE, {**_GPU, "instance_type": "Standard_NC128lds_xl_RTXPRO6000BSE_v6"}),
     (ONLINE, _GPU),
     (ONLINE, {**_GPU, "instance_type": "Standard_NC80adis_H100_v5"}),
     (ONLINE, {**_GPU, "instance_type": "Standard_ND96isr_H100_v5"}),
@@ -99,6 +115,10 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     (ONLINE, {"endpoint_name": GONE}),
     (ONLINE, {"endpoint_name": "of-the-workspace"}),
     (ONLINE, {"code_configuration": GONE, "environment": GONE}),
+    *((ONLINE, {"environment_variables/KEY": f"${{{{{secret}}}}}"}) for secret in _SECRETS),
+    (PIPELINE_JOB, {"inputs/model/path": "azureml:embedder:3"}),
+    (PIPELINE_JOB, {"inputs/model/path": "azureml:pictures:3"}),  # as an endpoint is called
+    (PIPELINE_JOB, {"inputs/model/path": "azureml:of-the-workspace@latest"}),
     # Deployments.
     (ONLINE, {"instance_count": 20}),
     (ONLINE, {"scale_settings": {"type": "default"}}),
@@ -139,6 +159,22 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     ("environment", {"image": "docker.io/library/python:3.11-slim", "conda_file": GONE}),
     ("environment", {"image": "mcr.microsoft.com/azureml/curated/acpt-pytorch-2.8-cuda12.6:1"}),
     ("environment", {"image": "mcr.microsoft.com/azureml/openmpi5.0-cuda12.6-ubuntu24.04"}),
+    *(
+        ("environment", {"image": f"mcr.microsoft.com/azureml/{name}:latest"})
+        for name in (  # those that Microsoft's documentation, catalog and examples name
+            "base",
+            "inference-base-2204",
+            "inference-base-cuda12.4-ubuntu22.04",
+            "minimal-ubuntu22.04-py39-cpu-inference",
+            "minimal-ubuntu22.04-py39-cuda11.8-gpu-inference",
+            "mlflow-ubuntu20.04-py38-cpu-inference",
+            "o16n-base/python-assets",
+            "openmpi3.1.2-ubuntu18.04",
+            "openmpi4.1.0-cuda11.8-cudnn8-ubuntu22.04",
+            "openmpi5.0-cuda13.1-ubuntu24.04",
+            "promptflow/promptflow-runtime",
+        )
+    ),
     ("environment", {"image": f"localhost:5000/mine@sha256:{'0' * 64}"}),
     ("environment", {"conda_file": {"dependencies": ["python=3.11", "pip"]}}),
     ("environment", {"build": {"path": "docker"}, "image": GONE, "conda_file": GONE}),
@@ -179,6 +215,7 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     (SPARK, {"conf/spark.sql.shuffle.partitions": 200, "conf/spark.yarn.maxAppAttempts": 1}),
     (SPARK, {"conf/spark.executor.memoryOverhead": "12g", "conf/spark.task.cpus": 4}),
     (SPARK, {"conf": GONE}),
+    *((kind, {f"conf/{name}": value}) for kind in (SPARK, SPARK_JOB) for name, value in _CONF),
     (SPARK_JOB, {"resources": GONE, "compute": "pool"}),
     (SPARK_JOB, {"py_files": ["utils.zip"], "identity": {"type": "user_identity"}}),
 ]
@@ -282,6 +319,7 @@ def test_packages_may_be_asked_for_by_any_way(folder: Path, lines: list[str]) ->
 
 NOTES = [
     (ONLINE, {"environment": "azureml:of-the-workspace:1"}, "it must be in the workspace"),
+    ("modelBatchDeployment", {"model": GONE}, "model: is not here"),
     (ONLINE, {"endpoint_name": GONE}, "endpoint_name: is not here: give it on the command line"),
     (ONLINE, {"instance_count": GONE}, "instance_count: is not here"),
     (ONLINE, {"instance_count": 60}, "50, and more on request"),
@@ -342,6 +380,11 @@ FOREIGN = {
 }
 
 
+def test_the_templates_of_render_are_passed_over() -> None:
+    good = ROOT / "components/online/endpoint.yml"
+    assert check([good, ROOT / "score/deploy/templates"]) == []
+
+
 @pytest.mark.parametrize("name", FOREIGN)
 def test_foreign_yaml_is_passed_over(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(FOREIGN[name])
@@ -359,7 +402,7 @@ def test_foreign_bytes_are_passed_over(tmp_path: Path) -> None:
 
 # -- no crash --------------------------------------------------------------------------------------
 
-ODD = [
+ODD: list[Any] = [
     None,
     True,
     0,
@@ -396,3 +439,30 @@ def test_no_value_anywhere_ends_the_check(folder: Path, kind: str) -> None:
         if isinstance(content, dict):
             write(folder, kind, content)
             checked(folder, kind)
+
+
+def _with(content: Any, odd: object) -> Iterator[Any]:
+    """The value, each time with another part of it replaced by `odd`."""
+    pairs = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in pairs:
+        inner = [odd, *(_with(value, odd) if isinstance(value, (dict, list)) else ())]
+        for other in inner:
+            copied = content.copy()
+            copied[key] = other
+            yield copied
+
+
+LONG = "a" * 5000  # no file system has such a name
+_LISTS = ("py_files", "jars", "files", "archives", "additional_includes")
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_a_long_text_in_any_field_does_not_end_the_check(folder: Path, kind: str) -> None:
+    documents = [*_with(DOCUMENTS[kind], LONG)]
+    documents += [{**DOCUMENTS[kind], name: [LONG]} for name in _LISTS]
+    every = folder / "every"
+    every.mkdir()
+    for number, content in enumerate(documents):
+        write(every, kind, content)
+        (every / f"{kind}.yml").rename(every / f"{number}.yml")
+    assert len({problem.partition(":")[0] for problem in check([every], [folder])}) > len(_LISTS)

@@ -15,16 +15,17 @@ LEGACY, STEPS = "batchDeployment", "pipelineComponentBatchDeployment"
 COMMAND, PARALLEL, PIPELINE = "commandComponent", "parallelComponent", "pipelineComponent"
 SPARK, JOB, PIPELINE_JOB, SPARK_JOB = "sparkComponent", "commandJob", "pipelineJob", "sparkJob"
 CLUSTER, DESK = "amlCompute", "computeInstance"
+_SECRET = "${{{{keyvault:https://ours.vault.azure.net/secrets/{}}}}}"
 _DYNAMIC = "conf/spark.dynamicAllocation."
 
 # Kind, field, value, and what the sentence must say.
 REFUSED: list[tuple[str, str, Any, str]] = [
     # Endpoints: who may ask, and shares of the traffic.
     (ENDPOINT, "auth_mode", "password", "auth_mode"),
-    (ENDPOINT, "name", "ab", "name: 'ab' is not 3 to 32"),
-    (ENDPOINT, "name", "a" * 33, "is not 3 to 32"),
+    (ENDPOINT, "name", "ab", "name: 'ab' must be 3 to 32"),
+    (ENDPOINT, "name", "a" * 33, "must be 3 to 32"),
     (ENDPOINT, "name", "9pictures", "a letter first"),
-    (ENDPOINT, "name", "my_pictures", "is not 3 to 32"),
+    (ENDPOINT, "name", "my_pictures", "must be 3 to 32"),
     (ENDPOINT, "name", "my--pictures", "single dashes"),
     (ENDPOINT, "name", "pictures-", "single dashes"),
     (ENDPOINT, "traffic", {"blue": 90}, "traffic: 90 in total"),
@@ -42,9 +43,9 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (PODS, "mirror_traffic", {"pod": 10}, "Kubernetes endpoints do not mirror"),
     (NIGHTLY, "auth_mode", "key", "auth_mode: 'key' is none of aad_token"),
     (NIGHTLY, "defaults/deployment_name", "modle", "did you mean model?"),
-    (NIGHTLY, "name", "nightly runs", "is not 3 to 32"),
+    (NIGHTLY, "name", "nightly runs", "must be 3 to 32"),
     # Real-time deployments: instances, probes, requests, scaling.
-    (ONLINE, "name", "b", "name: 'b' is not 3 to 32"),
+    (ONLINE, "name", "b", "name: 'b' must be 3 to 32"),
     (ONLINE, "endpoint_name", "pictuers", "did you mean 'pictures'?"),
     (ONLINE, "endpoint_name", "nightly", "is a batch endpoint"),
     (ONLINE, "instance_count", 0, "instance_count: 0 is less than 1"),
@@ -57,6 +58,22 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (ONLINE, "instance_type", "Standard_NC25ads_A100_v4", "Standard_NC25ads_A100_v4"),
     (ONLINE, "instance_type", "large", "Azure has no size 'large'"),
     (ONLINE, "instance_type", "Standard_NC6s_v3", "Azure retired Standard_NC6s_v3"),
+    (ONLINE, "instance_type", "Standard_F4s_v4", "Azure has no size 'Standard_F4s_v4'"),
+    *(
+        (ONLINE, "instance_type", size, f"instance_type: Azure retired {size} on {date}")
+        for size, date in (
+            ("Standard_NC6", "2023-08-31"),
+            ("Standard_NC6_Promo", "2023-08-31"),
+            ("standard_nc6s_v2", "2023-08-31"),
+            ("Standard_ND6s", "2023-08-31"),
+            ("Standard_NV6", "2023-09-06"),
+            ("Standard_NV12s_v3", "2026-09-30"),
+            ("Standard_NV4as_v4", "2026-09-30"),
+            ("Standard_A2", "2024-08-31"),
+            ("Standard_HB60rs", "2024-08-31"),
+            ("Standard_DC4as_cc_v5", "2026-09-01"),
+        )
+    ),
     (ONLINE, "instance_type", GONE, "instance_type"),
     (ONLINE, "instance_type", "Standard_NC4as_T4_v3", "PyTorch is built for CPUs alone"),
     (ONLINE, "instance_type", "Standard_NC40ads_H100_v5", "PyTorch is built for CPUs alone"),
@@ -97,6 +114,8 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (ONLINE, "code_configuration/code", "cod", "there is no folder cod"),
     (ONLINE, "code_configuration/scoring_script", "onlin.py", "onlin.py: there is no such script"),
     (ONLINE, "code_configuration/scoring_script", "cut.py", "it has no function init()"),
+    (ONLINE, "environment_variables/KEY", _SECRET.format("key"), "(the version is needed)"),
+    (ONLINE, "environment_variables/SCORE_PROXY", _SECRET.format(""), "(the version is needed)"),
     # On Kubernetes.
     (POD, "scale_settings/target_utilization_percentage", 101, "101 is too much: 100"),
     (POD, "scale_settings/min_instances", 5, "scale_settings.min_instances: 5 is more than"),
@@ -125,7 +144,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (STEPS, "component", "./nowhere.yml", "there is no ./nowhere.yml"),
     (STEPS, "settings/default_computes", "azureml:cluster", "settings.default_computes"),
     # Assets.
-    (CLUSTER, "name", "c" * 33, "is not 3 to 32"),
+    (CLUSTER, "name", "c" * 33, "must be 3 to 32"),
     (CLUSTER, "name", "my_cluster", "letters, digits and dashes"),
     (CLUSTER, "size", "Standard_D4as_v55", "size"),
     (CLUSTER, "size", "Standard_NC6s_v3", "Azure retired"),
@@ -134,7 +153,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (CLUSTER, "max_instances", 0, "max_instances: 0 is less than 1"),
     (CLUSTER, "idle_time_before_scale_down", -1, "idle_time_before_scale_down: -1"),
     (CLUSTER, "tier", "cheap", "tier"),
-    (DESK, "name", "d" * 25, "is not 3 to 24"),
+    (DESK, "name", "d" * 25, "must be 3 to 24"),
     ("model", "path", "tables", "there is no MLmodel in tables"),
     ("model", "path", "nowhere", "there is no nowhere"),
     ("model", "type", "onnx_model", "type"),
@@ -146,6 +165,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ("environment", "image", "python@sha256:abc", "is no reference to an image"),
     ("environment", "image", "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.10", "no image"),
     ("environment", "image", "mcr.microsoft.com/azureml/opnmpi4.1.0-ubuntu22.04", "no image"),
+    ("environment", "image", "mcr.microsoft.com/azureml/openmpi4.2.0-ubuntu22.04", "no image"),
     ("environment", "image", GONE, "image"),
     ("environment", "conda_file", "conda.yml", "there is no conda.yml"),
     ("environment", "inference_config", {"scoring_route": {"port": 0, "path": "/a"}}, "port: 0"),
@@ -185,6 +205,13 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (PIPELINE, "jobs/cut/comput", "azureml:c", "jobs.cut.comput: unknown field"),
     (PIPELINE, "jobs/embed/inputs/shards", "${{parent.jobs.cut.outputs.shard}}", "leads nowhere"),
     (PIPELINE, "jobs/embed/outputs", GONE, "outputs.lines: no step writes it"),
+    (
+        PIPELINE,
+        "jobs/embed/inputs/model",
+        {"type": "mlflow_model", "path": "azureml:embeder@latest"},
+        "jobs.embed.inputs.model.path: no model here is called 'embeder'; did you mean 'embedder'?",
+    ),
+    (PIPELINE_JOB, "inputs/model/path", "azureml:embeder@latest", "did you mean 'embedder'?"),
     (PIPELINE_JOB, "settings", GONE, "jobs.tell.compute: there is none"),
     (PIPELINE_JOB, "settings/default_compute", GONE, "jobs.embed.jobs.cut.compute: there is none"),
     (PIPELINE_JOB, "settings/default_compute", "cluster", "azure-ai-ml refuses it"),
@@ -216,6 +243,20 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (SPARK, f"{_DYNAMIC}minExecutor", 2, "did you mean spark.dynamicAllocation.minExecutors?"),
     (SPARK, "entry/file", "jobs.py", "there is no jobs.py"),
     (SPARK, "entry/files", "job.py", "entry"),
+    (SPARK_JOB, "resources/runtime_version", "9.9", "'9.9' is none of 3.1"),
+    (
+        "pipelineComponentBatchDeployment",
+        "settings/default_compute",
+        GONE,
+        "jobs.cut.compute: there",
+    ),
+    ("managedOnlineDeployment", "instance_type", "Standard_D4ads_v5", "endpoints do not have"),
+    (
+        "managedOnlineDeployment",
+        "environment_variables/score_batch_size",
+        "8",
+        "in capitals: SCORE_BATCH_SIZE",
+    ),
     (SPARK_JOB, "conf/spark.executor.instances", GONE, "spark.executor.instances: is missing"),
     (SPARK_JOB, f"{_DYNAMIC}enabled", True, "minExecutors: is missing"),
     (SPARK_JOB, "resources/instance_type", "Standard_D4as_v4", "is none of standard_e4s_v3"),

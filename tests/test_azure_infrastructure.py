@@ -25,6 +25,7 @@ AZURE = ROOT / "samples/azure"
 BICEP = AZURE / "infrastructure/main.bicep"
 TERRAFORM = AZURE / "infrastructure/main.tf"
 WORKFLOW = ROOT / "samples/github/clip.yml"
+SCRIPTS = ("deploy-online.sh", "deploy-batch.sh", "prepare.sh")
 
 
 def plain(value: Any) -> Any:
@@ -160,25 +161,55 @@ def test_the_workflow_checks_before_it_deploys_and_keeps_no_secret() -> None:
     assert (ROOT / "samples/azure/deploy-online.sh").stat().st_mode & 0o111
 
 
+def test_the_workflow_takes_its_tokens_while_github_vouches_for_it() -> None:
+    """What GitHub gives at the login is good for minutes, and a rollout takes longer."""
+    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["deploy"]["steps"]
+    login = next(at for at, step in enumerate(steps) if "login" in step.get("uses", ""))
+    for scope in ("https://management.azure.com/.default", "https://ml.azure.com/.default"):
+        assert (
+            f"az account get-access-token --scope {scope} --output none" in steps[login + 1]["run"]
+        )
+
+
 # -- the scripts ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["deploy-online.sh", "deploy-batch.sh"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_shellcheck_has_nothing_to_say(name: str) -> None:
     command = [BIN / "shellcheck", "--external-sources", "--source-path", ROOT, AZURE / name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_variables_of_the_scripts_are_in_their_heads() -> None:
-    """Each variable that a script reads from its caller is explained at its top."""
-    shared = (AZURE / "common.sh").read_text() + (AZURE / "rollout.sh").read_text()
-    for name in ("deploy-online.sh", "deploy-batch.sh"):
-        text = (AZURE / name).read_text(encoding="utf-8")
-        head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-        read = set(re.findall(r"\$\{([A-Z_]+):[-+?]", text))
-        assert {word for word in read if not re.search(rf"\b{word}\b", head)} <= {"TIER", "SECRETS"}
-    assert re.search(r"YES", shared)
+def sources(name: str) -> str:
+    """What a script runs: its own text, and of what it sources the functions that it calls."""
+    text = (AZURE / name).read_text(encoding="utf-8")
+    shared = "".join(
+        (AZURE / file).read_text(encoding="utf-8")
+        for file in re.findall(r"^\. samples/azure/(\S+)", text, re.MULTILINE)
+    )
+    bodies = dict(re.findall(r"^(\w+)\(\) \{\n(.*?)^\}", shared, re.MULTILINE | re.DOTALL))
+    found: set[str] = set()
+    while called := {one for one in bodies if re.search(rf"\b{one}\b", text)} - found:
+        found |= called
+        text += "".join(bodies[one] for one in called)
+    return text
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_variables_of_the_scripts_are_in_their_heads(name: str) -> None:
+    """Each variable that a script, or what it sources, reads from its caller is explained at its
+    top; except those that it empties or refuses."""
+    text = sources(name)
+    head = (AZURE / name).read_text(encoding="utf-8").partition("set -euo")[0]
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    read = set(re.findall(r"(?<!\\)\$\{?([A-Z][A-Z_]+)\b", code)) - {"PWD"}
+    assert {"SKU"} < read
+    others = set(re.findall(r'^([A-Z]+)=""$', code, re.MULTILINE))
+    others |= set(re.findall(r'^\[ -z "\$\{([A-Z]+):-\}" \] \|\| refuse', code, re.MULTILINE))
+    assert {word for word in read - others if not re.search(rf"\b{word}\b", head)} == set()
+    if name != "prepare.sh":
+        assert {"MODEL", "REGISTRY", "ENVIRONMENT", "INSTANCES", "ENDPOINT", "YES"} < read
 
 
 def test_python_twins_parse_their_options() -> None:

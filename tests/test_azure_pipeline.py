@@ -14,7 +14,7 @@ from azure.core.exceptions import ResourceNotFoundError
 
 from score.deploy.check import check
 from score.deploy.rules.documents import Document
-from score.deploy.rules.pipeline_deployments import problems
+from score.deploy.rules.pipelines import problems
 from tests.azure_client import Service, client
 from tests.surfaces import ROOT
 
@@ -128,15 +128,41 @@ def test_what_an_endpoint_cannot_pass_is_seen(
     assert any(said in problem for problem in found), found
 
 
-def deployment(component: str, folder: Path) -> Document:
+def deployment(component: Any, folder: Path) -> Document:
     kind = "pipelineComponentBatchDeployment"
     return Document(folder / "deployment.yml", kind, {"component": component})
 
 
+def pipeline(kind: str, folder: Path) -> Any:
+    """A pipeline component `p.yml` with an input of a type."""
+    made = {"type": "pipeline", "name": "p", "inputs": {"one": {"type": kind}}, "jobs": {}}
+    (folder / "p.yml").write_text(yaml.safe_dump(made), encoding="utf-8")
+    return made
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_what_an_endpoint_does_not_pass_is_refused(inline: bool, tmp_path: Path) -> None:
+    made = pipeline("mlflow_model", tmp_path)
+    (said,) = problems(deployment(made if inline else "p.yml", tmp_path))
+    assert "inputs.one is a mlflow_model, and a batch endpoint passes uri_file" in said
+
+
+def test_a_component_that_cannot_be_read_does_not_end_the_check(tmp_path: Path) -> None:
+    schema = "$schema: https://azuremlschemas.azureedge.net/latest/pipelineComponent.schema.json\n"
+    for text in (f"{schema}a: [", "a: ["):
+        (tmp_path / "comp.yml").write_text(text, encoding="utf-8")
+        assert not [*problems(deployment("comp.yml", tmp_path))]
+
+
 @pytest.mark.parametrize("kind", ["uri_folder", "string", "boolean", "number", "integer"])
 def test_what_an_endpoint_passes_is_let_pass(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "p.yml").write_text(f"inputs:\n  one:\n    type: {kind}\n", encoding="utf-8")
+    pipeline(kind, tmp_path)
     assert not [*problems(deployment("p.yml", tmp_path))]
+
+
+def test_an_endpoint_passes_a_model_on_that_a_pipeline_makes(tmp_path: Path) -> None:
+    made = {**pipeline("uri_file", tmp_path), "outputs": {"model": {"type": "mlflow_model"}}}
+    assert not [*problems(deployment(made, tmp_path))]
 
 
 @pytest.mark.parametrize("component", ["azureml:mine:1", "gone.yml"])

@@ -429,6 +429,8 @@ def test_a_models_card_is_as_azures_catalog_writes_it(capsys: pytest.CaptureFixt
         (["model", "--path", "x", "--instances", "2"], "--instances has no meaning for"),
         (["model"], "--path"),
         (["batch", "--sku", "Standard_DS3_v2", "--name", "my deployment"], "no name for Azure"),
+        (["batch", "--sku", "Standard_DS3_v2", "--name", "my_deployment"], "single dashes"),
+        (["batch", "--sku", "Standard_DS3_v2", "--cluster", "cpu-cluster-1"], "last dash"),
     ],
 )
 def test_render_refuses_what_it_would_pass_over(
@@ -440,10 +442,11 @@ def test_render_refuses_what_it_would_pass_over(
 
 def test_choices_are_in_what_is_rendered(capsys: pytest.CaptureFixture[str]) -> None:
     sku = ["--sku", "Standard_ND96asr_v4", "--model", "laion-vit-bigg-14"]
-    choices = ["--name", "big", "--registered", "bigg", "--instances", "3", "--code", "a b"]
+    long = "bigg" * 20
+    choices = ["--name", "big", "--registered", long, "--instances", "3", "--code", "a b"]
     assert azure("render", "batch", *sku, *choices, "--cluster", "a100s") == 0
     text = yaml.safe_load(capsys.readouterr().out)
-    assert (text["name"], text["model"]) == ("big", "azureml:bigg@latest")
+    assert (text["name"], text["model"]) == ("big", f"azureml:{long}@latest")
     assert text["resources"]["instance_count"] == 3
     assert text["code_configuration"]["code"] == "a b"
     assert text["compute"] == "azureml:a100s"

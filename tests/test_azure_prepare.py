@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,45 +16,27 @@ from azure.ai.ml.operations import _job_operations
 from azure.core.exceptions import ResourceNotFoundError
 
 from score.deploy.names import cluster_name
-from score.deploy.skus import skus
-from tests.azure_client import Service, client
+from score.deploy.target import SMALL
+from tests.azure_cli import STORED
+from tests.azure_client import Service, absent, client
+from tests.azure_scripts import Az, prepared, script
 from tests.surfaces import ROOT
 
 JOBS = ROOT / "samples/azure/jobs"
-STORED = "azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/paths/clip"
-
-# Writes down what it is asked; `show` fails unless AZ_EXISTS says that all is there.
-AZ = f"""#!/usr/bin/env bash
-printf '%q ' "$@" >> "$AZ_LOG"; echo >> "$AZ_LOG"
-case "$*" in
-  *"--query path"*) echo {STORED} ;;
-  *" show "*) [ -n "$AZ_EXISTS" ] ;;
-  *) echo "{{}}" ;;
-esac
-"""
 
 
 @pytest.fixture
-def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where each call of `az` is written down."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/az").write_text(AZ, encoding="utf-8")
-    (tmp_path / "bin/az").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("AZ_LOG", str(tmp_path / "az.log"))
-    monkeypatch.setenv("AZ_EXISTS", "")
-    return tmp_path / "az.log"
+def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:
+    return prepared(tmp_path, monkeypatch)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(ROOT / "samples/azure/prepare.sh"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+def run(*arguments: str, **variables: str) -> Any:
+    return script("prepare.sh", *arguments, **variables)
 
 
-def made(log: Path) -> list[list[str]]:
+def made(az: Az) -> list[list[str]]:
     """Kind and name or file of each thing that was made."""
-    calls = [shlex.split(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [[call[1], call[4]] for call in calls if call[2] == "create"]
+    return [[call[0], call[3]] for call in az.asked if call[1] == "create"]
 
 
 def read(file: Path) -> Any:
@@ -76,7 +56,7 @@ def needs(file: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("job", ["embed", "package", "spark"])
-def test_what_a_job_names_is_made(job: str, az: Path) -> None:
+def test_what_a_job_names_is_made(job: str, az: Az) -> None:
     done = run(job)
     assert done.returncode == 0, done.stderr
     names = {
@@ -90,44 +70,49 @@ def test_what_a_job_names_is_made(job: str, az: Path) -> None:
     assert f"--file samples/azure/jobs/{job}.yml" in done.stdout
 
 
-def test_all_is_made_unless_it_is_there(az: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run().returncode == 0
+def test_all_is_made_unless_it_is_there(az: Az) -> None:
+    done = run()
+    assert done.returncode == 0, done.stderr
     environments = {f"environment/{name}.yml" for name in ("cpu-batch", "package", "spark")}
     assert {which for kind, which in made(az) if kind == "environment"} == environments
-    assert {kind for kind, _ in made(az)} == {"environment", "compute", "model"}
-    az.unlink()
-    monkeypatch.setenv("AZ_EXISTS", "yes")
+    assert [kind for kind, _ in made(az) if kind != "environment"] == ["compute", "model"]
+    az.log.unlink()
     done = run()
     assert {kind for kind, _ in made(az)} == {"environment"}
-    assert f"inputs.model.path={STORED}" in done.stdout
+    assert f"inputs.model.path={STORED}/clip" in done.stdout
 
 
-def test_another_size_has_a_cluster_of_its_own(az: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SKU", "Standard_D8as_v4")
+@pytest.mark.parametrize(
+    "fails", ["environment create", "compute create", "model create", "compute list"]
+)
+def test_nothing_is_ready_after_a_failure(
+    az: Az, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    monkeypatch.setenv("AZ_FAILS", fails)
     done = run("embed")
-    assert ["compute", "clip-d8as-v4"] in made(az)
-    assert "settings.default_compute=azureml:clip-d8as-v4" in done.stdout
+    assert (done.returncode != 0, done.stdout.count("Ready")) == (True, 0)
+    assert f"(BadRequest) {fails}" in done.stderr
 
 
-def test_an_unknown_job_is_told_before_anything_is_made(az: Path) -> None:
+def test_an_unknown_job_or_size_is_told_before_anything_is_made(az: Az) -> None:
     done = run("embed", "train")
     assert (done.returncode, done.stderr) == (2, "embed, package or spark, not train\n")
-    assert not az.exists()
+    done = run("embed", SKU="Standard_Z9")
+    assert (done.returncode != 0, "no size 'Standard_Z9'" in done.stderr) == (True, True)
+    assert not az.log.exists()
 
 
-@pytest.mark.parametrize("size", [*skus()][::7])
-def test_the_script_names_clusters_as_the_twin_does(
-    size: str, az: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SKU", size)
-    run("package")
+@pytest.mark.parametrize("size", ["Standard_D8as_v4", "Standard_NC4as_T4_v3"])
+def test_another_size_has_a_cluster_of_its_own(size: str, az: Az) -> None:
+    done = run("embed", SKU=size)
     assert ["compute", cluster_name(size)] in made(az)
+    assert f"settings.default_compute=azureml:{cluster_name(size)}" in done.stdout
 
 
 def test_the_jobs_run_on_the_cluster_that_is_made() -> None:
     files = [JOBS / "embed.yml", JOBS / "package.yml", ROOT / "components/pipeline/deployment.yml"]
     computes = {read(file)["settings"]["default_compute"] for file in files}
-    assert computes == {f"azureml:{cluster_name('Standard_D4as_v4')}"}
+    assert computes == {f"azureml:{cluster_name(SMALL['cpu'])}"}
 
 
 # -- in Python ---------------------------------------------------------------------------------
@@ -140,9 +125,9 @@ class Things:
         self._kind, self._notes, self._there = kind, notes, {}
 
     def get(self, name: str, label: str | None = None) -> Any:
-        """Raises ResourceNotFoundError for what was not made."""
+        """Raises what the SDK does for what was not made."""
         if name not in self._there:
-            raise ResourceNotFoundError(name)
+            raise absent(name) if label else ResourceNotFoundError(name)
         return self._there[name]
 
     def create_or_update(self, entity: Any) -> Any:
@@ -178,7 +163,8 @@ def test_the_twin_makes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         assert notes == [("environments", "clip-cpu-batch"), ("compute", "clip-d8as-v4")]
         assert again["embed"][1] == "settings.default_compute=azureml:clip-d8as-v4"
     finally:
-        sys.modules.pop("prepare", None)
+        for name in ("prepare", "workspace"):
+            sys.modules.pop(name, None)
 
 
 # -- paths -------------------------------------------------------------------------------------

@@ -57,8 +57,8 @@ def test_every_size_that_fits_has_a_cluster() -> None:
     ("choices", "said"),
     [
         ({"tier": "spot"}, "tier is dedicated or low_priority, not 'spot'"),
-        ({"tier": "low_priority", "instances": 1}, "whose only low-priority machine"),
-        ({"name": "cpu-cluster-1"}, "a letter somewhere after the last dash"),
+        ({"tier": "low_priority", "instances": 1}, "use --instances 2 or more"),
+        ({"name": "cpu-cluster-1"}, "a letter somewhere after its last dash"),
     ],
 )
 def test_a_cluster_that_azure_would_not_have_is_refused(choices: dict[str, Any], said: str) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from score.deploy.registered import PROPERTY, described
-from score.jobs import checkpoint
 from score.jobs.catalog import CATALOG
 from tests.azure_scripts import ENDPOINT, GPU, OTHER, Az, prepared, script
 from tests.surfaces import ROOT
@@ -22,11 +20,11 @@ def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:
     return prepared(tmp_path, monkeypatch)
 
 
-def online(*arguments: str, **variables: str) -> Any:
+def online(*arguments: str, **variables: Any) -> Any:
     return script("deploy-online.sh", *arguments, **variables)
 
 
-def deployed(*arguments: str, **variables: str) -> str:
+def deployed(*arguments: str, **variables: Any) -> str:
     done = online(*arguments, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return str(done.stdout)
@@ -35,6 +33,7 @@ def deployed(*arguments: str, **variables: str) -> str:
 def refused(*arguments: str, **variables: str) -> str:
     done = online(*arguments, **variables)
     assert done.returncode != 0, done.stdout
+    assert "unbound variable" not in done.stderr
     return str(done.stderr)
 
 
@@ -57,12 +56,19 @@ def test_from_nothing_to_an_answer(az: Az) -> None:
     assert "both.json: " in said
 
 
-def test_an_endpoint_has_a_name_of_its_own(az: Az, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ENDPOINT")
-    deployed()
-    (name,) = az.state["online-endpoint"]
-    assert name.startswith("clip-")
-    assert name.removeprefix("clip-").isdecimal()
+def test_an_endpoint_has_the_name_that_it_is_given(az: Az) -> None:
+    deployed(ENDPOINT="mine")
+    assert list(az.state["online-endpoint"]) == ["mine"]
+
+
+def test_no_endpoint_is_named_for_a_workspace_that_does_not_answer(
+    az: Az, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "prints no id" in refused(AZ_WORKSPACE="")
+    monkeypatch.setenv("AZ_FAILS", "workspace show")
+    for words in ((), ("clean",)):
+        assert "(BadRequest) workspace show" in refused(*words)
+    assert az.asked == []
 
 
 def test_the_size_decides_on_environment_and_settings(az: Az) -> None:
@@ -97,12 +103,26 @@ def test_what_is_wrong_is_said_before_anything_is_asked(
     assert az.asked == []
 
 
+def package(folder: Path, name: str) -> Path:
+    """A package that says which model it holds, without the model's weights."""
+    (folder / "model").mkdir(parents=True)
+    shutil.copy(ROOT / "MLmodel", folder)
+    shutil.copytree(ROOT / "model", folder / "model", dirs_exist_ok=True)
+    (folder / "model/config.json").write_text(json.dumps(CATALOG[name].made.config()))
+    return folder
+
+
 def test_what_does_not_fit_is_not_registered(az: Az, tmp_path: Path) -> None:
-    huge = checkpoint.write(tmp_path / "huge", replace(checkpoint.TINY, dimension=8))
-    config = json.loads((huge / "config.json").read_text())
-    config["vision_config"].update(hidden_size=9600, intermediate_size=90000, num_hidden_layers=90)
-    (huge / "config.json").write_text(json.dumps(config))
-    assert "fits no size" in refused(MODEL=str(huge)) or "MLmodel" in refused(MODEL=str(huge))
+    huge = package(tmp_path / "huge", "laion-vit-bigg-14")
+    assert "does not fit Standard_DS2_v2" in refused(MODEL=str(huge), SKU="Standard_DS2_v2")
+    assert az.asked == []
+
+
+def test_only_what_is_not_there_is_registered(az: Az, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered(az, "openai-vit-l-14")
+    for fails in ("model list", "model show"):
+        monkeypatch.setenv("AZ_FAILS", fails)
+        assert f"(BadRequest) {fails}" in refused()
     assert az.asked == []
 
 
@@ -132,23 +152,20 @@ def test_a_model_that_does_not_say_what_it_is_is_read_or_refused(
     az: Az, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered(az, None)
-    package = tmp_path / "package"
-    (package / "model").mkdir(parents=True)
-    monkeypatch.setenv("AZ_MODEL", str(package))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("AZ_MODEL", str(tmp_path / "empty"))
     assert "holds no MLmodel" in refused()
     assert az.verbs == ["model download"]
-    shutil.copy(ROOT / "MLmodel", package)
-    config = CATALOG["openai-vit-l-14"].made.config()
-    shutil.copytree(ROOT / "model", package / "model", dirs_exist_ok=True)
-    (package / "model/config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("AZ_MODEL", str(package(tmp_path / "package", "openai-vit-l-14")))
     monkeypatch.setenv("AZ_DIMENSION", "768")
     deployed("gpu")
     blue = az.state["online-deployment"][f"{ENDPOINT}/blue"]
     assert (blue["model"], blue["tags"]["dimension"]) == ("azureml:clip:1", "768")
 
 
-def test_a_package_of_ones_own_is_registered(az: Az) -> None:
-    deployed(MODEL=".")
+def test_a_package_of_ones_own_is_registered(az: Az, tmp_path: Path) -> None:
+    (tmp_path / "mine").symlink_to(ROOT)
+    deployed(cwd=tmp_path, MODEL="mine")  # from where the caller is
     (call,) = [call for call in az.asked if call[:2] == ["model", "create"]]
     file = call[call.index("--file") + 1]
     assert file.endswith("/model.yml")
@@ -176,7 +193,7 @@ def moves(az: Az) -> list[str]:
     return [word for call in az.asked for at, word in enumerate(call) if call[at - 1] in options]
 
 
-def test_a_second_deployment_takes_over_by_and_by(az: Az) -> None:
+def test_a_second_deployment_takes_over_step_by_step(az: Az) -> None:
     az.serving("blue")
     said = deployed("gpu", MIRROR="10", STEPS="10 50 100")
     assert moves(az) == [
@@ -196,6 +213,7 @@ def test_a_second_deployment_takes_over_by_and_by(az: Az) -> None:
     ("fails", "after"),
     [
         ("online-deployment create .*green", 1),
+        ("online-deployment create .*green", 0),  # and it is there, as `Failed`
         ("invoke .*--deployment-name green", 1),  # before any request of others reaches it
         ("invoke .*--deployment-name green", 3),  # while it gets copies
         ("invoke .*--deployment-name green", 5),  # at 10 %
@@ -209,14 +227,42 @@ def test_whatever_fails_everything_is_as_before(
     az.serving("blue")
     monkeypatch.setenv("AZ_FAILS", fails)
     monkeypatch.setenv("AZ_AFTER", str(after))
+    monkeypatch.setenv("AZ_STORED", "" if after else "1")
     said = refused("gpu", MIRROR="10", STEPS="10 50 100")
     assert az.traffic == {"blue": 100}
     assert not any(az.state["online-endpoint"][ENDPOINT]["mirror_traffic"].values())
     assert az.deployments == ["blue"]
-    if "create" not in fails:
-        assert "green failed: everything is put back" in said
+    if "create" in fails and after:
+        assert "green failed" not in said
+    else:
+        assert "green failed: putting everything back" in said
+        assert "Everything is put back." in said
         assert "the log of inference-server" in said
         assert "the log of storage-initializer" in said
+
+
+def test_what_cannot_be_put_back_is_named(az: Az, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login that ends on the way: no call succeeds any more, not even the one that looks."""
+    az.serving("blue")
+    monkeypatch.setenv("AZ_EXPIRES", "--traffic blue=50 green=50")
+    said = refused(STEPS="10 50 100")
+    _, _, left = said.partition("Not everything is put back: green is billed")
+    assert f"update --name {ENDPOINT} --traffic 'blue=100 green=0'" in left
+    assert f"delete --name green --endpoint-name {ENDPOINT}" in left
+    tried = [" ".join(call[:2]) for call in az.asked]
+    assert tried[-4:] == [
+        "online-endpoint update",
+        *["online-deployment get-logs"] * 2,
+        "online-deployment delete",
+    ]
+
+
+def test_each_step_of_the_way_back_is_tried(az: Az, monkeypatch: pytest.MonkeyPatch) -> None:
+    az.serving("blue")
+    monkeypatch.setenv("AZ_FAILS", "get-logs|invoke .*--deployment-name green")
+    said = refused(STEPS="10 50 100")
+    assert "Everything is put back." in said
+    assert (az.deployments, az.traffic) == (["blue"], {"blue": 100})
 
 
 def test_an_answer_that_is_not_the_models_is_a_failure(
@@ -240,7 +286,7 @@ def test_kept_deployments_are_named_with_what_they_cost(
     assert (az.deployments, az.traffic) == (["blue"], {"blue": 100})
     monkeypatch.setenv("AZ_FAILS", "invoke .*--deployment-name green")
     said = refused(KEEP="1")
-    assert "green is kept with no traffic, to be looked at" in said
+    assert "green is kept, to be looked at" in said
     assert (az.deployments, az.traffic) == (["blue", "green"], {"blue": 100})
 
 
@@ -272,6 +318,18 @@ def test_vectors_of_another_length_are_asked_about(az: Az, monkeypatch: pytest.M
     assert az.deployments == ["green"]
 
 
+def test_other_or_fewer_machines_than_those_that_serve_are_asked_about(az: Az) -> None:
+    deployed(SKU="Standard_NC8as_T4_v3", INSTANCES="3")
+    question = "blue runs on Standard_NC8as_T4_v3, green would on Standard_D4as_v4 (SKU). Replace"
+    assert question in refused()
+    assert "blue has 3 machines, green would have 1" in refused(SKU="Standard_NC8as_T4_v3")
+    assert az.deployments == ["blue"]
+    deployed(SKU="Standard_NC8as_T4_v3", INSTANCES="1")
+    assert az.deployments == ["green"]
+    deployed(YES="1")
+    assert az.deployments == ["blue"]
+
+
 # -- identities, secrets, networks ---------------------------------------------------------------
 
 
@@ -300,7 +358,7 @@ def test_clean_takes_down_what_was_made(az: Az) -> None:
     az.serving("blue", "green")
     deployed("clean")
     assert (az.state["online-endpoint"], az.state["online-deployment"]) == ({}, {})
-    assert "there is no online endpoint mine" in refused("clean")
+    assert f"there is no online endpoint {ENDPOINT}" in refused("clean")
 
 
 def test_clean_leaves_what_others_made(az: Az) -> None:
@@ -308,7 +366,7 @@ def test_clean_leaves_what_others_made(az: Az) -> None:
     az.other("nocode", 100)
     said = deployed("clean")
     assert (az.deployments, az.traffic) == (["nocode"], {"nocode": 100})
-    assert "mine stays, with nocode" in said
+    assert f"{ENDPOINT} stays, with nocode" in said
 
 
 def test_clean_asks_before_requests_go_elsewhere(az: Az) -> None:
@@ -326,7 +384,7 @@ def test_clean_asks_before_requests_go_elsewhere(az: Az) -> None:
 def test_everything_goes_only_after_a_question(az: Az) -> None:
     az.serving("blue")
     az.other("nocode")
-    assert "Delete mine with all on it (blue nocode)" in refused("clean", "all")
+    assert f"Delete {ENDPOINT} with all on it (blue nocode)" in refused("clean", "all")
     assert az.deployments == ["blue", "nocode"]
     deployed("clean", "all", YES="1")
     assert az.state["online-endpoint"] == {}

@@ -116,6 +116,37 @@ def test_the_report_counts_retries_and_names_what_failed(
     assert (report.failed, report.untried, list(report.reasons)) == (1, 0, ["poisoned.csv"])
 
 
+LOADING = """
+import os
+import mlflow.pyfunc
+import pandas as pd
+
+def init():
+    global model
+    folder = os.environ["AZUREML_MODEL_DIR"]
+    (name,) = os.listdir(folder)
+    model = mlflow.pyfunc.load_model(os.path.join(folder, name))
+
+def run(files):
+    answers = [model.predict(pd.DataFrame({"text": ["a cat"]})) for _ in files]
+    return [len(answer[0]["text_features"]) for answer in answers]
+"""
+
+
+def test_a_script_finds_the_model_in_a_real_folder(shards: Path, tmp_path: Path) -> None:
+    """MLflow refuses a folder that a symbolic link leads out of."""
+    (tmp_path / "own.py").write_text(LOADING, encoding="utf-8")
+    deployment = tmp_path / "deployment.yml"
+    deployment.write_text(
+        "name: own\nendpoint_name: clip-batch\ntype: model\nmodel: azureml:clip@latest\n"
+        "code_configuration: {code: ., scoring_script: own.py}\n",
+        encoding="utf-8",
+    )
+    report = harness.batch(deployment, shards, tmp_path / "out", model=ROOT, nodes=1)
+    assert (report.failed, report.succeeded) == (0, 6), report
+    assert (tmp_path / "out/predictions.csv").read_text().split() == ["512"] * 6
+
+
 def test_more_failures_than_the_threshold_end_the_job(
     shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

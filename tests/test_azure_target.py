@@ -138,6 +138,18 @@ def rendered(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return yaml.safe_load(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("size", "environment"),
+    [("Standard_NC4as_T4_v3", "azureml:clip-cpu@latest"), ("Standard_D4as_v4", "clip-gpu")],
+)
+def test_an_environment_of_the_other_kind_is_refused(
+    size: str, environment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["azure", "render", "online", "--sku", size, "--environment", environment]
+    assert main(command) == 2
+    assert f"{environment} is not for such machines" in capsys.readouterr().err
+
+
 def test_a_registrys_model_and_environment_may_be_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +214,7 @@ def test_endpoints_have_the_identity_and_access_that_were_asked_for(
         (["--identity", "reader"], "no id of a user-assigned identity"),
         (["--identity", IDENTITY, "--connections"], "assign it the role"),
         (["--sku", "Standard_D4as_v4"], "--sku has no meaning for render endpoint"),
+        (["--name", "my.end_point"], "3 to 32 letters, digits and single dashes"),
     ):
         assert azure("render", "endpoint", *wrong) == 2
         assert said in capsys.readouterr().err

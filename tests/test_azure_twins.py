@@ -13,123 +13,22 @@ from typing import Any
 
 import pytest
 from azure.ai.ml.entities import ManagedOnlineDeployment, Model
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+)
 
-from score import shards
 from score.deploy.registered import PROPERTY, described
-from score.embedder import Embedder
 from score.errors import AzureError
 from score.jobs.catalog import CATALOG
+from tests.azure_twins import GPU, OTHER, Client, loaded
 from tests.surfaces import ROOT
-
-SCRIPTS = ROOT / "samples/azure"
-MODULES = ("batch", "online", "rollout", "workspace")
-GPU, OTHER = "Standard_NC4as_T4_v3", "Standard_D8as_v4"
-OURS = {"made_by": "clip-endpoints", "dimension": "512"}
-
-
-class Operations:
-    """One of a client's kinds of things. `fails`: what is asked before an error, if anything."""
-
-    def __init__(self, client: Client, kind: str) -> None:
-        self._client, self._kind, self.there = client, kind, {}
-
-    def _note(self, verb: str, name: str) -> None:
-        note = f"{self._kind} {verb} {name}"
-        self._client.notes.append(note)
-        if note == self._client.fails and self._client.notes.count(note) > self._client.passes:
-            raise HttpResponseError(note)
-
-    def get(self, name: str, version: str | None = None, label: str | None = None) -> Any:
-        if name not in self.there:
-            raise ResourceNotFoundError(name)
-        return self.there[name]
-
-    def list(self, endpoint: str) -> list[Any]:
-        return list(self.there.values())
-
-    def create_or_update(self, entity: Any) -> Any:
-        if hasattr(entity, "traffic"):
-            entity.traffic = {
-                name: share for name, share in (entity.traffic or {}).items() if share
-            }
-            mirrored = entity.mirror_traffic or {}
-            entity.mirror_traffic = {name: share for name, share in mirrored.items() if share}
-            shares = sorted(entity.traffic.items())
-            self._note("has", f"{shares} {sorted(entity.mirror_traffic.items())}")
-            assert sum(entity.traffic.values()) in (0, 100)
-            assert not entity.mirror_traffic.keys() & entity.traffic.keys()
-        else:
-            self._note("gets", entity.name)
-        if self._kind in ("models", "environments"):
-            entity.version = "1"
-        self.there[entity.name] = entity
-        return entity
-
-    def begin_create_or_update(self, entity: Any) -> Any:
-        made = self.create_or_update(entity)
-        return SimpleNamespace(result=lambda: made)
-
-    def begin_delete(self, name: str, endpoint: str | None = None) -> Any:
-        self._note("loses", name)
-        if endpoint and self._kind == "online_deployments":
-            assert name not in (self._client.online_endpoints.get(endpoint).traffic or {})
-        del self.there[name]
-        return SimpleNamespace(result=lambda: None)
-
-    def get_logs(self, name: str, endpoint: str, lines: int, container_type: str) -> str:
-        return f"the log of {container_type}"
-
-    def download(self, name: str, version: str, download_path: str) -> None:
-        self._note("downloads", f"{name}:{version}")
-        shutil.copytree(self._client.package, Path(download_path) / name / "package")
-
-    def invoke(self, name: str, request_file: str, deployment_name: str | None = None) -> str:
-        self._note("asks", deployment_name or "all")
-        table = json.loads(Path(request_file).read_text())["input_data"]
-        vector = [0.5] * self._client.dimension
-        features = {"image": "image_features", "text": "text_features"}
-        rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-        records = [{features[one]: vector for one, cell in row.items() if cell} for row in rows]
-        return json.dumps(records)
-
-
-class Client:
-    workspace_name = "w"
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.fails, self.passes, self.dimension, self.package = "", 0, 512, ROOT
-        self.workspaces = SimpleNamespace(
-            get=lambda name: SimpleNamespace(id="/subscriptions/s/workspaces/w")
-        )
-        kinds = ("environments", "models", "compute", "online_endpoints", "online_deployments")
-        for kind in (*kinds, "batch_endpoints", "batch_deployments"):
-            setattr(self, kind, Operations(self, kind))
-
-    def __getattr__(self, kind: str) -> Operations:
-        raise AttributeError(kind)
-
-    @property
-    def traffic(self) -> dict[str, int]:
-        (endpoint,) = self.online_endpoints.there.values()
-        found: dict[str, int] = endpoint.traffic
-        return found
 
 
 @pytest.fixture
 def twins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    import batch
-    import online
-    import rollout
-    import workspace
-
-    yield SimpleNamespace(batch=batch, online=online, rollout=rollout, workspace=workspace)
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    yield from loaded(monkeypatch)
 
 
 @pytest.fixture
@@ -161,7 +60,7 @@ def test_the_first_deployment(twins: Any, client: Client) -> None:
     assert blue.app_insights_enabled is True
 
 
-def test_a_second_deployment_takes_over_by_and_by(twins: Any, client: Client) -> None:
+def test_a_second_deployment_takes_over_step_by_step(twins: Any, client: Client) -> None:
     name = serving(twins, client)
     assert twins.online.deploy(client, sku=GPU, wait=0) == name
     moved = [note.partition(" has ")[2] for note in client.notes if " has " in note]
@@ -179,6 +78,7 @@ def test_a_second_deployment_takes_over_by_and_by(twins: Any, client: Client) ->
     ("fails", "passes"),
     [
         ("online_deployments gets green", 0),
+        ("online_deployments gets green", None),  # and it is there, as `Failed`
         ("online_endpoints asks green", 0),
         ("online_endpoints asks green", 2),
         ("online_endpoints asks green", 4),
@@ -187,17 +87,55 @@ def test_a_second_deployment_takes_over_by_and_by(twins: Any, client: Client) ->
     ],
 )
 def test_whatever_fails_everything_is_as_before(
-    twins: Any, client: Client, fails: str, passes: int, capsys: pytest.CaptureFixture[str]
+    twins: Any, client: Client, fails: str, passes: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     serving(twins, client)
-    client.fails, client.passes = fails, passes
+    client.fails, client.passes, client.stores = fails, passes or 0, passes is None
     with pytest.raises(HttpResponseError):
         twins.online.deploy(client, wait=0)
     assert client.traffic == {"blue": 100}
     assert not next(iter(client.online_endpoints.there.values())).mirror_traffic
     assert list(client.online_deployments.there) == ["blue"]
-    if "gets" not in fails:
-        assert "the log of storage-initializer" in capsys.readouterr().err
+    if "gets" not in fails or client.stores:
+        said = capsys.readouterr().err
+        assert "the log of storage-initializer" in said
+        assert "Everything is put back." in said
+
+
+def test_what_cannot_be_put_back_is_named(
+    twins: Any, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = serving(twins, client)
+    client.expires = "online_endpoints has [('blue', 50), ('green', 50)] []"
+    with pytest.raises(ClientAuthenticationError):
+        twins.online.deploy(client, wait=0)
+    _, _, left = capsys.readouterr().err.partition("Not everything is put back: green is billed")
+    assert f"update --name {name} --traffic 'blue=100 green=0'" in left
+    assert f"delete --name green --endpoint-name {name}" in left
+
+
+def test_the_way_back_goes_on_after_an_error_and_the_cause_is_raised(
+    twins: Any, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serving(twins, client)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise HttpResponseError("no")
+
+    client.fails = "online_endpoints asks green"
+    monkeypatch.setattr(client.online_deployments, "get_logs", fail)
+    with pytest.raises(HttpResponseError, match="asks green"):
+        twins.online.deploy(client, wait=0)
+    assert (client.traffic, list(client.online_deployments.there)) == ({"blue": 100}, ["blue"])
+    monkeypatch.setattr(client.online_deployments, "begin_delete", fail)
+    client.notes.clear()
+    with pytest.raises(HttpResponseError, match="asks green"):
+        twins.online.deploy(client, wait=0)
+    _, _, left = capsys.readouterr().err.partition("Not everything is put back")
+    assert ("--traffic" in left, "az ml online-deployment delete --name green" in left) == (
+        False,
+        True,
+    )
 
 
 def test_an_answer_that_is_not_the_models_is_a_failure(twins: Any, client: Client) -> None:
@@ -210,7 +148,9 @@ def test_an_answer_that_is_not_the_models_is_a_failure(twins: Any, client: Clien
 
 def test_what_others_made_stays(twins: Any, client: Client) -> None:
     name = serving(twins, client)
-    client.online_deployments.there["nocode"] = SimpleNamespace(name="nocode", tags=None)
+    client.online_deployments.there["nocode"] = SimpleNamespace(
+        name="nocode", tags=None, instance_type=None, instance_count=None
+    )
     client.online_endpoints.get(name).traffic = {"nocode": 100}
     twins.online.deploy(client, **QUICK)
     assert list(client.online_deployments.there) == ["blue", "nocode"]
@@ -253,16 +193,54 @@ def test_a_model_that_does_not_say_what_it_is_is_read_or_refused(
 
 
 @pytest.mark.parametrize(
-    ("reference", "name", "found"),
+    ("reference", "registry", "found"),
     [
-        ("azureml:clip:3", "clip", {"version": "3"}),
-        ("azureml:clip@latest", "clip", {"label": "latest"}),
-        ("azureml://registries/r/models/clip/versions/3", "clip", {"version": "3"}),
-        ("azureml://registries/r/models/clip/labels/latest", "clip", {"label": "latest"}),
+        ("azureml:clip:3", None, {"version": "3"}),
+        ("azureml:clip@latest", None, {"label": "latest"}),
+        ("azureml://registries/r/models/clip/versions/3", "r", {"version": "3"}),
+        ("azureml://registries/r/models/clip/labels/latest", "r", {"label": "latest"}),
     ],
 )
-def test_references_are_read(twins: Any, reference: str, name: str, found: dict[str, str]) -> None:
-    assert twins.workspace._reference(reference) == (name, found)
+def test_references_are_read(
+    twins: Any, reference: str, registry: str | None, found: dict[str, str]
+) -> None:
+    assert twins.workspace._reference(reference) == (registry, "clip", found)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *("azureml:clip", "azureml:clip:", "azureml:clip/versions/3"),
+        *("azureml://registries/r/models/clip", "azureml://registries/r/models/clip:3"),
+        "azureml://registries/r/data/clip/versions/3",
+    ],
+)
+def test_what_is_no_reference_is_refused(twins: Any, client: Client, reference: str) -> None:
+    with pytest.raises(AzureError, match="azureml:NAME:VERSION"):
+        twins.online.deploy(client, model=reference)
+
+
+def test_a_model_is_looked_for_where_its_reference_says(twins: Any, client: Client) -> None:
+    shared = "azureml://registries/shared/models/clip/versions/3"
+    told = {"name": "clip", "version": "3", "properties": {}}
+    client.models.there["clip"] = SimpleNamespace(id="/subscriptions/s", **told)
+    with pytest.raises(AzureError, match="name that registry \\(--registry shared\\)"):
+        twins.online.deploy(client, model=shared)
+    registry = Client()
+    given = {"registry": registry, "environment": "azureml:clip-cpu:1", **QUICK}
+    other = "azureml://registries/other/models/clip/versions/3"
+    registry.models.there["clip"] = SimpleNamespace(id=other, **told)
+    with pytest.raises(AzureError, match="the one given has azureml://registries/other"):
+        twins.online.deploy(client, model=shared, **given)
+    registry.models.there["clip"] = SimpleNamespace(id=shared, **told)
+    twins.online.deploy(client, model=shared, **given)
+    assert client.online_deployments.get("blue").model == shared
+    assert registry.notes == ["models downloads clip:3"]
+    twins.online.deploy(client, model="azureml:clip:3", **given)
+    assert client.online_deployments.get("green").model == "clip:3"
+    assert "models downloads clip:3" in client.notes
+    with pytest.raises(ResourceNotFoundError):
+        twins.online.deploy(client, model="azureml:clip:4", **given)
 
 
 def test_a_registry_holds_model_and_environment(twins: Any, client: Client) -> None:
@@ -316,6 +294,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(
         {"mirror": 60},
         {"steps": [50, 10, 100]},
         {"steps": [10, 50]},
+        {"wait": -1},
     ):
         with pytest.raises(AzureError):
             twins.online.deploy(client, **choices)
@@ -349,93 +328,39 @@ def test_clean_leaves_what_others_made_and_asks(twins: Any, client: Client) -> N
     assert client.online_endpoints.there == {}
 
 
+def test_options_are_read_before_anything_is_asked(
+    twins: Any, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(twins.online, "connected", lambda options: (client, None))
+    where = ["--subscription", "s", "--group", "g", "--workspace", "w", "--wait", "0"]
+    for option, value, said in (
+        ("--secret", "FOO", "'FOO' is not NAME=VALUE"),
+        ("--instances", "0", "'0' is no whole number"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["online.py", *where, option, value])
+        with pytest.raises(SystemExit):
+            twins.online.main()
+        assert said in capsys.readouterr().err
+    assert client.notes == []
+    secret = "SCORE_PROXY=https://vault.vault.azure.net/secrets/proxy/0123abcd"
+    monkeypatch.setattr(sys, "argv", ["online.py", *where, "--secret", secret, "--instances", "2"])
+    assert twins.online.main() == 0
+    blue = client.online_deployments.get("blue")
+    assert (blue.instance_count, "SCORE_PROXY" in blue.environment_variables) == (2, True)
+
+
+def test_no_endpoint_is_named_for_a_workspace_without_an_id(twins: Any, client: Client) -> None:
+    client.workspaces.get = lambda name: SimpleNamespace(id=None)
+    with pytest.raises(AzureError, match="has no id"):
+        twins.online.deploy(client)
+
+
 def test_the_twins_agree_on_a_name(twins: Any, client: Client) -> None:
     shell = "az() { echo /subscriptions/s/workspaces/w; }; . samples/azure/common.sh"
     shell += "; endpoint_named clip"
     command = ["bash", "-c", shell]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == twins.online.endpoint_name(client, "clip")
-
-
-# -- batch ---------------------------------------------------------------------------------------
-
-
-def test_each_size_and_tier_has_its_cluster_and_keeps_its_limits(
-    twins: Any, client: Client
-) -> None:
-    name = twins.batch.deploy(client, sku=OTHER)
-    assert client.batch_endpoints.get(name).defaults == {"deployment_name": "cpu"}
-    cluster = client.compute.get("clip-d8as-v4")
-    assert (cluster.size, cluster.max_instances) == (OTHER, 4)
-    assert client.batch_deployments.get("cpu").compute == "clip-d8as-v4"
-    cluster.max_instances = 2
-    twins.batch.deploy(client, sku=OTHER, instances=2)
-    assert client.compute.get("clip-d8as-v4").max_instances == 2
-    with pytest.raises(AzureError, match="clip-d8as-v4 has 2 at most"):
-        twins.batch.deploy(client, sku=OTHER, instances=3)
-    twins.batch.deploy(client, sku=GPU, tier="low_priority", instances=6)
-    low = client.compute.get("clip-nc4as-t4-v3-lp")
-    assert (low.tier, low.max_instances) == ("low_priority", 6)
-    gpu = client.batch_deployments.get("gpu")
-    assert gpu.compute == "clip-nc4as-t4-v3-lp"
-    assert gpu.environment == "clip-gpu-batch:1"
-    assert client.batch_endpoints.get(name).defaults == {"deployment_name": "cpu"}
-
-
-def test_batch_leaves_what_others_made_and_asks(twins: Any, client: Client) -> None:
-    name = twins.batch.deploy(client)
-    client.batch_deployments.there["nocode"] = SimpleNamespace(name="nocode", tags={})
-    with pytest.raises(AzureError, match="nothing was deleted"):
-        twins.batch.clean(client, name, agreed=lambda question: False)
-    twins.batch.clean(client, name, agreed=lambda question: True)
-    assert list(client.batch_deployments.there) == ["nocode"]
-    assert client.batch_endpoints.get(name).defaults == {"deployment_name": "nocode"}
-    client.batch_deployments.there["cpu"] = SimpleNamespace(name="cpu", tags={})
-    with pytest.raises(AzureError, match="a deployment cpu that was not made here"):
-        twins.batch.deploy(client)
-
-
-def test_batch_clean_takes_down_what_was_made(twins: Any, client: Client) -> None:
-    twins.batch.clean(client, twins.batch.deploy(client))
-    assert client.batch_endpoints.there == {}
-    assert list(client.compute.there) == ["clip-d4as-v4"]
-
-
-@pytest.fixture
-def out() -> Iterator[Path]:
-    yield ROOT / "out/azure/job-2"
-    shutil.rmtree(ROOT / "out/azure/job-2", ignore_errors=True)
-
-
-def test_batch_embeds(
-    twins: Any,
-    client: Client,
-    embedder: Embedder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    out: Path,
-) -> None:
-    name = twins.batch.deploy(client)
-    given: list[Path] = []
-
-    def invoke(endpoint: str, deployment_name: str, input: Any) -> Any:
-        assert (endpoint, deployment_name) == (name, "cpu")
-        given.extend(sorted(Path(input.path).iterdir()))
-        results = out / "named-outputs/score"
-        results.mkdir(parents=True)
-        monkeypatch.setattr(shards, "_embedder", embedder, raising=False)
-        monkeypatch.setattr(shards, "_output", results, raising=False)
-        shards.run([str(file) for file in given])
-        return SimpleNamespace(name="job-2")
-
-    monkeypatch.setattr(client.batch_endpoints, "invoke", invoke, raising=False)
-    jobs = SimpleNamespace(stream=lambda name: None, download=lambda *_, **__: None)
-    monkeypatch.setattr(client, "jobs", jobs, raising=False)
-    table = tmp_path / "in.csv"
-    table.write_text("text\na\nb\nc\n")
-    vectors, account = twins.batch.embed(client, name, table, rows=2, deployment="cpu")
-    assert (len(given), account.rows, account.complete) == (2, 3, True)
-    assert vectors.is_file()
 
 
 @pytest.mark.parametrize("name", ["online", "batch"])

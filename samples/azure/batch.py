@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from azure.ai.ml import Input, MLClient, load_batch_endpoint
-from azure.ai.ml.entities import AmlCompute
 from azure.ai.ml.entities._load_functions import load_model_batch_deployment
 from azure.core.exceptions import ResourceNotFoundError
 
 sys.path.append(str(Path(__file__).parent))
+import workspace
 from workspace import (
     ROOT,
     Agreed,
@@ -28,9 +28,12 @@ from workspace import (
     connected,
     endpoint_name,
     is_ours,
+    make_cluster,
+    must,
     write_deployment,
 )
 
+from score.deploy.flags import whole
 from score.errors import AzureError
 from score.jobs.merge import Account, merge, write
 from score.jobs.split import split
@@ -49,10 +52,14 @@ def deploy(client: MLClient, name: str | None = None, nodes: int = 4, **choices:
         file = Path(scratch) / "deployment.yml"
         write_deployment(client, "batch", wanted, file)
         deployment = load_model_batch_deployment(file)
-    make_cluster(client, wanted, nodes)
+    most = make_cluster(
+        client, wanted.target, max(nodes, wanted.instances or 1), wanted.tier
+    ).max_instances
+    if (wanted.instances or 1) > most:  # others use it, too: its limits are left as they are
+        raise AzureError(f"{wanted.instances} machines: {wanted.target.cluster} has {most} at most")
     _make_endpoint(client, name)
-    there = {one.name: one for one in client.batch_deployments.list(name)}
-    if deployment.name in there and not is_ours(there[deployment.name]):
+    listed = {one.name: one for one in client.batch_deployments.list(name)}
+    if deployment.name in listed and not is_ours(listed[deployment.name]):
         raise AzureError(f"{name} has a deployment {deployment.name} that was not made here")
     deployment.endpoint_name = name
     client.batch_deployments.begin_create_or_update(deployment).result()
@@ -61,26 +68,6 @@ def deploy(client: MLClient, name: str | None = None, nodes: int = 4, **choices:
         endpoint.defaults = {"deployment_name": deployment.name}
         client.batch_endpoints.begin_create_or_update(endpoint).result()
     return name
-
-
-def make_cluster(client: MLClient, wanted: Wanted, nodes: int) -> None:
-    """The cluster of a size, where there is none. One that is there keeps its limits: others use
-    it, too. Raises AzureError where those are too low."""
-    cluster = wanted.target.cluster
-    try:
-        most = client.compute.get(cluster).max_instances
-    except ResourceNotFoundError:
-        made = AmlCompute(
-            name=cluster,
-            size=wanted.target.size,
-            min_instances=0,
-            max_instances=max(nodes, wanted.instances),
-            tier=wanted.tier or "dedicated",
-        )
-        client.compute.begin_create_or_update(made).result()
-        return
-    if wanted.instances > most:
-        raise AzureError(f"{wanted.instances} machines: {cluster} has {most} at most")
 
 
 def _make_endpoint(client: MLClient, name: str) -> None:
@@ -101,25 +88,19 @@ def _default(endpoint: Any) -> str | None:
 
 
 def clean(client: MLClient, name: str, everything: bool = False, agreed: Agreed = asked) -> None:
-    """Takes down what these samples made at an endpoint, and the endpoint where nothing else is on
-    it; with `everything` all of it, after a question. Raises AzureError where the answer is no."""
-    endpoint = client.batch_endpoints.get(name)
-    deployments = list(client.batch_deployments.list(name))
-    ours = [one.name for one in deployments if is_ours(one)]
-    others = [one.name for one in deployments if not is_ours(one)]
-    if everything and not agreed(f"Delete {name} with all on it ({' '.join(ours + others)})?"):
-        raise AzureError("nothing was deleted")
-    if everything or (not others and is_ours(endpoint)):
-        client.batch_endpoints.begin_delete(name).result()
-        return
-    default = _default(endpoint)
-    if default in ours and others:
-        if not agreed(f"{default} is the default of {name}. Shall {others[0]} take its place?"):
-            raise AzureError("nothing was deleted")
-        endpoint.defaults = {"deployment_name": others[0]}
-        client.batch_endpoints.begin_create_or_update(endpoint).result()
-    for one in ours:
-        client.batch_deployments.begin_delete(one, name).result()
+    """Takes down what these samples made at an endpoint, as `workspace.clean` says."""
+
+    def release(endpoint: Any, ours: list[str], others: list[str]) -> None:
+        """Jobs that name no deployment go to one of the others, or nowhere."""
+        default, heir = _default(endpoint), next(iter(others), "")
+        if default in ours:
+            whose = f"Shall {heir or 'nothing'} take its place?"
+            must(agreed(f"{default} is the default of {name}. {whose}"))
+            endpoint.defaults = {"deployment_name": heir}
+            client.batch_endpoints.begin_create_or_update(endpoint).result()
+
+    operations = (client.batch_endpoints, client.batch_deployments)
+    workspace.clean(*operations, name, everything, agreed, release)
 
 
 def embed(
@@ -144,7 +125,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("table", type=Path, nargs="?", help="a CSV with an image or text column")
     add_options(parser, "clip-batch")
-    parser.add_argument("--nodes", type=int, default=4, help="the most of a new cluster (4)")
+    parser.add_argument("--nodes", type=whole, default=4, help="the most of a new cluster (4)")
     parser.add_argument("--tier", choices=("dedicated", "low_priority"), help="of the cluster")
     options = parser.parse_args()
     if not options.clean and (options.table is None or not options.table.is_file()):

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
-# What deploy-online.sh and deploy-batch.sh share. Sourced, from the clone's root; bash 4.4 or later.
+# What the scripts of this folder share. Sourced, from the clone's root; bash 4.4 or later.
 #
 # What these scripts make carries the tag `made_by`, and they take nothing else down unasked.
 made_by=clip-endpoints
+shopt -s inherit_errexit  # a command that fails within $(…) ends that, too
 
 # refuse SENTENCE: ends the script.
 refuse() {
@@ -36,8 +37,8 @@ ended() {
   exit "$status"
 }
 
-# place [KIND]: $size, and what follows from it: $kind (cpu or gpu) and $cluster.
-place() {
+# choose_size [KIND]: $size, and what follows from it: $kind (cpu or gpu) and $cluster.
+choose_size() {
   local found
   found=$(score azure target ${1:+"$1"} ${SKU:+--sku "$SKU"} ${TIER:+--tier "$TIER"})
   read -r size kind cluster <<< "$found"
@@ -49,7 +50,9 @@ endpoint_named() {
     echo "$ENDPOINT"
     return
   fi
-  id=$(az ml workspace show --query id --output tsv)
+  local id
+  id=$(az ml workspace show --query id --output tsv) || return
+  [ -n "$id" ] || refuse "az ml workspace show prints no id: see az configure --list-defaults, or set ENDPOINT=NAME"
   echo "$1-$(printf %s "$id" | gzip -c | tail -c8 | od -An -N4 -tu4 | tr -d ' ')"  # its CRC-32
 }
 
@@ -60,13 +63,16 @@ find_model() {
   case ${MODEL:-} in
     azureml:*) show_model "$MODEL" > "$scratch/registered.json" ;;
     "")
+      if ! exists model clip ${REGISTRY:+--registry-name "$REGISTRY"}; then
+        register "$1" . components/model.yml
+        return
+      fi
       latest=azureml:clip@latest
       if [ -n "${REGISTRY:-}" ]; then latest=azureml://registries/$REGISTRY/models/clip/labels/latest; fi
-      show_model "$latest" > "$scratch/registered.json" 2> /dev/null \
-        || register "$1" . components/model.yml
+      show_model "$latest" > "$scratch/registered.json"
       ;;
     *)
-      score azure render model --model "$MODEL" --path "$(realpath "$MODEL")" > "$scratch/model.yml"
+      score azure render model --model "$MODEL" --path "$MODEL" > "$scratch/model.yml"
       register "$1" "$MODEL" "$scratch/model.yml"
       ;;
   esac
@@ -134,9 +140,20 @@ make_environment() {
   fi
 }
 
-# there GROUP NAME: whether `az ml GROUP` has it; with an endpoint's $of_endpoint, a deployment.
-there() {
-  az ml "$1" show --name "$2" ${3:+--endpoint-name "$3"} > /dev/null 2>&1
+# exists GROUP NAME [option …]: whether `az ml GROUP list` has it. Where that fails the script ends with
+# what Azure says. `show` would not do: what is not there and what cannot be asked both fail, and the
+# texts by which they differ are not the same for endpoints, computes and models.
+exists() {
+  local names
+  names=$(az ml "$1" list "${@:3}" --query "[].name" --output tsv) \
+    || refuse "Azure does not say whether the $1 $2 is there"
+  grep --quiet --line-regexp --fixed-strings --ignore-case -e "$2" <<< "$names"
+}
+
+# make_cluster NODES: $cluster, of machines of $size, 0 to NODES of them, where there is none.
+make_cluster() {
+  exists compute "$cluster" || az ml compute create --name "$cluster" --type amlcompute \
+    --size "$size" --min-instances 0 --max-instances "$1" ${TIER:+--tier "$TIER"}
 }
 
 # deployments GROUP: name and maker of each deployment of $endpoint, a line each.
@@ -147,8 +164,8 @@ deployments() {
 # clean KIND: takes down what these scripts made at $endpoint, and the endpoint where nothing else
 # is on it. `all` as $2 takes down everything on it, whoever made it, after a question.
 clean() {
-  local listed maker name ours=() others=()
-  there "$1-endpoint" "$endpoint" || refuse "there is no $1 endpoint $endpoint"
+  local listed maker name by ours=() others=()
+  exists "$1-endpoint" "$endpoint" || refuse "there is no $1 endpoint $endpoint"
   maker=$(az ml "$1-endpoint" show --name "$endpoint" --query tags.made_by --output tsv)
   listed=$(deployments "$1-deployment")
   while IFS=$'\t' read -r name by; do

@@ -13,6 +13,7 @@
 # Needs bash 4.4, the Azure CLI with its ml extension (az extension add --name ml) and this project's
 # command `score` (README: `pip install -e '.[azure]'`). The twin in Python is samples/azure/batch.py.
 set -euo pipefail
+case ${MODEL:-} in "" | azureml:*) ;; *) MODEL=$(realpath --canonicalize-existing "$MODEL") ;; esac
 words=()
 for word in "$@"; do if [ "$word" = --yes ]; then YES=1; else words+=("$word"); fi; done
 table=${words[0]:?a CSV with an image or a text column, or: clean}
@@ -20,26 +21,23 @@ if [ "$table" != clean ]; then table=$(realpath --canonicalize-existing "$table"
 cd "$(dirname "$0")/../.."
 . samples/azure/common.sh
 
-# release_batch: before `clean` deletes $ours beside $others: jobs without a name go to the default.
+# release_batch: before `clean` deletes $ours of an endpoint that stays: jobs that name no deployment
+# go to the default, which $others get, or nobody.
 release_batch() {
-  local default
+  local default heir=${others[0]:-}
   default=$(az ml batch-endpoint show --name "$endpoint" --query defaults.deployment_name --output tsv)
   [[ " ${ours[*]} " = *" $default "* ]] || return 0
-  agreed "$default is the default of $endpoint. Shall ${others[0]} take its place?" || exit 1
-  az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=${others[0]}"
+  agreed "$default is the default of $endpoint. Shall ${heir:-nothing} take its place?" || exit 1
+  az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=$heir"
 }
 
-# make_cluster: $cluster, where there is none. One that is there keeps its limits: others use it, too.
-make_cluster() {
-  local most wanted=${INSTANCES:-1}
-  if most=$(az ml compute show --name "$cluster" --query max_instances --output tsv 2> /dev/null); then
-    [ "$wanted" -le "$most" ] || refuse "INSTANCES=$wanted: $cluster has $most at most. To raise" \
-      "that: az ml compute update --name $cluster --max-instances $wanted"
-    return
-  fi
-  most=${NODES:-4}
-  az ml compute create --name "$cluster" --type amlcompute --size "$size" --min-instances 0 \
-    --max-instances $((most > wanted ? most : wanted)) ${TIER:+--tier "$TIER"}
+# check_cluster: one that is there keeps its limits, since others use it, too.
+check_cluster() {
+  local has
+  exists compute "$cluster" || return 0
+  has=$(az ml compute show --name "$cluster" --query max_instances --output tsv)
+  [ "$wanted" -le "$has" ] || refuse "INSTANCES=$wanted: $cluster has $has at most. To raise" \
+    "that: az ml compute update --name $cluster --max-instances $wanted"
 }
 
 begin
@@ -53,9 +51,11 @@ fi
 case ${words[1]:-} in "" | cpu | gpu) ;; *) refuse "cpu or gpu, not ${words[1]}" ;; esac
 [[ ${INSTANCES:-1} =~ ^[1-9][0-9]*$ ]] || refuse "INSTANCES=$INSTANCES: a number of machines"
 [ -z "${SECRETS:-}" ] || refuse "SECRETS: Azure puts secrets into real-time deployments alone"
-place "${words[1]:-}"
-if [ "${TIER:-}" = low_priority ] && [ "${INSTANCES:-1}" = 1 ]; then  # how-to-use-low-priority-batch
-  echo "Azure cancels a job whose every machine is taken away: with one, that is soon. INSTANCES=…" >&2
+[[ ${NODES:-4} =~ ^[1-9][0-9]*$ ]] || refuse "NODES=$NODES: a number of machines"
+wanted=${INSTANCES:-1} most=${NODES:-4}
+choose_size "${words[1]:-}"
+if [ "${TIER:-}" = low_priority ] && [ "$wanted" = 1 ]; then  # how-to-use-low-priority-batch
+  echo "Azure cancels a job whose every machine is taken away: set INSTANCES=2 or more" >&2
 fi
 endpoint=$(endpoint_named clip-batch)
 tier=${TIER:+--tier=$TIER}
@@ -63,10 +63,11 @@ find_model batch
 write_deployment batch ${tier:+"$tier"}
 score split "$table" --rows 1000 --output "$scratch/shards"
 
-make_cluster
+check_cluster
+make_cluster $((most > wanted ? most : wanted))
 make_environment "$kind-batch"
 write_deployment batch ${tier:+"$tier"} --environment "$environment"
-if ! there batch-endpoint "$endpoint"; then
+if ! exists batch-endpoint "$endpoint"; then
   az ml batch-endpoint create --name "$endpoint" --file components/batch/endpoint.yml
 fi
 action=create

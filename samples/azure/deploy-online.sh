@@ -18,6 +18,7 @@
 # Needs bash 4.4, the Azure CLI with its ml extension (az extension add --name ml) and this project's
 # command `score` (README: `pip install -e '.[azure]'`). The twin in Python is samples/azure/online.py.
 set -euo pipefail
+case ${MODEL:-} in "" | azureml:*) ;; *) MODEL=$(realpath --canonicalize-existing "$MODEL") ;; esac
 cd "$(dirname "$0")/../.."
 . samples/azure/common.sh
 . samples/azure/rollout.sh
@@ -35,7 +36,8 @@ if [ "${words[0]:-}" = clean ]; then
   exit
 fi
 
-place "${words[0]:-}"
+asked_size=${SKU:-${words[0]:-}}
+choose_size "${words[0]:-}"
 secrets=()
 for secret in ${SECRETS:-}; do secrets+=(--secret "$secret"); done
 [ "${PRIVATE:-}" = 1 ] || PRIVATE=""
@@ -46,7 +48,7 @@ find_model online
 write_deployment online "${secrets[@]}"  # ends the script where the model does not fit
 
 # An endpoint that is there keeps its ways to get in: changing them would shut clients out unasked.
-if there online-endpoint "$endpoint"; then
+if exists online-endpoint "$endpoint"; then
   is=$(az ml online-endpoint show --name "$endpoint" --query \
     "[[auth_mode, public_network_access, identity.user_assigned_identities[0].resource_id]]" --output tsv)
   IFS=$'\t' read -r auth access identity <<< "$is"
@@ -66,6 +68,6 @@ roll_out "$file"
 retire
 
 url=$(az ml online-endpoint show --name "$endpoint" --query scoring_uri --output tsv)
-echo "$endpoint is billed for its machines (INSTANCES × $size) until: samples/azure/deploy-online.sh clean"
+echo "$endpoint is billed for its machines (${INSTANCES:-1} × $size) until: samples/azure/deploy-online.sh clean"
 echo "From anywhere, with the key or token of: az ml online-endpoint get-credentials --name $endpoint"
 echo "  curl $url -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' -d @samples/requests/both.json"

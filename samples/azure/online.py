@@ -26,6 +26,7 @@ from workspace import (
     write_deployment,
 )
 
+from score.deploy.flags import pair
 from score.deploy.render import render_endpoint
 from score.errors import AzureError
 
@@ -49,7 +50,8 @@ def deploy(client: MLClient, name: str | None = None, **choices: Any) -> str:
         plan = write_deployment(client, "online", wanted, file)
         deployment = load_online_deployment(file)
         make_endpoint(client, name, Path(scratch), **of_endpoint)
-    rollout.run(deployment, plan.dimension)
+    asked = {"instance_type": wanted.sku or wanted.device, "instance_count": wanted.instances}
+    rollout.run(deployment, plan.dimension, [field for field, given in asked.items() if given])
     return name
 
 
@@ -96,7 +98,7 @@ def main() -> int:
     )
     parser.add_argument("--identity", help="ARM id of a user-assigned identity")
     parser.add_argument("--private", action="store_true", help="closed to the public network")
-    parser.add_argument("--secret", action="append", default=[], metavar="SCORE_…=URL")
+    parser.add_argument("--secret", action="append", type=pair, default=[], metavar="SCORE_…=URL")
     parser.add_argument("--mirror", type=int, default=10, help="percent that is copied first (10)")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 50, 100])
     parser.add_argument("--wait", type=float, default=60, help="seconds between the steps (60)")
@@ -108,13 +110,11 @@ def main() -> int:
         if options.clean:
             clean(client, name, options.clean == "all", agreed_by(options))
             return 0
-        names = ("device", "model", "sku", "instances", "environment")
-        names += ("auth", "identity", "private", "mirror", "steps", "wait", "keep")
+        names = ["device", "model", "sku", "instances", "environment"]
+        names += ["auth", "identity", "private", "mirror", "steps", "wait", "keep"]
         choices = {key: getattr(options, key) for key in names}
-        secrets = dict(secret.split("=", 1) for secret in options.secret)
-        deploy(
-            client, name, registry=registry, secrets=secrets, agreed=agreed_by(options), **choices
-        )
+        choices |= {"secrets": dict(options.secret), "agreed": agreed_by(options)}
+        deploy(client, name, registry=registry, **choices)
     except AzureError as error:
         print(error, file=sys.stderr)
         return 2

@@ -7,36 +7,37 @@ python samples/azure/prepare.py [embed] [package] [spark] --subscription … --g
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from azure.ai.ml import MLClient, load_environment, load_model
-from azure.ai.ml.entities import AmlCompute
-from azure.core.exceptions import ResourceNotFoundError
 
-from score.deploy.names import cluster_name
+sys.path.append(str(Path(__file__).parent))
+from workspace import ROOT, latest_model, make_cluster
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SIZE = "Standard_D4as_v4"
+from score.deploy.target import SMALL, target
+from score.errors import AzureError
+
 ENVIRONMENTS = {"embed": "cpu-batch", "package": "package", "spark": "spark"}
 
 
 def prepare(
-    client: MLClient, jobs: Sequence[str] = tuple(ENVIRONMENTS), sku: str = SIZE
+    client: MLClient, jobs: Sequence[str] = tuple(ENVIRONMENTS), sku: str | None = None
 ) -> dict[str, list[str]]:
     """Makes what the jobs need and is not there yet; what to give `--set` for each of them.
 
     Environments are registered as they are here. A cluster or a model `clip` stays as it is. Raises
-    AzureError for a size of machine that makes no name of a cluster.
+    AzureError for an unknown size of machine.
     """
-    cluster = cluster_name(sku)
-    on = [] if sku == SIZE else [f"settings.default_compute=azureml:{cluster}"]
+    found = target(size=sku)
+    on = [f"settings.default_compute=azureml:{found.cluster}"] if sku else []
     options: dict[str, list[str]] = {}
     for job in jobs:
         file = ROOT / f"environment/{ENVIRONMENTS[job]}.yml"
         client.environments.create_or_update(load_environment(file))
         if job != "spark":
-            make_cluster(client, cluster, sku)
+            make_cluster(client, found, 4)
         if job == "embed":
             make_model(client)
             options[job] = ['inputs.table.path="$PWD/my-urls.csv"', *on]
@@ -48,24 +49,15 @@ def prepare(
     return options
 
 
-def make_cluster(client: MLClient, name: str, size: str) -> None:
-    """A cluster of 0 to 4 machines, where there is none of that name."""
-    try:
-        client.compute.get(name)
-    except ResourceNotFoundError:
-        cluster = AmlCompute(name=name, size=size, min_instances=0, max_instances=4)
-        client.compute.begin_create_or_update(cluster).result()
-
-
 def make_model(client: MLClient) -> str:
     """The embedded model as `clip`, where there is no `clip` yet; where the latest one is kept."""
-    try:
-        return str(client.models.get("clip", label="latest").path)
-    except ResourceNotFoundError:
-        return str(client.models.create_or_update(load_model(ROOT / "components/model.yml")).path)
+    model = latest_model(client.models)
+    if model is None:
+        model = client.models.create_or_update(load_model(ROOT / "components/model.yml"))
+    return str(model.path)
 
 
-def main() -> None:
+def main() -> int:
     """The command line."""
     from azure.identity import DefaultAzureCredential  # of azure-identity
 
@@ -75,17 +67,23 @@ def main() -> None:
     )
     for option in ("subscription", "group", "workspace"):
         parser.add_argument(f"--{option}", required=True)
-    parser.add_argument("--sku", default=SIZE, help="the cluster's size of machine")
+    parser.add_argument("--sku", help=f"the cluster's size of machine ({SMALL['cpu']})")
     options = parser.parse_args()
     unknown = [job for job in options.jobs if job not in ENVIRONMENTS]
     if unknown:
         parser.error(f"{', '.join(ENVIRONMENTS)}, not {unknown[0]}")
     workspace = (options.subscription, options.group, options.workspace)
     client = MLClient(DefaultAzureCredential(), *workspace)
+    try:
+        commands = prepare(client, options.jobs or tuple(ENVIRONMENTS), options.sku)
+    except AzureError as error:
+        print(error, file=sys.stderr)
+        return 2
     print("Ready. To run them:")
-    for job, words in prepare(client, options.jobs or tuple(ENVIRONMENTS), options.sku).items():
+    for job, words in commands.items():
         print(f"az ml job create --file samples/azure/jobs/{job}.yml --set", *words)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

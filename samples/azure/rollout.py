@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import workspace
 from azure.ai.ml import MLClient
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from workspace import ROOT, Agreed, asked, is_ours
+from azure.core.exceptions import ResourceNotFoundError
+from workspace import ROOT, Agreed, asked, is_ours, must
 
 from score.deploy.smoke import problems
 from score.errors import AzureError
@@ -41,6 +42,8 @@ class Rollout:
         growing = [*self.steps] == sorted({*self.steps} & {*range(1, 101)})
         if not 0 <= self.mirror <= 50 or not growing or self.steps[-1] != 100:
             raise AzureError("mirror: 0 to 50 percent; steps: growing percentages, the last 100")
+        if not 0 <= self.wait < 86400:
+            raise AzureError("wait: seconds between the steps, a day at most")
 
     # -- what there is
 
@@ -59,15 +62,26 @@ class Rollout:
             )
         old = next(iter(shares), None)
         new = "green" if old == "blue" else "blue"
-        there = self._get(new)
-        if there and not is_ours(there):
+        found = self._get(new)
+        if found and not is_ours(found):
             raise AzureError(f"{self.endpoint} has a deployment {new} that was not made here")
         before = (self._get(old).tags or {}).get("dimension") if old else None
         if before and before != str(dimension):
-            question = f"{old} answers vectors of {before} numbers, {new} would of {dimension}."
-            if not self.agreed(f"{question} Replace it?"):
-                raise AzureError(f"{question} Nothing was changed")
+            self._agree(f"{old} answers vectors of {before} numbers, {new} would of {dimension}.")
         return old, new
+
+    def _same_machines(self, old: str, new: str, deployment: Any, asked_for: Sequence[str]) -> None:
+        before = self._get(old)
+        size, other = before.instance_type, deployment.instance_type
+        if size and size.lower() != other.lower() and "instance_type" not in asked_for:
+            self._agree(f"{old} runs on {size}, {new} would on {other} (--sku).")
+        count, wanted = int(before.instance_count or 1), int(deployment.instance_count or 1)
+        if count > wanted and "instance_count" not in asked_for:
+            self._agree(f"{old} has {count} machines, {new} would have {wanted} (--instances).")
+
+    def _agree(self, question: str) -> None:
+        if not self.agreed(f"{question} Replace it?"):
+            raise AzureError(f"{question} Nothing was changed")
 
     def _get(self, name: str) -> Any:
         try:
@@ -77,18 +91,22 @@ class Rollout:
 
     # -- what is done
 
-    def run(self, deployment: Any, dimension: int) -> None:
+    def run(self, deployment: Any, dimension: int, asked_for: Sequence[str] = ()) -> None:
         """Creates a deployment with no live requests, tries it, and gives it more and more of
         them; whatever fails, requests go where they went before, and the deployment goes.
 
-        Raises AzureError for answers that are not the model's, and what Azure raises.
+        asked_for: which of `instance_type` and `instance_count` somebody chose: the other is not
+        changed without a question. Raises AzureError for answers that are not the model's, and
+        what Azure raises.
         """
         old, new = self.choose(dimension)
+        if old:
+            self._same_machines(old, new, deployment, asked_for)
         deployment.endpoint_name, deployment.name = self.endpoint, new
         try:
             self.client.online_deployments.begin_create_or_update(deployment).result()
             self.smoke(dimension, new)
-            self._move(old, new, dimension)
+            self._shift_traffic(old, new, dimension)
             self.smoke(dimension)
         except BaseException:  # Ctrl-C among them
             self._roll_back(old, new)
@@ -107,24 +125,24 @@ class Rollout:
                 raise AzureError(f"{deployment or self.endpoint}: {body.name}: {'; '.join(found)}")
             print(f"{body.name}: {answer[:200]}")
 
-    def _move(self, old: str | None, new: str, dimension: int) -> None:
+    def _shift_traffic(self, old: str | None, new: str, dimension: int) -> None:
         if not old:
-            self.give(traffic={new: 100})
+            self.set_traffic(traffic={new: 100})
             return
         if self.mirror:
-            self.give(mirror_traffic={new: self.mirror})
+            self.set_traffic(mirror_traffic={new: self.mirror})
             print(f"{new} gets a copy of {self.mirror} % of the requests; {old} answers them all")
             time.sleep(self.wait)
             self.smoke(dimension, new)
-            self.give(mirror_traffic={new: 0})
+            self.set_traffic(mirror_traffic={new: 0})
         for percent in self.steps:
-            self.give(traffic={old: 100 - percent, new: percent})
+            self.set_traffic(traffic={old: 100 - percent, new: percent})
             print(f"{new} answers {percent} % of the requests")
             if percent < 100:
                 time.sleep(self.wait)
             self.smoke(dimension, new)
 
-    def give(self, **traffic: dict[str, int]) -> None:
+    def set_traffic(self, **traffic: dict[str, int]) -> None:
         """Sets `traffic` or `mirror_traffic`."""
         endpoint = self.client.online_endpoints.get(self.endpoint)
         for name, shares in traffic.items():
@@ -136,23 +154,40 @@ class Rollout:
         self.client.online_deployments.begin_delete(name, self.endpoint).result()
 
     def _roll_back(self, old: str | None, new: str) -> None:
-        if self._get(new) is None:
-            return
-        print(f"{new} failed: everything is put back; its logs follow.", file=sys.stderr)
-        self.give(traffic={**({old: 100} if old else {}), new: 0}, mirror_traffic={new: 0})
-        for container in CONTAINERS:
-            print(f"-- {container} of {new}\n{self._log(new, container)}", file=sys.stderr)
-        if self.keep:
-            print(f"{new} is kept with no traffic, to be looked at. It is billed", file=sys.stderr)
-        else:
-            self.delete(new)
-
-    def _log(self, name: str, container: str) -> str:
-        logs = self.client.online_deployments
+        """Tries each step, whatever became of those before it: Azure refuses to delete what has
+        live traffic. Says what is left to be done, and raises no error of its own."""
         try:
-            return logs.get_logs(name, self.endpoint, lines=200, container_type=container)
-        except HttpResponseError as error:  # of a container that never started
-            return str(error)
+            if self._get(new) is None:
+                return  # it was never made
+        except Exception as error:
+            _tell(f"Azure does not say whether the deployment {new} is there: {error}")
+        traffic = {**({old: 100} if old else {}), new: 0}
+        shares = " ".join(f"{name}={percent}" for name, percent in traffic.items())
+        update = f"az ml online-endpoint update --name {self.endpoint}"
+        moves = [f"{update} --traffic '{shares}'", f"{update} --mirror-traffic '{new}=0'"]
+        delete = f"az ml online-deployment delete --name {new} --endpoint-name {self.endpoint}"
+        _tell(
+            f"{new} failed: putting everything back. If that breaks off, by hand:", *moves, delete
+        )
+        left = []
+        if not _done(self.set_traffic, traffic=traffic, mirror_traffic={new: 0}):
+            left += moves
+        for container in CONTAINERS:
+            _done(self._print_log, new, container)
+        if self.keep:
+            _tell(f"{new} is kept, to be looked at. It is billed until: {delete}")
+        elif not _done(self.delete, new):
+            left.append(delete)
+        if left:
+            billed = f"Not everything is put back: {new} is billed, and may have requests."
+            _tell(f"{billed} Still to be done:", *left)
+        else:
+            _tell("Everything is put back.")
+
+    def _print_log(self, name: str, container: str) -> None:
+        logs = self.client.online_deployments
+        text = logs.get_logs(name, self.endpoint, lines=200, container_type=container)
+        _tell(f"-- {container} of {name}\n{text}")
 
     def _retire(self, old: str, new: str) -> None:
         if self.keep or not is_ours(self._get(old)):
@@ -162,31 +197,39 @@ class Rollout:
             print(f"{old} is deleted; {new} is billed.")
 
 
-def clean(client: MLClient, name: str, everything: bool = False, agreed: Agreed = asked) -> None:
-    """Takes down what these samples made at an endpoint, and the endpoint where nothing else is on
-    it; with `everything` all of it, after a question.
+def _tell(*lines: str) -> None:
+    print(*lines, sep="\n  ", file=sys.stderr)
 
-    Raises AzureError where the answer is no, and where others must decide first.
+
+def _done(step: Callable[..., None], *arguments: Any, **options: Any) -> bool:
+    """Whether a step succeeds; its error is printed."""
+    try:
+        step(*arguments, **options)
+    except Exception as error:
+        _tell(str(error))
+        return False
+    return True
+
+
+def clean(client: MLClient, name: str, everything: bool = False, agreed: Agreed = asked) -> None:
+    """Takes down what these samples made at an endpoint, as `workspace.clean` says.
+
+    Raises AzureError besides where others must decide first who gets the requests.
     """
-    endpoint = client.online_endpoints.get(name)
-    deployments = list(client.online_deployments.list(name))
-    ours = [one.name for one in deployments if is_ours(one)]
-    others = [one.name for one in deployments if not is_ours(one)]
-    if everything and not agreed(f"Delete {name} with all on it ({' '.join(ours + others)})?"):
-        raise AzureError("nothing was deleted")
-    if everything or (not others and is_ours(endpoint)):
-        client.online_endpoints.begin_delete(name).result()
-        return
     rollout = Rollout(client, name)
-    shares = rollout.shares()
-    live = {one: 0 for one in ours if one in shares}
-    staying = [one for one in shares if one not in ours]
-    if live and len(staying) > 1:
-        raise AzureError(f"the traffic of {name} is {shares}: decide first who gets it")
-    if live:
+
+    def release(_: Any, ours: list[str], others: list[str]) -> None:
+        """Requests go to the one deployment of the others that has some, or nowhere."""
+        shares = rollout.shares()
+        live = {one: 0 for one in ours if one in shares}
+        staying = [one for one in others if one in shares]
+        if not live:
+            return
+        if len(staying) > 1:
+            raise AzureError(f"the traffic of {name} is {shares}: decide first who gets it")
         whose = f"Shall {staying[0]} get all of it" if staying else "Shall nothing answer any more"
-        if not agreed(f"The traffic of {name} is {shares}. {whose}?"):
-            raise AzureError("nothing was deleted")
-        rollout.give(traffic={**dict.fromkeys(staying, 100), **live})
-    for one in ours:
-        rollout.delete(one)
+        must(agreed(f"The traffic of {name} is {shares}. {whose}?"))
+        rollout.set_traffic(traffic={**dict.fromkeys(staying, 100), **live})
+
+    operations = (client.online_endpoints, client.online_deployments)
+    workspace.clean(*operations, name, everything, agreed, release)

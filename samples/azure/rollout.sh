@@ -45,7 +45,24 @@ choose() {
   maker_of_old=$(awk -F '\t' -v name="$old" '$1 == name { print $2 }' <<< "$listed")
   [ -z "$maker_of_new" ] || [ "$maker_of_new" = "$made_by" ] \
     || refuse "$endpoint has a deployment $new that these scripts did not make: it is left alone"
-  if [ -n "$old" ]; then same_dimension; fi
+  if [ -n "$old" ]; then
+    same_dimension
+    same_machines
+  fi
+}
+
+# A size or a number of machines that nobody asked for this time is not changed unasked.
+same_machines() {
+  local is size_before count
+  is=$(az ml online-deployment show --name "$old" --endpoint-name "$endpoint" \
+    --query "[[instance_type, instance_count]]" --output tsv)
+  IFS=$'\t' read -r size_before count <<< "$is"
+  if [ -z "$asked_size" ] && [ "$size_before" != None ] && [ "${size_before,,}" != "${size,,}" ]; then
+    agreed "$old runs on $size_before, $new would on $size (SKU). Replace it?" || exit 1
+  fi
+  if [ -z "${INSTANCES:-}" ] && [[ $count =~ ^[0-9]+$ ]] && [ "$count" -gt 1 ]; then
+    agreed "$old has $count machines, $new would have 1 (INSTANCES). Replace it?" || exit 1
+  fi
 }
 
 # Vectors of another length, or of another model, are not to be compared with those that clients keep.
@@ -68,7 +85,8 @@ smoke() {
   done
 }
 
-give() {
+# set_traffic OPTION …: --traffic or --mirror-traffic, with the percentages.
+set_traffic() {
   az ml online-endpoint update --name "$endpoint" "$@" > /dev/null
 }
 
@@ -81,52 +99,62 @@ roll_out() {
   smoke --deployment-name "$new"
   moved=yes
   if [ -n "$old" ]; then
-    by_and_by
+    shift_traffic
   else
-    give --traffic "$new=100"
+    set_traffic --traffic "$new=100"
   fi
   smoke
   began=""
 }
 
-by_and_by() {
+shift_traffic() {
   local percent
   if [ "$mirror" != 0 ]; then
     mirrored=yes
-    give --mirror-traffic "$new=$mirror"
+    set_traffic --mirror-traffic "$new=$mirror"
     echo "$new gets a copy of $mirror % of the requests for $wait s; $old answers them all"
     sleep "$wait"
     smoke --deployment-name "$new"
-    give --mirror-traffic "$new=0"
+    set_traffic --mirror-traffic "$new=0"
     mirrored=""
   fi
   for percent in $steps; do
-    give --traffic "$old=$((100 - percent)) $new=$percent"
+    set_traffic --traffic "$old=$((100 - percent)) $new=$percent"
     echo "$new answers $percent % of the requests"
     [ "$percent" = 100 ] || sleep "$wait"
     smoke --deployment-name "$new"
   done
 }
 
-# Whatever failed: requests go where they went before, and the new deployment goes.
+# Whatever failed: requests go where they went before, and the new deployment goes. Each step is
+# tried, whatever became of those before it: Azure refuses to delete what has live traffic.
 roll_back() {
-  [ -n "$began" ] && there online-deployment "$new" "$endpoint" || return 0
-  echo "$new failed: everything is put back; its logs follow." >&2
-  if [ -n "$mirrored" ]; then give --mirror-traffic "$new=0" || true; fi
-  if [ -n "$moved" ] && ! give --traffic "${old:+$old=100 }$new=0"; then
-    echo "The traffic could not be moved back: az ml online-endpoint update --name $endpoint --traffic '${old:+$old=100 }$new=0'" >&2
-    return 0
-  fi
+  [ -n "$began" ] || return 0
+  local status=0 left=() container
+  local traffic="az ml online-endpoint update --name $endpoint --traffic '${old:+$old=100 }$new=0'"
+  local mirror="az ml online-endpoint update --name $endpoint --mirror-traffic '$new=0'"
+  local delete="az ml online-deployment delete --name $new --endpoint-name $endpoint"
+  (exists online-deployment "$new" --endpoint-name "$endpoint") || status=$?
+  [ "$status" != 1 ] || return 0  # 1: it was never made; 2: nobody knows
+  printf '%s\n' "$new failed: putting everything back. If that breaks off, by hand:" \
+    "  $traffic" "  $delete" >&2
+  if [ -n "$mirrored" ]; then set_traffic --mirror-traffic "$new=0" || left+=("$mirror"); fi
+  if [ -n "$moved" ]; then set_traffic --traffic "${old:+$old=100 }$new=0" || left+=("$traffic"); fi
   for container in inference-server storage-initializer; do
     echo "-- $container of $new" >&2
     az ml online-deployment get-logs --name "$new" --endpoint-name "$endpoint" \
       --container "$container" --lines 200 >&2 || true
   done
   if [ "${KEEP:-}" = 1 ]; then
-    echo "KEEP=1: $new is kept with no traffic, to be looked at. It is billed until: $0 clean" >&2
+    echo "KEEP=1: $new is kept, to be looked at. It is billed until: $delete" >&2
   else
-    az ml online-deployment delete --name "$new" --endpoint-name "$endpoint" --yes >&2 \
-      || echo "$new could not be deleted: it is billed until it is." >&2
+    $delete --yes >&2 || left+=("$delete")
+  fi
+  if [ ${#left[@]} = 0 ]; then
+    echo "Everything is put back." >&2
+  else
+    printf '%s\n' "Not everything is put back: $new is billed, and may have requests. Still to be done:" \
+      "${left[@]/#/  }" >&2
   fi
 }
 
@@ -158,5 +186,5 @@ release_online() {
     1) agreed "The traffic of $endpoint is $shares. Shall ${staying[0]} get all of it?" || exit 1 ;;
     *) refuse "the traffic of $endpoint is $shares: decide first who gets it" ;;
   esac
-  give --traffic "${staying[*]:+${staying[0]}=100}$zero"
+  set_traffic --traffic "${staying[*]:+${staying[0]}=100}$zero"
 }

@@ -20,13 +20,11 @@ from score.deploy.rules import (
     environments,
     mlflow_models,
     names,
-    pipeline_deployments,
     pipelines,
     ports,
     ranges,
     references,
     schemas,
-    shipped,
     sizes,
     spark,
     variables,
@@ -41,7 +39,8 @@ class Findings:
     """What a check found: a sentence each, which begins with the file and the field."""
 
     problems: list[str]
-    notes: list[str]  # what only a workspace can show, or what works and may surprise
+    notes: list[str]  # what only a workspace can show, what works and may surprise, what is skipped
+    files: int  # that were checked
 
 
 def check(folders: Sequence[Path], beside: Sequence[Path] = ()) -> list[str]:
@@ -53,10 +52,12 @@ def findings(folders: Sequence[Path], beside: Sequence[Path] = ()) -> Findings:
     """What there is to say of the YAML files below these folders.
 
     Their environments, models and endpoints may be their own, or in the folders `beside`, which are
-    not checked. A file that is nothing of Azure's is passed over. Raises AzureError for folders in
+    not checked. A file that is nothing of Azure's is passed over, and so is a template: a note says
+    that. Raises AzureError for folders in
     which there is nothing else.
     """
     problems: list[str] = []
+    notes: list[str] = []
     opened: list[Document] = []
     for file in documents.files(folders):
         try:
@@ -64,18 +65,24 @@ def findings(folders: Sequence[Path], beside: Sequence[Path] = ()) -> Findings:
         except AzureError as error:
             problems.append(str(error))
             continue
-        if document:
+        if isinstance(document, Document):
             opened.append(document)
-    if not opened and not problems:
-        raise AzureError(f"no YAML for Azure in {', '.join(map(str, folders))}")
+        elif document:
+            notes.append(document)
+    files = len(opened) + len(problems)
+    if not files:
+        raise AzureError(
+            "; ".join([f"no YAML for Azure in {', '.join(map(str, folders))}", *notes])
+        )
     known = Known([*opened, *documents.beside(beside)])
-    said = [(document, sentence) for document in opened for sentence in _said(document, known)]
-    problems += [f"{one.file}: {text}" for one, text in said if not isinstance(text, Note)]
-    notes = [f"{one.file}: {text}" for one, text in said if isinstance(text, Note)]
-    return Findings(problems, notes)
+    for document in opened:
+        for sentence in _findings(document, known):
+            group = notes if isinstance(sentence, Note) else problems
+            group.append(f"{document.file}: {sentence}")
+    return Findings(problems, notes, files)
 
 
-def _said(document: Document, known: Known) -> Iterator[str]:
+def _findings(document: Document, known: Known) -> Iterator[str]:
     yield from schemas.problems(document)
     yield from names.problems(document)
     yield from ranges.problems(document)
@@ -89,7 +96,5 @@ def _said(document: Document, known: Known) -> Iterator[str]:
     yield from ports.problems(document)
     yield from bindings.problems(document)
     yield from pipelines.problems(document)
-    yield from pipeline_deployments.problems(document)
     yield from spark.problems(document)
-    yield from shipped.problems(document)
     yield from commands.problems(document)

@@ -136,8 +136,8 @@ def _render(options: argparse.Namespace) -> int:
             raise AzureError(f"--{name} has no meaning for render {options.kind}")
     if options.output:
         check_files([options.output], overwrite=options.overwrite)
-    told = {"model": options.model, **given} if options.model else given
-    words = [word for name, value in told.items() for word in _said(name, value)]
+    named = {"model": options.model, **given} if options.model else given
+    words = [word for name, value in named.items() for word in _option_words(name, value)]
     writers: dict[str, Callable[..., str]]
     writers = {"model": _model_yaml, "endpoint": _endpoint_yaml}
     writers |= {"online": _deployment_yaml, "batch": _deployment_yaml}
@@ -152,7 +152,7 @@ def _render(options: argparse.Namespace) -> int:
     return 0
 
 
-def _said(name: str, value: object) -> list[str]:
+def _option_words(name: str, value: object) -> list[str]:
     """An option as it was written on the command line."""
     if isinstance(value, list):
         return [word for pair in value for word in (f"--{name}", "=".join(pair))]
@@ -269,14 +269,16 @@ def _check(options: argparse.Namespace) -> int:
     root = EMBEDDED.parent
     own = [root / "components", root / "environment", root / "samples" / "azure"]
     found = findings(options.folder, beside=own) if options.folder else findings(own)
-    problems = found.problems
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
-    for problem in problems:
+    for problem in found.problems:
         print(problem)
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    print(count if problems else "all as it should be", file=sys.stderr)
-    return 1 if problems else 0
+    number, files = len(found.problems), found.files
+    print(
+        f"{number or 'no'} problem{'s' * (number != 1)} in {files} file{'s' * (files != 1)}",
+        file=sys.stderr,
+    )
+    return 1 if number else 0
 
 
 def _one(model: str | None) -> tuple[str, Architecture]:

@@ -75,14 +75,14 @@ class Front:
     def __init__(self, port: int, container: int, limits: Limits, key: str | None = None) -> None:
         """`container`: the port of the deployment's server; `key`: what clients must send as
         `Authorization: Bearer KEY`, if anything. Raises AzureError for a port that is taken."""
-        with _telling(port):
+        with _port_errors(port):
             self._server = _Server(port, container, limits, key)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Until it is left; connections were refused before. Raises AzureError where another
         process was quicker to serve on the port."""
-        with _telling(self._server.server_port):
+        with _port_errors(self._server.server_port):
             self._server.server_activate()
         thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         thread.start()
@@ -98,7 +98,7 @@ class Front:
 
 
 @contextmanager
-def _telling(port: int) -> Iterator[None]:
+def _port_errors(port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -181,9 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _judged(self, body: bytes) -> Answer:
         request_id = ("x-request-id", str(uuid.uuid4()))
         if not self._authorised():
-            answer = _said(401, "the key is missing or wrong: Authorization: Bearer KEY")
+            answer = _refusal(401, "the key is missing or wrong: Authorization: Bearer KEY")
         elif not self.server.accepted.acquire(blocking=False):
-            answer = _said(429, "", (REASON, "too_many_pending_request"))
+            answer = _refusal(429, "", (REASON, "too_many_pending_request"))
         else:
             try:
                 answer = self._forwarded(body, request_id)
@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
             finally:
                 self.server.places.release()
         except TimeoutError:
-            return _said(408, "upstream request timeout")
+            return _refusal(408, "upstream request timeout")
         if answer.status == 200:
             return answer
         reason = [(REASON, "model_error"), (STATUS, str(answer.status))]
@@ -224,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 connection.connect()
             except ConnectionError:
-                return _said(503, "the container cannot be reached")
+                return _refusal(503, "the container cannot be reached")
             container = connection.sock
             connection.putrequest(self.command, self.path, True, True)
             for name, value in fields:
@@ -236,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
                 connection.endheaders(body)
             self._wait_for_answer(container, end)
             response = connection.getresponse()
-            answer = Answer(response.status, _lasting(response.getheaders()))
+            answer = Answer(response.status, _end_to_end_headers(response.getheaders()))
             parts = []
             while part := response.read1():
                 parts.append(part)
@@ -247,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (TimeoutError, _ClientGone):
             raise
         except (OSError, http.client.HTTPException):
-            return _said(502, "the container broke off")
+            return _refusal(502, "the container broke off")
         finally:
             connection.close()
 
@@ -276,19 +276,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fields(self) -> Fields:
         """The request's, as the container gets them."""
-        fields = [field for field in _lasting(self.headers.items()) if field[0].lower() != "host"]
-        fields = [field for field in fields if field[0].lower() not in ("x-request-id", _CLIENT_ID)]
+        own = ("host", "x-request-id", _CLIENT_ID)
+        given = _end_to_end_headers(self.headers.items())
+        fields = [field for field in given if field[0].lower() not in own]
         fields.append(("Host", self.headers.get("Host", _HOST)))
         if client := re.sub(r"[^A-Za-z0-9_-]", "", self.headers.get(_CLIENT_ID, "")):
             fields.append((_CLIENT_ID, client[:40]))
         return fields
 
 
-def _lasting(fields: Iterable[tuple[str, str]]) -> Fields:
+def _end_to_end_headers(fields: Iterable[tuple[str, str]]) -> Fields:
     return [(name, value) for name, value in fields if name.lower() not in _HOP]
 
 
-def _said(status: int, message: str, *fields: tuple[str, str]) -> Answer:
+def _refusal(status: int, message: str, *fields: tuple[str, str]) -> Answer:
     return Answer(status, [("Content-Type", "text/plain"), *fields], message.encode())
 
 

@@ -12,6 +12,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import urllib3
 import yaml
@@ -30,15 +31,13 @@ import yaml
 from score.deploy.front import STATUS, Front, Limits
 from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
-from score.deploy.values import whole
+from score.deploy.values import BINDING, Json, whole
 from score.errors import AzureError
-
-Json = Mapping[str, Any]
+from score.jobs.contents import IGNORE, PARTS
 
 _HERE = Path(__file__).resolve().parent
 _http = urllib3.PoolManager()
 
-_BINDING = re.compile(r"\$\{\{\s*([\w.]+)\s*\}\}")
 _LITERALS = ("string", "integer", "number", "boolean")
 
 
@@ -136,11 +135,12 @@ def parallel(
 
     def bound(text: str) -> str:
         def value(match: re.Match[str]) -> str:
-            if match[1] not in given:
+            name = match[1].strip()
+            if name not in given:
                 raise AzureError(f"{file}: {match[0]} leads nowhere")
-            return given[match[1]]
+            return given[name]
 
-        return _BINDING.sub(value, text)
+        return BINDING.sub(value, text)
 
     task = _part(content, "task", file)
     retry = _part(content, "retry_settings", file)
@@ -368,8 +368,30 @@ def _mounted(model: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="azureml-models-") as folder:
         version = Path(folder) / "clip" / "1"
         version.mkdir(parents=True)
-        (version / model.resolve().name).symlink_to(model.resolve())
+        _copy(model.resolve(), version / model.resolve().name)
         yield version
+
+
+def _copy(model: Path, target: Path) -> None:
+    """What Azure would have uploaded, in real folders: MLflow refuses paths that links lead out of.
+
+    Of a package of ours or a clone that is its parts, of other models all there is.
+    """
+    parts = [model / name for name in PARTS] if (model / IGNORE).is_file() else model.iterdir()
+    target.mkdir()
+    for part in parts:
+        if part.is_dir():
+            shutil.copytree(part, target / part.name, copy_function=_link)
+        elif part.is_file():
+            _link(str(part), str(target / part.name))
+
+
+def _link(file: str, target: str) -> None:
+    """A hard link, since weights are large, or a copy where the two are on different disks."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -11,12 +11,41 @@ from score.errors import AzureError
 # https://learn.microsoft.com/azure/machine-learning/how-to-create-attach-compute-cluster, where the
 # rule about dashes is, too. Our own names keep to the shorter, a user's may have the longer.
 LONGEST_CLUSTER = 24
-_LONGEST = 32
+_COMPUTES = {"cluster": 32, "compute instance": 24}
+
+# Endpoints and deployments: learn.microsoft.com/azure/machine-learning/how-to-manage-quotas, "Azure
+# Machine Learning online endpoints and batch endpoints". Components: reference-yaml-component-
+# command. Assets: the letters that an azureml: reference may have.
+_ENDPOINT = (
+    re.compile(r"(?=.{3,32}$)[A-Za-z](?:-?[A-Za-z0-9])*"),
+    "3 to 32 letters, digits and single dashes, a letter first",
+)
+_ASSET = (
+    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}"),
+    "up to 255 letters, digits, dashes, dots and underscores",
+)
+_RULES = {
+    "endpoint": _ENDPOINT,
+    "deployment": _ENDPOINT,
+    "component": (
+        re.compile(r"[a-z][a-z0-9_]{0,254}"),
+        "up to 255 lower-case letters, digits and underscores, a letter first",
+    ),
+    "model": _ASSET,
+    "environment": _ASSET,
+    "data": _ASSET,
+}
 
 DEDICATED, LOW_PRIORITY = TIERS = ("dedicated", "low_priority")
 """Of a cluster, as Azure spells them."""
 
 _LOW = "-lp"
+
+
+# As an environment variable refers to it; the version is needed:
+# https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
+SECRET = re.compile(r"https://[\w-]+\.vault\.[\w.]+/secrets/[\w-]+/\w+")
+SECRETS_FORM = "https://VAULT.vault.azure.net/secrets/NAME/VERSION (the version is needed)"
 
 
 def cluster_name(size: str, tier: str = DEDICATED) -> str:
@@ -27,25 +56,35 @@ def cluster_name(size: str, tier: str = DEDICATED) -> str:
     """
     short = re.sub(r"(?i)^standard_", "", size).lower().replace("_", "-")
     name = f"clip-{short}{_LOW if tier == LOW_PRIORITY else ''}"
-    if fault := _fault(name, LONGEST_CLUSTER):
+    if found := _compute_fault(name, LONGEST_CLUSTER):
         raise AzureError(
-            f"{size!r} makes no name of a cluster ({name!r}): {fault}; give it one of your own"
+            f"{size!r} makes no name of a cluster: {name!r} {found}; give it one of your own"
         )
     return name
 
 
-def checked(name: str) -> str:
-    """A name for a cluster, if Azure takes it. Raises AzureError."""
-    if fault := _fault(name, _LONGEST):
-        raise AzureError(f"{name!r} is no name of a cluster: {fault}")
+def checked(what: str, name: str) -> str:
+    """A name for a resource, if Azure takes it. Raises AzureError."""
+    if found := fault(what, name):
+        raise AzureError(f"{name!r} is no name for Azure: that of a {what} {found}")
     return name
 
 
-def _fault(name: str, longest: int) -> str | None:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]", name):
-        return "Azure takes letters, digits and dashes, a letter first and no dash last"
+def fault(what: str, name: str) -> str | None:
+    """What is wrong with the name of a resource, or None: the end of a sentence about it.
+
+    `what`: endpoint, deployment, component, model, environment, data, cluster, compute instance;
+    others may be called anything.
+    """
+    if what in _COMPUTES:
+        return _compute_fault(name, _COMPUTES[what])
+    pattern, text = _RULES.get(what, (None, ""))
+    return f"must be {text}" if pattern and not pattern.fullmatch(name) else None
+
+
+def _compute_fault(name: str, longest: int) -> str | None:
+    if not re.fullmatch(rf"(?=.{{3,{longest}}}$)[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]", name):
+        return f"must be 3 to {longest} letters, digits and dashes, a letter first and no dash last"
     if re.search(r"-[^A-Za-z]*$", name):
-        return "Azure wants a letter somewhere after the last dash"
-    if not 3 <= len(name) <= longest:
-        return f"it is of 3 to {longest} characters"
+        return "must have a letter somewhere after its last dash"
     return None

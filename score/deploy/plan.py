@@ -114,6 +114,12 @@ class Plan:
         """Whether a real-time deployment works, too."""
         return self.fits and not self.online_obstacles
 
+    def check(self, *, online: bool = False) -> None:
+        """Raises AzureError where a batch deployment, or a real-time one, does not work."""
+        obstacles = self.obstacles + (self.online_obstacles if online else ())
+        if obstacles:
+            raise AzureError(f"{self.model} does not fit {self.sku.name}: {'; '.join(obstacles)}")
+
     @property
     def request_timeout_ms(self) -> int:
         """Time for the downloads of a request, and to encode what they brought."""

@@ -8,15 +8,12 @@ need not be downloaded for that.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from score.architecture import Architecture
+from score.deploy.values import Json
 from score.errors import AzureError, ModelError
-
-Json = Mapping[str, Any]
 
 PROPERTY = "clip-architecture"
 """Of a registered model: its `config.json`, as one line."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from score.architecture import Architecture
+from score.deploy.names import SECRET, SECRETS_FORM, checked
 from score.deploy.plan import FILE_ROWS, Plan
 from score.deploy.registered import PROPERTY, described
 from score.deploy.target import cluster as cluster_of
@@ -55,20 +56,19 @@ def render(
     Raises AzureError for a plan that does not fit, and for names and references that Azure does
     not take.
     """
-    obstacles = plan.obstacles + (plan.online_obstacles if kind == "online" else ())
-    if obstacles:
-        raise AzureError(f"{plan.model} does not fit {plan.sku.name}: {'; '.join(obstacles)}")
+    plan.check(online=kind == "online")
     device = kind_of(plan.sku)
+    _check_kind(environment, plan)
     text = (_TEMPLATES / f"{kind}.yml").read_text(encoding="utf-8")
     image = f"clip-{device}" if kind == "online" else f"clip-{device}-batch"
     values = _values(plan) | {
         "command": command,
         "device": device,
-        "name": _named(name or device),
+        "name": checked("deployment", name or device),
         "code": _quoted(code),
-        "registered": _reference("models", registered),
-        "environment": _reference("environments", environment or image),
-        "cluster": _named(cluster or cluster_of(plan.sku.name, tier)),
+        "registered": _reference("model", registered),
+        "environment": _reference("environment", environment or image),
+        "cluster": checked("cluster", cluster or cluster_of(plan.sku.name, tier)),
         "instances": str(instances),
         "device_setting": "cuda" if plan.sku.gpus else "cpu",
         "dimension": str(plan.dimension),
@@ -82,30 +82,36 @@ def filled(template: Path, plan: Plan, values: Mapping[str, str]) -> str:
     return _At(template.read_text(encoding="utf-8")).substitute(_values(plan) | dict(values))
 
 
-def _reference(family: str, given: str) -> str:
+def _check_kind(environment: str | None, plan: Plan) -> None:
+    """Raises AzureError for an environment of ours that is not for the plan's kind of machine."""
+    ours = re.search(r"\bclip-(cpu|gpu)\b", environment or "")
+    if ours and ours[1] != kind_of(plan.sku):
+        has = "GPUs" if plan.sku.gpus else "no GPU"
+        raise AzureError(f"{plan.sku.name} has {has}, and {environment} is not for such machines")
+
+
+def _reference(what: str, given: str) -> str:
     """An asset as YAML names it; of a bare name, the latest version."""
     if not given.startswith("azureml:"):
-        return f"azureml:{_named(given)}@latest"
-    in_registry = rf"azureml://registries/[\w.-]+/{family}/[\w.-]+/(versions|labels)/[\w.-]+"
+        return f"azureml:{checked(what, given)}@latest"
+    in_registry = rf"azureml://registries/[\w.-]+/{what}s/[\w.-]+/(versions|labels)/[\w.-]+"
     if re.fullmatch(rf"azureml:[\w.-]+(:[\w.-]+|@latest)|{in_registry}", given):
         return given
     raise AzureError(
         f"{given!r} is not azureml:NAME:VERSION, azureml:NAME@latest or "
-        f"azureml://registries/REGISTRY/{family}/NAME/versions/VERSION"
+        f"azureml://registries/REGISTRY/{what}s/NAME/versions/VERSION"
     )
 
 
 def _secret(setting: str, where: str) -> str:
-    """A line of `environment_variables`. The forms are those of
-    https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
-    """
+    """A line of `environment_variables`."""
     if setting.removeprefix(PREFIX).lower() not in names() or not setting.startswith(PREFIX):
         raise AzureError(f"{setting}: there is no such setting")
-    vault = re.fullmatch(r"https://[\w-]+\.vault\.azure\.\w+/secrets/[\w-]+/\w+", where)
+    vault = SECRET.fullmatch(where)
     if not vault and not re.fullmatch(r"azureml://connections/[\w/.-]+", where):
         raise AzureError(
-            f"{setting}: {where!r} is neither https://VAULT.vault.azure.net/secrets/NAME/VERSION "
-            "(the version is needed) nor azureml://connections/NAME/credentials/KEY"
+            f"{setting}: {where!r} is neither {SECRETS_FORM} nor "
+            "azureml://connections/NAME/credentials/KEY"
         )
     reference = f"keyvault:{where}" if vault else where
     return f'\n  {setting}: "${{{{{reference}}}}}"  # which Azure replaces by the secret'
@@ -144,16 +150,9 @@ def render_endpoint(
     if private:
         more += "\npublic_network_access: disabled"
     text = (_TEMPLATES / "endpoint.yml").read_text(encoding="utf-8")
-    return _At(text).substitute(command=command, name=_named(name), auth=auth, more=more)
-
-
-def _named(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{1,31}", name):
-        raise AzureError(
-            f"{name!r} is no name for Azure: 2 to 32 letters, digits, dots, dashes and "
-            "underscores, a letter first"
-        )
-    return name
+    return _At(text).substitute(
+        command=command, name=checked("endpoint", name), auth=auth, more=more
+    )
 
 
 def _quoted(text: str) -> str:
@@ -200,7 +199,7 @@ def render_model(
         author=json.dumps(card.author),
         licence=json.dumps(card.licence),
         path=_quoted(path),
-        registered=_named(registered),
+        registered=checked("model", registered),
         command=command,
         allowed=str(names),
         recommended=", ".join(names),

@@ -47,15 +47,17 @@ def render_cluster(
     plan that does not fit, a tier that is none, and a low-priority cluster of a single node, which
     loses its job with its machine.
     """
-    _check(plan, plan.obstacles)
+    plan.check()
     if tier not in TIERS:
         raise AzureError(f"a cluster's tier is {' or '.join(TIERS)}, not {tier!r}")
     low = tier == LOW_PRIORITY
     if low and instances < 2:
-        raise AzureError("Azure cancels a job whose only low-priority machine it takes away: 2")
+        raise AzureError(
+            "use --instances 2 or more: Azure cancels a job that loses its only machine"
+        )
     values = {
         "command": command,
-        "name": checked(name) if name else cluster_name(plan.sku.name, tier),
+        "name": checked("cluster", name) if name else cluster_name(plan.sku.name, tier),
         "instances": str(instances),
         "quota": str(plan.sku.batch_quota(instances)),
         "pool": "the low-priority cores of all families" if low else plan.sku.family,
@@ -76,12 +78,12 @@ def render_autoscale(
     or requests take half of their time limit, one less while it is idle. Raises AzureError for a
     plan that does not fit, and for numbers that Azure does not take.
     """
-    _check(plan, plan.obstacles + plan.online_obstacles)
+    plan.check(online=True)
     most = min(2 * instances, MOST_INSTANCES) if most is None else most
     if not 1 <= instances <= most <= MOST_INSTANCES:
         raise AzureError(
-            f"from {instances} to {most} instances: Azure takes 1 to {MOST_INSTANCES}, and no more "
-            "at least than at most"
+            f"from {instances} to {most} instances: Azure takes 1 to {MOST_INSTANCES}, and no "
+            "minimum above maximum"
         )
     limited = plan.sku.gpus and plan.rate.limit == "encoding"
     metric = "GpuUtilizationPercentage" if limited else "CpuUtilizationPercentage"
@@ -114,11 +116,6 @@ def render_autoscale(
         "resources": [_setting({"name": "clip", "capacity": capacity, "rules": rules})],
     }
     return json.dumps(template, indent=2) + "\n"
-
-
-def _check(plan: Plan, obstacles: tuple[str, ...]) -> None:
-    if obstacles:
-        raise AzureError(f"{plan.model} does not fit {plan.sku.name}: {'; '.join(obstacles)}")
 
 
 def _setting(profile: dict[str, Any]) -> dict[str, Any]:

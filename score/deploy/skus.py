@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from score.errors import AzureError
+from score.errors import AzureError, meant
 
 TABLE = Path(__file__).parent.parent.parent / "components" / "skus.yml"
 
@@ -94,7 +93,6 @@ def lookup(name: str) -> Sku:
     known = {size.lower(): sku for size, sku in skus().items()}
     found = known.get(name.lower())
     if found is None:
-        near = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"; did you mean {known[near[0]].name}?" if near else ""
+        hint = meant(name, skus())
         raise AzureError(f"no size {name!r} among the {len(known)} of components/skus.yml{hint}")
     return found

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from score.deploy.values import Json
 from score.errors import AzureError
-
-Json = Mapping[str, Any]
 
 _FEATURES = {"image": "image_features", "text": "text_features"}
 

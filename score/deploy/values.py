@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from score.errors import AzureError
 
 Json = Mapping[str, Any]
+
+BINDING = re.compile(r"\$\{\{([^{}]*)\}\}")
+"""`${{inputs.table}}`: a value that Azure fills in."""
+
+THREE_DAYS = 259_200  # seconds; the most of a batch runner's timeouts (reference-yaml-job-parallel)
 
 _TYPES: Mapping[str, Callable[[str], object]] = {"integer": int, "number": float}
 _BOOLEANS = ("true", "false")

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
-from score.deploy.values import Json, at, mapping, strings
+from score.deploy.values import BINDING, Json, at, mapping, strings
 
-BINDING = re.compile(r"\$\{\{([^{}]*)\}\}")
 # With the dollar sign left out, Azure hands the braces on as they are.
 _BARE = re.compile(r"(?<!\$)\{\{\s*(?:parent|inputs|outputs)\.[^}]*\}\}")
 _RUNS = re.compile(r"python3? -m score\b")

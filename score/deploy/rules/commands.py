@@ -15,21 +15,20 @@ from pathlib import Path
 from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import parts
 from score.deploy.rules.spelling import misspelt
-from score.deploy.values import Json, at, whole
+from score.deploy.values import THREE_DAYS, Json, at, whole
 from score.errors import AzureError
 from score.settings import names
 
 _RUNS = re.compile(r"\bpython3? -m score +([\w-]+)([^&|;]*)")
 _FLAG = re.compile(r"(?<!\S)--([\w-]+)(?:[ =]+(\S+))?")
-_DAYS = 259_200  # seconds
 # learn.microsoft.com/azure/machine-learning/reference-yaml-job-parallel, "Predefined arguments":
 # the least and the most, None for what is no whole number.
 _PREDEFINED: dict[str, tuple[int, int] | None] = {
     "error_threshold": (-1, 2**31 - 1),
     "allowed_failed_percent": (0, 100),
-    "task_overhead_timeout": (1, _DAYS),
-    "progress_update_timeout": (1, _DAYS),
-    "first_task_creation_timeout": (1, _DAYS),
+    "task_overhead_timeout": (1, THREE_DAYS),
+    "progress_update_timeout": (1, THREE_DAYS),
+    "first_task_creation_timeout": (1, THREE_DAYS),
     "resource_monitor_interval": (0, 2**31 - 1),
     "copy_logs_to_parent": None,
     "push_metrics_to_parent": None,

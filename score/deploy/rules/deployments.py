@@ -79,6 +79,8 @@ def _workers(content: Json, variables: Json) -> Iterator[str]:
 def _model(document: Document, known: Known) -> Iterator[str]:
     """Without a script and an environment, Azure serves MLflow's models and no others."""
     content = document.content
+    if document.family == BATCH_DEPLOYMENT and not {"model", "component"} & content.keys():
+        yield Note("model: is not here: Azure requires one of a batch deployment")
     if {"code_configuration", "environment", "component"} & content.keys():
         return
     model = content.get("model")

@@ -1,7 +1,8 @@
 """YAML files of a folder: which of them are for Azure ML, of which kind, and what they say.
 
 Azure itself does not read `$schema`: the command or the SDK's function decides what a file is.
-Where the line is missing, a file's `type` and fields tell. All else in a folder is passed over.
+Where the line is missing, a file's `type` and fields tell. All else in a folder is passed over; a
+note says so of a template, and of other files for Azure ML.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from score.deploy.rules.notes import Note
 from score.deploy.rules.spelling import misspelt
 from score.deploy.values import Json, mapping
 from score.errors import AzureError
@@ -79,7 +81,10 @@ _JOB = {
 _TEMPLATE = re.compile(
     rb"(?<!\$)\{\{(?!\s*(?:parent|inputs|outputs)\b)[^}\n]*\}\}"
     rb"|\{%-?\s*(?:if|for|set|block|include|extends|macro|end\w+)\b"
+    rb"|^[^#\n]*:[ \t]+@\w",  # those of `score azure render`; YAML lets no value begin so
+    re.MULTILINE,
 )
+_COMMENT = re.compile(rb"(?:^|(?<=\s))#.*$", re.MULTILINE)
 _MOST_VALUES = 100_000
 
 
@@ -139,43 +144,45 @@ def beside(folders: Iterable[Path]) -> Iterator[Document]:
     """The documents in folders that are not themselves checked: what cannot be read is left out."""
     for file in files(folders):
         with suppress(AzureError):
-            if document := read(file):
+            document = read(file)
+            if isinstance(document, Document):
                 yield document
 
 
-def read(file: Path) -> Document | None:
-    """A file as a document; None for what is nothing of Azure's, and for templates.
+def read(file: Path) -> Document | Note | None:
+    """A file as a document; None for what is nothing of Azure's.
 
-    Raises AzureError for a file that names Azure ML and cannot be read as YAML, and for a `$schema`
-    that is nearly one of Azure's.
+    A note says why a file that names Azure ML is passed over: templates, files of several
+    documents, schemas that nothing here checks. Raises AzureError for a file that names Azure ML
+    and cannot be read as YAML, and for a `$schema` that is nearly one of Azure's.
     """
     try:
         text = file.read_bytes()
     except OSError as error:
         raise AzureError(f"{file}: cannot be read: {error.strerror}") from error
-    if _TEMPLATE.search(text):
-        return None
-    content = _parsed(file, text)
-    if not isinstance(content, dict):
-        return None
-    kind = _kind(file, content)
-    return Document(file, kind, content) if kind else None
-
-
-def _parsed(file: Path, text: bytes) -> object:
     azure = b"azureml" in text
+    if found := _TEMPLATE.search(_COMMENT.sub(b"", text)):
+        shown = found[0].decode("utf-8", errors="replace")
+        return Note(f"{file}: not checked: {shown} makes it a template") if azure else None
     try:
         content = yaml.safe_load(text)
     except Exception as error:  # PyYAML's constructors raise whatever int(), float() and date() do
-        several = isinstance(error, yaml.composer.ComposerError) and "single" in str(error)
-        if several or not azure:
+        if not azure:
             return None
+        if isinstance(error, yaml.composer.ComposerError) and "single" in str(error):
+            return Note(f"{file}: not checked: it holds several documents")
         raise AzureError(f"{file}: no YAML: {error}") from error
     if not _finite(content):
         if azure:
             raise AzureError(f"{file}: its aliases make more than {_MOST_VALUES:,} values")
         return None
-    return content
+    if not isinstance(content, dict):
+        return None
+    kind = _kind(file, content)
+    if kind:
+        return Document(file, kind, content)
+    address = str(content.get("$schema", ""))
+    return Note(f"{file}: not checked: $schema {address}") if SCHEMAS in address else None
 
 
 def _finite(content: object) -> bool:
@@ -203,7 +210,7 @@ def _kind(file: Path, content: Json) -> str | None:
         near = misspelt(name, known.values())
         if near:
             raise AzureError(
-                f"{file}: $schema: {address} is none that is known here; did you mean {near}?"
+                f"{file}: $schema: {address} is an unknown schema; did you mean {near}?"
             )
     return None if address else _guessed(content)
 

@@ -114,7 +114,9 @@ def _wanted(document: Document, part: Json, used: Contents) -> tuple[set[str], s
     """The packages of which one runs the part's script, and how to say that there is none."""
     scored = "code_configuration" in part
     if document.family == DEPLOYMENT and scored and "inference_config" not in used.environment:
-        return _SERVERS, "azureml-inference-server-http, which runs the script"
+        # `az ml online-deployment create --package-model` adds it, which the file does not show.
+        said = "azureml-inference-server-http, which runs the script (--package-model adds it)"
+        return _SERVERS, said
     if (document.family == BATCH_DEPLOYMENT and scored) or "entry_script" in part:
         return _BATCH_RUNNERS, "azureml-core, which runs the script"
     return set(), ""

@@ -1,8 +1,10 @@
 """References to container images: their form, and the names of Azure ML's own.
 
 Whether an image can be pulled only its registry knows. Of Azure ML's images at Microsoft's registry
-the names follow few patterns (github.com/Azure/AzureML-Containers, and learn.microsoft.com/azure/
-machine-learning/concept-prebuilt-docker-images-inference): one that follows none does not exist.
+the names follow few patterns: one that follows none is refused. Sources: the list of supported
+images in github.com/Azure/AzureML-Containers (older ones remain available, it says); learn.
+microsoft.com/azure/machine-learning/concept-prebuilt-docker-images-inference; the images that
+github.com/Azure/azureml-assets and azureml-examples name.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ _IMAGE = re.compile(
 _OURS = "mcr.microsoft.com/azureml/"
 _UBUNTU = r"ubuntu(?:16|18|20|22|24)\.04"
 _NAMES = re.compile(
-    rf"(?:openmpi|intelmpi)[\d.]+(?:-cuda[\d.]+)?(?:-cudnn\d+)?-{_UBUNTU}"
-    rf"|minimal-(?:py3\d+|{_UBUNTU}-py3\d+-(?:cpu|gpu|cuda[\d.]+(?:-gpu)?))-inference"
+    rf"(?:openmpi(?:3\.1\.2|4\.1\.0|5\.0)|intelmpi[\d.]+)(?:-cuda[\d.]+)?(?:-cudnn\d+)?-{_UBUNTU}"
+    rf"|minimal-(?:py3\d+(?:-cuda[\d.]+)?|{_UBUNTU}-py3\d+-(?:cpu|gpu|cuda[\d.]+(?:-gpu)?))-inference"
     rf"|(?:mlflow|pytorch|tensorflow|sklearn|xgboost|onnxruntime|lightgbm)-.+-inference"
     r"|base|base-gpu|(?:curated|promptflow|automl|amlarc|inference|o16n)[\w./-]*"
 )

@@ -1,4 +1,4 @@
-"""Pipelines: their steps, what is bound to what, and what the steps run on."""
+"""Pipelines: their steps, what is bound to what, what the steps run on, and what endpoints pass."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from score.deploy.rules.bindings import BINDING
 from score.deploy.rules.documents import Document, read
 from score.deploy.rules.references import local
-from score.deploy.values import Json, at, literal, mapping
+from score.deploy.values import BINDING, Json, at, literal, mapping
 from score.errors import AzureError, meant
 
 # What a step that names a component may say beside its own type's settings.
@@ -31,6 +30,14 @@ _OWN = ("automl", "finetuning", "distillation", "if_else", "do_while", "data_tra
 _FOLDERS = {"uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"}
 
 _VALUES = {"uri_file", "integer", "number", "boolean"}  # any of these may be a string's
+# "Data inputs" and "literal inputs" are all that a pipeline component deployment takes, and tables
+# (mltable) are not supported; models neither: azure-ai-ml looks every path up among data assets.
+# https://learn.microsoft.com/azure/machine-learning/how-to-access-data-batch-endpoints-jobs
+_DATA = ("uri_file", "uri_folder")
+_LITERALS = ("string", "boolean", "number", "float", "integer")
+# A model as output is in Azure's own example (azureml-examples, cli/endpoints/batch/
+# deploy-pipelines/training-with-components).
+_PASSED = {"inputs": (*_DATA, *_LITERALS), "outputs": (*_DATA, "mlflow_model", "custom_model")}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class _Pipeline:
             return None
         with suppress(AzureError):  # which the file's own check tells
             found = read(file)
-            return found.content if found and found.family in ("component", "job") else None
+            if isinstance(found, Document) and found.family in ("component", "job"):
+                return found.content
         return None
 
 
@@ -66,6 +74,26 @@ def problems(document: Document) -> Iterator[str]:
             yield from _fits("", document.content, made, "pipeline")
         if document.kind == "pipelineJob" and not _compute(document.content):
             yield from _computes(pipeline, "")
+    if document.kind == "pipelineComponentBatchDeployment":
+        pipeline = _Pipeline(document, "", document.content)
+        yield from _passed(pipeline)
+        if not _compute(document.content):
+            yield from _computes(pipeline, "component.")
+
+
+def _passed(deployment: _Pipeline) -> Iterator[str]:
+    """A sentence for each port that a batch endpoint cannot pass to a deployment's pipeline."""
+    content, given = deployment.content, deployment.content.get("component")
+    component = deployment.component(content) if given is not None else None
+    where = "component" if isinstance(given, dict) else f"component: {given}"
+    for side, allowed in _PASSED.items():
+        for name, port in mapping(mapping(component).get(side)).items():
+            kind = mapping(port).get("type")
+            if kind not in allowed:
+                yield (
+                    f"{where}: {side}.{name} is a {kind}, and a batch endpoint passes "
+                    f"{', '.join(allowed)} only; name models in the step that uses them"
+                )
 
 
 def _pipeline(pipeline: _Pipeline) -> Iterator[str]:

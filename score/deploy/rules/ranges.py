@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from score.deploy.rules.documents import DEPLOYMENT, Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
-from score.deploy.values import Json, at, whole
+from score.deploy.values import THREE_DAYS, Json, at, whole
 from score.errors import AzureError
 
-_DAYS = 259_200  # seconds; reference-yaml-job-parallel, "retry_settings.timeout"
 _EXCEPTIONS_ABOVE = 50  # instances of a deployment; more are granted on request (quotas page)
 _Range = tuple[int, int | None]
 
@@ -39,12 +38,12 @@ _RANGES: dict[str, _Range] = {
     "mini_batch_error_threshold": (-1, None),
     "error_threshold": (-1, None),
     "retry_settings.max_retries": (0, None),
-    "retry_settings.timeout": (1, _DAYS),
+    "retry_settings.timeout": (1, THREE_DAYS),
     "settings.max_concurrency_per_instance": (1, None),
     "settings.mini_batch_size": (1, None),
     "settings.error_threshold": (-1, None),
     "settings.retry_settings.max_retries": (0, None),
-    "settings.retry_settings.timeout": (1, _DAYS),
+    "settings.retry_settings.timeout": (1, THREE_DAYS),
     "request_settings.max_concurrent_requests_per_instance": (1, None),
     "request_settings.request_timeout_ms": (1, None),
     "request_settings.max_queue_wait_ms": (0, None),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 from score.deploy.rules import scripts
@@ -24,16 +23,18 @@ from score.deploy.rules.documents import (
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import environments, models, parts
 from score.deploy.rules.spelling import misspelt
-from score.deploy.values import Json, at, mapping
+from score.deploy.values import BINDING, Json, at, mapping
+from score.errors import nearest
 
-_BINDING = re.compile(r"\$\{\{.*?\}\}")
 _ASSET = re.compile(r"azureml:([A-Za-z0-9][\w.-]*)(?:@[\w.-]+|:[\w.-]+)")
 _COMPUTE = re.compile(r"(?:azureml:)?[A-Za-z][A-Za-z0-9-]*")
 _ARM = re.compile(r"(?:azureml:)?/subscriptions/[^/]+/resource[Gg]roups/[^/]+/providers/.+")
 _URI = re.compile(r"azureml://(?:registries|subscriptions|locations|feeds)/.+")
 _SHARED = re.compile(r"azureml://registries/[^/]+/([a-z]+)/[^/]+(?:/(?:versions|labels)/[^/]+)?")
+_ENDPOINTS = (ENDPOINT, BATCH_ENDPOINT)
 _FAMILIES = (ENDPOINT, BATCH_ENDPOINT, "environment", "model", "component", "data")
 _PLURALS = {"environment": ("environments",), "model": ("models",), "component": ("components",)}
+_NEAR = 0.7  # of difflib's ratio, for the name of a package in the code
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # azureml:…, https:…, wasbs:…
 
 
@@ -49,6 +50,7 @@ def problems(document: Document, known: Known) -> Iterator[str]:
         for family in ("environment", "model"):
             if isinstance(part.get(family), str):
                 yield from _asset(where + family, family, part[family], known)
+        yield from _models(f"{where}inputs", part, known)
         yield from _compute(f"{where}compute", part.get("compute"), known)
         yield from _code(document, where, part)
     default = at(document.content, "settings.default_compute")
@@ -68,7 +70,7 @@ def local(path: str) -> bool:
 
 
 def _asset(where: str, family: str, reference: str, known: Known) -> Iterator[str]:
-    if _BINDING.fullmatch(reference) or _ARM.fullmatch(reference):
+    if BINDING.fullmatch(reference) or _ARM.fullmatch(reference):
         return
     if reference.startswith("azureml://"):
         yield from _shared(where, family, reference)
@@ -81,6 +83,14 @@ def _asset(where: str, family: str, reference: str, known: Known) -> Iterator[st
         )
     else:
         yield from _named(where, family, match[1], known)
+
+
+def _models(where: str, part: Json, known: Known) -> Iterator[str]:
+    """The models that inputs name: `{type: mlflow_model, path: azureml:…}`; not those by a path."""
+    for port, given in mapping(part.get("inputs")).items():
+        match = _ASSET.fullmatch(str(mapping(given).get("path")))
+        if match and str(mapping(given).get("type")).endswith("_model"):
+            yield from _named(f"{where}.{port}.path", "model", match[1], known)
 
 
 def _shared(where: str, family: str, reference: str) -> Iterator[str]:
@@ -96,7 +106,9 @@ def _named(where: str, family: str, name: str, known: Known) -> Iterator[str]:
     if name in here:
         return
     near = misspelt(name, here)
-    other = next((one for one in _FAMILIES if known.find(one, name)), None)
+    # A model and its endpoint may have one name, as in Azure's own examples.
+    alike = [one for one in _FAMILIES if (one in _ENDPOINTS) == (family in _ENDPOINTS)]
+    other = next((one for one in alike if known.find(one, name)), None)
     if near:
         yield f"{where}: no {family} here is called {name!r}; did you mean {near!r}?"
     elif other:
@@ -109,7 +121,7 @@ def _compute(where: str, given: object, known: Known) -> Iterator[str]:
     if given is None:
         return
     text = str(given)
-    if _BINDING.fullmatch(text) or _ARM.fullmatch(text) or text.startswith("azureml://"):
+    if BINDING.fullmatch(text) or _ARM.fullmatch(text) or text.startswith("azureml://"):
         return
     if not isinstance(given, str) or not _COMPUTE.fullmatch(text):
         yield f"{where}: {given!r} is neither NAME nor azureml:NAME nor an ARM id"
@@ -169,9 +181,9 @@ def _module(where: str, folder: Path, command: str) -> Iterator[str]:
     if os.path.isfile(f"{path}.py") or os.path.isfile(path / "__main__.py"):
         return
     package = match[1].partition(".")[0]
-    near = get_close_matches(package, [file.stem for file in folder.iterdir()], n=1, cutoff=0.7)
+    near = nearest(package, [file.stem for file in folder.iterdir()], cutoff=_NEAR)
     if near:
-        hint = "" if near[0] == package else f"; did you mean {near[0]}?"
+        hint = "" if near == package else f"; did you mean {near}?"
         yield f"{where}: there is no module {match[1]} in the code{hint}"
 
 

@@ -1,9 +1,16 @@
 """Sizes of machines: those of `components/skus.yml`, and other names that Azure gives to sizes.
 
 A size that is not in the table passes if it is spelled as Azure's sizes are: a family, a number of
-vCPUs, features, an accelerator of that family, and a version up to the family's newest. By that
-`Standard_D4as_v5` passes, and `Standard_DS2_v9` is refused with the nearest of the table.
-Source: learn.microsoft.com/azure/virtual-machines/vm-naming-conventions and sizes/overview.
+vCPUs, features, an accelerator of that family, and a version that the family has. By that
+`Standard_D4as_v5` passes, and `Standard_DS2_v9` is refused with the nearest of the table. Series
+that Azure has retired are refused.
+
+Sources, all of github.com/MicrosoftDocs/azure-compute-docs, articles/virtual-machines:
+vm-naming-conventions.md for the parts of a name, and the pages of the series in sizes/ for the
+versions and accelerators that there are; sizes/lifecycle/retirements-and-capacity-restrictions.md
+(of 2026-09-24) and the pages in sizes/lifecycle/retirement for what is retired; of the series that
+those no longer mention, H and HB, learn.microsoft.com/azure/virtual-machines/h-series-retirement
+and hb-series-retirement.
 """
 
 from __future__ import annotations
@@ -17,36 +24,37 @@ from score.deploy.skus import Sku, lookup, skus
 from score.deploy.values import at, mapping
 from score.errors import AzureError, meant
 
-# Family → its newest version.
-_NEWEST = {
-    "A": 2,
-    "AM": 2,
-    "B": 2,
-    "D": 7,
-    "DS": 2,
-    "DC": 6,
-    "E": 7,
-    "EB": 6,
-    "EC": 6,
-    "F": 7,
-    "FX": 2,
-    "G": 1,
-    "GS": 1,
-    "H": 1,
-    "HB": 5,
-    "HC": 1,
-    "HX": 1,
-    "L": 4,
-    "M": 3,
-    "NC": 6,
-    "NCC": 5,
-    "ND": 6,
-    "NG": 1,
-    "NP": 1,
-    "NV": 5,
+# Family → its versions. The first has no number in the names of its sizes.
+_VERSIONS = {
+    "A": {1, 2},
+    "B": {1, 2},
+    "D": {1, 2, 3, 4, 5, 6, 7},
+    "DS": {1, 2},
+    "DC": {1, 2, 3, 5, 6},
+    "E": {3, 4, 5, 6, 7},
+    "EC": {5, 6},
+    "F": {1, 2, 6, 7},
+    "FX": {1, 2},
+    "G": {1},
+    "GS": {1},
+    "H": {1},
+    "HB": {1, 2, 3, 4, 5},
+    "HC": {1},
+    "HX": {1},
+    "L": {1, 2, 3, 4, 5},
+    "M": {1, 2, 3, 4},
+    "NC": {1, 2, 3, 4, 5, 6},
+    "NCC": {5},
+    "ND": {1, 2, 4, 5, 6},
+    "NG": {1},
+    "NM": {1},
+    "NP": {1},
+    "NV": {1, 3, 4, 5},
 }
 # Family and version → the accelerators whose names its sizes carry.
 _ACCELERATORS = {
+    ("DC", 5): {"CC"},
+    ("EC", 5): {"CC"},
     ("NC", 3): {"T4"},
     ("NC", 4): {"A100"},
     ("NC", 5): {"H100"},
@@ -57,10 +65,28 @@ _ACCELERATORS = {
     ("ND", 6): {"GB200", "GB300"},
     ("NV", 5): {"A10", "V710"},
     ("NG", 1): {"V620"},
+    ("NM", 1): {"MA35D"},
+}
+# Family, version and accelerator → when Azure retired the series.
+_RETIRED = {
+    ("A", 1, ""): "2024-08-31",
+    ("DC", 2, ""): "2026-06-30",
+    ("DC", 5, "CC"): "2026-09-01",
+    ("EC", 5, "CC"): "2026-09-01",
+    ("H", 1, ""): "2022-08-31",
+    ("HB", 1, ""): "2024-08-31",
+    ("NC", 1, ""): "2023-08-31",
+    ("NC", 2, ""): "2023-08-31",
+    ("NC", 3, ""): "2025-09-30",
+    ("ND", 1, ""): "2023-08-31",
+    ("NV", 1, ""): "2023-09-06",
+    ("NV", 3, ""): "2026-09-30",
+    ("NV", 4, ""): "2026-09-30",
 }
 # Those whose sizes all carry one.
-_ALWAYS = {("NC", 4), ("NC", 5), ("NC", 6), ("NCC", 5), ("ND", 5), ("ND", 6), ("NV", 5), ("NG", 1)}
-_PLAIN = ("A", "D", "E", "EB", "EC")  # whose first version has no features, or never was
+_ALWAYS = {("NC", 4), ("NC", 5), ("NC", 6), ("NCC", 5), ("ND", 5), ("ND", 6), ("NV", 5)}
+_ALWAYS |= {("NG", 1), ("NM", 1)}
+_PLAIN = ("A", "D")  # whose first version has no features
 _CUDA = ("NC", "NCC", "ND", "NV")
 _AMD = re.compile(r"MI300X|V710|V620|^standard_nv\d+as_v4$", re.IGNORECASE)
 _VCPUS = {
@@ -73,7 +99,10 @@ _NAME = re.compile(
     r"(?P<rest>(?:_[a-z0-9]+)*?)(?:_v(?P<version>\d+))?",
     re.IGNORECASE,
 )
-_FEATURES = re.compile(r"[abcdeilmnoprst]*", re.IGNORECASE)
+_BESIDE = re.compile(r"_(?:NDR|XL|PROMO)(?=_|$)")  # said of a series beside its accelerator
+# The convention has some of the letters, series have others: e (TDX), f (ND96isrf_H100_v5), h, n
+# (network), o (local disks) and r (RDMA).
+_FEATURES = re.compile(r"[abcdefhilmnoprst]*", re.IGNORECASE)
 # reference-yaml-job-spark: serverless Spark's own list.
 _SPARK = tuple(f"standard_e{cores}s_v3" for cores in (4, 8, 16, 32, 64))
 _MACHINES = {
@@ -87,7 +116,11 @@ def problems(document: Document) -> Iterator[str]:
     """Sizes that Azure does not have, or has no more."""
     field = _MACHINES.get(document.kind)
     if field and field in document.content:
-        yield from _size(field, str(document.content[field]))
+        name = str(document.content[field])
+        yield from _size(field, name)
+        sku = _listed_size(name)
+        if document.kind == "managedOnlineDeployment" and sku and not sku.online:
+            yield f"{field}: managed online endpoints do not have {name}"
     for where, part in parts(document):
         spark = document.kind.startswith("spark") or part.get("type") == "spark"
         size = at(part, "resources.instance_type")
@@ -119,28 +152,33 @@ def _listed_size(name: str) -> Sku | None:
 
 def _size(where: str, name: str) -> Iterator[str]:
     sku = _listed_size(name)
+    series = _series(name)
     if sku and sku.status == "retired":
         yield f"{where}: Azure retired {name} on {sku.retires}"
-    elif not sku and not _spelled(name):
+    elif series in _RETIRED and not sku:
+        yield f"{where}: Azure retired {name} on {_RETIRED[series]}"
+    elif not sku and series is None:
         yield f"{where}: Azure has no size {name!r}{meant(name, skus(), 'Standard_')}"
 
 
-def _spelled(name: str) -> bool:
-    """Whether a name is made as Azure makes the names of its sizes."""
+def _series(name: str) -> tuple[str, int, str] | None:
+    """Family, version and accelerator, if a name is made as Azure makes the names of its sizes."""
     match = _NAME.fullmatch(name)
     if not match:
-        return False
+        return None
     family, version = match["family"].upper(), int(match["version"] or 1)
-    if version > _NEWEST.get(family, 0) or not _FEATURES.fullmatch(match["features"]):
-        return False
+    if version not in _VERSIONS.get(family, ()) or not _FEATURES.fullmatch(match["features"]):
+        return None
     if family != "M" and int(match["vcpus"]) not in _VCPUS:
-        return False
+        return None
     if match["features"] and not match["version"] and family in _PLAIN:
-        return False
-    accelerator = match["rest"].upper().replace("_NDR", "").lstrip("_")
-    if not accelerator:
-        return (family, version) not in _ALWAYS
-    return accelerator in _ACCELERATORS.get((family, version), ())
+        return None
+    accelerator = _BESIDE.sub("", match["rest"].upper()).lstrip("_")
+    if accelerator and accelerator not in _ACCELERATORS.get((family, version), ()):
+        return None
+    if not accelerator and (family, version) in _ALWAYS:
+        return None
+    return family, version, accelerator
 
 
 def _listed(where: str, tags: object, properties: object) -> Iterator[str]:
@@ -151,7 +189,7 @@ def _listed(where: str, tags: object, properties: object) -> Iterator[str]:
     }
     for place, text in given.items():
         for name in re.findall(r"[\w.-]+", str(text or "")):
-            if not _spelled(name):
+            if not _series(name):
                 try:
                     lookup(name)
                 except AzureError as error:

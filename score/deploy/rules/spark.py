@@ -1,4 +1,4 @@
-"""Spark's properties: those that a job needs, and that fit each other.
+"""Spark: the properties that a job needs, whether they fit each other, and the files it ships.
 
 Source: learn.microsoft.com/azure/machine-learning/reference-yaml-job-spark, "Attributes of the
 `conf` key". A task runs on no executor with fewer cores than `spark.task.cpus` (Spark's
@@ -7,15 +7,15 @@ configuration page).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
-from score.deploy.values import Json, mapping, whole
-from score.errors import AzureError
+from score.deploy.values import Json, at, mapping, whole
+from score.errors import AzureError, nearest
 
 # The names that azure-ai-ml writes for some of them.
 _SHORT = {
@@ -45,12 +45,20 @@ _MEMORY = {
 }
 _SIZE = re.compile(r"[1-9]\d*\s*[kmgtp]?b?", re.IGNORECASE)
 _KNOWN = {*_SHORT.values(), *_WHOLE, *_MEMORY}
+_SHIPPED = ("py_files", "jars", "files", "archives")
+# As a text: YAML reads 3.10 as 3.1. The versions that Azure's pages have named for Spark on Synapse
+# and in Azure ML; which of them a workspace still takes only Azure says.
+_RUNTIMES = ("3.1", "3.2", "3.3", "3.4", "3.5")
 _NEAR = 0.93  # of difflib's ratio, by which one letter is wrong in a name and no word another
 
 
 def problems(document: Document) -> Iterator[str]:
     """What is wrong with the properties of a Spark component, job or step."""
     for where, part in parts(document):
+        runtime = str(at(part, "resources.runtime_version") or _RUNTIMES[-1])
+        if "${{" not in runtime and runtime not in _RUNTIMES:
+            known = ", ".join(_RUNTIMES)
+            yield f"{where}resources.runtime_version: {runtime!r} is none of {known}"
         if isinstance(part.get("conf"), dict):
             conf = {_SHORT.get(str(name), str(name)): value for name, value in part["conf"].items()}
             yield from _names(f"{where}conf", conf)
@@ -60,15 +68,43 @@ def problems(document: Document) -> Iterator[str]:
                 said = (f"{where}conf.{name}: is missing" for name in _missing(conf))
                 # The job that runs a component may add what that leaves out.
                 yield from said if document.kind != "sparkComponent" else map(Note, said)
+    if document.kind == "sparkComponent":
+        yield from _shipped(document)
+
+
+def _shipped(document: Document) -> Iterator[str]:
+    """A sentence for each file that a component names and has not got.
+
+    Names count from the folder `code`. It gets what `additional_includes` names as well, of which
+    azure-ai-ml zips `x.zip` itself where there is a folder `x`.
+    """
+    content, here = document.content, document.here
+    included = set()
+    for given in _listed(content, "additional_includes"):
+        path = here / given
+        zipped = path.suffix == ".zip" and os.path.isdir(path.with_suffix(""))
+        if not os.path.exists(path) and not zipped:
+            yield f"additional_includes: there is no {given}"
+        included.add(path.name)
+    code = here / str(content.get("code", "."))
+    for field in _SHIPPED:
+        for name in _listed(content, field):
+            if "://" not in name and name not in included and not os.path.exists(code / name):
+                yield f"{field}: there is no {name} in code, nor in additional_includes"
+
+
+def _listed(content: Json, field: str) -> list[str]:
+    given = content.get(field)
+    return [str(one) for one in given] if isinstance(given, list) else []
 
 
 def _names(where: str, conf: Json) -> Iterator[str]:
     """Spark has hundreds of properties, and takes any other in silence."""
     for name in conf:
-        near = get_close_matches(name, _KNOWN, n=1, cutoff=_NEAR)
+        near = nearest(name, _KNOWN, cutoff=_NEAR)
         if name in _KNOWN or (name.startswith("spark.") and not near):
             continue
-        hint = f"; did you mean {near[0]}?" if near else "; Spark's begin with spark."
+        hint = f"; did you mean {near}?" if near else "; Spark's begin with spark."
         yield f"{where}.{name}: there is no such property{hint}"
 
 

@@ -6,27 +6,34 @@ where it is nearly the name of a setting, which it would leave at its default in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
+from score.deploy.names import SECRET, SECRETS_FORM
 from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import variables
-from score.errors import SettingError
+from score.errors import SettingError, nearest
 from score.settings import PREFIX, Settings, names
 
 _NEAR = 0.8  # of difflib's ratio: BACH_SIZE is .95 like BATCH_SIZE
 _WORKERS = "WORKER_COUNT"
+_VAULT = re.compile(r"\$\{\{\s*keyvault:(.*?)\s*\}\}")
 
 
 def problems(document: Document) -> Iterator[str]:
-    """Variables that cannot be, or that are settings misspelt."""
+    """Variables that cannot be, that are settings misspelt, and secrets that are not found."""
     for where, given in variables(document):
         for name, value in given.items():
             if name == _WORKERS:
                 if not str(value).isdecimal() or not int(value):
                     yield f"{where}.{name}: {value!r} is no number of processes"
+            elif str(name).startswith(PREFIX.lower()) and name[len(PREFIX) :] in names():
+                yield f"{where}.{name}: settings are read in capitals: {str(name).upper()}"
             elif str(name).startswith(PREFIX):
                 yield from _setting(where, str(name), value)
+            for secret in _VAULT.findall(str(value)):
+                if not SECRET.fullmatch(secret):
+                    yield f"{where}.{name}: {secret!r} is not {SECRETS_FORM}"
 
 
 def _setting(where: str, name: str, value: object) -> Iterator[str]:
@@ -39,7 +46,6 @@ def _setting(where: str, name: str, value: object) -> Iterator[str]:
         except SettingError as error:
             yield f"{where}: {error}"
         return
-    near = get_close_matches(setting, names(), n=1, cutoff=_NEAR)
+    near = nearest(setting, names(), cutoff=_NEAR)
     if near:
-        meant = PREFIX + near[0].upper()
-        yield f"{where}.{name}: there is no such setting; did you mean {meant}?"
+        yield f"{where}.{name}: there is no such setting; did you mean {PREFIX}{near.upper()}?"
