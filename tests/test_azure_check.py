@@ -102,7 +102,12 @@ MISTAKES = [
     ("components/pipeline/embed.yml", "timeout: 3600", "time: 3600", "retry_settings.time"),
     ("components/pipeline/embed.yml", "max_retries: 3", "max_retries: lots", "retry_settings"),
     ("components/pipeline/embed.yml", "instance_count: 2", "nodes: 2", "resources.nodes"),
-    ("components/pipeline/embed.yml", "clip-cpu-batch@latest", "clip-batch@latest", "clip-batch"),
+    (
+        "components/pipeline/embed.yml",
+        "clip-cpu-batch@latest",
+        "clip-cpu-bach@latest",
+        "clip-cpu-bach",
+    ),
     # Pipelines and what they bind.
     ("components/pipeline/pipeline.yml", "./embed.yml", "./embd.yml", "embd.yml"),
     ("components/pipeline/pipeline.yml", "prepare.outputs.shards", "prepare.outputs.s", "nowhere"),
