@@ -110,6 +110,8 @@ def load(port: int, rows: Sequence[dict[str, str]], clients: int, seconds: float
 
     def client() -> None:
         connection = http.client.HTTPConnection(material.HERE, port)
+        connection.connect()  # headers and body are sent apart: neither waits for the other
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while (start := time.perf_counter()) < ends:
             with lock:
                 row = next(turn)
