@@ -189,6 +189,7 @@ MISTAKES = [
     ),
     ("components/online/deployment-cpu.yml", "_D4as_v4\n", "_NC4as_T4_v3\n", "has GPUs"),
     ("components/online/deployment-gpu.yml", "clip-gpu@", "clip-cpu@", "built for CPUs alone"),
+    ("components/online/deployment-nocode.yml", "_D4as_v4\n", "_NC4as_T4_v3\n", "for CPUs alone"),
     ("components/batch/deployment-cpu.yml", "clip-cpu-batch@", "clip-cpu@", "wrong kind"),
     ("components/spark/embed.yml", "task.cpus: 4", "task.cpus: 8", "a task wants"),
     ("components/online/deployment-cpu.yml", "ms: 90000", "ms: 50000", "REQUEST_DEADLINE: 60 s"),
@@ -258,6 +259,19 @@ def test_a_mistake_is_seen(clone: Path, file: str, right: str, wrong: str, said:
     found = problems(clone)
     named = "cpu.yml" if "Dockerfile" in file else Path(file).name.replace(".conda.yaml", "")
     assert any(said in problem and named in problem for problem in found), found
+
+
+def test_azures_images_for_inference_have_its_server(clone: Path) -> None:
+    file = clone / "environment/cpu/requirements.txt"
+    kept = [line for line in file.read_text().splitlines() if "inference-server" not in line]
+    file.write_text("\n".join(kept))
+    assert problems(clone) == []
+    dockerfile = clone / "environment/cpu/Dockerfile"
+    text = dockerfile.read_text(encoding="utf-8")
+    dockerfile.write_text(
+        text.replace("mcr.microsoft.com/azureml/curated/minimal-py311-inference", "python")
+    )
+    assert any("of the wrong kind" in problem for problem in problems(clone))
 
 
 def test_the_mistakes_are_many_and_each_another() -> None:

@@ -81,7 +81,7 @@ class Contents:
             own, pip = packages.conda(content)
             hidden = not isinstance(content, dict) or any(packages.included(pip, self.here))
             return None if hidden else packages.names([*own, *pip])
-        images = self.images()
+        images = [*self.images()]
         if not self.dockerfile or not all(_PLAIN.match(i) or _SERVING.match(i) for i in images):
             return None
         serves = any(_SERVING.match(image) for image in images)

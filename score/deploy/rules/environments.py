@@ -15,7 +15,7 @@ from score.deploy.rules.contents import Contents
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import environments, parts, variables
-from score.deploy.rules.references import referred
+from score.deploy.rules.references import local, referred
 from score.deploy.rules.sizes import has_gpus
 from score.deploy.values import Json, at, whole
 from score.errors import AzureError
@@ -132,12 +132,24 @@ def _size(document: Document, known: Known) -> str | None:
     return str(cluster.content["size"]) if cluster and "size" in cluster.content else None
 
 
+def _of_model(document: Document, known: Known) -> Contents | None:
+    """What Azure installs where a deployment names no environment: the MLflow model's own."""
+    given = document.content.get("model")
+    found = referred(given, "model", known)
+    model, here = (found.content, found.here) if found else (given, document.here)
+    path = at(model, "path") if isinstance(model, dict) else None
+    if "environment" in document.content or not isinstance(path, str) or not local(path):
+        return None
+    return Contents({"conda_file": f"{path}/conda.yaml"}, here)
+
+
 def _machines(document: Document, known: Known) -> Iterator[str]:
     """Whether machine, environment and SCORE_DEVICE are all for GPUs, or none of them is."""
     if document.family not in (DEPLOYMENT, BATCH_DEPLOYMENT):
         return
     field = "instance_type" if "instance_type" in document.content else "compute"
     size, used = _size(document, known), _used(document, document.content, known)
+    used = used or _of_model(document, known)
     built = used.device() if used else None
     gpus = has_gpus(size) if size else None
     devices = {str(one.get("SCORE_DEVICE")).lower() for _, one in variables(document)} - {"none"}
