@@ -11,6 +11,7 @@ import yaml
 
 from score.__main__ import _parser, main
 from score.deploy.check import check, findings
+from score.deploy.rules.contents import Contents
 from tests.surfaces import ROOT
 
 FOLDERS = ("components", "environment", "samples/azure")
@@ -261,17 +262,20 @@ def test_a_mistake_is_seen(clone: Path, file: str, right: str, wrong: str, said:
     assert any(said in problem and named in problem for problem in found), found
 
 
-def test_azures_images_for_inference_have_its_server(clone: Path) -> None:
-    file = clone / "environment/cpu/requirements.txt"
-    kept = [line for line in file.read_text().splitlines() if "inference-server" not in line]
-    file.write_text("\n".join(kept))
-    assert problems(clone) == []
-    dockerfile = clone / "environment/cpu/Dockerfile"
-    text = dockerfile.read_text(encoding="utf-8")
-    dockerfile.write_text(
-        text.replace("mcr.microsoft.com/azureml/curated/minimal-py311-inference", "python")
-    )
-    assert any("of the wrong kind" in problem for problem in problems(clone))
+@pytest.mark.parametrize(
+    ("image", "serves"),
+    [
+        ("mcr.microsoft.com/azureml/curated/minimal-py311-inference:latest", True),
+        ("mcr.microsoft.com/azureml/minimal-ubuntu22.04-py310-cpu-inference", True),
+        ("python:3.11-slim", False),
+    ],
+)
+def test_azures_images_for_inference_have_its_server(
+    image: str, serves: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nRUN pip install numpy\n")
+    packages = Contents({"build": {"path": "."}}, tmp_path).packages()
+    assert packages == {"numpy"} | ({"azureml-inference-server-http"} if serves else set())
 
 
 def test_the_mistakes_are_many_and_each_another() -> None:
