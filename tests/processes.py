@@ -67,12 +67,20 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
             process.kill()
 
 
+# Python's own, which it starts for this process and which ends with it.
+_OURS = "from multiprocessing.resource_tracker import main"
+
+
 def left(mark: str, seconds: float = 5) -> list[str]:
     """The commands of the processes that are still there, those that are just ending left out."""
     give_up = time.monotonic() + seconds
-    while (found := [*marked(mark)]) and time.monotonic() < give_up:
+    while (found := _left(mark)) and time.monotonic() < give_up:
         time.sleep(0.1)
-    return [command for _, command in found]
+    return found
+
+
+def _left(mark: str) -> list[str]:
+    return [command for _, command in marked(mark) if _OURS not in command]
 
 
 def end(mark: str) -> None:
