@@ -191,13 +191,12 @@ def test_what_the_cpu_image_installs_answers(tmp_path: Path) -> None:
     with subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True) as process:
         try:
             assert ready(f"http://127.0.0.1:{port}", process)
-            status, answer = ask(
-                f"http://127.0.0.1:{port}/score", ROOT / "samples/requests/both.json"
-            )
+            answer = ask(f"http://127.0.0.1:{port}/score", ROOT / "samples/requests/both.json")
         finally:
             os.killpg(process.pid, signal.SIGTERM)
-    assert status == 200
-    assert [len(vector) for record in json.loads(answer) for vector in record.values()]
+    assert answer.status == 200
+    records = json.loads(answer.body)
+    assert [len(vector) for record in records for vector in record.values()]
 
 
 @BUILDS
