@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from score.deploy.plan import DOWNLOAD_SECONDS, LONGEST_REQUEST_SECONDS
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.rules.notes import Note
-from score.deploy.rules.references import referred
+from score.deploy.rules.references import served
 from score.deploy.values import Json, at, mapping
 
 MANAGED, KUBERNETES = "managedOnlineDeployment", "kubernetesOnlineDeployment"
@@ -83,9 +83,7 @@ def _model(document: Document, known: Known) -> Iterator[str]:
         yield Note("model: is not here: Azure requires one of a batch deployment")
     if {"code_configuration", "environment", "component"} & content.keys():
         return
-    model = content.get("model")
-    found = referred(model, "model", known)
-    given = model if isinstance(model, dict) else mapping(found.content if found else None)
+    given, _ = served(document, known)
     kind = given.get("type", "custom_model") if given else "mlflow_model"
     if kind not in ("mlflow_model", "triton_model"):
         yield (

@@ -15,7 +15,7 @@ from score.deploy.rules.contents import Contents
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import environments, parts, variables
-from score.deploy.rules.references import local, referred
+from score.deploy.rules.references import local, referred, served
 from score.deploy.rules.sizes import has_gpus
 from score.deploy.values import Json, at, whole
 from score.errors import AzureError
@@ -134,10 +134,8 @@ def _size(document: Document, known: Known) -> str | None:
 
 def _of_model(document: Document, known: Known) -> Contents | None:
     """What Azure installs where a deployment names no environment: the MLflow model's own."""
-    given = document.content.get("model")
-    found = referred(given, "model", known)
-    model, here = (found.content, found.here) if found else (given, document.here)
-    path = at(model, "path") if isinstance(model, dict) else None
+    model, here = served(document, known)
+    path = model.get("path")
     if "environment" in document.content or not isinstance(path, str) or not local(path):
         return None
     return Contents({"conda_file": f"{path}/conda.yaml"}, here)

@@ -44,6 +44,16 @@ def referred(reference: object, family: str, known: Known) -> Document | None:
     return known.find(family, match[1]) if match else None
 
 
+def served(document: Document, known: Known) -> tuple[Json, Path]:
+    """A deployment's model, inline or in a file that is here, and where its paths are seen from.
+
+    Nothing is told of a model that is elsewhere.
+    """
+    given = document.content.get("model")
+    found = referred(given, "model", known)
+    return (found.content, found.here) if found else (mapping(given), document.here)
+
+
 def problems(document: Document, known: Known) -> Iterator[str]:
     """References that lead nowhere."""
     for where, part in parts(document):
