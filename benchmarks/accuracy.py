@@ -20,29 +20,32 @@ import numpy as np
 import torch
 
 from benchmarks import material
-from score import commands, images
-from score.embedder import Embedder
-from score.encoder import Encoder
-from score.engines.pytorch import DTYPES, PyTorch
-from score.folder import ModelFolder
-from score.machine import computes
-from score.probes import difference
+from score.console import commands
+from score.core.embedder import Embedder
+from score.folder.model_folder import ModelFolder
+from score.hardware.processor import computes
+from score.images import preprocess
+from score.model.encoder import Encoder
+from score.model.engines.pytorch import DTYPES, PyTorch
+from score.model.probes import difference
+from score.model.towers import Head
 from score.settings import Settings
-from score.texts import Ids, Texts
-from score.towers import Head
+from score.texts.tokenizer import Ids, Texts
 
 EXACT = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
 
 
 class Inputs(NamedTuple):
-    pixels: list[images.Pixels]
+    pixels: list[preprocess.Pixels]
     ids: list[Ids]
 
     @classmethod
     def of(cls, folder: ModelFolder, rows: int) -> Inputs:
-        preprocessor = images.Preprocessor.from_config(folder.preprocessor)
+        preprocessor = preprocess.Preprocessor.from_config(folder.preprocessor)
         most = EXACT.max_pixels
-        decoded = (images.decode(data, most) for data in material.pictures(material.SMALL[:rows]))
+        decoded = (
+            preprocess.decode(data, most) for data in material.pictures(material.SMALL[:rows])
+        )
         ids = Texts.load(folder).encode(material.texts(rows), "end")
         return cls(
             [preprocessor.pixels(picture, most) for picture in decoded],

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import material
-from score import commands
-from score.architecture import Architecture
+from score.console import commands
 from score.deploy.plan import picture_flops
-from score.folder import ModelFolder
-from score.machine import computes, cores
+from score.folder.architecture import Architecture
+from score.folder.model_folder import ModelFolder
+from score.hardware.processor import computes, cores
+from score.model.zeroshot import unit
 from score.settings import MIB
-from score.zeroshot import unit
 
 with commands.needed(__name__):
     import pandas as pd
@@ -87,9 +87,9 @@ def _gemm_torch(precision: str) -> Callable[[], float]:
     """
     import torch
 
-    from score.engines import blocked
-    from score.engines.pytorch import DTYPES
-    from score.towers import MakeLinear, Plain
+    from score.model.engines import one_dnn
+    from score.model.engines.pytorch import DTYPES
+    from score.model.towers import MakeLinear, Plain
 
     sizes = (BATCH * 50, 768), (3072, 768), (768, 3072)
     x, wide, narrow = (torch.randn(size).to(DTYPES[precision]) for size in sizes)
@@ -99,7 +99,7 @@ def _gemm_torch(precision: str) -> Callable[[], float]:
         into, out = kind(wide, None), kind(narrow, None)
         return flops / _median(lambda: out(into(x))) / 1e9
 
-    kinds = [Plain, *([blocked.Blocked] if blocked.works(x.dtype) else [])]
+    kinds = [Plain, *([one_dnn.Blocked] if one_dnn.works(x.dtype) else [])]
     return lambda: max(map(rate, kinds))
 
 
@@ -108,7 +108,7 @@ def _gemm_int8(precision: str) -> Callable[[], float]:
     import nncf
     import torch
 
-    from score.engines.openvino import compiled, model_of
+    from score.model.engines.openvino import compiled, model_of
 
     layers = [torch.nn.Linear(768, 3072), torch.nn.Linear(3072, 768)] * 4
     x = torch.randn(BATCH * 50, 768)
@@ -309,7 +309,7 @@ def _share(rates: list[float], gflop: float, floor: list[float] | None) -> str:
 
 def plot(results: dict[str, Any]) -> str:
     """SVG: how many times the first contender's rate the others have, task by task."""
-    from score.jobs.charts import bars
+    from score.evaluation.charts import bars
 
     rates: Results = results["rates"]
     names = list(next(iter(rates.values())))

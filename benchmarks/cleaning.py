@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from score import commands
-from score.cleaning import Cleaning
-from score.embedder import Embedder
-from score.folder import EMBEDDED
-from score.jobs import checkpoint, retokenized
-from score.rows import Vector
+from score.checkpoints import random_checkpoint, retokenized
+from score.console import commands
+from score.contract.rows import Vector
+from score.core.embedder import Embedder
+from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
-from score.texts import Texts
+from score.texts.cleaning import Cleaning
+from score.texts.tokenizer import Texts
 
 CONTEXT = 77
 
@@ -35,7 +35,7 @@ def captions(file: Path) -> list[str]:
 
 def differing(texts: Sequence[str]) -> list[int]:
     """Which texts have other token ids in OpenCLIP than in transformers."""
-    source = checkpoint.source(checkpoint.TINY)
+    source = random_checkpoint.source(random_checkpoint.TINY)
     cleaned = retokenized.cleaned(source, "openclip")
     plain = Texts.parse(source.tokenizer, CONTEXT).encode(texts, "end")
     clean = Texts.parse(cleaned.tokenizer, CONTEXT, cleaned.cleaning).encode(texts, "end")

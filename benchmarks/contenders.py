@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from benchmarks import material
-from score import commands
+from score.console import commands
 
 with commands.needed(__name__):
     import pandas as pd
@@ -88,7 +88,7 @@ def _environment(name: str) -> dict[str, str]:
 
 _FIRST = """
 import os, sys
-from score.embedder import Embedder
+from score.core.embedder import Embedder
 from score.settings import Settings
 Embedder.load(sys.argv[1], Settings.from_env(os.environ)).embed_text("a photo of a cat")
 print("done", flush=True)
@@ -189,7 +189,7 @@ class OpenClip(Transformers):
     padding = "max_length"
 
     def __init__(self, model: Path) -> None:
-        from score.folder import ModelFolder
+        from score.folder.model_folder import ModelFolder
         from tests.open_clip_reference import of_folder
 
         super().__init__(model)

@@ -29,7 +29,7 @@ from pathlib import Path
 from pyarrow.parquet import read_table
 
 from benchmarks import material
-from score import commands
+from score.console import commands
 
 LATENCY = 0.05  # seconds that the servers take
 CROWD = 16  # requests at a time that the shedding server takes

@@ -23,19 +23,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from score import commands
-from score.embedder import Embedder
+from score.console import commands
+from score.contract.rows import Row
+from score.core.embedder import Embedder
 from score.extras import install
-from score.folder import EMBEDDED
-from score.rows import Row
+from score.folder.model_folder import EMBEDDED
+from score.model.zeroshot import unit
 from score.settings import Settings
-from score.zeroshot import unit
 
 with commands.needed(__name__):
     from benchmarks.phrasings import PHRASINGS
-    from score.jobs.classfolders import ClassFolders
-    from score.jobs.evaluate import Evaluation, retrieval, zeroshot
-    from score.jobs.train import FONT, HELD_OUT, Pictogram, article, draw, pictograms
+    from score.evaluation.evaluate import Evaluation, retrieval, zeroshot
+    from score.jobs.class_folders import ClassFolders
+    from score.training.train import FONT, HELD_OUT, Pictogram, article, draw, pictograms
 
 SEED = 77  # training draws with seeds that begin with its own
 SIZE = 192  # pixels: twice what the model looks at

@@ -17,13 +17,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from score import commands
-from score.jobs.catalog import ARCHITECTURES
+from score.checkpoints.catalog import ARCHITECTURES
+from score.console import commands
 
 LOAD = """
 import sys
-from score.embedder import Embedder
-from score.rows import Row
+from score.core.embedder import Embedder
+from score.contract.rows import Row
 from score.settings import Settings
 model = Embedder.load(sys.argv[1], Settings(device="cpu", precision=sys.argv[2], verify="quick"))
 print(model.dimension)
@@ -40,7 +40,7 @@ def main() -> None:
     print(f"{options.architecture}: {made.parameters:,} parameters, {options.precision}")
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         checkpoint, package = Path(scratch) / "checkpoint", Path(scratch) / "package"
-        write = ["-m", "score.jobs.checkpoint", options.architecture, str(checkpoint)]
+        write = ["-m", "score.checkpoints.random_checkpoint", options.architecture, str(checkpoint)]
         step("write", [*write, "--precision", options.precision])
         step("package", ["-m", "score", "package", str(checkpoint), "--output", str(package)])
         shutil.rmtree(checkpoint)

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from itertools import islice
 
 from benchmarks import material
-from score import commands
-from score.embedder import Embedder
-from score.folder import EMBEDDED
-from score.rows import Row
+from score.console import commands
+from score.contract.rows import Row
+from score.core.embedder import Embedder
+from score.folder.model_folder import EMBEDDED
 
 SHORT, LONG = 1_000, 100_000
 

@@ -29,15 +29,15 @@ from itertools import cycle
 from pathlib import Path
 
 from benchmarks import material
-from score import commands
+from score.console import commands
 
 KINDS = ("texts", "base64", "urls")
 LATENCY = 0.05  # seconds that the server of pictures takes
 _OFFLINE = """
 import json, sys, time
 from pathlib import Path
-from score.embedder import Embedder
-from score.rows import Row
+from score.core.embedder import Embedder
+from score.contract.rows import Row
 from score.settings import Settings
 settings = Settings.from_env(__import__("os").environ)
 embedder = Embedder.load(sys.argv[1], settings)

@@ -19,8 +19,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from score import commands
-from score.folder import ModelFolder
+from score.console import commands
+from score.folder.model_folder import ModelFolder
 
 Cell = TypeVar("Cell")
 
@@ -94,14 +94,20 @@ def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
         ModelFolder.open(given)  # what is none is refused before anything is measured
         return given
     folder = scratch / "vit-b-32"
-    command = [sys.executable, "-m", "score.jobs.checkpoint", "ViT-B-32-quickgelu", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "score.checkpoints.random_checkpoint",
+        "ViT-B-32-quickgelu",
+        str(folder),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     if int8:
         seen = scratch / "seen"
         seen.mkdir()
         for number, picture in enumerate(pictures([(320, 240)] * 64)):
             (seen / f"{number}.jpg").write_bytes(picture)
-        code = "import sys; from pathlib import Path; from score.jobs.int8 import quantise; "
+        code = "import sys; from pathlib import Path; from score.package.int8 import quantise; "
         code += "quantise(*map(Path, sys.argv[1:]), force=True, whole=True)"
         command = [sys.executable, "-c", code, str(folder), str(seen)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

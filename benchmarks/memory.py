@@ -19,7 +19,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks import material
-from score import commands
+from score.console import commands
 from score.settings import MIB
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import material
-from score import commands
-from score.folder import ModelFolder
-from score.images import Pixels, Preprocessor
-from score.machine import computes
+from score.console import commands
+from score.folder.model_folder import ModelFolder
+from score.hardware.processor import computes
+from score.images.preprocess import Pixels, Preprocessor
 from score.settings import Settings
 
 BATCH, SHOWN = 32, 8
@@ -29,7 +29,7 @@ BATCH, SHOWN = 32, 8
 def of_pytorch(model: Path, pixels: Pixels, precision: str) -> Counter[str]:
     from torch.profiler import ProfilerActivity, profile
 
-    from score.engines.pytorch import PyTorch
+    from score.model.engines.pytorch import PyTorch
 
     settings = Settings(device="cpu").replace({"precision": precision})
     engine = PyTorch.load(ModelFolder.open(model), settings)
@@ -42,7 +42,7 @@ def of_pytorch(model: Path, pixels: Pixels, precision: str) -> Counter[str]:
 def of_int8(model: Path, pixels: Pixels) -> Counter[str]:
     import openvino
 
-    from score.engines.openvino import IMAGES, INT8
+    from score.model.engines.openvino import IMAGES, INT8
 
     properties = {"PERF_COUNT": True, "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(model / INT8 / IMAGES, "CPU", properties)

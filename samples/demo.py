@@ -32,10 +32,10 @@ import requests
 from page import Hit, Story
 
 from score.__main__ import main as score  # what the console command `score` runs
+from score.core.embedder import Embedder
 from score.deploy.harness import free_port
-from score.embedder import Embedder
+from score.model.zeroshot import unit
 from score.settings import Settings
-from score.zeroshot import unit
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from score.jobs import webpage
+from score.evaluation import webpage
 
 THUMBNAIL = 112  # pixels
 

@@ -1,6 +1,6 @@
 """CLIP image and text embeddings behind Azure ML's contract.
 
-`score.embedder.Embedder` is the core; `score.rows.Row` is what it takes.
+`score.core.embedder.Embedder` is the core; `score.contract.rows.Row` is what it takes.
 """
 
 __version__ = "0.1.0"

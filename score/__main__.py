@@ -31,7 +31,7 @@ from score.cli import (
     verify,
 )
 from score.cli.arguments import settings
-from score.commands import Parser, guarded
+from score.console.commands import Parser, guarded
 
 _VERBS: dict[str, ModuleType] = {
     "embed": embed,

@@ -15,12 +15,13 @@ from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
 if __name__ != "score.online":  # Azure's server loads this file by its path
-    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+    runpy.run_path(str(Path(__file__).parent / "entry" / "by_path.py"))
 
-from score import collector, endpoint
-from score.embedder import Embedder
+from score.core import endpoint
+from score.core.embedder import Embedder
+from score.entry import collector
 from score.errors import body_too_large
-from score.folder import EMBEDDED
+from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
 log = logging.getLogger(__name__)

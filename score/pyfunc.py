@@ -17,12 +17,13 @@ from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from score import frames, wire
-from score.embedder import Embedder
+from score.contract import wire
+from score.contract.params import Params
+from score.contract.rows import COLUMNS, is_empty
+from score.core.embedder import Embedder
 from score.errors import RequestError, RequestTooLarge, body_too_large, too_many_rows
-from score.params import Params
-from score.rows import COLUMNS, is_empty
 from score.settings import Settings
+from score.tables import frames
 
 log = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ != "score.shards":  # Azure's runner loads this file by its path
-    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+    runpy.run_path(str(Path(__file__).parent / "entry" / "by_path.py"))
 
-from score.batch import embed_file
-from score.embedder import Embedder
+from score.contract.params import Params
+from score.core.embedder import Embedder
 from score.errors import RequestError, ScoreError
-from score.folder import EMBEDDED
-from score.params import Params
+from score.folder.model_folder import EMBEDDED
+from score.jobs.embed import embed_file
 from score.settings import Settings
-from score.tables import fingerprint
+from score.tables.csv_table import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from score import registry
-from score.embedder import Embedder
-from score.frames import rows_of
-from score.params import Params
-from score.rows import ERRORS, FEATURES, check_columns
+from score.contract.params import Params
+from score.contract.rows import ERRORS, FEATURES, check_columns
+from score.core.embedder import Embedder
+from score.folder import registry
 from score.settings import Settings
-from score.writers import error_cells
+from score.tables.frames import rows_of
+from score.tables.writers import error_cells
 
 if TYPE_CHECKING:
     from pyspark import SparkContext

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from score import machine
-from score.embedder import Embedder
-from score.jobs import checkpoint
+from score.checkpoints import random_checkpoint
+from score.core.embedder import Embedder
+from score.hardware import processor
 from score.settings import Settings
 from tests import processes
 from tests.pictures import SAMPLES, served
@@ -32,7 +32,7 @@ torch.set_num_threads(1)
 
 # On a processor with bf16, too, vectors are fp32's, which are what most tests compare: here, and in
 # the processes that tests start.
-machine._CPUINFO = Path(os.devnull)
+processor._CPUINFO = Path(os.devnull)
 os.environ["SCORE_PRECISION"] = "fp32"
 
 
@@ -68,7 +68,7 @@ def embedder() -> Embedder:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint as small as the embedded one, in the transformers layout."""
-    return checkpoint.write(tmp_path_factory.mktemp("tiny") / "c", checkpoint.TINY)
+    return random_checkpoint.write(tmp_path_factory.mktemp("tiny") / "c", random_checkpoint.TINY)
 
 
 @pytest.fixture(scope="session")

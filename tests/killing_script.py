@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 from score import shards
-from score.batch import Summary, embed_file
-from score.embedder import Embedder
-from score.params import Params
+from score.contract.params import Params
+from score.core.embedder import Embedder
+from score.jobs.embed import Summary, embed_file
 from score.shards import init, run
 
 __all__ = ["init", "run"]

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import transformers  # noqa: F401 - looks for torchvision, and must not find the stand-in below
 
-from score.folder import ModelFolder
-from score.jobs import openclip
-from score.weights import Weights
+from score.checkpoints import openclip
+from score.folder.model_folder import ModelFolder
+from score.folder.weights import Weights
 
 Json = dict[str, Any]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from score.images import Pixels, Preprocessor
+from score.images.preprocess import Pixels, Preprocessor
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 ALBUM = Path(__file__).parent / "data" / "album"

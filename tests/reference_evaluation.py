@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from score.folder import EMBEDDED
+from score.folder.model_folder import EMBEDDED
 
 
 def _module(package: str, file: str, **stubs: ModuleType) -> Any:

@@ -21,11 +21,11 @@ import pandas as pd
 import requests
 from mlflow.exceptions import MlflowException
 
-from score.batch import embed_file
+from score.contract.params import Params
+from score.core.embedder import Embedder
 from score.deploy.harness import free_port
-from score.embedder import Embedder
 from score.errors import RequestError
-from score.params import Params
+from score.jobs.embed import embed_file
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

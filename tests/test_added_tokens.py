@@ -14,13 +14,14 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from score.embedder import Embedder
+from score.checkpoints import hub, random_checkpoint
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.jobs import checkpoint, hub, promise
-from score.jobs.package import package
-from score.probes import Probes
+from score.model.probes import Probes
+from score.package import probe_set
+from score.package.build import package
 from score.settings import Settings
-from score.texts import Texts
+from score.texts.tokenizer import Texts
 from tests.test_reference import CONTEXT, TEXTS, Reference, relative_error
 
 FP32 = Settings(device="cpu", precision="fp32")
@@ -179,7 +180,7 @@ SOME = [*TEXTS[::7], *SPOKEN]
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CLIP's `vocab.json` and `merges.txt`."""
     folder = tmp_path_factory.mktemp("tables")
-    model = json.loads(checkpoint.clip_vocabulary())["model"]
+    model = json.loads(random_checkpoint.clip_vocabulary())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
     pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *pairs, ""]))
@@ -215,7 +216,7 @@ def test_ids_beside_vocabulary_and_merges(name: str, tables: Path, tmp_path: Pat
 def test_ids_beside_a_tokenizer_json(name: str, tables: Path, tmp_path: Path) -> None:
     """The file has CLIP's own tokens; those beside it are added, as transformers does."""
     folder = with_files(tables, tmp_path / "c", FILES[name])
-    (folder / "tokenizer.json").write_text(checkpoint.clip_vocabulary())
+    (folder / "tokenizer.json").write_text(random_checkpoint.clip_vocabulary())
     if "begin and end" in name:  # tokenizer.json says with which tokens a text begins and ends
         assert ours(folder) != theirs(folder)
         return
@@ -280,7 +281,7 @@ def test_what_cannot_be_honoured_is_refused(name: str, tables: Path, tmp_path: P
 
 
 def test_files_that_disagree_are_refused(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.from_str(checkpoint.clip_vocabulary())
+    tokenizer = Tokenizer.from_str(random_checkpoint.clip_vocabulary())
     tokenizer.add_tokens(["<dog>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": SPECIAL}))
@@ -293,8 +294,8 @@ def test_files_that_disagree_are_refused(tmp_path: Path) -> None:
 
 def folder_with(tokens: int, folder: Path, **changes: Any) -> Path:
     """A tiny checkpoint with rows for added tokens, its tokenizer in two tables."""
-    text = replace(checkpoint.TINY.text, vocabulary=SIZE + tokens)
-    checkpoint.write(folder, replace(checkpoint.TINY, text=text), seed=5)
+    text = replace(random_checkpoint.TINY.text, vocabulary=SIZE + tokens)
+    random_checkpoint.write(folder, replace(random_checkpoint.TINY, text=text), seed=5)
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
@@ -335,9 +336,9 @@ def test_each_added_token_has_a_probe(made: Path) -> None:
     probes = Probes.read(made / "model")
     assert probes
     texts = [probe.text for probe in probes.texts]
-    assert texts[: len(promise.TEXTS)] == list(promise.TEXTS)
-    assert texts[len(promise.TEXTS) :] == [
-        promise.spoken(token) for token in ("!", "<Dog>", "<Cat>", "<own>")
+    assert texts[: len(probe_set.TEXTS)] == list(probe_set.TEXTS)
+    assert texts[len(probe_set.TEXTS) :] == [
+        probe_set.spoken(token) for token in ("!", "<Dog>", "<Cat>", "<own>")
     ]
 
 
@@ -377,7 +378,7 @@ def test_few_dozens_of_tokens_are_probed(tmp_path: Path) -> None:
     folder = folder_with(50, tmp_path / "c", added_tokens_decoder=decoder(*tokens))
     probes = Probes.read(package(folder, tmp_path / "p") / "model")
     assert probes
-    assert len(probes.texts) == len(promise.TEXTS) + 32
+    assert len(probes.texts) == len(probe_set.TEXTS) + 32
 
 
 def test_the_hub_gives_the_files() -> None:

@@ -1,169 +1,158 @@
-"""Imports go down only, and each outside library has its doors."""
+"""The rooms of `score/`: imports go down only, and each outside library has its doors."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "score"
 
-# From the ground up; a module may import only from floors below its own.
-FLOORS = [
-    {"by_path", "errors", "extras"},
-    {"commands", "outputs"},
-    {"labels", "settings", "gpus", "drivers", "registry"},
-    {"rows", "params", "architecture"},
-    {"folder", "addresses", "deadline", "urls", "framing", "codings"},
-    {"cells", "connections", "hosts", "room"},
-    {"added_tokens", "cleaning"},
-    {"decoder_errors", "depth", "metadata", "processors"},
-    {"wire", "fetch", "images", "texts", "tables", "writers", "parquet_body", "weights"}
-    | {"zeroshot"},
-    {"jobs.pictures", "parquet_table", "jobs.contents"},
-    {"packing", "towers"},
-    {"engine", "machine"},
-    {"engines.blocked", "engines.cache"},
-    {"engines.pytorch"},
-    {"engines.openvino"},
-    {"encoder"},
-    {"probes"},
-    {"precision", "batching"},
-    {"embedder"},
-    {"endpoint", "frames", "collector"},
-    {"pyfunc", "online", "batch", "server", "spark"},
-    {"shards", "jobs.split", "jobs.merge", "jobs.index"},
-    {"jobs.source", "jobs.verify", "jobs.h5", "jobs.pieces", "jobs.charts"}
-    | {"jobs.export", "jobs.webpage"},
-    {"jobs.statedict"},
-    {"jobs.prompts", "jobs.classfolders", "jobs.metrics"},
-    {"jobs.huggingface", "jobs.openclip", "jobs.kerashub", "jobs.catalog"},
-    {"jobs.canonical", "jobs.hub"},
-    {"jobs.provenance"},
-    {"jobs.base"},
-    {"jobs.retokenized", "jobs.reference", "jobs.checkpoint"},
-    {"jobs.find"},
-    {"jobs.promise", "jobs.card", "jobs.int8"},
-    {"jobs.package"},
-    {"jobs.register"},
-    {"jobs.embedded", "jobs.names", "jobs.train"},
-    {"jobs.imagefolder", "jobs.evaluate"},
-    {"jobs.label", "jobs.report"},
-    {"jobs.page"},
-    {"deploy.skus", "deploy.simulate", "deploy.image", "deploy.front"}
-    | {
-        "deploy.values",
-        "deploy.limits",
-        "deploy.worker",
-        "deploy.nocode_batch",
-        "deploy.nocode_online",
-    },
-    {"deploy.names", "deploy.registered", "deploy.smoke"},
-    {"deploy.target"},
-    {"deploy.scripts"},
-    {"deploy.plan"},
-    {"deploy.rules.notes", "deploy.rules.spelling"},
-    {"deploy.rules.documents"},
-    {"deploy.rules.parts", "deploy.rules.images", "deploy.rules.packages"},
-    {
-        f"deploy.rules.{noun}"
-        for noun in ("bindings", "commands", "contents", "endpoints", "names", "ports")
-    }
-    | {f"deploy.rules.{noun}" for noun in ("ranges", "schemas", "scripts", "sizes", "spark")}
-    | {"deploy.rules.variables"},
-    {"deploy.rules.references"},
-    {f"deploy.rules.{noun}" for noun in ("deployments", "environments", "mlflow_models")}
-    | {"deploy.rules.pipelines"},
-    {"deploy.check", "deploy.harness"},
-    {"deploy.render"},
-    {"deploy.scaling"},
-    {"deploy.flags"},
-    {"deploy.running"},
-    {"deploy.cli"},
-    {"cli.arguments", "cli.progress"},
-    {f"cli.{verb}" for verb in ("azure", "catalog", "embed", "evaluate", "export", "index")}
-    | {f"cli.{verb}" for verb in ("label", "merge", "package", "register", "search", "serve")}
-    | {"cli.split", "cli.verify"},
-    {"__main__"},
-]
 
-# Who may use what. NumPy is everybody's.
-DOORS = {
-    "torch": {"engines.pytorch", "engines.blocked", "engines.openvino", "towers", "weights"}
-    | {"jobs.canonical", "jobs.checkpoint", "jobs.kerashub", "jobs.openclip"}
-    | {"jobs.h5", "jobs.huggingface", "jobs.reference", "jobs.source", "jobs.statedict"}
-    | {"jobs.train"},
-    "transformers": {"jobs.reference", "jobs.train"},
-    "huggingface_hub": {"jobs.hub"},
-    "h5py": {"jobs.h5"},
-    "safetensors": {"weights", "jobs.canonical"},
-    "tokenizers": {"added_tokens", "texts", "jobs.train"},
-    "ftfy": {"cleaning"},
-    "open_clip": set(),  # its tokenizer's file alone is loaded, by jobs.reference
-    "PIL": {
-        "depth",
-        "images",
-        "jobs.kerashub",
-        "jobs.openclip",
-        "jobs.package",
-        "jobs.promise",
-        "jobs.reference",
-        "jobs.train",
-        "jobs.webpage",
-    },
-    "urllib3": {"connections", "fetch", "urls", "deploy.harness"},
-    "brotli": {"codings"},
-    "backports": {"codings"},
-    "certifi": {"connections"},
-    "ipaddress": {"addresses", "settings"},
-    "socket": {"connections", "server", "deploy.front", "deploy.harness"},
-    "ssl": {"connections", "fetch"},
-    "http": {"connections", "fetch", "framing", "deploy.front"},
-    "pandas": {"collector", "frames", "pyfunc", "batch", "spark"}
-    | {"deploy.nocode_batch", "deploy.nocode_online"},
-    "pyarrow": {"writers", "parquet_body", "parquet_table", "jobs.merge", "jobs.index"},
-    "pyspark": {"spark"},
-    "csv": {"tables", "writers", "jobs.split", "jobs.merge"},
-    "mlflow": {
-        "pyfunc",
-        "registry",
-        "jobs.register",
-        "deploy.nocode_batch",
-        "deploy.nocode_online",
-    },
-    "azure": {"deploy.rules.schemas"},
-    "marshmallow": {"deploy.rules.schemas"},
-    "packaging": {"deploy.rules.packages"},
-    "fcntl": {"gpus", "registry"},
-    "openvino": {"engines.openvino"},
-    "nncf": {"jobs.int8"},
-    "azureml": {"collector"},
-    "azureml_inference_server_http": {"online"},
-    "starlette": {"server"},
-    "uvicorn": {"server"},
-    "tqdm": {"cli.progress"},
-    "matplotlib": {"jobs.charts"},
-    "argparse": {"__main__", "commands", "deploy.cli", "deploy.harness", "deploy.scripts"}
-    | {"deploy.flags", "deploy.running"}
-    | {"shards", "spark"}
-    | {f"cli.{name}" for name in ("arguments", "azure", "catalog", "embed", "evaluate", "export")}
-    | {f"cli.{name}" for name in ("index", "label", "merge", "package", "register", "search")}
-    | {"cli.serve", "cli.split", "cli.verify"},
-    "emoji": {"jobs.train"},
-    "yaml": {
-        "jobs.provenance",
-        "jobs.report",
-        "deploy.cli",
-        "deploy.harness",
-        "deploy.rules.contents",
-        "deploy.rules.documents",
-        "deploy.skus",
-    },
-    "pickle": set(),
-    "subprocess": {"deploy.harness", "deploy.image", "deploy.simulate"},
+class Room(NamedTuple):
+    """What lives there, its floor, and the rooms that it imports from, all of lower floors."""
+
+    floor: int
+    what: str
+    imports: str
+
+
+ROOMS = {
+    "errors": Room(0, "every error, and what it means for the caller", ""),
+    "extras": Room(0, "which extra of the distribution brings a library", ""),
+    "settings": Room(1, "frozen settings with named defaults", "errors"),
+    "contract": Room(1, "rows, records, params, labels, and their JSON", "errors"),
+    "hardware": Room(1, "processor, memory, GPUs and their drivers", ""),
+    "storage": Room(1, "what a job writes: where it may, and whole or not at all", "errors"),
+    "console": Room(1, "parser and exit codes of every command line", "errors extras"),
+    "folder": Room(1, "a model folder: configuration, weights, names in MLflow", "errors extras"),
+    "fetch": Room(2, "an image cell → bytes; the network's only door", "contract errors settings"),
+    "images": Room(2, "bytes → RGB → pixels", "errors settings"),
+    "texts": Room(2, "text → token ids", "contract errors extras folder"),
+    "tables": Room(2, "CSV, parquet, pandas ↔ rows and records", "contract errors"),
+    "model": Room(
+        3,
+        "pixels and token ids → vectors: towers, engines, probes",
+        "contract errors extras folder hardware images settings storage texts",
+    ),
+    "entry": Room(3, "what Azure's entry scripts share", "contract extras fetch"),
+    "core": Room(
+        4,
+        "rows → records: downloads, decoding and encoding side by side",
+        "contract errors fetch folder hardware images model settings texts",
+    ),
+    "checkpoints": Room(
+        4,
+        "checkpoints as published → the canonical model folder",
+        "console errors folder images model storage texts",
+    ),
+    "jobs": Room(
+        5,
+        "what the batch commands do: embed, label, split, merge",
+        "contract core errors fetch images settings storage tables",
+    ),
+    "index": Room(
+        5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
+    ),
+    "serve": Room(5, "the model behind HTTP", "core errors"),
+    "training": Room(
+        5,
+        "trains the embedded model",
+        "checkpoints console errors folder hardware images model texts",
+    ),
+    "online": Room(6, "entry script of a real-time endpoint", "core entry errors folder settings"),
+    "pyfunc": Room(6, "the MLflow model", "contract core errors settings tables"),
+    "batch": Room(
+        6, "entry script of a batch endpoint", "contract core errors folder jobs settings tables"
+    ),
+    "shards": Room(
+        6,
+        "entry script of jobs whose result is files",
+        "contract core errors folder jobs settings tables",
+    ),
+    "spark": Room(6, "the same in Spark's workers", "contract core folder settings tables"),
+    "evaluation": Room(
+        6,
+        "how right a model is: metrics, prompts, reports",
+        "contract core errors folder images jobs model storage tables",
+    ),
+    "package": Room(
+        7,
+        "a checkpoint → a proven MLflow model folder",
+        "checkpoints console contract core errors evaluation extras folder hardware images jobs "
+        "model settings storage texts",
+    ),
+    "deploy": Room(
+        8,
+        "Azure ML: sizes, plans, YAML, checks, and a stand-in for Azure",
+        "checkpoints contract errors fetch folder hardware package settings storage tables",
+    ),
+    "cli": Room(
+        9,
+        "the verbs of the command line, a file each",
+        "checkpoints console contract core deploy errors evaluation folder index jobs package "
+        "serve settings storage tables",
+    ),
+    "__main__": Room(10, "`python -m score`", "cli console"),
 }
+"""Rooms of one floor never meet."""
+
+# Who may use what: a room, or a module. NumPy is everybody's.
+DOORS = {
+    "torch": "model.engines model.towers folder.weights checkpoints package.reference "
+    "training.train",
+    "transformers": "package.reference training.train",
+    "huggingface_hub": "checkpoints.hub",
+    "h5py": "checkpoints.hdf5",
+    "safetensors": "folder.weights checkpoints.canonical",
+    "tokenizers": "texts.added_tokens texts.tokenizer training.train",
+    "ftfy": "texts.cleaning",
+    "open_clip": "",  # its tokenizer's file alone is loaded, by package.reference
+    "PIL": "images checkpoints.kerashub checkpoints.openclip package.build package.probe_set "
+    "package.reference training.train evaluation.webpage",
+    "urllib3": "fetch deploy.harness",
+    "brotli": "fetch.codings",
+    "backports": "fetch.codings",
+    "certifi": "fetch.connections",
+    "ipaddress": "fetch.addresses settings",
+    "socket": "fetch.connections serve deploy.front deploy.harness",
+    "ssl": "fetch",
+    "http": "fetch deploy.front",
+    "pandas": "tables.frames pyfunc batch spark entry.collector deploy.nocode_batch "
+    "deploy.nocode_online",
+    "pyarrow": "tables jobs.merge index",
+    "pyspark": "spark",
+    "csv": "tables jobs.split jobs.merge",
+    "mlflow": "pyfunc folder.registry package.register deploy.nocode_batch deploy.nocode_online",
+    "azure": "deploy.rules.schemas",
+    "marshmallow": "deploy.rules.schemas",
+    "packaging": "deploy.rules.packages",
+    "fcntl": "hardware.gpus folder.registry",
+    "openvino": "model.engines.openvino",
+    "nncf": "package.int8",
+    "azureml": "entry.collector",
+    "azureml_inference_server_http": "online",
+    "starlette": "serve",
+    "anyio": "serve",
+    "uvicorn": "serve",
+    "tqdm": "cli.progress",
+    "matplotlib": "evaluation.charts",
+    "argparse": "__main__ cli console shards spark deploy.cli deploy.flags deploy.harness "
+    "deploy.running deploy.scripts",
+    "emoji": "training.train",
+    "yaml": "checkpoints.provenance evaluation.report deploy.cli deploy.harness deploy.skus "
+    "deploy.rules.contents deploy.rules.documents",
+    "pickle": "",
+    "subprocess": "deploy.harness deploy.image deploy.simulate",
+}
+
+ENVIRONMENT = "pyfunc online batch shards spark __main__ deploy.harness deploy.image \
+deploy.simulate deploy.nocode_batch deploy.nocode_online"
+"""Who reads `os.environ`: the surfaces, and what starts processes."""
 
 MODULES = {
     ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file
@@ -182,39 +171,68 @@ def imports(module: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def floor(module: str) -> int:
-    return next(height for height, names in enumerate(FLOORS) if module in names)
+def ours(module: str) -> set[str]:
+    """The modules of `score` that a module imports."""
+    names = (name.partition(".")[2] for name in imports(module) if name.startswith("score."))
+    found = {name if name in MODULES else name.rpartition(".")[0] for name in names}
+    return {name for name in found if name in MODULES and name != module}
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def within(module: str, doors: str) -> bool:
+    return any(module == door or module.startswith(f"{door}.") for door in doors.split())
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_go_down(module: str) -> None:
-    for name in imports(module):
-        parts = name.split(".")
-        if parts[0] != "score":
-            continue
-        below = parts[1:2] in (["cli"], ["deploy"], ["engines"], ["jobs"])
-        own = ".".join(parts[1:3]) if below else (parts[1:2] or [""])[0]
-        if own in MODULES and own != module:
-            assert floor(own) < floor(module), f"{module} imports {own}"
+def test_rooms_import_what_they_say(module: str) -> None:
+    allowed = {room(module), *ROOMS[room(module)].imports.split()}
+    for other in ours(module):
+        assert room(other) in allowed, f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_imports_from_lower_floors(name: str) -> None:
+    used = {room(other) for module in MODULES if room(module) == name for other in ours(module)}
+    assert set(ROOMS[name].imports.split()) == used - {name}
+    for other in ROOMS[name].imports.split():
+        assert ROOMS[other].floor < ROOMS[name].floor, f"{name} imports {other}"
+
+
+def test_no_room_is_without_a_description() -> None:
+    assert {room(module) for module in MODULES} == set(ROOMS)
+    folders = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    assert folders == {name for name in ROOMS if (PACKAGE / name).is_dir()}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        TopologicalSorter({module: ours(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_libraries_come_in_by_their_doors(module: str) -> None:
     for name in imports(module):
         library = name.split(".")[0]
-        assert module in DOORS.get(library, {module}), f"{module} imports {library}"
+        assert within(module, DOORS.get(library, module)), f"{module} imports {library}"
 
 
 def test_only_surfaces_read_the_environment() -> None:
     readers = {name for name, file in MODULES.items() if "os.environ" in file.read_text()}
-    local = {"deploy.harness", "deploy.image", "deploy.simulate"}  # which start processes
-    assert readers <= {"pyfunc", "online", "batch", "shards", "spark", "__main__"} | local | {
-        "deploy.nocode_batch",
-        "deploy.nocode_online",
-    }
+    assert readers <= set(ENVIRONMENT.split())
 
 
 def test_the_core_needs_no_extras() -> None:
     extras = {"pandas", "pyarrow", "mlflow", "starlette", "uvicorn"}
-    for module in ("embedder", "encoder", "fetch", "images", "texts", "wire", "endpoint"):
-        assert not extras & {name.split(".")[0] for name in imports(module)}
+    for module in MODULES:
+        if ROOMS[room(module)].floor < 5 and room(module) not in ("tables", "entry", "checkpoints"):
+            names = {name.split(".")[0] for name in imports(module)}
+            assert not extras & names or module == "folder.registry", module
+
+
+def test_the_root_holds_only_what_outsiders_name() -> None:
+    assert len([file for file in PACKAGE.iterdir() if file.is_file()]) <= 12

@@ -72,7 +72,7 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     ),
     (ENDPOINT, {"name": "my-pictures-2"}),
     (NIGHTLY, {"auth_mode": GONE, "defaults": GONE}),
-    # Sizes, whether components/skus.yml has them or not.
+    # Sizes, whether score/deploy/skus.yml has them or not.
     (ONLINE, {"instance_type": "STANDARD_D4AS_V4"}),
     (ONLINE, {"instance_type": "Standard_D4as_v5"}),
     (ONLINE, {"instance_type": "Standard_DS3_v2"}),

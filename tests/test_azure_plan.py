@@ -14,14 +14,14 @@ from azure.ai.ml.entities._load_functions import load_model_batch_deployment
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel
 
-from score import drivers
 from score.__main__ import main
-from score.architecture import Architecture
+from score.checkpoints.catalog import ARCHITECTURES, CATALOG
 from score.deploy.plan import CAPABILITIES, GPU_TFLOPS, Plan, as_text, picture_flops, plan
 from score.deploy.render import render
 from score.deploy.skus import lookup, skus
 from score.errors import AzureError
-from score.jobs.catalog import ARCHITECTURES, CATALOG
+from score.folder.architecture import Architecture
+from score.hardware import drivers
 from tests.surfaces import ROOT
 
 B32 = ARCHITECTURES["ViT-B-32-quickgelu"]
@@ -106,7 +106,7 @@ def test_the_table_has_the_gpus_and_small_sizes_that_azure_offers_beside() -> No
 
 
 def test_every_number_has_a_source() -> None:
-    table = yaml.safe_load((ROOT / "components/skus.yml").read_text(encoding="utf-8"))
+    table = yaml.safe_load((ROOT / "score/deploy/skus.yml").read_text(encoding="utf-8"))
     for entry in table["skus"] + table["further"]:
         assert entry["source"] in {*table["sources"], "derived"}
         assert entry["family"].lower().startswith("standard")

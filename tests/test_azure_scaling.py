@@ -12,11 +12,11 @@ import yaml
 from azure.ai.ml import load_compute
 
 from score.__main__ import main
+from score.checkpoints.catalog import CATALOG
 from score.deploy.plan import Plan, plan
 from score.deploy.scaling import render_autoscale, render_cluster
 from score.deploy.skus import lookup, skus
 from score.errors import AzureError
-from score.jobs.catalog import CATALOG
 
 
 def planned(size: str, model: str = "openai-vit-b-32") -> Plan:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from score.checkpoints.catalog import CATALOG
 from score.deploy.registered import PROPERTY, described
-from score.jobs.catalog import CATALOG
 from tests.azure_scripts import ENDPOINT, GPU, OTHER, Az, prepared, script
 from tests.surfaces import ROOT
 

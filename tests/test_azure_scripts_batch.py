@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from score import shards
-from score.embedder import Embedder
+from score.core.embedder import Embedder
 from tests.azure_scripts import BATCH, GPU, OTHER, Az, prepared, script
 from tests.surfaces import ROOT
 

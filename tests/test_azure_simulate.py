@@ -21,13 +21,13 @@ import pytest
 import yaml
 
 from score.__main__ import main
+from score.checkpoints import random_checkpoint
+from score.checkpoints.catalog import ARCHITECTURES
+from score.core.embedder import Embedder
 from score.deploy import harness
 from score.deploy.simulate import Job, run
 from score.deploy.skus import lookup
-from score.embedder import Embedder
 from score.errors import AzureError
-from score.jobs import checkpoint
-from score.jobs.catalog import ARCHITECTURES
 from score.settings import Settings
 from tests.pictures import in_base64, picture
 from tests.surfaces import ROOT
@@ -648,7 +648,7 @@ SMALLEST = "Standard_DS2_v2"  # 2 vCPUs, 7 GiB
 def b32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ViT-B/32 in its full size, random."""
     folder = tmp_path_factory.mktemp("models") / "clip"
-    return checkpoint.write(folder, ARCHITECTURES["ViT-B-32-quickgelu"])
+    return random_checkpoint.write(folder, ARCHITECTURES["ViT-B-32-quickgelu"])
 
 
 def test_vit_b_32_answers_a_large_request_on_the_smallest_size(

@@ -11,13 +11,13 @@ import yaml
 from azure.ai.ml import load_model, load_online_deployment, load_online_endpoint
 
 from score.__main__ import main
+from score.checkpoints.catalog import CATALOG
 from score.deploy.registered import PROPERTY, described, registered
 from score.deploy.skus import skus
 from score.deploy.smoke import problems
 from score.deploy.target import SMALL, target
 from score.errors import AzureError
-from score.folder import EMBEDDED, ModelFolder
-from score.jobs.catalog import CATALOG
+from score.folder.model_folder import EMBEDDED, ModelFolder
 from tests.surfaces import ROOT
 
 IDENTITY = (

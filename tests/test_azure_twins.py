@@ -19,9 +19,9 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 
+from score.checkpoints.catalog import CATALOG
 from score.deploy.registered import PROPERTY, described
 from score.errors import AzureError
-from score.jobs.catalog import CATALOG
 from tests.azure_twins import GPU, OTHER, Client, loaded
 from tests.surfaces import ROOT
 

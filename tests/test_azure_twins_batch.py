@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from score import shards
-from score.embedder import Embedder
+from score.core.embedder import Embedder
 from score.errors import AzureError
 from tests.azure_twins import GPU, OTHER, Client, loaded
 from tests.surfaces import ROOT

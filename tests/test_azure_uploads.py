@@ -23,11 +23,11 @@ from azure.ai.ml.entities import Model
 from azure.ai.ml.entities import _load_functions as loaders
 from azure.ai.ml.entities._assets import Code
 
-from score.folder import EMBEDDED
-from score.jobs import checkpoint
-from score.jobs.contents import CODE, IGNORE, allow_list
-from score.jobs.export import export
-from score.jobs.package import package
+from score.checkpoints import random_checkpoint
+from score.folder.model_folder import EMBEDDED
+from score.package.build import package
+from score.package.contents import CODE, IGNORE, allow_list
+from score.package.export import export
 from tests.surfaces import ROOT
 
 STRAYS = (
@@ -176,7 +176,7 @@ def test_all_code_is_on_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", ["model/config.json", "score/jobs/data/clip/LICENSE", "MLmodel"]
+    "changed", ["model/config.json", "score/checkpoints/data/clip/LICENSE", "MLmodel"]
 )
 def test_a_model_that_changed_is_another_upload(clone: Path, changed: str, tmp_path: Path) -> None:
     """Azure's storage keeps a model under a hash, and takes what has it for the same."""
@@ -189,7 +189,7 @@ def test_a_model_that_changed_is_another_upload(clone: Path, changed: str, tmp_p
 
 
 def test_a_package_lists_its_own_files(tmp_path: Path) -> None:
-    source = checkpoint.write(tmp_path / "tiny", checkpoint.TINY)
+    source = random_checkpoint.write(tmp_path / "tiny", random_checkpoint.TINY)
     (source / "LICENSE").write_text("free", encoding="utf-8")
     root = package(source, tmp_path / "package")
     written = {file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()}
@@ -200,7 +200,7 @@ def test_a_package_lists_its_own_files(tmp_path: Path) -> None:
 
 
 def test_what_lies_in_the_package_score_is_not_packaged(tmp_path: Path) -> None:
-    from score.jobs.contents import copy_code
+    from score.package.contents import copy_code
 
     shutil.copytree(ROOT / "score", tmp_path / "score")
     for folder in CODE:
@@ -212,7 +212,7 @@ def test_what_lies_in_the_package_score_is_not_packaged(tmp_path: Path) -> None:
     assert not [
         name for name in copied if Path(name).name in {Path(stray).name for stray in STRAYS}
     ]
-    assert "score/jobs/data/clip/tokenizer.json" in copied
+    assert "score/checkpoints/data/clip/tokenizer.json" in copied
 
 
 def test_spark_gets_the_package_in_a_zip(clone: Path, parts: set[str]) -> None:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from score.errors import ModelError
-from score.jobs.package import package
+from score.package.build import package
 from tests.surfaces import ROOT
 
 Spoil = Callable[[Path], object]
@@ -328,7 +328,7 @@ def test_a_lying_config_costs_no_memory(folder: Path, tmp_path: Path) -> None:
     script = (
         "import resource, sys\n"
         "from score.errors import ModelError\n"
-        "from score.jobs.find import find\n"
+        "from score.checkpoints.resolve import find\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"
         "    find(sys.argv[1]).source.check()\n"

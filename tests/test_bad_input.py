@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from score.embedder import Embedder
+from score.contract.params import Params
+from score.contract.rows import Record, Row
+from score.core.embedder import Embedder
 from score.errors import ROW_CODES, RowsFailed
-from score.params import Params
-from score.rows import Record, Row
 from score.settings import Settings
 from tests import bad_pictures
 from tests.bad_pictures import FILES, STRANGERS, encoded, whole

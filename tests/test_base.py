@@ -15,11 +15,11 @@ from tokenizers import Tokenizer
 from transformers import CLIPModel
 
 from score import __main__ as command
-from score.embedder import Embedder
+from score.checkpoints import base_checkpoint, catalog, random_checkpoint, resolve
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.jobs import base, catalog, checkpoint, find
-from score.jobs.package import package
-from score.probes import Probes
+from score.model.probes import Probes
+from score.package.build import package
 from tests.open_clip_reference import OpenClip
 from tests.surfaces import free_port
 from tests.test_layouts import SMALL, write_open_clip
@@ -170,7 +170,7 @@ def test_only_what_is_lacking_is_taken(bare: Path, processor: Path, tmp_path: Pa
 
 def test_a_base_that_adds_nothing_is_refused(tiny: Path, processor: Path) -> None:
     with pytest.raises(ModelError, match="--base adds nothing"):
-        find.find(str(tiny), base=str(processor))
+        resolve.find(str(tiny), base=str(processor))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_base_must_fit(
 ) -> None:
     other = configured(Path(shutil.copytree(tiny, bare.parent / "other")), name, change)
     with pytest.raises(ModelError) as caught:
-        find.find(str(bare), base=str(other))
+        resolve.find(str(bare), base=str(other))
     assert says in str(caught.value)
     assert "--base other" in str(caught.value)
 
@@ -216,7 +216,7 @@ def test_a_base_must_fit(
 def test_a_tokenizer_whose_ids_have_no_embeddings(bare: Path, processor: Path) -> None:
     configured(bare, "config.json", lambda c: c["text_config"].update(vocab_size=1000))
     with pytest.raises(ModelError, match="ids up to 49,407, the model has embeddings for 1,000"):
-        find.find(str(bare), base=str(processor))
+        resolve.find(str(bare), base=str(processor))
 
 
 @pytest.mark.parametrize(
@@ -233,13 +233,13 @@ def test_a_base_that_is_none(given: str, says: str, bare: Path, tmp_path: Path) 
     (tmp_path / "EMPTY").mkdir()
     name = str(tmp_path / given) if given.isupper() else given
     with pytest.raises(ModelError, match=says):
-        find.find(str(bare), base=name)
+        resolve.find(str(bare), base=name)
 
 
 def test_layouts_that_say_all_themselves_take_no_base(tiny: Path, tmp_path: Path) -> None:
     folder = write_open_clip(tmp_path / "c", OpenClip(SMALL), SMALL, {})
     with pytest.raises(ModelError, match="--base is for the transformers layout"):
-        find.find(str(folder), base=str(tiny))
+        resolve.find(str(folder), base=str(tiny))
 
 
 # -- from the Hub, and what its licence means ------------------------------------------------------
@@ -254,9 +254,9 @@ def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any
 
     def download(id: str, revision: str | None, *, weights: bool = True) -> Any:
         asked.append((id, revision, weights))
-        return find.hub.Download(snapshot, "a" * 40)
+        return resolve.hub.Download(snapshot, "a" * 40)
 
-    monkeypatch.setattr(base.hub, "download", download)
+    monkeypatch.setattr(base_checkpoint.hub, "download", download)
     return asked
 
 
@@ -286,7 +286,7 @@ def test_a_base_on_the_hub(name: str, hub: list[Any], bare: Path, tmp_path: Path
 
 
 def test_a_base_for_research_only_is_said_to_be(hub: list[Any], bare: Path) -> None:
-    found = find.find(str(bare), base="facebook/metaclip-b32-400m")
+    found = resolve.find(str(bare), base="facebook/metaclip-b32-400m")
     assert "CC-BY-NC-4.0, NON-COMMERCIAL" in found.notice
     assert found.entry is None
 
@@ -302,7 +302,7 @@ def test_without_a_network_it_says_what_to_fetch(
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(ModelError) as caught:
-        find.find(str(bare), base=OPENAI)
+        resolve.find(str(bare), base=OPENAI)
     message = str(caught.value)
     assert f"hf download {OPENAI} --revision" in message
     assert "--include '*.json'" in message
@@ -313,11 +313,11 @@ def test_a_bare_repository_is_named_as_it_was_asked_for(
     bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(id: str, revision: str | None, *, weights: bool = True) -> Any:
-        return find.hub.Download(bare, "a" * 40)
+        return resolve.hub.Download(bare, "a" * 40)
 
-    monkeypatch.setattr(find.hub, "download", download)
+    monkeypatch.setattr(resolve.hub, "download", download)
     with pytest.raises(ModelError, match=r"someone/tuned lacks .* package someone/tuned --base"):
-        find.find("someone/tuned")
+        resolve.find("someone/tuned")
 
 
 # -- bare weights ----------------------------------------------------------------------------------
@@ -336,11 +336,13 @@ def test_bare_weights_that_are_said_to_be_two_things(
 ) -> None:
     from dataclasses import replace
 
-    tower = replace(checkpoint.TINY.vision.tower, activation="gelu")
-    other = replace(checkpoint.TINY, vision=replace(checkpoint.TINY.vision, tower=tower))
-    monkeypatch.setattr(find, "ARCHITECTURES", {"small": other})
+    tower = replace(random_checkpoint.TINY.vision.tower, activation="gelu")
+    other = replace(
+        random_checkpoint.TINY, vision=replace(random_checkpoint.TINY.vision, tower=tower)
+    )
+    monkeypatch.setattr(resolve, "ARCHITECTURES", {"small": other})
     with pytest.raises(ModelError, match=r"--base is no small: its vision_config\.hidden_act is"):
-        find.find(str(bare / "model.safetensors"), base=str(tiny), architecture="small")
+        resolve.find(str(bare / "model.safetensors"), base=str(tiny), architecture="small")
 
 
 # -- with another tokenizer ------------------------------------------------------------------------
@@ -382,11 +384,11 @@ def test_a_given_tokenizer_is_not_missing(
     resized: Path, more_tokens: Path, processor: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"lacks an image processor \(preprocessor_config"):
-        find.find(str(resized), tokenizer=more_tokens)
+        resolve.find(str(resized), tokenizer=more_tokens)
     shutil.copy(processor / "preprocessor_config.json", resized)
     package(resized, tmp_path / "p", tokenizer=more_tokens)
     with pytest.raises(ModelError, match="--base adds nothing"):
-        find.find(str(resized), tokenizer=more_tokens, base=str(processor))
+        resolve.find(str(resized), tokenizer=more_tokens, base=str(processor))
 
 
 def test_bare_weights_with_a_base_and_another_tokenizer(
@@ -401,7 +403,7 @@ def test_bare_weights_with_a_base_and_another_tokenizer(
     (other / "tokenizer.json").write_text(json.dumps(content))
     for name in ("tokenizer_config.json", "preprocessor_config.json"):
         shutil.copy(tiny / name, other)
-    given = find.find(str(bare / "model.safetensors"), base=str(tiny), tokenizer=other).source
+    given = resolve.find(str(bare / "model.safetensors"), base=str(tiny), tokenizer=other).source
     assert json.loads(given.tokenizer)["normalizer"] == {"type": "NFC"}
     assert given.tokenizer_folder is None
     assert given.processor_file == tiny / "preprocessor_config.json"
@@ -417,4 +419,4 @@ def test_a_base_whose_texts_are_cleaned_may_be_uncleaned(
 
 def test_what_the_hub_holds_says_itself_what_it_is(hub: list[Any]) -> None:
     with pytest.raises(ModelError, match=r"openai/clip.* --architecture is for bare weights"):
-        find.find(OPENAI, architecture="ViT-B-32")
+        resolve.find(OPENAI, architecture="ViT-B-32")

@@ -27,12 +27,13 @@ import pytest
 
 from score import batch
 from score.__main__ import main
-from score.embedder import Embedder
+from score.contract.params import Params
+from score.contract.rows import Record, Row
+from score.core.embedder import Embedder
 from score.errors import BadColumns, RequestError
-from score.params import Params
-from score.rows import Record, Row
-from score.tables import CsvTable
-from score.writers import writer_for
+from score.jobs.embed import Summary, embed_file
+from score.tables.csv_table import CsvTable
+from score.tables.writers import writer_for
 from tests.pictures import SAMPLES, in_base64, picture, served
 from tests.processes import started
 from tests.surfaces import ROOT
@@ -59,8 +60,8 @@ def table(tmp_path: Path) -> Path:
     )
 
 
-def embed(embedder: Embedder, source: Path, output: Path, **params: Any) -> batch.Summary:
-    return batch.embed_file(embedder, source, output, Params(on_error="report", **params))
+def embed(embedder: Embedder, source: Path, output: Path, **params: Any) -> Summary:
+    return embed_file(embedder, source, output, Params(on_error="report", **params))
 
 
 def test_parquet_keeps_columns_and_types(embedder: Embedder, table: Path, tmp_path: Path) -> None:

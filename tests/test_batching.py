@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from score.batching import Batcher
-from score.embedder import Embedder
-from score.engine import Matrix
-from score.rows import Record, Row
+from score.contract.rows import Record, Row
+from score.core.batching import Batcher
+from score.core.embedder import Embedder
+from score.model.engines.base import Matrix
 from tests.pictures import picture
 
 MOST = 8

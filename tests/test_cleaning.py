@@ -20,20 +20,21 @@ import numpy as np
 import pytest
 import torch
 
-from score import cleaning as cleaning_module
-from score.cleaning import Cleaning
-from score.embedder import Embedder
+from score.checkpoints import openclip, random_checkpoint, retokenized
+from score.checkpoints.catalog import CATALOG
+from score.checkpoints.source import opened
+from score.contract.params import Params
+from score.contract.rows import Row
+from score.core.embedder import Embedder
 from score.errors import BadType, ModelError
-from score.folder import EMBEDDED
-from score.jobs import checkpoint, openclip, promise, reference, retokenized
-from score.jobs.catalog import CATALOG
-from score.jobs.package import package
-from score.jobs.source import opened
-from score.params import Params
-from score.probes import FILE, Probes
-from score.rows import Row
+from score.folder.model_folder import EMBEDDED
+from score.model.probes import FILE, Probes
+from score.package import probe_set, reference
+from score.package.build import package
 from score.settings import Settings
-from score.texts import Ids, Texts
+from score.texts import cleaning as cleaning_module
+from score.texts.cleaning import Cleaning
+from score.texts.tokenizer import Ids, Texts
 from tests.open_clip_reference import OpenClip
 from tests.open_clip_reference import package as open_clip_package
 from tests.test_layouts import SMALL, shallow, write_open_clip
@@ -107,7 +108,7 @@ def test_cleaned_texts_are_openclips(theirs: ModuleType) -> None:
 
 
 def test_it_makes_a_difference() -> None:
-    plain = Texts.parse(checkpoint.clip_vocabulary(), CONTEXT).encode(DIRTY, "end")
+    plain = Texts.parse(random_checkpoint.clip_vocabulary(), CONTEXT).encode(DIRTY, "end")
     cleaned = simple_texts().encode(DIRTY, "end")
     assert sum(a != b for a, b in zip(plain, cleaned, strict=True)) > len(DIRTY) / 2
 
@@ -198,7 +199,7 @@ def test_an_openclip_folder_is_not_where_that_is_asked(
     """Nor a package that was made from one."""
     folder = request.getfixturevalue(source)
     made = package(folder, tmp_path / "p", cleaning="transformers")
-    plain = Texts.parse(checkpoint.clip_vocabulary(), CONTEXT)
+    plain = Texts.parse(random_checkpoint.clip_vocabulary(), CONTEXT)
     assert config(made)["text_cleaning"] == "transformers"
     assert "do_lower_case" not in config(made)
     assert Embedder.load(made, FP32).texts.encode(ALL, "end") == plain.encode(ALL, "end")
@@ -236,7 +237,7 @@ def test_a_bare_file_is_cleaned_by_its_kind(kind: Any, cleaning: str, tmp_path: 
     made = openclip.architecture(SMALL)
     made = replace(made, kind=kind)
     torch.save({"logit_scale": torch.zeros(())}, tmp_path / "w.pt")
-    texts = Texts.parse(checkpoint.clip_vocabulary(), CONTEXT)
+    texts = Texts.parse(random_checkpoint.clip_vocabulary(), CONTEXT)
     source = openclip.file(opened(tmp_path / "w.pt"), made, texts)
     assert source.cleaning.name == cleaning
 
@@ -260,7 +261,7 @@ def test_labels_and_rows_are_cleaned_alike(made: Path) -> None:
     first, second = embedder.embed([Row(text=clean), Row(text=dirty)])
     assert np.array_equal(first.text_features, second.text_features)  # type: ignore[arg-type]
     assert np.array_equal(embedder.embed_text(dirty), embedder.embed_text(clean))
-    picture = promise.pictures()["wide"]
+    picture = probe_set.pictures()["wide"]
     assert [*embedder.classify(picture, {"a": clean, "b": "a dog"}).values()] == [
         *embedder.classify(picture, {"a": dirty, "b": "a dog"}).values()
     ]
@@ -331,7 +332,7 @@ def test_levels_that_occur_are_resolved_as_openclip_does(levels: int, theirs: Mo
 def test_without_ftfy_the_package_says_what_to_install(made: Path) -> None:
     code = (
         "import sys; sys.modules['ftfy'] = None\n"
-        "from score.embedder import Embedder\n"
+        "from score.core.embedder import Embedder\n"
         "from score.errors import ModelError\n"
         "Embedder.load()\n"
         "try: Embedder.load(sys.argv[1])\n"

@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from score import outputs
 from score.__main__ import main
-from score.embedder import Embedder
+from score.core.embedder import Embedder
 from score.errors import RequestError
-from score.jobs.index import build
+from score.index.index import build
 from score.jobs.merge import Account
-from score.outputs import EXISTS
 from score.settings import Settings, names
+from score.storage import outputs
+from score.storage.outputs import EXISTS
 from tests.pictures import ALBUM, picture
 from tests.surfaces import ROOT
 
@@ -120,7 +120,7 @@ def test_what_can_be_refused_is_refused_before_the_model_is_loaded(
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(Embedder, "load", load)
-    monkeypatch.setattr("score.jobs.package.find", load)
+    monkeypatch.setattr("score.package.build.find", load)
     before = sorted(path.name for path in here.rglob("*"))
     code, message = said(capsys, *arguments)
     assert code == 2

@@ -10,8 +10,8 @@ from pathlib import Path
 import brotli
 import pytest
 
-from score import codings
 from score.errors import FetchFailed
+from score.fetch import codings
 from tests.hostile import JPEG, PNG
 
 if sys.version_info >= (3, 14):

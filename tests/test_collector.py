@@ -18,9 +18,10 @@ import pandas as pd
 import pytest
 from azure.ai.ml import load_online_deployment
 
-from score import collector, endpoint
+from score.core import endpoint
+from score.core.embedder import Embedder
 from score.deploy.check import check
-from score.embedder import Embedder
+from score.entry import collector
 from tests.pictures import in_base64, picture
 from tests.surfaces import ROOT
 

@@ -73,9 +73,9 @@ def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
         (["score", "serve"], "starlette", "serve"),
         (["score", "package", "model", "--output", "o"], "transformers", "package"),
         (["score", "azure", "plan"], "yaml", "package"),
-        (["score.jobs.train", "o"], "emoji", "train"),
-        (["score.jobs.train", "o"], "transformers", "package"),
-        (["score.jobs.embedded", "o"], "transformers", "package"),
+        (["score.training.train", "o"], "emoji", "train"),
+        (["score.training.train", "o"], "transformers", "package"),
+        (["score.package.default_model", "o"], "transformers", "package"),
         (["benchmarks.bench"], "pandas", "batch"),
         (["benchmarks.contenders", "x", "model"], "pandas", "batch"),
         (["benchmarks.embedded"], "emoji", "train"),
@@ -101,8 +101,8 @@ def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("score.jobs.checkpoint", "did you mean --seed?"),
-        ("score.jobs.train", "did you mean --seed?"),
+        ("score.checkpoints.random_checkpoint", "did you mean --seed?"),
+        ("score.training.train", "did you mean --seed?"),
     ],
 )
 def test_modules_name_what_was_meant_too(module: str, said: str) -> None:
@@ -111,5 +111,5 @@ def test_modules_name_what_was_meant_too(module: str, said: str) -> None:
 
 
 def test_a_checkpoint_is_not_overwritten() -> None:
-    code, message = ended("score.jobs.checkpoint", "tiny", "model")
+    code, message = ended("score.checkpoints.random_checkpoint", "tiny", "model")
     assert (code, "model/config.json is there already" in message) == (2, True)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from score import endpoint
-from score.embedder import Embedder
-from score.rows import Row
+from score.contract.rows import Row
+from score.core import endpoint
+from score.core.embedder import Embedder
 from tests import tables
 from tests.pictures import in_base64, picture
 from tests.surfaces import (

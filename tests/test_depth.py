@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from score.embedder import Embedder
+from score.contract.rows import Record, Row
+from score.core.embedder import Embedder
 from score.errors import NotAnImage
-from score.images import Preprocessor, decode
-from score.rows import Record, Row
+from score.images.preprocess import Preprocessor, decode
 from score.settings import Settings, WidePixels
 from tests.bad_pictures import FILES, chunk, encoded, tiff
 from tests.pictures import SAMPLES

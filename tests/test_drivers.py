@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from score import drivers
-from score.engines import pytorch
-from score.engines.pytorch import Place
 from score.errors import ModelError
+from score.hardware import drivers
+from score.model.engines import pytorch
+from score.model.engines.pytorch import Place
 from score.settings import Settings
 
 CLOSED = (

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.embedded import COLUMNS, TILE
 from benchmarks.phrasings import PHRASINGS
-from score.architecture import Architecture
-from score.embedder import Embedder
-from score.folder import EMBEDDED
-from score.rows import Row
-from score.zeroshot import unit
+from score.contract.rows import Row
+from score.core.embedder import Embedder
+from score.folder.architecture import Architecture
+from score.folder.model_folder import EMBEDDED
+from score.model.zeroshot import unit
 from tests.pictures import as_png
 from tests.surfaces import ROOT
 

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from score import fetch, images
-from score.embedder import Embedder
+from score.contract.params import Params
+from score.contract.rows import Row
+from score.core.embedder import Embedder
 from score.errors import BadType, ModelError, RowsFailed, TooManyPixels, TruncatedImage
-from score.params import Params
-from score.room import Room
-from score.rows import Row
+from score.fetch import fetcher
+from score.fetch.memory import Room
+from score.images import preprocess
 from score.settings import Settings
 from tests.hostile import PNG, Server
 from tests.pictures import SAMPLES, picture
@@ -72,11 +73,11 @@ def test_records_come_in_the_rows_order(slow: Embedder) -> None:
 
 def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
     encoded: list[int] = []
-    images = slow.encode_images
+    preprocess = slow.encode_images
 
     def counting(pictures):  # type: ignore[no-untyped-def]
         encoded.append(len(pictures))
-        return images(pictures)
+        return preprocess(pictures)
 
     slow.encode_images = counting
     try:
@@ -89,7 +90,7 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
         list(stream)
         assert time.monotonic() - began < 10
     finally:
-        slow.encode_images = images
+        slow.encode_images = preprocess
 
 
 def test_requests_that_come_together_share_the_threads(slow: Embedder) -> None:
@@ -306,11 +307,11 @@ def test_fast_decoding_gives_nearly_the_same_vectors(
 
 def test_fast_decoding_reads_less_of_a_large_jpeg_alone(embedder: Embedder) -> None:
     large = picture(size=(1200, 900), format="JPEG")
-    assert images.decode(large, 10**8).size == (1200, 900)
-    assert images.decode(large, 10**8, draft=lambda size: (448, 336)).size == (600, 450)
-    assert images.decode(large, 10**8, draft=lambda size: (700, 525)).size == (1200, 900)
+    assert preprocess.decode(large, 10**8).size == (1200, 900)
+    assert preprocess.decode(large, 10**8, draft=lambda size: (448, 336)).size == (600, 450)
+    assert preprocess.decode(large, 10**8, draft=lambda size: (700, 525)).size == (1200, 900)
     png = picture(size=(1200, 900))
-    assert images.decode(png, 10**8, draft=lambda size: (448, 336)).size == (1200, 900)
+    assert preprocess.decode(png, 10**8, draft=lambda size: (448, 336)).size == (1200, 900)
     processor = embedder.preprocessor
     for size in ((40, 30), (3000, 20), (20, 3000), (96, 96), (97, 96)):
         data = picture(size=size)
@@ -385,7 +386,7 @@ def test_the_bytes_of_pictures_in_memory_are_bounded(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many downloads there are, pictures are read when there is room for them."""
-    monkeypatch.setattr(fetch, "_BODIES", 2)
+    monkeypatch.setattr(fetcher, "_BODIES", 2)
     with Server() as server:
         settings = Settings(allow_hosts=("127.0.0.1",), max_image_bytes=len(PNG))
         copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
@@ -411,8 +412,8 @@ def test_the_bytes_of_pictures_in_memory_are_bounded(
                 held -= arguments[1] == len(PNG)
             give_back(*arguments)
 
-        body, give_back = fetch.Fetcher._body, Room.give_back
-        monkeypatch.setattr(fetch.Fetcher, "_body", reading)
+        body, give_back = fetcher.Fetcher._body, Room.give_back
+        monkeypatch.setattr(fetcher.Fetcher, "_body", reading)
         monkeypatch.setattr(Room, "give_back", release)
         monkeypatch.setattr(copy, "_decode", decoding)
         rows = [Row(server.url(f"/good.png?{number}")) for number in range(40)]

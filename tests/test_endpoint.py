@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from score import endpoint
-from score.embedder import Embedder
+from score.core import endpoint
+from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.settings import Settings
 

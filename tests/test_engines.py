@@ -23,21 +23,23 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from score import machine, precision
 from score.__main__ import main
-from score.architecture import Transformer
-from score.embedder import Embedder
-from score.engines import blocked, openvino, pytorch
-from score.engines.pytorch import PyTorch
+from score.checkpoints import random_checkpoint
+from score.contract.rows import Row
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.folder import EMBEDDED, ModelFolder
-from score.jobs import checkpoint, int8
-from score.jobs.package import package
-from score.packing import packed
-from score.probes import Probes, difference
-from score.rows import Row
+from score.folder.architecture import Transformer
+from score.folder.model_folder import EMBEDDED, ModelFolder
+from score.folder.weights import Weights
+from score.hardware import processor
+from score.model import precision
+from score.model.engines import one_dnn, openvino, pytorch
+from score.model.engines.pytorch import PyTorch
+from score.model.probes import Probes, difference
+from score.package import int8
+from score.package.build import package
 from score.settings import Settings
-from score.weights import Weights
+from score.texts.packing import packed
 from tests.pictures import SAMPLES
 from tests.surfaces import ROOT
 
@@ -58,17 +60,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def made(kind: str, folder: Path) -> Path:
-    tiny = checkpoint.TINY
+    tiny = random_checkpoint.TINY
     if kind == "largest id":
-        return checkpoint.write(folder, replace(tiny, text=replace(tiny.text, end=2)))
+        return random_checkpoint.write(folder, replace(tiny, text=replace(tiny.text, end=2)))
     if kind == "gelu":
         tower = Transformer(64, 2, 2, 256, "gelu")
         vision, text = replace(tiny.vision, tower=tower), replace(tiny.text, tower=tower)
-        return checkpoint.write(folder, replace(tiny, vision=vision, text=text))
+        return random_checkpoint.write(folder, replace(tiny, vision=vision, text=text))
     if kind == "metaclip_2":
         text = replace(tiny.text, vocabulary=1000, begin=0, end=2, pad=1)
-        return checkpoint.write(folder, replace(tiny, kind="metaclip_2", text=text))
-    return checkpoint.write(folder, tiny)
+        return random_checkpoint.write(folder, replace(tiny, kind="metaclip_2", text=text))
+    return random_checkpoint.write(folder, tiny)
 
 
 @pytest.mark.parametrize("kind", ["clip", "largest id", "gelu", "metaclip_2"])
@@ -95,14 +97,14 @@ def vectors_of(model: Path, settings: Settings) -> np.ndarray:
 def test_weights_in_blocks_compute_the_same(
     kind: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not blocked.works(pytorch.DTYPES[dtype]):
+    if not one_dnn.works(pytorch.DTYPES[dtype]):
         pytest.skip(f"this PyTorch has no oneDNN that computes {dtype} here")
     model = made(kind, tmp_path / "c")
     settings = replace(TORCH, precision=dtype)
     plain = vectors_of(model, settings)
     used = []
 
-    class Counted(blocked.Blocked):
+    class Counted(one_dnn.Blocked):
         def __call__(self, x: torch.Tensor) -> torch.Tensor:
             used.append(x.shape)
             return super().__call__(x)
@@ -163,14 +165,14 @@ def test_weights_are_in_blocks_where_that_is_faster(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {maker}\nflags\t\t: {flags}\n")
-    monkeypatch.setattr(blocked, "works", lambda dtype: dtype != torch.float16)
+    monkeypatch.setattr(one_dnn, "works", lambda dtype: dtype != torch.float16)
     where = {
-        name for name, dtype in pytorch.DTYPES.items() if blocked.pays(torch.device("cpu"), dtype)
+        name for name, dtype in pytorch.DTYPES.items() if one_dnn.pays(torch.device("cpu"), dtype)
     }
     assert where == precisions
-    assert not blocked.pays(torch.device("cuda"), torch.bfloat16)
+    assert not one_dnn.pays(torch.device("cuda"), torch.bfloat16)
 
 
 def test_any_number_of_pictures_and_threads(tiny: Path) -> None:
@@ -191,7 +193,7 @@ def test_any_number_of_pictures_and_threads(tiny: Path) -> None:
 
 CODE = """
 import sys
-from score.embedder import Embedder
+from score.core.embedder import Embedder
 from score.settings import Settings
 embedder = Embedder.load(sys.argv[1], Settings(engine="openvino", device="cpu", cache=sys.argv[2]))
 print(embedder.embed_text("a cat")[0], "torch" in sys.modules)
@@ -229,7 +231,7 @@ def test_a_trace_holds_no_weights(tiny: Path) -> None:
 
 
 def test_other_weights_are_another_model(tmp_path: Path) -> None:
-    one = checkpoint.write(tmp_path / "one", checkpoint.TINY, seed=1)
+    one = random_checkpoint.write(tmp_path / "one", random_checkpoint.TINY, seed=1)
     before = Embedder.load(one, OPENVINO).embed_text("a cat")
     state = load_file(one / "model.safetensors")
     state["text_model.final_layer_norm.bias"][3] += 1  # one number, somewhere
@@ -324,8 +326,8 @@ def test_what_an_engine_cannot_is_told(changes: dict[str, str], said: str, tiny:
 def test_an_engine_that_is_not_installed_is_told(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "score.engines.openvino", None)
-    monkeypatch.delattr("score.engines.openvino")
+    monkeypatch.setitem(sys.modules, "score.model.engines.openvino", None)
+    monkeypatch.delattr("score.model.engines.openvino")
     with pytest.raises(ModelError, match=r"cannot be imported .*: pip install"):
         Embedder.load(tiny, OPENVINO)
 
@@ -352,7 +354,7 @@ def test_weights_are_read_whole_however_little_one_call_reads(
 
 
 def test_weights_that_shrink_are_told(tmp_path: Path) -> None:
-    model = checkpoint.write(tmp_path / "model", checkpoint.TINY)
+    model = random_checkpoint.write(tmp_path / "model", random_checkpoint.TINY)
     weights = Weights.open(model)
     os.truncate(model / "model.safetensors", 100_000)
     with pytest.raises(ModelError, match="ends before the end of"):
@@ -393,7 +395,7 @@ def test_half_precision_does_not_round_vectors(name: str, plain: bool) -> None:
 
 def test_the_head_is_in_fp32_whatever_its_weights_are_stored_in(tmp_path: Path) -> None:
     """As on a GPU, where half precision overflows in a norm of large numbers."""
-    model = checkpoint.write(tmp_path / "half", checkpoint.TINY, precision="bf16")
+    model = random_checkpoint.write(tmp_path / "half", random_checkpoint.TINY, precision="bf16")
     for name, dtype in pytorch.DTYPES.items():
         engine = PyTorch.load(ModelFolder.open(model), replace(TORCH, precision=name))
         for tower in (engine._images, engine._texts):
@@ -503,16 +505,16 @@ def test_auto_is_fp32_without_a_proof_or_without_bf16(
 def test_bf16_is_what_the_processor_says(
     text: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
-    assert not machine.computes("bf16")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
+    assert not processor.computes("bf16")
     (tmp_path / "cpuinfo").write_text(text)
-    assert machine.computes("bf16") is has
+    assert processor.computes("bf16") is has
 
 
 def test_a_precision_that_the_processor_only_emulates_is_told(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("flags\t: fpu avx2\n")
     Embedder.load(tiny, replace(TORCH, precision="fp32"))
     assert "by itself" not in caplog.text

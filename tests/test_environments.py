@@ -14,11 +14,11 @@ import pytest
 import yaml
 from pyarrow.parquet import read_table
 
-from score import drivers
 from score.deploy.harness import ask, free_port, ready
 from score.deploy.image import build, size
 from score.deploy.skus import skus
 from score.errors import AzureError
+from score.hardware import drivers
 from tests.surfaces import ROOT
 
 FOLDER = ROOT / "environment"
@@ -94,7 +94,7 @@ def test_images_install_the_same(device: str) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_torch_is_of_one_build_in_both_environments_of_a_device(device: str) -> None:
-    """Azure's GPU hosts need not have the driver of PyPI's build: score/drivers.py."""
+    """Azure's GPU hosts need not have the driver of PyPI's build: score/hardware/drivers.py."""
     (torch,) = [item for item in pip(FOLDER / f"{device}-batch.conda.yaml") if "torch==" in item]
     build = "cpu" if device == "cpu" else f"cu{drivers.CUDA.replace('.', '')}"
     assert torch.endswith(f"+{build}")

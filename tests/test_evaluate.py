@@ -22,13 +22,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from score.__main__ import main
-from score.embedder import Embedder
+from score.contract.rows import Record, Row
+from score.core.embedder import Embedder
 from score.errors import RequestError
-from score.folder import EMBEDDED, ModelFolder
-from score.jobs import charts, evaluate, page, prompts, report, webpage
-from score.jobs.classfolders import EXTENSIONS, ClassFolders
-from score.jobs.evaluate import class_vectors, retrieval, zeroshot
-from score.jobs.metrics import (
+from score.evaluation import charts, evaluate, page, prompts, report, webpage
+from score.evaluation.evaluate import class_vectors, retrieval, zeroshot
+from score.evaluation.metrics import (
     Captions,
     Tally,
     ranks,
@@ -36,8 +35,9 @@ from score.jobs.metrics import (
     ranks_of_texts,
     recalls,
 )
-from score.rows import Record, Row
-from score.zeroshot import label_vectors, unit
+from score.folder.model_folder import EMBEDDED, ModelFolder
+from score.jobs.class_folders import EXTENSIONS, ClassFolders
+from score.model.zeroshot import label_vectors, unit
 from tests import reference_evaluation as reference
 from tests.pictures import SAMPLES, in_base64, picture
 from tests.surfaces import ROOT
@@ -343,7 +343,7 @@ def test_blocks_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = Captions(np.arange(90), image_of)
     shapes_seen = []
     monkeypatch.setattr(
-        "score.jobs.metrics.ranks",
+        "score.evaluation.metrics.ranks",
         lambda scores, targets: (shapes_seen.append(scores.shape), ranks(scores, targets))[1],
     )
     ranks_of_images(texts, pictures, pairs, at_once=130)

@@ -24,8 +24,7 @@ from pathlib import Path
 import pytest
 import urllib3.exceptions
 
-from score import __version__, cells, connections, fetch, hosts
-from score.connections import Connections
+from score import __version__
 from score.errors import (
     BadBase64,
     BadType,
@@ -37,7 +36,9 @@ from score.errors import (
     SettingError,
     TooManyBytes,
 )
-from score.fetch import Fetcher
+from score.fetch import cells, connections, hosts
+from score.fetch.connections import Connections
+from score.fetch.fetcher import Fetcher
 from score.settings import Settings
 from tests.hostile import (
     JPEG,
@@ -99,7 +100,7 @@ def failure(cell: object, **changes) -> RowError:
 def pauses(monkeypatch) -> list[float]:
     """The pauses before retries, which then take no time."""
     taken: list[float] = []
-    monkeypatch.setattr(fetch.time, "sleep", taken.append)
+    monkeypatch.setattr("score.fetch.fetcher.time.sleep", taken.append)
     monkeypatch.setattr(hosts, "_now", lambda: time.monotonic() + sum(taken))
     return taken
 
@@ -871,7 +872,7 @@ def test_no_more_downloads_run_at_a_time_than_allowed(server, network):
 
 def test_a_download_that_failed_holds_no_memory_while_it_is_tried_again(server, monkeypatch):
     """There is room for one body. What the first try held, the second one would wait for."""
-    monkeypatch.setattr(fetch, "_BODIES", 1)
+    monkeypatch.setattr(fetcher, "_BODIES", 1)
     fetching = Fetcher(
         Settings(allow_hosts=("127.0.0.1",), max_retries=1, retry_wait=0.01, max_image_bytes=KIB)
     )
@@ -1048,7 +1049,7 @@ def test_waiting_in_our_own_queue_is_not_the_servers_fault(server):
 
 def test_a_pause_before_a_retry_blocks_nobody(server, monkeypatch):
     pausing, over = threading.Event(), threading.Event()
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: (pausing.set(), over.wait(10)))
+    monkeypatch.setattr(fetcher.time, "sleep", lambda _: (pausing.set(), over.wait(10)))
     fetching = fetcher(per_host=1, max_retries=1)
     with ThreadPoolExecutor(1) as pool:
         failing = pool.submit(fetching.fetch, server.url("/fails?times=1"))

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from score.framing import Chunks, Head, Malformed, read_head
+from score.fetch.framing import Chunks, Head, Malformed, read_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from score import gpus
-from score.engines.pytorch import Place
 from score.errors import ModelError
+from score.hardware import gpus
+from score.model.engines.pytorch import Place
 from score.settings import Settings
 from tests.surfaces import ROOT
 
 CODE = (
-    "import sys; from pathlib import Path; from score.gpus import take;"
+    "import sys; from pathlib import Path; from score.hardware.gpus import take;"
     "one, two = (take('abc', Path(sys.argv[1])) for _ in range(2)); assert one == two;"
     "print(one, flush=True); sys.stdin.read()"
 )

@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from score import hosts
-from score.deadline import Deadline
 from score.errors import FetchFailed, FetchTimeout
-from score.hosts import START, Host, Hosts
+from score.fetch import hosts
+from score.fetch.deadline import Deadline
+from score.fetch.hosts import START, Host, Hosts
 
 
 class Clock:

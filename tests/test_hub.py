@@ -19,8 +19,8 @@ import pytest
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from score.jobs import checkpoint, hub
-from score.jobs.catalog import CATALOG
+from score.checkpoints import hub, random_checkpoint
+from score.checkpoints.catalog import CATALOG
 from tests.open_clip_reference import OpenClip
 from tests.surfaces import ROOT
 from tests.test_layouts import SMALL, write_open_clip
@@ -109,7 +109,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """What the Hub holds: more than packaging needs."""
-    folder = checkpoint.write(tmp_path / "hub", checkpoint.TINY)
+    folder = random_checkpoint.write(tmp_path / "hub", random_checkpoint.TINY)
     (folder / "pytorch_model.bin").write_bytes(b"never asked for")
     (folder / "tf_model.h5").write_bytes(b"never asked for")
     (folder / "modeling.py").write_text("raise SystemExit('executed')")

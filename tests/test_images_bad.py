@@ -12,9 +12,9 @@ from collections import Counter
 import pytest
 from PIL import Image, ImageFile
 
-from score import decoder_errors
 from score.errors import NotAnImage, RowError, TooManyPixels, TruncatedImage
-from score.images import FORMATS, Preprocessor, decode
+from score.images import decoder_errors
+from score.images.preprocess import FORMATS, Preprocessor, decode
 from tests import bad_pictures
 from tests.bad_pictures import FILES, STRANGERS, encoded, patched, tiff, whole
 
@@ -280,7 +280,7 @@ def test_a_limit_above_pillows_warning_is_ours_to_set():
     """What Pillow thinks large is no error where the deployment allows it."""
     script = """
 import sys
-from score.images import decode
+from score.images.preprocess import decode
 sys.stdout.write(str(decode(sys.stdin.buffer.read(), 100_000_000).size))
 """
     assert _outside(script, bad_pictures.png_bomb(9_500)) == "(9500, 9500)"
@@ -380,7 +380,7 @@ def test_damaged_metadata_is_no_reason_to_refuse_or_to_warn():
     ]
     script = """
 import base64, sys
-from score.images import decode
+from score.images.preprocess import decode
 for line in sys.stdin:
     print(decode(base64.b64decode(line), 10_000, exif_orientation=True).width)
 """

@@ -23,15 +23,15 @@ import sentencepiece
 import torch
 from transformers import AutoTokenizer, XLMRobertaTokenizer
 
-from score.embedder import Embedder
+from score.checkpoints import canonical, kerashub, resolve, sentencepiece_model
+from score.checkpoints.hdf5 import FILE, H5, INDEX
+from score.contract.rows import Row
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.folder import ModelFolder
-from score.images import CLIP_MEAN, CLIP_STD
-from score.jobs import canonical, find, kerashub, pieces
-from score.jobs.h5 import FILE, H5, INDEX
-from score.rows import Row
+from score.folder.model_folder import ModelFolder
+from score.images.preprocess import CLIP_MEAN, CLIP_STD
 from score.settings import Settings
-from score.texts import Texts
+from score.texts.tokenizer import Texts
 from tests.pictures import normalised
 from tests.test_reference import TEXTS, relative_error, rewrite, saved, scene
 
@@ -315,7 +315,7 @@ def test_without_a_row_for_the_mask(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rule", ["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"])
 def test_every_normalisation_that_sentencepiece_has(rule: str) -> None:
-    found = pieces.parse(trained(normalization_rule_name=rule))
+    found = sentencepiece_model.parse(trained(normalization_rule_name=rule))
     assert bool(found.charsmap) == (rule != "identity")
 
 
@@ -736,13 +736,13 @@ def test_the_damage_is_what_is_refused(tiny: Path, tmp_path: Path) -> None:
     in_shards(lambda index: None)(preset)
     kerashub.folder(preset).check()
     data = FIRST + message(3, message(2, (1024).to_bytes(4, "little"), bytes(1024), b"a\0"))
-    assert pieces.parse(data).pieces == [("▁", -1.0)]
+    assert sentencepiece_model.parse(data).pieces == [("▁", -1.0)]
 
 
 def test_a_preset_takes_no_other_parts(tiny: Path, tmp_path: Path) -> None:
     for options in ({"tokenizer": tmp_path}, {"weights": "ema"}):
         with pytest.raises(ModelError, match="--weights and --tokenizer are for other layouts"):
-            find.find(str(tiny), **options)
+            resolve.find(str(tiny), **options)
 
 
 def test_what_is_a_preset(tiny: Path, tiny_canonical: Path, tmp_path: Path) -> None:

@@ -30,10 +30,12 @@ import pytest
 from PIL import Image
 
 from score.__main__ import main
-from score.embedder import Embedder
+from score.contract.labels import Labels
+from score.core.embedder import Embedder
 from score.errors import BadColumns, BadParams, RequestError
-from score.images import ENDINGS, decode, ending
-from score.jobs import imagefolder
+from score.images.preprocess import ENDINGS, decode, ending
+from score.jobs import image_folder
+from score.jobs.image_source import open_pictures
 from score.jobs.label import (
     LabelSummary,
     check_output,
@@ -41,8 +43,6 @@ from score.jobs.label import (
     label,
     read_ontology,
 )
-from score.jobs.pictures import open_pictures
-from score.labels import Labels
 from score.settings import Settings, WidePixels
 from tests.bad_pictures import FILES, encoded, whole
 from tests.pictures import ALBUM, SAMPLES, in_base64, picture
@@ -609,7 +609,7 @@ def test_a_urls_name_is_no_path(
     embedder: Embedder, tmp_path: Path, path: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        imagefolder.Fetcher, "fetch", lambda *_: (ALBUM / "images" / "moon.png").read_bytes()
+        image_folder.Fetcher, "fetch", lambda *_: (ALBUM / "images" / "moon.png").read_bytes()
     )
     source = write(tmp_path / "in.csv", ["image"], [f"https://example.org{path}"])
     labelled(embedder, source, tmp_path / "out", ["only"])
@@ -737,7 +737,7 @@ def test_a_full_disk_is_the_jobs_end(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(imagefolder.Path, "write_bytes", full)
+    monkeypatch.setattr(image_folder.Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         labelled(embedder, ALBUM / "images", tmp_path / "out")
     assert tree(tmp_path) == set()
@@ -963,7 +963,7 @@ def test_memory_does_not_grow_with_the_rows(
     embedder: Embedder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Rows that failed wait for the pictures before them, up to this many; 3,000 would not show.
-    monkeypatch.setattr("score.embedder._WINDOW", 400)
+    monkeypatch.setattr("score.core.embedder._WINDOW", 400)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(PNG)
     source = tmp_path / "in" / "t.csv"

@@ -20,14 +20,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from score import images
-from score.architecture import Architecture
-from score.embedder import Embedder
+from score.checkpoints import openclip, random_checkpoint, resolve
+from score.checkpoints.catalog import ARCHITECTURES, CATALOG, CLIP_TOKENIZER
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.jobs import checkpoint, find, openclip, promise
-from score.jobs.catalog import ARCHITECTURES, CATALOG, CLIP_TOKENIZER
-from score.jobs.package import package
-from score.probes import Probes, difference
+from score.folder.architecture import Architecture
+from score.images import preprocess
+from score.model.probes import Probes, difference
+from score.package import probe_set
+from score.package.build import package
 from score.settings import Settings
 from tests.open_clip_reference import OpenClip, config
 from tests.open_clip_reference import package as open_clip_package
@@ -35,8 +36,8 @@ from tests.pictures import normalised
 
 Json = dict[str, Any]
 FP32 = Settings(device="cpu", precision="fp32")
-TEXTS = promise.TEXTS
-PICTURES = promise.pictures()
+TEXTS = probe_set.TEXTS
+PICTURES = probe_set.pictures()
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def write_open_clip(folder: Path, model: OpenClip, model_cfg: Json, preprocess: 
     state = {name: tensor.contiguous() for name, tensor in model.model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     if model_cfg["text_cfg"].get("pool_type") == "eos":
-        words = checkpoint.xlm_vocabulary(model_cfg["text_cfg"]["vocab_size"])
+        words = random_checkpoint.xlm_vocabulary(model_cfg["text_cfg"]["vocab_size"])
         (folder / "tokenizer.json").write_text(words)
     else:
         shutil.copy(CLIP_TOKENIZER / "tokenizer.json", folder)
@@ -91,7 +92,7 @@ def write_open_clip(folder: Path, model: OpenClip, model_cfg: Json, preprocess: 
 def assert_as_open_clip(made: Path, theirs: OpenClip) -> None:
     """A package's vectors are those of OpenCLIP's model."""
     ours = Embedder.load(made, FP32)
-    decoded = [images.decode(data, 10**7) for data in PICTURES.values()]
+    decoded = [preprocess.decode(data, 10**7) for data in PICTURES.values()]
     pixels = [ours.preprocessor.pixels(picture, 10**7) for picture in decoded]
     values = np.moveaxis(normalised(ours.preprocessor, np.stack(pixels)), -1, 1)
     ids = [found for found in ours.texts.encode(TEXTS, "end") if isinstance(found, list)]
@@ -161,7 +162,7 @@ def test_bare_weights_whose_architecture_is_named(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as MetaCLIP's, with the optimizer beside them and `module.` before each name."""
-    monkeypatch.setattr(find, "ARCHITECTURES", {"small": openclip.architecture(SMALL)})
+    monkeypatch.setattr(resolve, "ARCHITECTURES", {"small": openclip.architecture(SMALL)})
     theirs = OpenClip(SMALL)
     state = theirs.model.state_dict()
     file = tmp_path / f"weights{suffix}"
@@ -387,7 +388,7 @@ def test_weights_too_large_for_fp16_are_refused(tiny: Path, tmp_path: Path) -> N
 def test_large_models_are_written_in_shards(
     tiny: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("score.jobs.canonical._SHARD", 2**20)
+    monkeypatch.setattr("score.checkpoints.canonical._SHARD", 2**20)
     made = package(tiny, tmp_path / "p")
     names = {file.name for file in (made / "model").glob("*.safetensors*")}
     assert "model.safetensors.index.json" in names
@@ -397,7 +398,7 @@ def test_large_models_are_written_in_shards(
 
 
 def test_shards_hold_no_more_than_they_may() -> None:
-    from score.jobs.canonical import _SHARD, _shards
+    from score.checkpoints.canonical import _SHARD, _shards
 
     made = ARCHITECTURES["ViT-bigG-14-worldwide-378"]
     sizes = {name: 2 * int(np.prod(shape)) for name, shape in made.shapes().items()}
@@ -419,7 +420,7 @@ def test_the_architectures_sizes_are_the_published_ones() -> None:
 
 
 def test_a_config_says_what_an_architecture_is() -> None:
-    for made in (*ARCHITECTURES.values(), checkpoint.TINY):
+    for made in (*ARCHITECTURES.values(), random_checkpoint.TINY):
         assert Architecture.from_config(made.config()) == made
         odd = replace(made, dimension=7)
         assert Architecture.from_config(odd.config()) == odd

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from score import metadata
 from score.errors import TruncatedImage
-from score.images import decode
+from score.images import metadata
+from score.images.preprocess import decode
 from tests.bad_pictures import FILES, chunk, encoded, whole
 
 MAX_PIXELS = 1_000_000

@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPModel
 
-from score.embedder import Embedder
-from score.engines.pytorch import DTYPES
+from score.checkpoints import canonical
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.jobs import canonical
-from score.jobs.package import package
-from score.probes import Probes, difference
+from score.model.engines.pytorch import DTYPES
+from score.model.probes import Probes, difference
+from score.package.build import package
 from score.settings import Settings
 from tests.open_clip_reference import OpenClip
 from tests.test_layouts import SMALL, assert_as_open_clip, write_open_clip

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from score import registry
 from score.__main__ import main
-from score.embedder import Embedder
+from score.core.embedder import Embedder
 from score.errors import ModelError, RequestError
-from score.folder import EMBEDDED, ModelFolder
-from score.jobs.export import PARTS, export
-from score.jobs.register import register
+from score.folder import registry
+from score.folder.model_folder import EMBEDDED, ModelFolder
+from score.package.export import PARTS, export
+from score.package.register import register
 from tests import env_managers
 from tests.surfaces import BIN, ROOT, MlflowServe, OwnServer, Served, free_port
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from score.jobs import names
+from score.jobs import file_names
 
 anything = st.text(max_size=300)
 HOSTILE = [
@@ -74,7 +74,7 @@ def assert_safe(name: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_a_name_that_a_disk_takes(text: str, tmp_path: Path) -> None:
-    name = names.safe(text)
+    name = file_names.safe(text)
     assert_safe(name)
     (tmp_path / name).mkdir()
     assert os.listdir(tmp_path) == [name]
@@ -88,7 +88,7 @@ def test_hostile_text_is_a_name_that_a_disk_takes(text: str, tmp_path: Path) -> 
 @example("..x", 255)
 @settings(max_examples=1000)
 def test_any_text_is_a_safe_name(text: str, longest: int) -> None:
-    name = names.safe(text, longest)
+    name = file_names.safe(text, longest)
     assert len(name.encode()) <= max(longest, 1)
     if longest > 8:
         assert_safe(name)
@@ -96,8 +96,8 @@ def test_any_text_is_a_safe_name(text: str, longest: int) -> None:
 
 @pytest.mark.parametrize("text", ["cat", "a cat", "Straße", "猫", "black & white", "v1.2", "👩‍🚀"])
 def test_harmless_text_is_left_alone(text: str) -> None:
-    assert names.safe(text) == text
-    assert names.folders([text]) == {text: text}
+    assert file_names.safe(text) == text
+    assert file_names.folders([text]) == {text: text}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_harmless_text_is_left_alone(text: str) -> None:
     ],
 )
 def test_labels_that_a_disk_may_take_for_one_get_two_folders(one: str, other: str) -> None:
-    chosen = names.folders([one, other])
+    chosen = file_names.folders([one, other])
     assert list(chosen) == [one, other]
     assert sum(name.endswith("-2") for name in chosen.values()) == 1
     assert_safe(chosen[one])
@@ -129,12 +129,12 @@ def test_labels_that_a_disk_may_take_for_one_get_two_folders(one: str, other: st
 
 
 def test_a_label_keeps_its_own_name_before_a_neighbour_takes_it() -> None:
-    assert names.folders(["a/b", "a_b"]) == {"a/b": "a_b-2", "a_b": "a_b"}
-    assert names.folders(["A", "a", "a-2"]) == {"A": "A", "a": "a-2", "a-2": "a-2-2"}
+    assert file_names.folders(["a/b", "a_b"]) == {"a/b": "a_b-2", "a_b": "a_b"}
+    assert file_names.folders(["A", "a", "a-2"]) == {"A": "A", "a": "a-2", "a-2": "a-2-2"}
 
 
 def test_names_in_use_are_not_given_again() -> None:
-    assert names.folders(["Labels.CSV", "cat"], taken=["labels.csv"]) == {
+    assert file_names.folders(["Labels.CSV", "cat"], taken=["labels.csv"]) == {
         "Labels.CSV": "Labels.CSV-2",
         "cat": "cat",
     }
@@ -143,16 +143,18 @@ def test_names_in_use_are_not_given_again() -> None:
 @given(st.lists(anything | st.sampled_from(HOSTILE), unique=True, max_size=60))
 @settings(max_examples=300)
 def test_folders_are_safe_and_distinct(labels: list[str]) -> None:
-    chosen = names.folders(labels, taken=["labels.csv"])
+    chosen = file_names.folders(labels, taken=["labels.csv"])
     assert list(chosen) == labels
-    assert len({names.same(name) for name in chosen.values()} | {"labels.csv"}) == len(labels) + 1
+    assert (
+        len({file_names.same(name) for name in chosen.values()} | {"labels.csv"}) == len(labels) + 1
+    )
     for name in chosen.values():
         assert_safe(name)
 
 
 def test_two_thousand_labels_that_collide() -> None:
     labels = ["x" * 300 + str(number) for number in range(2000)]
-    chosen = names.folders(labels)
+    chosen = file_names.folders(labels)
     assert len(set(chosen.values())) == 2000
     assert max(len(name) for name in chosen.values()) == 254
 
@@ -167,7 +169,7 @@ def test_a_free_name_is_found_in_few_looks() -> None:
         return name in used
 
     for _ in range(3000):
-        used.add(names.first_free("image", taken, ".jpg"))
+        used.add(file_names.first_free("image", taken, ".jpg"))
     assert used == {"image.jpg", *(f"image-{number}.jpg" for number in range(2, 3001))}
     assert looks < 3000 * 26
 
@@ -175,4 +177,4 @@ def test_a_free_name_is_found_in_few_looks() -> None:
 @given(st.sets(st.integers(1, 40)))
 def test_gaps_do_not_matter(numbers: set[int]) -> None:
     used = {"a.png" if number == 1 else f"a-{number}.png" for number in numbers}
-    assert names.first_free("a", used.__contains__, ".png") not in used
+    assert file_names.first_free("a", used.__contains__, ".png") not in used

@@ -25,15 +25,16 @@ from mlflow.models import Model, validate_serving_input
 from mlflow.pyfunc import scoring_server
 from packaging.requirements import Requirement
 
-from score import pyfunc, wire
-from score.drivers import CPU_INDEX
-from score.embedder import Embedder
+from score import pyfunc
+from score.contract import wire
+from score.contract.rows import Row
+from score.core.embedder import Embedder
 from score.errors import ModelError, RequestError, SettingError
-from score.folder import EMBEDDED, ModelFolder
-from score.jobs import embedded
-from score.jobs.package import REQUIREMENTS, Torch, describe, package
-from score.probes import Probes
-from score.rows import Row
+from score.folder.model_folder import EMBEDDED, ModelFolder
+from score.hardware.drivers import CPU_INDEX
+from score.model.probes import Probes
+from score.package import default_model
+from score.package.build import REQUIREMENTS, Torch, describe, package
 from score.settings import Settings
 from tests.surfaces import ROOT
 
@@ -46,7 +47,7 @@ BUILT = (
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rebuilt")
-    embedded.build(root)
+    default_model.build(root)
     return root
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from score.packing import Packed, packed
-from score.texts import Ids
+from score.texts.packing import Packed, packed
+from score.texts.tokenizer import Ids
 
 SIZES = {
     "none": [],

@@ -16,14 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers
 
-from score.embedder import Embedder
+from score.checkpoints import random_checkpoint
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.jobs import checkpoint, promise
-from score.jobs.package import package
-from score.jobs.verify import table, verify
-from score.probes import FILE, Finding, Probes, difference, sample
+from score.model.probes import FILE, Finding, Probes, difference, sample
+from score.model.towers import SLOPE
+from score.package import probe_set
+from score.package.build import package
+from score.package.verify import table, verify
 from score.settings import Settings
-from score.towers import SLOPE
 from tests.surfaces import ROOT
 
 Change = Callable[[Path], None]
@@ -33,7 +34,7 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("probes")
-    source = checkpoint.write(folder / "c", checkpoint.TINY, seed=3)
+    source = random_checkpoint.write(folder / "c", random_checkpoint.TINY, seed=3)
     return package(source, folder / "package", "promising")
 
 
@@ -73,8 +74,10 @@ def wrongly_computed(
     monkeypatch: pytest.MonkeyPatch, activation: Activation = torch.nn.functional.gelu
 ) -> None:
     """Our own towers with GELU, say, for QuickGELU."""
-    monkeypatch.setattr("score.towers.quick_gelu", activation)
-    monkeypatch.setattr("score.towers.sloped_quick_gelu", lambda x: SLOPE * activation(x / SLOPE))
+    monkeypatch.setattr("score.model.towers.quick_gelu", activation)
+    monkeypatch.setattr(
+        "score.model.towers.sloped_quick_gelu", lambda x: SLOPE * activation(x / SLOPE)
+    )
 
 
 def test_a_wrong_activation_shows_in_the_vectors(
@@ -93,7 +96,7 @@ def test_a_wrong_pooling_shows_in_the_vectors(model: Path) -> None:
 
 
 def another_tokenizer(model: Path) -> None:
-    (model / "tokenizer.json").write_text(checkpoint.xlm_vocabulary(1000))
+    (model / "tokenizer.json").write_text(random_checkpoint.xlm_vocabulary(1000))
 
 
 def a_weight_off(model: Path) -> None:
@@ -173,7 +176,7 @@ def test_quick_computes_two_vectors_and_full_all(model: Path) -> None:
     assert sum(finding.cosine is not None for finding in quick) == 2
     assert all(finding.passed for finding in full)
     assert all(finding.cosine is not None for finding in full[1:])
-    assert len(full) == 1 + len(promise.TEXTS) + len(promise.pictures())
+    assert len(full) == 1 + len(probe_set.TEXTS) + len(probe_set.pictures())
 
 
 def test_full_finds_what_quick_does_not_look_at(model: Path) -> None:
@@ -210,7 +213,7 @@ def test_vectors_of_another_length_and_pictures_that_are_none_fail(model: Path) 
     (model / FILE).write_text(json.dumps(content))
     _, _, findings = verify(model, Settings(device="cpu"))
     failed = {finding.name for finding in findings if not finding.passed}
-    assert failed == {promise.TEXTS[0], "chequers"}
+    assert failed == {probe_set.TEXTS[0], "chequers"}
 
 
 def test_a_precision_without_a_tolerance_is_refused(model: Path) -> None:
@@ -240,8 +243,8 @@ def test_the_pictures_are_always_the_same_and_of_every_kind() -> None:
 
     from PIL import Image
 
-    assert promise.pictures() == promise.pictures()
-    modes = {Image.open(BytesIO(data)).mode for data in promise.pictures().values()}
+    assert probe_set.pictures() == probe_set.pictures()
+    modes = {Image.open(BytesIO(data)).mode for data in probe_set.pictures().values()}
     assert {"P", "RGBA", "CMYK", "L", "RGB"} <= modes
 
 
@@ -273,7 +276,7 @@ def test_verify_prints_a_table_and_exits_0(made: Path) -> None:
     result = run("verify", str(made))
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 3 + len(promise.TEXTS) + len(promise.pictures())
+    assert len(lines) == 3 + len(probe_set.TEXTS) + len(probe_set.pictures())
     assert lines[-1].startswith(f"all {len(lines) - 2} probes as promised; fp32 here against")
     assert all(" equal " in line for line in lines[1:-1])
 
@@ -299,7 +302,7 @@ def test_verify_exits_2_for_what_is_no_package(tmp_path: Path) -> None:
 def test_a_model_that_computes_something_else_is_not_packaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = checkpoint.write(tmp_path / "c", checkpoint.TINY)
+    source = random_checkpoint.write(tmp_path / "c", random_checkpoint.TINY)
     wrongly_computed(monkeypatch, torch.nn.functional.relu)
     with pytest.raises(ModelError, match=r"cannot be packaged: computed here, the vector of"):
         package(source, tmp_path / "dist" / "p")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from score.errors import BadUrl, BlockedHost, FetchFailed, FetchTimeout, SettingError
-from score.fetch import Fetcher
+from score.fetch.fetcher import Fetcher
 from score.settings import Settings
 from tests.hostile import JPEG, PNG, Authority, Network, Server, dead_port, drip_handshake
 from tests.proxy import Proxy

@@ -1,7 +1,8 @@
 """Equality with the reference implementation, transformers' own CLIP, on a full-size ViT-B/32.
 
-The weights are random (`score.jobs.checkpoint`), everything else is as published. Three things
-must agree, each on its own: pixels and token ids to the last bit, vectors within `TOLERANCE`.
+The weights are random (`score.checkpoints.random_checkpoint`), everything else is as published.
+Three things must agree, each on its own: pixels and token ids to the last bit, vectors within
+`TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from score import images, processors
-from score.embedder import Embedder
+from score.checkpoints import random_checkpoint
+from score.checkpoints.catalog import ARCHITECTURES
+from score.contract.params import Params
+from score.contract.rows import Record, Row, Vector
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.folder import ModelFolder
-from score.images import Preprocessor
-from score.jobs import checkpoint
-from score.jobs.catalog import ARCHITECTURES
-from score.params import Params
-from score.rows import Record, Row, Vector
+from score.folder.model_folder import ModelFolder
+from score.images import preprocess, processors
+from score.images.preprocess import Preprocessor
 from score.settings import Settings
-from score.texts import Texts
+from score.texts.tokenizer import Texts
 from tests.pictures import normalised
 
 TOLERANCE = 1e-5
@@ -352,7 +353,7 @@ def every_core() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint.write(
+    return random_checkpoint.write(
         tmp_path_factory.mktemp("vit-b-32"), ARCHITECTURES["ViT-B-32-quickgelu"]
     )
 
@@ -418,7 +419,7 @@ def assert_processes_alike(
     for size in [(1, 1), (50, 31), (223, 225), (225, 100), (224, 224), (301, 400), (500, 223)]:
         picture = FORMATS[format](scene(*size))
         theirs = processor(Image.open(io.BytesIO(picture)), return_tensors="np")["pixel_values"][0]
-        ours = preprocessor.pixels(images.decode(picture, NO_LIMIT), NO_LIMIT)
+        ours = preprocessor.pixels(preprocess.decode(picture, NO_LIMIT), NO_LIMIT)
         assert_same_pixels(ours, theirs, processor, preprocessor)
 
 
@@ -638,7 +639,7 @@ def check(
         assert (record.image_features is None) == (name == "")
         assert (record.text_features is None) == (text == "")
         if record.image_features is not None:
-            pictures.append((record.image_features, images[name]))
+            pictures.append((record.image_features, preprocess[name]))
         if record.text_features is not None:
             words.append((record.text_features, texts[text]))
     for pairs in filter(None, (pictures, words)):
@@ -726,7 +727,7 @@ def metaclip2(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("metaclip2")
     layers = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     layers |= {"num_attention_heads": 2, "projection_dim": 48}
-    tokenizer = Tokenizer.from_str(checkpoint.xlm_vocabulary(600))
+    tokenizer = Tokenizer.from_str(random_checkpoint.xlm_vocabulary(600))
     ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     config = MetaClip2Config(
         text_config={**layers, **ids, "vocab_size": tokenizer.get_vocab_size()},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from score import registry
+from score.folder import registry
 from tests.surfaces import ROOT
 
 SCRIPT = """

@@ -19,12 +19,12 @@ from PIL import Image, features
 from benchmarks.embedded import sheet
 from samples import page
 from samples.draw import THINGS, file_of
-from score import endpoint
-from score.embedder import Embedder
+from score.core import endpoint
+from score.core.embedder import Embedder
 from score.errors import ROW_CODES
-from score.jobs import webpage
-from score.jobs.train import FONT, pictograms
+from score.evaluation import webpage
 from score.settings import names
+from score.training.train import FONT, pictograms
 from tests.surfaces import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from score.contract.params import Params
+from score.contract.rows import check_columns, is_empty
 from score.errors import BadColumns, BadParams, SettingError
-from score.params import Params
-from score.rows import check_columns, is_empty
 from score.settings import Settings, names
 
 

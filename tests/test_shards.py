@@ -16,13 +16,13 @@ import pytest
 
 from score import shards as script
 from score.__main__ import main
-from score.batch import embed_file
-from score.embedder import Embedder
+from score.contract.params import Params
+from score.core.embedder import Embedder
 from score.errors import RequestError
-from score.jobs.index import Index, build
+from score.index.index import Index, build
+from score.jobs.embed import embed_file
 from score.jobs.merge import merge
 from score.jobs.split import split
-from score.params import Params
 from tests.pictures import in_base64, picture
 from tests.surfaces import ROOT
 

@@ -14,12 +14,12 @@ import torch
 from mlflow.models import Model
 from safetensors.torch import load_file, save_file
 
-from score.embedder import Embedder
+from score.checkpoints import catalog, openclip, random_checkpoint, resolve
+from score.contract.rows import Row
+from score.core.embedder import Embedder
 from score.errors import ModelError, RequestError
-from score.folder import ModelFolder
-from score.jobs import catalog, checkpoint, find, openclip
-from score.jobs.package import package
-from score.rows import Row
+from score.folder.model_folder import ModelFolder
+from score.package.build import package
 from score.settings import Settings
 from tests.open_clip_reference import OpenClip
 from tests.test_layouts import SMALL, write_open_clip
@@ -35,7 +35,7 @@ def folder(tiny: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every published architecture is as small as the embedded model."""
-    tiny = dict.fromkeys(catalog.ARCHITECTURES, checkpoint.TINY)
+    tiny = dict.fromkeys(catalog.ARCHITECTURES, random_checkpoint.TINY)
     monkeypatch.setattr(catalog, "ARCHITECTURES", tiny)
 
 
@@ -76,7 +76,7 @@ def test_a_folders_name_grants_no_licence(
     shutil.copytree(tiny, tmp_path / "openai-vit-b-32")
     monkeypatch.chdir(tmp_path)
     for name in ("openai/clip-vit-base-patch32", "openai-vit-b-32"):
-        found = find.find(name)
+        found = resolve.find(name)
         assert found.entry is None
         assert "not in the catalog" in found.notice
 
@@ -87,13 +87,13 @@ def test_a_revision_does_not_hide_whose_it_is(
 ) -> None:
     asked: list[Any] = []
 
-    def download(id: str, revision: str | None) -> find.hub.Download:
+    def download(id: str, revision: str | None) -> resolve.hub.Download:
         asked.append((id, revision))
-        return find.hub.Download(tiny, "0" * 40)
+        return resolve.hub.Download(tiny, "0" * 40)
 
-    monkeypatch.setattr(find.hub, "download", download)
+    monkeypatch.setattr(resolve.hub, "download", download)
     with pytest.raises(ModelError, match="this is not OpenAI CLIP ViT-B/32: its"):
-        find.find(name)
+        resolve.find(name)
     pinned = catalog.CATALOG["openai-vit-b-32"].revision
     assert asked == [("openai/clip-vit-base-patch32", "main" if "@" in name else pinned)]
 
@@ -121,20 +121,20 @@ def test_licence_files_are_real_files_of_the_checkpoint(folder: Path, tmp_path: 
 )
 def test_a_missing_file_is_not_looked_for_on_the_hub(name: str, says: str) -> None:
     with pytest.raises(ModelError) as caught:
-        find.find(name)
+        resolve.find(name)
     assert says in str(caught.value)
 
 
 def test_a_kerashub_preset_is_its_name_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def download(id: str, revision: str | None) -> find.hub.Download:
+    def download(id: str, revision: str | None) -> resolve.hub.Download:
         asked.append(id)
         raise ModelError("no network")
 
-    monkeypatch.setattr(find.hub, "download", download)
+    monkeypatch.setattr(resolve.hub, "download", download)
     with pytest.raises(ModelError, match="no network"):
-        find.find("metaclip_2_vit_huge_patch14_378")
+        resolve.find("metaclip_2_vit_huge_patch14_378")
     assert asked == ["keras/metaclip_2_vit_huge_patch14_378"]
 
 
@@ -206,7 +206,7 @@ def test_numbers_that_are_none_in_an_openclip_configuration(
 def test_a_preprocessing_that_is_none(preprocess: Any, tmp_path: Path) -> None:
     folder = write_open_clip(tmp_path / "c", OpenClip(SMALL), SMALL, preprocess)
     with pytest.raises(ModelError, match="OpenCLIP"):
-        find.find(str(folder))
+        resolve.find(str(folder))
 
 
 def test_a_foreign_tokenizer_is_not_replaced_by_clips(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_foreign_tokenizer_is_not_replaced_by_clips(tmp_path: Path) -> None:
     folder = write_open_clip(tmp_path / "c", OpenClip(SMALL), model_cfg, {})
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"without their tokenizer \(someone/other-bpe\)"):
-        find.find(str(folder))
+        resolve.find(str(folder))
 
 
 def test_a_whole_processor_counts_more_than_its_part(folder: Path) -> None:
@@ -294,13 +294,13 @@ def test_the_licence_is_said_before_anything_is_downloaded(
 ) -> None:
     said: list[str] = []
 
-    def download(id: str, revision: str | None) -> find.hub.Download:
+    def download(id: str, revision: str | None) -> resolve.hub.Download:
         said.append(f"downloads {id}")
         raise ModelError("no network")
 
-    monkeypatch.setattr(find.hub, "download", download)
+    monkeypatch.setattr(resolve.hub, "download", download)
     with pytest.raises(ModelError, match="no network"):
-        find.find("metaclip-2-giant", say=said.append)
+        resolve.find("metaclip-2-giant", say=said.append)
     assert "CC-BY-NC-4.0: NON-COMMERCIAL" in said[0]
     assert said[1:] == ["downloads facebook/metaclip-2-worldwide-giant"]
 

@@ -23,10 +23,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import struct
 
 from score import spark
-from score.embedder import Embedder
+from score.core.embedder import Embedder
 from score.errors import SettingError
-from score.folder import EMBEDDED
-from score.jobs.export import export
+from score.folder.model_folder import EMBEDDED
+from score.package.export import export
 from tests import env_managers
 from tests.java import java_home
 from tests.pictures import in_base64, picture

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from score.embedder import Embedder
+from score.checkpoints import openclip, random_checkpoint, resolve, state_dict, transformers_layout
+from score.checkpoints.source import Pickled, opened
+from score.core.embedder import Embedder
 from score.errors import ModelError
-from score.jobs import checkpoint, find, huggingface, openclip, statedict
-from score.jobs.package import package
-from score.jobs.source import Pickled, opened
+from score.package.build import package
 from tests.open_clip_reference import OpenClip
 from tests.test_layouts import assert_as_open_clip
 
@@ -32,20 +32,20 @@ CONFIG = {
 }
 MADE = openclip.architecture(CONFIG)
 THEIRS = OpenClip(CONFIG)
-LAYOUTS = {"OpenCLIP": openclip, "transformers": huggingface}
-BOTH = (openclip.NAMES, huggingface.NAMES)
+LAYOUTS = {"OpenCLIP": openclip, "transformers": transformers_layout}
+BOTH = (openclip.NAMES, transformers_layout.NAMES)
 OPTIMIZER = {"state": {0: {"step": torch.ones(()), "exp_avg": torch.ones(3)}}, "param_groups": []}
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(find, "ARCHITECTURES", {"small": MADE})
+    monkeypatch.setattr(resolve, "ARCHITECTURES", {"small": MADE})
 
 
 @functools.cache
 def states() -> dict[str, State]:
     """The same kind of model in both layouts."""
-    random = checkpoint.RandomTensors(MADE, 0)
+    random = random_checkpoint.RandomTensors(MADE, 0)
     return {
         "OpenCLIP": dict(THEIRS.model.state_dict()),
         "transformers": {name: random.read(name) for name in random.names()},
@@ -119,7 +119,7 @@ def test_what_a_model_is_wrapped_in_is_taken_off(
 ) -> None:
     state = states()[layout]
     file = held(WRAPPED[wrapped](state), tmp_path / f"weights{suffix}")
-    found = statedict.find(opened(file), BOTH)
+    found = state_dict.find(opened(file), BOTH)
     assert found.names == LAYOUTS[layout].NAMES
     for name, tensor in state.items():
         assert torch.equal(found.tensors.read(name), tensor), name
@@ -134,7 +134,7 @@ def test_what_a_model_is_wrapped_in_is_taken_off(
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_what_is_not_wrapped_is_left_alone(suffix: str, layout: str, tmp_path: Path) -> None:
     tensors = opened(held(states()[layout], tmp_path / f"weights{suffix}"))
-    assert statedict.find(tensors, BOTH) == (tensors, LAYOUTS[layout].NAMES, ())
+    assert state_dict.find(tensors, BOTH) == (tensors, LAYOUTS[layout].NAMES, ())
 
 
 def test_a_wrapped_model_is_packaged(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_wrapped_model_is_packaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
 def test_bare_weights_in_the_transformers_layout(suffix: str, tmp_path: Path) -> None:
     """`pytorch_model.bin` or `model.safetensors` alone: as the folder that it came from."""
-    whole = checkpoint.write(tmp_path / "whole", MADE)
+    whole = random_checkpoint.write(tmp_path / "whole", MADE)
     file = held(states()["transformers"], tmp_path / f"model{suffix}")
     made = package(file, tmp_path / "p", architecture="small")
     again = package(whole, tmp_path / "again")
@@ -160,12 +160,12 @@ def test_bare_weights_in_the_transformers_layout(suffix: str, tmp_path: Path) ->
 @pytest.mark.parametrize("wrapped", ["Lightning's", "_orig_mod"])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_a_folder_whose_weights_are_wrapped(wrapped: str, name: str, tmp_path: Path) -> None:
-    folder = checkpoint.write(tmp_path / "c", MADE)
+    folder = random_checkpoint.write(tmp_path / "c", MADE)
     (folder / "model.safetensors").unlink()
     held(WRAPPED[wrapped](states()["transformers"]), folder / name)
     said: list[str] = []
     made = package(folder, tmp_path / "p", say=said.append)
-    plain = package(checkpoint.write(tmp_path / "plain", MADE), tmp_path / "again")
+    plain = package(random_checkpoint.write(tmp_path / "plain", MADE), tmp_path / "again")
     weights = "model/model.safetensors"
     assert (made / weights).read_bytes() == (plain / weights).read_bytes()
     assert any("the model is what the weights hold under" in line for line in said)
@@ -197,7 +197,7 @@ class Names:
 
 def root(*roots: str, wanted: str | None = None) -> tuple[int, tuple[str, ...]]:
     """How much longer the chosen names are in the file, and what was said of the choice."""
-    found = statedict.find(Names(*roots), BOTH, wanted)
+    found = state_dict.find(Names(*roots), BOTH, wanted)
     return int(found.tensors.read("logit_scale")) - len("logit_scale"), found.remarks
 
 
@@ -257,8 +257,8 @@ def test_two_layouts_in_one_file_are_two_models() -> None:
     both = Names("")
     both._names = sorted({*both._names, *Names("", layout="transformers")._names})
     with pytest.raises(ModelError, match="several models"):
-        statedict.find(both, BOTH)
-    assert statedict.find(both, (huggingface.NAMES,)).names == huggingface.NAMES
+        state_dict.find(both, BOTH)
+    assert state_dict.find(both, (transformers_layout.NAMES,)).names == transformers_layout.NAMES
 
 
 def test_an_unknown_wrapper_is_named_not_guessed() -> None:
@@ -273,7 +273,7 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
     names = Names("")
     names._names.append("visual._orig_mod.proj")
     names._names += ["loss.module.weight", "loss.weight"]  # which is no matter
-    found = statedict.find(names, BOTH)
+    found = state_dict.find(names, BOTH)
     assert found.tensors.shape("visual.conv1.weight") == ()
     with pytest.raises(ModelError, match=r"hold visual\.proj twice: as visual\.proj and as visual"):
         found.tensors.shape("visual.proj")
@@ -290,8 +290,8 @@ def test_weights_as_the_command_names_them(tmp_path: Path) -> None:
     state = states()["transformers"]
     zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     file = held({"model": state, "model_ema": zeros}, tmp_path / "w.pt")
-    trained = find.find(str(file), architecture="small").source
-    average = find.find(str(file), architecture="small", weights="model_ema").source
+    trained = resolve.find(str(file), architecture="small").source
+    average = resolve.find(str(file), architecture="small", weights="model_ema").source
     assert torch.equal(trained.read("logit_scale"), state["logit_scale"])
     assert torch.equal(average.read("logit_scale"), torch.zeros(()))
 
@@ -304,7 +304,7 @@ def test_what_is_there_instead_is_named(tmp_path: Path) -> None:
     state |= {"visual.norm_pre.bias": torch.ones(16), "a\x1b[31m" + "b" * 200: torch.ones(1)}
     file = held(state, tmp_path / "w.pt")
     with pytest.raises(ModelError) as caught:
-        find.find(str(file), architecture="small").source.check()
+        resolve.find(str(file), architecture="small").source.check()
     message = str(caught.value)
     assert "lacks 1 of the tensors of its architecture, such as visual.ln_pre.bias" in message
     assert "it holds visual.norm_pre.bias, a?[31mb" in message
@@ -320,12 +320,12 @@ def test_only_one_tower(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"it holds model\.vision_model\.embeddings.* and \d+ more"
     ):
-        find.find(str(file), architecture="small").source.check()
+        resolve.find(str(file), architecture="small").source.check()
 
 
 def test_a_folder_that_is_served_without_being_packaged(tmp_path: Path) -> None:
     """Serving strips nothing; it says what is there, and what does."""
-    folder = checkpoint.write(tmp_path / "c", MADE)
+    folder = random_checkpoint.write(tmp_path / "c", MADE)
     held(under("module.")(states()["transformers"]), folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"logit_scale; it holds module\.\w.*score package"):
         Embedder.load(folder)

@@ -16,18 +16,21 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.exceptions import MlflowException
 
-from score import batch, frames, parquet_body, spark, wire
+from score import batch, spark
+from score.contract import wire
+from score.contract.labels import Labels
+from score.contract.params import Params
+from score.core.embedder import Embedder
 from score.deploy import nocode_batch
-from score.embedder import Embedder
 from score.errors import BadColumns, RequestError, RequestTooLarge, RowError
-from score.jobs.evaluate import retrieval
+from score.evaluation.evaluate import retrieval
+from score.jobs.embed import embed_file
+from score.jobs.image_source import open_pictures
 from score.jobs.label import label
 from score.jobs.merge import merge
-from score.jobs.pictures import open_pictures
 from score.jobs.split import split
-from score.labels import Labels
-from score.params import Params
-from score.tables import CsvRows
+from score.tables import frames, parquet_body
+from score.tables.csv_table import CsvRows
 from tests import tables
 from tests.pictures import in_base64, picture
 from tests.surfaces import ROOT
@@ -60,7 +63,7 @@ def table(tmp_path: Path) -> Path:
 
 def embedded(embedder: Embedder, source: Path) -> list[tuple[str | None, str | None]]:
     output = source.with_suffix(".parquet")
-    batch.embed_file(embedder, source, output, Params(on_error="report"))
+    embed_file(embedder, source, output, Params(on_error="report"))
     written = pq.read_table(output)
     return list(zip(*(written[name].to_pylist() for name in batch.RESULT_COLUMNS[4:]), strict=True))
 
@@ -156,7 +159,7 @@ def test_a_no_code_try_out_answers_no_csv_wrongly(
     elif case.id not in THEIRS:
         answer = no_code(file)
         assert len(answer) == len(case.expect)
-        batch.embed_file(embedder, file, tmp_path / "wanted.jsonl", Params(on_error="report"))
+        embed_file(embedder, file, tmp_path / "wanted.jsonl", Params(on_error="report"))
         wanted = map(json.loads, (tmp_path / "wanted.jsonl").read_text().splitlines())
         for vector, line in zip(answer.get("text_features", []), wanted, strict=True):
             np.testing.assert_allclose(json.loads(vector), line["text_features"], atol=1e-4)

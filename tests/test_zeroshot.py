@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from score import zeroshot
-from score.embedder import Embedder
+from score.checkpoints import random_checkpoint
+from score.checkpoints.catalog import ARCHITECTURES
+from score.contract.labels import Labels
+from score.contract.params import Params
+from score.contract.rows import Row
+from score.core.embedder import Embedder
 from score.errors import BadBase64, BadParams
-from score.folder import EMBEDDED
-from score.images import Pixels
-from score.jobs import checkpoint
-from score.jobs.catalog import ARCHITECTURES
-from score.labels import Labels
-from score.params import Params
-from score.rows import Row
+from score.folder.model_folder import EMBEDDED
+from score.images.preprocess import Pixels
+from score.model import zeroshot
 from score.settings import Settings
-from score.texts import Ids
+from score.texts.tokenizer import Ids
 from tests.pictures import SAMPLES, in_base64, normalised, picture
 
 TOLERANCE = 1e-5
@@ -51,8 +51,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return EMBEDDED
     made: Path = tmp_path_factory.mktemp("model")
     if request.param == "full size":
-        return checkpoint.write(made, ARCHITECTURES["ViT-B-32-quickgelu"], seed=5)
-    checkpoint.write(made, checkpoint.TINY, seed=4)
+        return random_checkpoint.write(made, ARCHITECTURES["ViT-B-32-quickgelu"], seed=5)
+    random_checkpoint.write(made, random_checkpoint.TINY, seed=4)
     return scaled(made, math.log(100))
 
 

@@ -17,7 +17,6 @@ from azure.ai.ml.entities import AmlCompute
 from azure.ai.ml.exceptions import ValidationErrorType, ValidationException
 from azure.core.exceptions import ResourceNotFoundError
 
-from score.architecture import Architecture
 from score.deploy.cli import card
 from score.deploy.flags import whole
 from score.deploy.plan import Plan, plan
@@ -26,7 +25,8 @@ from score.deploy.render import render, render_model
 from score.deploy.skus import lookup, skus
 from score.deploy.target import Target, target
 from score.errors import AzureError
-from score.folder import ModelFolder
+from score.folder.architecture import Architecture
+from score.folder.model_folder import ModelFolder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MADE_BY = {"made_by": "clip-endpoints"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Mapping
 
-from score.commands import Parser
-from score.folder import EMBEDDED
+from score.console.commands import Parser
+from score.folder.model_folder import EMBEDDED
 from score.settings import PREFIX, Settings, choices, knobs
 
 _METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from score.cli.progress import stopping
-from score.commands import Parser
+from score.console.commands import Parser
 from score.deploy import cli
 from score.settings import Settings
 

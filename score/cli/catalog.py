@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from score.commands import DONE, UNUSABLE, Parser, say
+from score.console.commands import DONE, UNUSABLE, Parser, say
 from score.errors import meant
 from score.settings import Settings
 
@@ -18,7 +18,7 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Prints the catalog, or one entry of it."""
-    from score.jobs import catalog
+    from score.checkpoints import catalog
 
     name = options.name
     if name is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
 from score.cli.progress import finished, watched
-from score.commands import Parser, say
+from score.console.commands import Parser, say
 from score.errors import RequestError
 from score.settings import Settings
 
@@ -35,11 +35,11 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Refuses what can be refused before the model is loaded; then embeds."""
-    from score.batch import Summary, embed_lines, open_lines
-    from score.embedder import Embedder
-    from score.outputs import check_files
-    from score.params import Params
-    from score.writers import replaced, writer_for
+    from score.contract.params import Params
+    from score.core.embedder import Embedder
+    from score.jobs.embed import Summary, embed_lines, open_lines
+    from score.storage.outputs import check_files
+    from score.tables.writers import replaced, writer_for
 
     source, output = Path(options.input), Path(options.output)
     writer = writer_for(output)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
 from score.cli.progress import staged
-from score.commands import DONE, TOO_MANY_ERRORS, Parser
+from score.console.commands import DONE, TOO_MANY_ERRORS, Parser
 from score.settings import Settings
 
 if TYPE_CHECKING:  # it brings pandas, which only some verbs need
-    from score.embedder import Embedder
-    from score.jobs.evaluate import Evaluation, Progress
+    from score.core.embedder import Embedder
+    from score.evaluation.evaluate import Evaluation, Progress
 
 HELP = "measure zero-shot accuracy or retrieval recall"
 
@@ -48,8 +48,8 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Refuses what can be refused before the model is loaded; then evaluates."""
-    from score.embedder import Embedder
-    from score.jobs.report import Model, as_text
+    from score.core.embedder import Embedder
+    from score.evaluation.report import Model, as_text
 
     output = _checked_output(options)
     evaluate = (_zeroshot if options.task == "zeroshot" else _retrieval)(options)
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     model = Model.of(embedder, options.model)
     print(as_text(evaluation, model))
     if output:
-        from score.jobs.page import page_of, write
+        from score.evaluation.page import page_of, write
 
         write(evaluation, model, output)
         print(f"{output}, {page_of(output)}", file=sys.stderr)
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 def _checked_output(options: argparse.Namespace) -> Path | None:
     if not options.output:
         return None
-    from score.jobs.page import check_output
+    from score.evaluation.page import check_output
 
     names = [getattr(options, name, None) for name in ("data", "templates", "classnames")]
     inputs = [Path(name) for name in names if name]
@@ -80,9 +80,9 @@ def _checked_output(options: argparse.Namespace) -> Path | None:
 
 
 def _zeroshot(options: argparse.Namespace) -> Callable[[Embedder, Progress], Evaluation]:
-    from score.jobs import prompts
-    from score.jobs.classfolders import ClassFolders
-    from score.jobs.evaluate import zeroshot
+    from score.evaluation import prompts
+    from score.evaluation.evaluate import zeroshot
+    from score.jobs.class_folders import ClassFolders
 
     folder = ClassFolders.open(Path(options.data))
     names = prompts.class_names(options.classnames, folder.classes)
@@ -91,7 +91,7 @@ def _zeroshot(options: argparse.Namespace) -> Callable[[Embedder, Progress], Eva
 
 
 def _retrieval(options: argparse.Namespace) -> Callable[[Embedder, Progress], Evaluation]:
-    from score.jobs.evaluate import open_captions, retrieval
+    from score.evaluation.evaluate import open_captions, retrieval
 
     source = Path(options.data)
     if not source.is_file():

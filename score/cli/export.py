@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from score.cli.arguments import add_overwrite
-from score.commands import DONE, Parser
-from score.folder import EMBEDDED
+from score.console.commands import DONE, Parser
+from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
 HELP = "copy a package, and nothing that lies beside it, to a new folder"
@@ -24,7 +24,7 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Writes the folder, and prints where it is."""
-    from score.jobs.export import export
+    from score.package.export import export
 
     print(export(options.model, Path(options.output), overwrite=options.overwrite))
     return DONE

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from score.cli.arguments import add_overwrite
-from score.commands import DONE, Parser
+from score.console.commands import DONE, Parser
 from score.settings import Settings
 
 HELP = "make a table of vectors searchable"
@@ -25,7 +25,7 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Builds the index, and says how many vectors it holds."""
-    from score.jobs.index import build
+    from score.index.index import build
 
     table, folder = Path(options.table), Path(options.output)
     count = build(table, folder, options.column, overwrite=options.overwrite)

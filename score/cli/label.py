@@ -14,7 +14,7 @@ from score.cli.arguments import (
     probability,
 )
 from score.cli.progress import finished, watched
-from score.commands import Parser, say
+from score.console.commands import Parser, say
 from score.settings import Settings
 
 HELP = "label pictures with a class each, by zero-shot CLIP"
@@ -47,7 +47,8 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Refuses what can be refused before the model is loaded; then labels."""
-    from score.embedder import Embedder
+    from score.core.embedder import Embedder
+    from score.jobs.image_source import open_pictures
     from score.jobs.label import (
         LabelSummary,
         check_output,
@@ -56,8 +57,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         label,
         read_ontology,
     )
-    from score.jobs.pictures import open_pictures
-    from score.writers import replaced
+    from score.tables.writers import replaced
 
     source, output, ontology = Path(options.input), Path(options.output), Path(options.ontology)
     check_output(output, source, overwrite=options.overwrite)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from score.cli.arguments import add_overwrite
-from score.commands import DONE, TOO_MANY_ERRORS, Parser
+from score.console.commands import DONE, TOO_MANY_ERRORS, Parser
 from score.settings import Settings
 
 HELP = "account for every row of a divided job"
@@ -24,7 +24,7 @@ def add(parser: Parser) -> None:
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Prints the report."""
     from score.jobs import merge
-    from score.outputs import check_files
+    from score.storage.outputs import check_files
 
     table = Path(options.output) if options.output else None
     report = Path(options.report) if options.report else None

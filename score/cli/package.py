@@ -7,7 +7,7 @@ from pathlib import Path
 
 from score.cli.arguments import add_overwrite
 from score.cli.progress import stopping
-from score.commands import DONE, Parser, say
+from score.console.commands import DONE, Parser, say
 from score.errors import SettingError
 from score.settings import Settings
 
@@ -70,7 +70,7 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Writes the package, and prints where it is."""
-    from score.jobs.package import package
+    from score.package.build import package
 
     if options.force and not options.int8:
         raise SettingError("--force is for --int8")

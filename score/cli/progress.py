@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from score.commands import DONE, INTERRUPTED, TOO_MANY_ERRORS, say
+from score.console.commands import DONE, INTERRUPTED, TOO_MANY_ERRORS, say
 
 if TYPE_CHECKING:  # it brings pandas, which only some verbs need
-    from score.batch import Summary
+    from score.jobs.embed import Summary
 
 _BAR = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
 

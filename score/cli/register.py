@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from score.commands import DONE, Parser, say
-from score.folder import EMBEDDED
+from score.console.commands import DONE, Parser, say
+from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
 HELP = "log a package to MLflow, and register it as a model's next version"
@@ -27,7 +27,7 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Prints the version's address, by which every verb and MLflow itself load it."""
-    from score.jobs.register import register
+    from score.package.register import register
 
     uri = register(
         options.model, options.name, aliases=options.alias, tracking_uri=options.tracking_uri

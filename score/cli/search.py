@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from score.cli.arguments import add_settings, positive
-from score.commands import DONE, Parser
+from score.console.commands import DONE, Parser
 from score.errors import RequestError
-from score.folder import EMBEDDED
+from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
 HELP = "the rows of an index nearest to a text or picture"
@@ -30,9 +30,9 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Prints a line of JSON for each row found."""
-    from score.embedder import Embedder
-    from score.folder import ModelFolder
-    from score.jobs.index import Index
+    from score.core.embedder import Embedder
+    from score.folder.model_folder import ModelFolder
+    from score.index.index import Index
 
     if (options.query is None) == (options.image is None):
         raise RequestError("search takes a text or --image PICTURE, one of them")

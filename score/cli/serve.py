@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from score.cli.arguments import add_settings
-from score.commands import DONE, UNUSABLE, Parser
+from score.console.commands import DONE, UNUSABLE, Parser
 from score.deploy import flags
-from score.folder import EMBEDDED
+from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
 HELP = "answer POST /score and GET /ping"
@@ -23,8 +23,8 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Serves until interrupted. The port is taken before the model is loaded."""
-    from score.embedder import Embedder
-    from score.server import bound, serve
+    from score.core.embedder import Embedder
+    from score.serve.app import bound, serve
 
     with bound(options.host, options.port) as listener:
         embedder = Embedder.load(options.model, settings)

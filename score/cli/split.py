@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from score.cli.arguments import add_overwrite, positive
-from score.commands import DONE, Parser
+from score.console.commands import DONE, Parser
 from score.settings import Settings
 
 HELP = "cut a CSV into shards, for several machines to share"

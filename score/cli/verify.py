@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from score.cli.arguments import add_settings
-from score.commands import DONE, TOO_MANY_ERRORS, Parser, say
+from score.console.commands import DONE, TOO_MANY_ERRORS, Parser, say
 from score.settings import Settings
 
 HELP = "compute a package's probes here, and compare"
@@ -22,7 +22,7 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Prints a line for each probe."""
-    from score.jobs.verify import table, verify
+    from score.package.verify import table, verify
 
     probes, precision, findings = verify(Path(options.model), settings)
     print(table(findings))

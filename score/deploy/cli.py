@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from score.deploy import flags, running, scripts
 from score.errors import AzureError, meant
-from score.folder import EMBEDDED, ModelFolder
-from score.outputs import check_files
+from score.folder.model_folder import EMBEDDED, ModelFolder
+from score.storage.outputs import check_files
 
 if TYPE_CHECKING:  # the command line is wanted without these, too
-    from score.architecture import Architecture
     from score.deploy.render import Card
+    from score.folder.architecture import Architecture
 
 EVERY = "all"
 _EMBEDDED_NAME = "the embedded model"
@@ -239,8 +239,8 @@ def _model_yaml(
 
 def card(model: str | None, name: str, architecture: Architecture) -> Card:
     """What is said of a model that is registered. Raises AzureError for what is no MLflow model."""
+    from score.checkpoints.catalog import CATALOG
     from score.deploy.render import Card
-    from score.jobs.catalog import CATALOG
 
     model = model or str(EMBEDDED.parent)
     entry = CATALOG.get(model)
@@ -293,7 +293,7 @@ def _architectures(model: str | None) -> Mapping[str, Architecture]:
 
     Raises AzureError for a name that is nothing.
     """
-    from score.jobs.catalog import CATALOG
+    from score.checkpoints.catalog import CATALOG
 
     if model is None:
         return {_EMBEDDED_NAME: ModelFolder.open(EMBEDDED).architecture}

@@ -29,7 +29,7 @@ from io import BufferedReader
 from typing import NamedTuple
 
 from score.errors import AzureError
-from score.framing import Chunks, Malformed
+from score.fetch.framing import Chunks, Malformed
 
 log = logging.getLogger(__name__)
 

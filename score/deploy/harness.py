@@ -33,7 +33,7 @@ from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
 from score.deploy.values import BINDING, Json, whole
 from score.errors import AzureError
-from score.jobs.contents import IGNORE, PARTS
+from score.package.contents import IGNORE, PARTS
 
 _HERE = Path(__file__).resolve().parent
 _http = urllib3.PoolManager()

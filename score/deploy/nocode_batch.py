@@ -59,7 +59,7 @@ def _predicted(file: Path) -> pd.DataFrame:
 def _check_csv(file: Path) -> None:
     """Raises ValueError for a file that Azure would answer wrongly, or not at all."""
     from score.errors import RequestError, RowError
-    from score.tables import CsvTable
+    from score.tables.csv_table import CsvTable
 
     try:
         with CsvTable(file) as table:
@@ -72,8 +72,8 @@ def _check_csv(file: Path) -> None:
 
 
 def _check_columns(file: Path, names: list[object]) -> None:
+    from score.contract.rows import check_columns
     from score.errors import RequestError
-    from score.rows import check_columns
 
     try:
         check_columns(names)

@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from score import drivers
-from score.architecture import Architecture, Transformer
 from score.deploy.skus import Sku
 from score.errors import AzureError
+from score.folder.architecture import Architecture, Transformer
+from score.hardware import drivers
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

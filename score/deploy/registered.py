@@ -11,9 +11,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from score.architecture import Architecture
 from score.deploy.values import Json
 from score.errors import AzureError, ModelError
+from score.folder.architecture import Architecture
 
 PROPERTY = "clip-architecture"
 """Of a registered model: its `config.json`, as one line."""

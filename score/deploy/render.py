@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from score.architecture import Architecture
 from score.deploy.names import SECRET, SECRETS_FORM, checked
 from score.deploy.plan import FILE_ROWS, Plan
 from score.deploy.registered import PROPERTY, described
 from score.deploy.target import cluster as cluster_of
 from score.deploy.target import kind_of
 from score.errors import AzureError
+from score.folder.architecture import Architecture
 from score.settings import PREFIX, names
 
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from score.deploy import flags
 from score.errors import AzureError
-from score.folder import EMBEDDED
+from score.folder.model_folder import EMBEDDED
 
 if TYPE_CHECKING:  # the command line is wanted without it, too
     from score.deploy.harness import Machine

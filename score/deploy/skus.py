@@ -1,4 +1,4 @@
-"""Machine sizes of Azure, and the quota they take: `components/skus.yml` as values."""
+"""Machine sizes of Azure, and the quota they take: `score/deploy/skus.yml` as values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from score.errors import AzureError, meant
 
-TABLE = Path(__file__).parent.parent.parent / "components" / "skus.yml"
+TABLE = Path(__file__).with_name("skus.yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +94,5 @@ def lookup(name: str) -> Sku:
     found = known.get(name.lower())
     if found is None:
         hint = meant(name, skus())
-        raise AzureError(f"no size {name!r} among the {len(known)} of components/skus.yml{hint}")
+        raise AzureError(f"no size {name!r} among the {len(known)} of score/deploy/skus.yml{hint}")
     return found

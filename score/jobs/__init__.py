@@ -1,1 +1,1 @@
-"""Jobs: what runs before or beside serving. Nothing the runtime needs is here."""
+"""What the batch commands do: embed, label, split, merge."""

@@ -13,17 +13,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from score.batch import Summary
-from score.embedder import Embedder
+from score.contract.labels import Labels
+from score.contract.params import Params
+from score.contract.rows import Record, Row
+from score.core.embedder import Embedder
 from score.errors import BadParams, RequestError
-from score.jobs import imagefolder
-from score.jobs.imagefolder import ImageFolder, KeepingFetcher
-from score.jobs.pictures import Picture, Pictures
-from score.labels import Labels
-from score.outputs import check_files
-from score.params import Params
-from score.rows import Record, Row
-from score.writers import VerdictWriter
+from score.jobs import image_folder
+from score.jobs.embed import Summary
+from score.jobs.image_folder import ImageFolder, KeepingFetcher
+from score.jobs.image_source import Picture, Pictures
+from score.storage.outputs import check_files
+from score.tables.writers import VerdictWriter
 
 _PARAM = "param 'labels'"  # what errors about labels begin with
 _SHOWN = 50  # labels in a summary
@@ -96,7 +96,7 @@ def check_output(output: Path, source: Path, *, overwrite: bool = False) -> None
     elif source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise RequestError(f"{output} lies in {source}, and would be labelled the next time")
     else:
-        imagefolder.check(output, overwrite=overwrite, inputs=[source])
+        image_folder.check(output, overwrite=overwrite, inputs=[source])
 
 
 def columns_of(output: Path, top: int) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ def label(
             folder = files.enter_context(
                 ImageFolder(output, labels.names, embedder.settings, overwrite=overwrite)
             )
-            table = folder.path / imagefolder.TABLE
+            table = folder.path / image_folder.TABLE
         writer = files.enter_context(
             VerdictWriter(table, pictures.columns, top, placed=folder is not None)
         )

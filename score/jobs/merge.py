@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from score.batch import blocked_hint
+from score.contract.rows import ERRORS
 from score.errors import RequestError
-from score.rows import ERRORS
-from score.tables import CsvTable, fingerprint
-from score.writers import parquet_writer
+from score.jobs.embed import blocked_hint
+from score.tables.csv_table import CsvTable, fingerprint
+from score.tables.writers import parquet_writer
 
 _ROW_GROUP = 16_384
 

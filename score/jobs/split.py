@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from score.contract.rows import IMAGE
 from score.errors import RequestError
-from score.outputs import check_folder, filling
-from score.rows import IMAGE
-from score.tables import CsvTable
+from score.storage.outputs import check_folder, filling
+from score.tables.csv_table import CsvTable
 
 _LONGEST_PATH = 1024  # characters; a longer cell is a picture itself
 

@@ -1,4 +1,4 @@
-"""Sizes of machines: those of `components/skus.yml`, and other names that Azure gives to sizes.
+"""Sizes of machines: those of `score/deploy/skus.yml`, and other names that Azure gives to sizes.
 
 A size that is not in the table passes if it is spelled as Azure's sizes are: a family, a number of
 vCPUs, features, an accelerator of that family, and a version that the family has. By that

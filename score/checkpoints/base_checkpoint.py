@@ -1,0 +1,155 @@
+"""The checkpoint that another one was fine-tuned from, and takes tokenizer and pictures from.
+
+`save_pretrained` of a model alone writes its configuration and its weights. What it leaves out is
+the base's, as a rule unchanged; that it fits is checked as far as the files say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from score.checkpoints import hub
+from score.checkpoints.catalog import Entry, lookup
+from score.checkpoints.provenance import HUB, address, licences, told
+from score.errors import ModelError
+from score.folder.architecture import Architecture
+from score.folder.model_folder import (
+    ModelFolder,
+    image_processor,
+    preprocessor_file,
+    read_json,
+    tokenizer_folder,
+)
+from score.images.preprocess import Preprocessor
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Whose tokenizer and image processor a checkpoint takes.
+
+    folder: where their files are; origin, revision, entry, licence_files: as `find.Found` has them.
+    """
+
+    folder: Path
+    origin: str
+    revision: str | None = None
+    entry: Entry | None = None
+    licence_files: tuple[Path, ...] = ()
+
+    @classmethod
+    def remembered(cls, metadata: Mapping[str, str], package: Path) -> Base | None:
+        """What a package's metadata says of its base; None where it says nothing."""
+        if "base" not in metadata:
+            return None
+        origin, _, revision = metadata["base"].partition("@")
+        entry = lookup(origin.removeprefix(HUB)) if origin.startswith(HUB) else None
+        return cls(package / "model", origin, revision or None, entry)
+
+    @property
+    def name(self) -> str:
+        """Where it came from, for the metadata."""
+        return f"{self.origin}@{self.revision}" if self.revision else self.origin
+
+    @property
+    def notice(self) -> str:
+        """What its licence means for a checkpoint that was fine-tuned from it."""
+        if self.entry is None:
+            return f"if {self.origin} is what it was fine-tuned from, its licence counts, too"
+        licence = self.entry.licence
+        return (
+            f"if {self.entry.title} is what it was fine-tuned from, its licence counts, too: "
+            f"{licence.name}, {licence.says}"
+        )
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The base's own, where its configuration is there. Raises ModelError."""
+        file = self.folder / "config.json"
+        if not file.is_file():
+            return None
+        try:
+            return Architecture.from_config(read_json(file))
+        except ModelError as error:
+            raise ModelError(f"--base {self.origin}: {error}") from error
+
+    @property
+    def preprocessor(self) -> Preprocessor | None:
+        """Its image processor. Raises ModelError."""
+        file = preprocessor_file(self.folder)
+        return Preprocessor.from_config(image_processor(file)) if file else None
+
+    def complete(self, path: Path, tokenizer: Path | None = None) -> tuple[str, ...]:
+        """What a folder in the transformers layout takes from here.
+
+        `tokenizer`: where that comes from, if not from here. Raises ModelError where nothing is
+        taken, where it is not here, or does not fit.
+        """
+        folder = ModelFolder.open(path, self.folder, tokenizer)
+        lacking = {
+            "tokenizer": tokenizer_folder(tokenizer, folder.path) is None,
+            "image processor": preprocessor_file(folder.path) is None,
+        }
+        taken = tuple(part for part, is_lacking in lacking.items() if is_lacking)
+        if not taken:
+            raise ModelError(f"{path} has a tokenizer and an image processor: --base adds nothing")
+        self.must_fit(folder.architecture, taken)
+        return taken
+
+    def must_fit(self, made: Architecture, taken: tuple[str, ...]) -> None:
+        """Raises ModelError unless what is taken is for models of this architecture."""
+        differing = [
+            f"its {what} is {theirs}, the checkpoint's {ours}"
+            for what, theirs, ours in self._compared(made, taken)
+            if theirs != ours
+        ]
+        if differing:
+            raise ModelError(f"--base {self.origin} does not fit: {'; '.join(differing)}")
+
+    def _compared(
+        self, made: Architecture, taken: tuple[str, ...]
+    ) -> Iterator[tuple[str, object, object]]:
+        """What must agree: what it is, here, in the checkpoint."""
+        own, preprocessor = self.architecture, self.preprocessor
+        if own and "tokenizer" in taken:
+            yield "kind", own.kind, made.kind
+            yield "vocabulary", own.text.vocabulary, made.text.vocabulary
+            yield "context", own.text.context, made.text.context
+        if preprocessor and "image processor" in taken:
+            (height, width), side = preprocessor.size, made.vision.image
+            yield "image size", f"{height}×{width}", f"{side}×{side}"
+
+
+def find(name: str, say: Callable[[str], None] = lambda line: None) -> Base:
+    """The base at a path, on the Hub or in the catalog. Raises ModelError."""
+    path = Path(name)
+    if path.is_file():
+        raise ModelError(f"--base {path} is a file; name the folder of a checkpoint, or a Hub id")
+    if path.is_dir():
+        return _here(path)
+    if name.startswith(("/", "./", "../", "~")):
+        raise ModelError(f"--base: no such folder: {name}")
+    where = address(name)
+    say(f"tokenizer and image processor come from {HUB}{where.id}: {where.notice}")
+    download = hub.download(where.id, where.revision, weights=False)
+    return Base(
+        download.folder,
+        HUB + where.id,
+        download.revision,
+        where.entry,
+        licences(download.folder),
+    )
+
+
+def _here(path: Path) -> Base:
+    """A folder here: a checkpoint's, a processor's, or a package."""
+    metadata = told(path)
+    origin = metadata.get("source", path.resolve().name)
+    return Base(
+        path / "model" if metadata else path,
+        origin,
+        metadata.get("revision"),
+        lookup(origin.removeprefix(HUB)) if origin.startswith(HUB) else None,
+        licences(path),
+    )

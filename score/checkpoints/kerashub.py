@@ -1,0 +1,271 @@
+"""KerasHub's presets of MetaCLIP 2: a folder with `config.json`, `model.weights.h5` and assets.
+
+The names of the configuration are those of `keras_hub.models.MetaCLIP2Backbone` (0.2x and 0.3x), of
+the tensors those that Keras 3 gives the layers of that model when it saves them. Nothing here needs
+Keras.
+
+Texts are not cleaned: neither KerasHub nor Meta's own code for MetaCLIP 2 does.
+
+In three things this project goes with transformers, OpenCLIP and Meta, on whose checkpoints these
+presets are made, and not with KerasHub: texts keep their case (KerasHub's preprocessor lower-cases
+them by default); a picture that is made smaller is smoothed on the way (`antialias`, which KerasHub
+leaves off); and a special token that is spelled out in a text is that token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from score.checkpoints import sentencepiece_model
+from score.checkpoints.hdf5 import H5
+from score.checkpoints.source import Part, Source
+from score.errors import ModelError
+from score.folder.architecture import Architecture, Transformer
+from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
+from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
+from score.texts.tokenizer import Texts, xlm_tokenizer
+
+Json = Mapping[str, Any]
+
+CONFIG = "config.json"
+IMAGES = "image_converter.json"
+TOKENIZER = "tokenizer.json"
+VOCABULARY = Path("assets/tokenizer/vocabulary.spm")
+
+_LARGEST_VOCABULARY = 2**28  # bytes, over ten times XLM-V's
+_LARGEST_NUMBER = 1e6  # of a scale or an offset, far beyond any use
+_CLOSE = 1e-6  # how far a mean may be from the published one and still be it, rounded
+
+
+def is_preset(path: Path) -> bool:
+    """Whether a folder is a preset of KerasHub, of whatever model."""
+    try:
+        config = read_json(path / CONFIG)
+    except ModelError:
+        return False
+    return str(config.get("registered_name")).startswith(("keras_hub>", "keras_nlp>"))
+
+
+def folder(path: Path) -> Source:
+    """The checkpoint in a preset's folder. Raises ModelError."""
+    made = architecture(read_json(path / CONFIG))
+    return Source(
+        layout="KerasHub",
+        architecture=made,
+        preprocessor=_preprocessor(read_json(path / IMAGES), made.vision.image),
+        tokenizer=_tokenizer(path, made).to_json(),
+        tensors=H5.open(path),
+        parts=_parts(made),
+    )
+
+
+def architecture(config: Json) -> Architecture:
+    """What a preset's `config.json` describes. Raises ModelError."""
+    backbone = _config(config, "MetaCLIP2Backbone")
+    vision = _config(backbone.get("vision_encoder"), "MetaCLIP2VisionEncoder")
+    text = _config(backbone.get("text_encoder"), "MetaCLIP2TextEncoder")
+    if text.get("embedding_dim") != text.get("hidden_dim"):
+        raise ModelError(
+            f"the preset's text encoder has embedding_dim {text.get('embedding_dim')!r:.80} and "
+            f"hidden_dim {text.get('hidden_dim')!r:.80}: a plain CLIP's are one"
+        )
+    return Architecture.from_config(
+        {
+            "model_type": "metaclip_2",
+            "projection_dim": backbone.get("projection_dim"),
+            "vision_config": _layers(vision)
+            | {"image_size": _side(vision), "patch_size": vision.get("patch_size")},
+            "text_config": _layers(text)
+            | {
+                "vocab_size": text.get("vocabulary_size"),
+                "max_position_embeddings": text.get("max_sequence_length"),
+            }
+            | {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2},
+        }
+    )
+
+
+def _config(serialized: object, name: str) -> Json:
+    """The configuration within what Keras serializes an object to, which must be a `name`."""
+    found = serialized.get("class_name") if isinstance(serialized, Mapping) else None
+    if not isinstance(serialized, Mapping) or found != name:
+        raise ModelError(
+            f"the preset holds a {str(found)[:80]} where a {name} should be; "
+            f"of KerasHub's models MetaCLIP 2 is supported"
+        )
+    config = serialized.get("config")
+    if not isinstance(config, Mapping):
+        raise ModelError(f"the preset's {name} has no config")
+    return config
+
+
+def _layers(encoder: Json) -> dict[str, Any]:
+    names = {
+        "hidden_size": "hidden_dim",
+        "intermediate_size": "intermediate_dim",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "hidden_act": "intermediate_activation",  # Keras' "gelu" is the exact one, as PyTorch's
+    }
+    return {ours: encoder.get(theirs) for ours, theirs in names.items()} | {"layer_norm_eps": 1e-5}
+
+
+def _side(vision: Json) -> object:
+    shape = vision.get("image_shape")
+    if not isinstance(shape, Sequence) or len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:
+        raise ModelError(f"the preset's image_shape {shape!r:.80} is not square in three channels")
+    return shape[0]
+
+
+def _parts(made: Architecture) -> dict[str, Part]:
+    shapes = made.shapes()
+
+    def same(name: str, source: str) -> tuple[str, Part]:
+        return name, Part(source, shapes[name])
+
+    def turned(name: str, source: str) -> tuple[str, Part]:
+        return name, Part(source, shapes[name][::-1], Tensor.t)
+
+    def dense(name: str, source: str) -> Iterator[tuple[str, Part]]:
+        yield turned(f"{name}.weight", f"{source}/vars/0")
+        yield same(f"{name}.bias", f"{source}/vars/1")
+
+    def norm(name: str, source: str) -> Iterator[tuple[str, Part]]:
+        yield same(f"{name}.weight", f"{source}/vars/0")
+        yield same(f"{name}.bias", f"{source}/vars/1")
+
+    def layers(name: str, source: str, tower: Transformer) -> Iterator[tuple[str, Part]]:
+        for number in range(tower.layers):
+            ours = f"{name}.encoder.layers.{number}"
+            theirs = f"{source}/meta_clip2_encoder_layer" + (f"_{number}" if number else "")
+            yield from norm(f"{ours}.layer_norm1", f"{theirs}/layer_norm_1")
+            yield from _attention(f"{ours}.self_attn", f"{theirs}/attention", tower)
+            yield from norm(f"{ours}.layer_norm2", f"{theirs}/layer_norm_2")
+            yield from dense(f"{ours}.mlp.fc1", f"{theirs}/dense_1")
+            yield from dense(f"{ours}.mlp.fc2", f"{theirs}/dense_2")
+
+    words, picture = "text_model.embeddings", "vision_model.embeddings"
+    text, vision = (f"layers/meta_clip2_{tower}_encoder/layers" for tower in ("text", "vision"))
+    tokens = f"{text}/token_and_position_embedding"
+    patches = f"{vision}/meta_clip2_vision_embedding"
+    width, side = made.vision.tower.width, made.vision.patch
+    return dict(
+        [
+            same("logit_scale", "layers/meta_clip2_head/vars/0"),
+            same(f"{words}.token_embedding.weight", f"{tokens}/token_embedding/vars/0"),
+            same(f"{words}.position_embedding.weight", f"{tokens}/position_embedding/vars/0"),
+            *layers("text_model", text, made.text.tower),
+            *norm("text_model.final_layer_norm", f"{text}/layer_normalization"),
+            turned("text_projection.weight", "layers/dense_1/vars/0"),
+            same(f"{picture}.class_embedding", f"{patches}/vars/0"),
+            (
+                f"{picture}.patch_embedding.weight",
+                Part(f"{patches}/patch_embedding/vars/0", (side, side, 3, width), _channels_first),
+            ),
+            same(f"{picture}.position_embedding.weight", f"{patches}/position_embedding/vars/0"),
+            *norm("vision_model.pre_layrnorm", f"{vision}/layer_normalization"),
+            *layers("vision_model", vision, made.vision.tower),
+            *norm("vision_model.post_layernorm", "layers/layer_normalization"),
+            turned("visual_projection.weight", "layers/dense/vars/0"),
+        ]
+    )
+
+
+def _attention(ours: str, theirs: str, tower: Transformer) -> Iterator[tuple[str, Part]]:
+    """Keras keeps the heads apart: kernels in [width, heads, head], out of [heads, head, width]."""
+    width, heads = tower.width, (tower.heads, tower.width // tower.heads)
+
+    def joined(tensor: Tensor) -> Tensor:
+        return tensor.reshape(width, width).t()
+
+    for part, name in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
+        source = f"{theirs}/{name}_dense/vars"
+        yield f"{ours}.{part}.weight", Part(f"{source}/0", (width, *heads), joined)
+        yield f"{ours}.{part}.bias", Part(f"{source}/1", heads, Tensor.flatten)
+    source = f"{theirs}/output_dense/vars"
+    yield f"{ours}.out_proj.weight", Part(f"{source}/0", (*heads, width), joined)
+    yield f"{ours}.out_proj.bias", Part(f"{source}/1", (width,))
+
+
+def _channels_first(kernel: Tensor) -> Tensor:
+    """[height, width, in, out] → [out, in, height, width]."""
+    return kernel.permute(3, 2, 0, 1)
+
+
+def _preprocessor(converter: Json, size: int) -> Preprocessor:
+    """`image_converter.json`, whose defaults are those of `keras_hub.layers.ImageConverter`."""
+    config = _config(converter, "MetaCLIP2ImageConverter")
+    modes = {"bicubic": BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+    interpolation = config.get("interpolation", "bilinear")
+    if config.get("image_size") != [size, size]:
+        raise ModelError(
+            f"the preset makes pictures of {config.get('image_size')!r:.80}, its model wants {size}"
+        )
+    if not isinstance(interpolation, str) or interpolation not in modes:
+        raise ModelError(
+            f"the preset's interpolation {interpolation!r:.80} is not bicubic or bilinear"
+        )
+    if config.get("pad_to_aspect_ratio", False):
+        raise ModelError("the preset pads its pictures, which no CLIP was trained on")
+    squash = not config.get("crop_to_aspect_ratio", True)
+    mean, std = _normalisation(config)
+    return Preprocessor.from_config(
+        {
+            "size": {"height": size, "width": size} if squash else size,
+            "do_center_crop": not squash,
+            "crop_size": size,
+            "resample": modes[interpolation],
+            "image_mean": mean,
+            "image_std": std,
+        }
+    )
+
+
+def _normalisation(config: Json) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of values from 0 to 1, from a scale and an offset of those to 255."""
+    scale, offset = _channels(config, "scale"), _channels(config, "offset")
+    if min(scale) < 1 / _LARGEST_NUMBER:
+        raise ModelError(f"the preset's scale {scale} is not above 0")
+    std = [1 / 255 / factor for factor in scale]
+    mean = [-shift * deviation for shift, deviation in zip(offset, std, strict=True)]
+    for found, published in ((mean, CLIP_MEAN), (std, CLIP_STD)):
+        if any(abs(ours - theirs) > _CLOSE for ours, theirs in zip(found, published, strict=True)):
+            return mean, std
+    return CLIP_MEAN, CLIP_STD
+
+
+def _channels(config: Json, name: str) -> list[float]:
+    """A number for each channel, or one for all. Raises ModelError for nonsense, infinity too."""
+    value = config.get(name)
+    values = value if isinstance(value, list) and len(value) == 3 else [value] * 3
+    numbers = [float(n) for n in values if isinstance(n, (int, float)) and abs(n) < _LARGEST_NUMBER]
+    if len(numbers) < 3:
+        raise ModelError(f"the preset's {name} {value!r:.80} is no number for each channel")
+    return numbers
+
+
+def _tokenizer(path: Path, made: Architecture) -> Texts:
+    """XLM-V's, from its vocabulary. Raises ModelError for one that is not this model's."""
+    _config(read_json(path / TOKENIZER), "MetaCLIP2Tokenizer")
+    file = path / VOCABULARY
+    if not file.is_file():
+        raise ModelError(f"no {VOCABULARY} in {path}")
+    if file.stat().st_size > _LARGEST_VOCABULARY:
+        raise ModelError(f"{file} is larger than {_LARGEST_VOCABULARY:,} bytes")
+    if is_lfs_pointer(file):
+        raise ModelError(f"{file} is {LFS_POINTER}")
+    found = sentencepiece_model.parse(file.read_bytes())
+    # The embeddings have a row for `<mask>`, of which the file knows nothing, nor does KerasHub.
+    mask = made.text.vocabulary > len(found.pieces) + 4
+    try:
+        tokenizer = xlm_tokenizer(found.pieces, found.charsmap, mask=mask)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"unusable {file}: {error}") from error
+    texts = Texts(tokenizer, made.text.context)
+    texts.check(made)
+    return texts

@@ -1,0 +1,82 @@
+"""Where a folder came from: what its package says of that, and the licence files in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from score.checkpoints import hub
+from score.checkpoints.catalog import CATALOG, Entry, lookup
+from score.errors import ModelError
+
+HUB = "huggingface.co/"
+"""How the origin of what came from the Hub begins."""
+
+_LARGEST_LICENCE = 2**20  # bytes
+
+
+def told(path: Path) -> Mapping[str, str]:
+    """The metadata in a package's `MLmodel`; nothing for what is no package. Raises ModelError."""
+    file = path / "MLmodel"
+    if not file.is_file():
+        return {}
+    try:
+        metadata = yaml.safe_load(file.read_text(encoding="utf-8"))["metadata"]
+        return {str(key): str(value) for key, value in metadata.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ModelError(f"cannot read {file}: {error}") from error
+
+
+def licences(path: Path) -> tuple[Path, ...]:
+    """The licence files of a folder or a package: real files of its own, none too large."""
+    if not path.is_dir():
+        return ()
+    # A download's files are links into the Hub's cache, two folders up.
+    real = path.resolve()
+    homes = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
+    found = [*path.glob("LICENSE*"), *path.glob("model/LICENSE*")]
+    return tuple(
+        file
+        for file in sorted(found)
+        if file.is_file()
+        and file.stat().st_size <= _LARGEST_LICENCE
+        and any(file.resolve().is_relative_to(home) for home in homes)
+    )
+
+
+def unknown(origin: str) -> str:
+    """What must be known of a checkpoint that the catalog does not know."""
+    return f"{origin} is not in the catalog: find out yourself what its licence allows"
+
+
+class Address(NamedTuple):
+    """A repository on the Hub. entry: the catalog's, where it knows it."""
+
+    id: str
+    revision: str | None
+    entry: Entry | None
+
+    @property
+    def notice(self) -> str:
+        """What must be known before it is used: whose it is, and its licence."""
+        return self.entry.notice if self.entry else unknown(HUB + self.id)
+
+
+def address(name: str, revision: str | None = None) -> Address:
+    """Where a Hub id (`owner/name`, `owner/name@revision`) or a name of the catalog leads.
+
+    Without a revision it is the one that the catalog pins. Raises ModelError.
+    """
+    named, _, asked = name.partition("@")
+    entry = lookup(named)
+    id = named if "/" in named else entry.hub if entry and named in CATALOG else f"keras/{named}"
+    if not hub.is_id(id) or ("/" not in named and entry is None):
+        raise ModelError(
+            f"no checkpoint {name!r}: it is no file or folder here, no Hub id (owner/name), "
+            f"and none of {', '.join(CATALOG)}"
+        )
+    pinned = entry.revision if entry and id.lower() == entry.hub.lower() else None
+    return Address(id, asked or revision or pinned, entry)

@@ -1,0 +1,147 @@
+"""Writes a randomly initialised CLIP in the canonical layout.
+
+Its vectors mean nothing, but everything about them is real: the files, the tokenizer, the shapes,
+the arithmetic. Tests and benchmarks make them, full size too.
+Deterministic for a seed, on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from score.checkpoints import canonical
+from score.checkpoints.canonical import Precision
+from score.checkpoints.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
+from score.checkpoints.source import Source
+from score.console.commands import Parser, run
+from score.folder.architecture import Architecture, Shape, Text, Transformer, Vision
+from score.model.engines.pytorch import DTYPES
+from score.storage.outputs import check_files
+from score.texts.tokenizer import xlm_tokenizer
+
+CONTEXT = 77
+
+TINY = Architecture(
+    kind="clip",
+    dimension=512,
+    vision=Vision(Transformer(64, 2, 2, 256, "quick_gelu"), image=224, patch=32),
+    text=Text(
+        Transformer(64, 2, 2, 256, "quick_gelu"),
+        vocabulary=CLIP_VOCABULARY,
+        context=CONTEXT,
+        begin=CLIP_VOCABULARY - 2,
+        end=CLIP_VOCABULARY - 1,
+        pad=1,
+    ),
+)
+"""ViT-B/32's shape, two thin layers deep."""
+
+
+class RandomTensors:
+    """Tensors drawn so that signals keep their size through the layers.
+
+    Matrices: normal, 1/√fan-in. Embeddings: normal, 0.02, position included. Norms: near identity.
+    NumPy draws them, since its streams are the same on every machine; each tensor has a stream of
+    its own, so that none need be kept.
+    """
+
+    def __init__(self, architecture: Architecture, seed: int) -> None:
+        self._shapes = architecture.shapes()
+        self._seed = seed
+
+    def names(self) -> list[str]:
+        """As `Tensors.names`."""
+        return list(self._shapes)
+
+    def shape(self, name: str) -> Shape | None:
+        """As `Tensors.shape`."""
+        return self._shapes.get(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """As `Tensors.dtype`."""
+        return torch.float32
+
+    def read(self, name: str) -> Tensor:
+        """As `Tensors.read`."""
+        shape = self._shapes[name]
+        if name == "logit_scale":
+            return torch.tensor(math.log(1 / 0.07))  # CLIP paper, section 2.5
+        random = np.random.default_rng((self._seed, zlib.crc32(name.encode())))
+        values = random.standard_normal(shape, dtype=np.float32)
+        if "norm" in name or "layrnorm" in name:
+            values *= 0.1
+            values += name.endswith("weight")
+        elif "embedding" in name or len(shape) < 2:
+            values *= 0.02
+        else:
+            values /= math.sqrt(math.prod(shape[1:]))
+        return torch.from_numpy(values)
+
+
+def write(
+    folder: Path,
+    architecture: Architecture,
+    seed: int = 0,
+    precision: Precision = "fp32",
+    tokenizer: str | None = None,
+) -> Path:
+    """Writes config, weights, tokenizer and preprocessor into `folder`, and returns it.
+
+    `tokenizer`: a `tokenizer.json`, by default CLIP's own, or one of XLM-V's kind for MetaCLIP 2.
+    """
+    return canonical.write(source(architecture, seed, tokenizer), folder, precision)
+
+
+def source(architecture: Architecture, seed: int = 0, tokenizer: str | None = None) -> Source:
+    """A random checkpoint that has not been written yet."""
+    text = tokenizer or _vocabulary(architecture)
+    return Source.own("random", architecture, text, RandomTensors(architecture, seed))
+
+
+def _vocabulary(architecture: Architecture) -> str:
+    if architecture.kind == "clip":
+        return clip_vocabulary()
+    return xlm_vocabulary(architecture.text.vocabulary)
+
+
+def clip_vocabulary() -> str:
+    """CLIP's own byte-pair vocabulary as a `tokenizer.json`."""
+    return (CLIP_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
+
+
+def xlm_vocabulary(entries: int) -> str:
+    """A `tokenizer.json` of XLM-V's kind and size: letters of some scripts, then made-up words."""
+    ranges = ((33, 127), (0xA1, 0x180), (0x391, 0x3CA), (0x410, 0x450), (0x3041, 0x3097))
+    letters = [chr(code) for first, last in ranges for code in range(first, last)]
+    real = ["▁", "▁a", "▁the", "▁photo", "ca", "cat", "▁猫", *letters]
+    pieces = real[: entries - 5]  # ids 0 to 3 and the last are special
+    pieces += [f"▁word{number}" for number in range(entries - 5 - len(pieces))]
+    scored = [(piece, -1.0 - place / 1000) for place, piece in enumerate(pieces)]
+    text: str = xlm_tokenizer(scored, b"", mask=True).to_str()
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m score.checkpoints.random_checkpoint ViT-B-32-quickgelu FOLDER`."""
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
+    known = {"tiny": TINY, **ARCHITECTURES}
+    parser.add_argument("architecture", choices=known)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=DTYPES, default="fp32")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint")
+    options = parser.parse_args(arguments)
+    files = [options.folder / name for name in ("config.json", "model.safetensors")]
+    check_files(files, overwrite=options.overwrite)
+    print(write(options.folder, known[options.architecture], options.seed, options.precision))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,281 @@
+"""What a checkpoint is, found by looking at it: a name, a path or a Hub id → `Found`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from score.checkpoints import hub, kerashub, openclip, state_dict, transformers_layout
+from score.checkpoints.base_checkpoint import Base
+from score.checkpoints.base_checkpoint import find as find_base
+from score.checkpoints.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY, Entry, lookup
+from score.checkpoints.provenance import HUB, address, licences, told, unknown
+from score.checkpoints.retokenized import cleaned
+from score.checkpoints.source import Source, opened
+from score.errors import ModelError
+from score.folder.architecture import Architecture
+from score.folder.model_folder import preprocessor_file, tokenizer_folder
+from score.texts.cleaning import Name
+from score.texts.tokenizer import Texts
+
+_BARE = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint and where it came from.
+
+    name: what to call it; origin: where it came from, in words for the model card; revision: the
+    Hub's commit, where it came from there; entry: the catalog's, where it knows the checkpoint;
+    licence_files: those that came with it; base: whose tokenizer and image processor it has, where
+    they are another's.
+    """
+
+    source: Source
+    name: str
+    origin: str
+    revision: str | None = None
+    entry: Entry | None = None
+    licence_files: tuple[Path, ...] = ()
+    base: Base | None = None
+
+    @property
+    def notice(self) -> str:
+        """What must be known before it is used: whose it is, and its licence."""
+        own = self.entry.notice if self.entry else unknown(self.origin)
+        return f"{own}; {self.base.notice}" if self.base else own
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What was said of a checkpoint's parts, as `find` has it."""
+
+    architecture: str | None
+    tokenizer: Path | None
+    weights: str | None
+    base: Base | None
+
+
+def find(
+    checkpoint: str,
+    *,
+    source: str | None = None,
+    architecture: str | None = None,
+    tokenizer: Path | None = None,
+    revision: str | None = None,
+    weights: str | None = None,
+    base: str | None = None,
+    cleaning: Name | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Found:
+    """Looks at a checkpoint: a path here, a catalog name, or a Hub id, in this order.
+
+    `source`: the Hub id or catalog name that a folder here was downloaded as; a folder's own name
+    proves nothing. `architecture`: OpenCLIP's name of what a bare file of weights holds.
+    `tokenizer`: a folder to take the tokenizer from instead. `weights`: where in its file the model
+    is, as `statedict.find` has it. `base`: a folder, a catalog name or a Hub id from which a
+    checkpoint that came without them takes tokenizer and image processor. `cleaning`: of its texts,
+    by default that of its layout's library. `say` is told the licence as soon as it is known,
+    before anything is downloaded. Raises ModelError.
+    """
+    path = Path(checkpoint)
+    if not path.exists():
+        _may_be_on_the_hub(checkpoint)
+    options = _Options(architecture, tokenizer, weights, find_base(base, say) if base else None)
+    if path.exists():
+        found = _here(path, source, options)
+        say(found.notice)
+    else:
+        found = _on_the_hub(checkpoint, revision, options, say)
+    for remark in found.source.remarks:
+        say(remark)
+    if found.entry:
+        _must_agree(found.source.architecture, found.entry)
+    return replace(found, source=cleaned(found.source, cleaning))
+
+
+def _may_be_on_the_hub(checkpoint: str) -> None:
+    """Raises ModelError for what can only be a path, and is not there."""
+    if Path(checkpoint).suffix in _BARE:
+        known = lookup(Path(checkpoint).name)
+        where = f"; download it from {known.file}" if known and known.file else ""
+        raise ModelError(f"no such file: {checkpoint}{where}")
+    if checkpoint.startswith(("/", "./", "../", "~")):
+        raise ModelError(f"no such file or folder: {checkpoint}")
+
+
+def _here(path: Path, source: str | None, options: _Options) -> Found:
+    metadata = told(path)
+    said = source or metadata.get("source")
+    origin = said or path.resolve().name
+    id, _, revision = origin.removeprefix(HUB).partition("@")
+    entry = lookup(id) if said else lookup(path.name) if path.is_file() else None
+    if source and entry is None and not hub.is_id(source):
+        raise ModelError(f"--source {source!r} is neither a Hub id nor a name of the catalog")
+    if hub.is_id(id) and (source or origin.startswith(HUB)):
+        origin = HUB + id
+    elif entry and source:
+        origin = HUB + entry.hub
+    name = path.resolve().stem if path.is_file() else path.resolve().name
+    return Found(
+        _local(path, options, entry),
+        name,
+        origin,
+        revision or metadata.get("revision"),
+        entry,
+        licences(path),
+        options.base or Base.remembered(metadata, path),
+    )
+
+
+def _on_the_hub(
+    checkpoint: str, revision: str | None, options: _Options, say: Callable[[str], None]
+) -> Found:
+    where = address(checkpoint, revision)
+    say(where.notice)
+    download = hub.download(where.id, where.revision)
+    try:
+        source = _folder(download.folder, options)
+    except ModelError as error:  # the folder is one of a cache, which nobody asked for
+        raise ModelError(str(error).replace(str(download.folder), checkpoint)) from error
+    return Found(
+        source,
+        where.id.split("/")[-1],
+        HUB + where.id,
+        download.revision,
+        where.entry,
+        licences(download.folder),
+        options.base,
+    )
+
+
+def _local(path: Path, options: _Options, entry: Entry | None) -> Source:
+    if path.is_dir():
+        return _folder(path, options)
+    if path.suffix not in _BARE:
+        raise ModelError(f"{path} is neither a folder nor weights ({', '.join(_BARE)})")
+    made = _architecture(path, options, entry)
+    if entry and entry.sha256:
+        _check_sum(path, entry)
+    return _bare(path, made, options, entry)
+
+
+def _architecture(path: Path, options: _Options, entry: Entry | None) -> Architecture:
+    """What bare weights are said to be. Raises ModelError."""
+    if entry and options.architecture not in (None, entry.architecture):
+        raise ModelError(
+            f"{path.name} is {entry.title}, whose architecture is {entry.architecture}, "
+            f"not {options.architecture}"
+        )
+    name = options.architecture or (entry.architecture if entry else None)
+    base = options.base.architecture if options.base else None
+    if name is None and base:
+        return base
+    if name is None:
+        raise ModelError(
+            f"{path} holds bare weights: say of which --architecture, one of "
+            f"{', '.join(ARCHITECTURES)}. Nothing in the weights can confirm it: -quickgelu is for "
+            "those that were trained with QuickGELU, as OpenAI's and MetaCLIP's were"
+        )
+    if name not in ARCHITECTURES:
+        raise ModelError(f"no architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
+    made = ARCHITECTURES[name]
+    for what, (ours, theirs) in (base.differences(made) if base else {}).items():
+        if not what.endswith("token_id"):
+            raise ModelError(f"--base is no {name}: its {what} is {ours!r}, not {theirs!r}")
+    return made
+
+
+def _bare(path: Path, made: Architecture, options: _Options, entry: Entry | None) -> Source:
+    """Bare weights, in whichever layout their names are of."""
+    layouts = (openclip.NAMES, transformers_layout.NAMES)
+    model = state_dict.find(opened(path), layouts, options.weights)
+    base = options.base
+    texts = _tokenizer_of(path.parent, options)(made, None)
+    read = transformers_layout.file if model.names == transformers_layout.NAMES else openclip.file
+    source = replace(read(model.tensors, made, texts), remarks=model.remarks)
+    plain = source.preprocessor
+    if base:
+        taken = ("image processor",) if options.tokenizer else ("tokenizer", "image processor")
+        base.must_fit(made, taken)
+        source = replace(
+            source,
+            preprocessor=base.preprocessor or plain,
+            tokenizer_folder=None if options.tokenizer else tokenizer_folder(base.folder),
+            processor_file=preprocessor_file(base.folder),
+        )
+    elif entry and entry.resize == "squash":  # bare weights say nothing of their pictures
+        source = replace(source, preprocessor=replace(plain, resize=plain.size, crop=None))
+    return source
+
+
+def _folder(path: Path, options: _Options) -> Source:
+    base = options.base
+    if options.architecture:
+        raise ModelError(f"{path} says itself what it is: --architecture is for bare weights")
+    own = kerashub.is_preset(path) or (
+        (path / openclip.CONFIG).is_file() and not transformers_layout.has_weights(path)
+    )
+    if own and base:
+        raise ModelError(f"{path}: --base is for the transformers layout, and for bare weights")
+    if kerashub.is_preset(path):
+        if options.tokenizer or options.weights:
+            raise ModelError(
+                f"{path} is a KerasHub preset, of one model and its own tokenizer: --weights and "
+                "--tokenizer are for other layouts"
+            )
+        return kerashub.folder(path)
+    if own:
+        return openclip.folder(path, _tokenizer_of(path, options), options.weights)
+    taken = base.complete(path, options.tokenizer) if base else ()
+    source = transformers_layout.folder(
+        path, base.folder if base else None, options.weights, options.tokenizer
+    )
+    if base:
+        remark = f"taken from {base.name}: {' and '.join(taken)}"
+        source = replace(source, remarks=(*source.remarks, remark))
+    return source
+
+
+def _tokenizer_of(folder: Path, options: _Options) -> openclip.Tokenizer:
+    """Finds the tokenizer: the one given, the base's, the checkpoint's own, else plain CLIP's."""
+
+    def find(made: Architecture, named: str | None) -> Texts:
+        own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
+        base = tokenizer_folder(options.base.folder) if options.base else None
+        place = options.tokenizer or base or (folder if own else None)
+        clips = made.kind == "clip" and made.text.vocabulary == CLIP_VOCABULARY and not named
+        if place is None and clips:
+            place = CLIP_TOKENIZER
+        if place is None:
+            raise ModelError(
+                f"these weights come without their tokenizer ({named or 'XLM-V'}): name a folder "
+                "that has its tokenizer.json with --tokenizer"
+                f", such as a download of {named or 'facebook/xlm-v-base'}"
+            )
+        texts = Texts.of(place, made.text.context)
+        texts.check(made)
+        return texts
+
+    return find
+
+
+def _check_sum(path: Path, entry: Entry) -> None:
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != entry.sha256:
+        raise ModelError(
+            f"{path} has the name of {entry.title}, but not its SHA-256 ({entry.sha256}): half a "
+            f"download, or another file; rename it to package it as something else"
+        )
+
+
+def _must_agree(made: Architecture, entry: Entry) -> None:
+    """What a checkpoint says of itself must be what its authors published."""
+    for name, (ours, theirs) in made.differences(entry.made).items():
+        if not name.endswith("token_id"):
+            raise ModelError(
+                f"this is not {entry.title}: its {name} is {ours!r}, published was {theirs!r}"
+            )

@@ -1,0 +1,52 @@
+"""Which cleaning a checkpoint's texts get, and the tokenizer that goes with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from score.checkpoints.catalog import CLIP_TOKENIZER
+from score.checkpoints.source import Source
+from score.texts.cleaning import Cleaning, Name
+from score.texts.tokenizer import Texts, open_clip_tokenizer
+
+
+def cleaned(source: Source, asked: Name | None = None) -> Source:
+    """The source with the cleaning that was asked for, by default that of its layout's library.
+
+    CLIP's own byte pairs become OpenCLIP's `SimpleTokenizer` under `openclip`; any other tokenizer
+    stays itself behind the cleaning, as OpenCLIP's `HFTokenizer` does it. Raises ModelError where
+    the cleaning's library is not installed.
+    """
+    wanted = Cleaning.from_config({"text_cleaning": asked or source.cleaning.name})
+    if wanted.name == "transformers":
+        return _uncleaned(source)
+    if source.cleaning.lower:
+        return source
+    if not _is_clips(source):
+        return replace(source, cleaning=wanted)
+    tokenizer = _open_clips(source.architecture.text.context)
+    return replace(source, cleaning=replace(wanted, lower=True), tokenizer=tokenizer)
+
+
+def _uncleaned(source: Source) -> Source:
+    if not source.cleaning.lower:
+        return replace(source, cleaning=Cleaning())
+    # A package of ours, whose tokenizer is OpenCLIP's: transformers' own takes its place.
+    tokenizer = (CLIP_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
+    return replace(source, cleaning=Cleaning(), tokenizer=tokenizer, tokenizer_folder=None)
+
+
+def _is_clips(source: Source) -> bool:
+    """Whether a checkpoint's vocabulary is that of CLIP, and nothing is added to it."""
+    context = source.architecture.text.context
+    found = Texts.parse(source.tokenizer, context).vocabulary()
+    return found == Texts.of(CLIP_TOKENIZER, context).vocabulary()
+
+
+def _open_clips(context: int) -> str:
+    text = (CLIP_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
+    model = json.loads(text)["model"]
+    pairs = [tuple(pair) if isinstance(pair, list) else pair.split(" ") for pair in model["merges"]]
+    tokenizer = open_clip_tokenizer(model["vocab"], [(a, b) for a, b in pairs])
+    return Texts(tokenizer, context).to_json()

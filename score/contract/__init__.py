@@ -1,0 +1,1 @@
+"""What goes in and what comes out: rows, records, params, labels, and their JSON."""

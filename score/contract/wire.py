@@ -1,0 +1,204 @@
+"""JSON ↔ rows and records: the shapes on the wire, pure.
+
+In: Azure's `{"input_data": {"columns", "index", "data"}, "params": {…}}`, a list of records in the
+same place, and MLflow's own keys with the same tables behind them. Out: a bare list of records, or
+an error body. No I/O, no web framework.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NotRequired, TypedDict
+
+from score.contract.params import Params
+from score.contract.rows import IMAGE, TEXT, Record, Row, check_columns, check_spelling
+from score.errors import RequestError, RowProblem, ScoreError
+
+TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs", "instances")
+"""The keys under which a request may put its table."""
+PARAMS = "params"
+
+_GZIP = b"\x1f\x8b"
+
+
+class ErrorBody(TypedDict):
+    """What stands under `"error"` in a refused request."""
+
+    code: str
+    message: str
+    rows: NotRequired[list[RowProblem]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as understood."""
+
+    rows: list[Row]
+    params: Params
+
+
+def parse(body: bytes | str) -> Request:
+    """A JSON body → rows and params. Raises RequestError for anything that is not one."""
+    content = _decode(body)
+    if not isinstance(content, dict):
+        raise RequestError(f"the body must be a JSON object, not {_kind(content)}")
+    keys = [key for key in TABLES if key in content]
+    if len(keys) > 1:
+        raise RequestError(f"the body has several tables: {', '.join(map(repr, keys))}")
+    if not keys:
+        found = ", ".join(repr(key) for key in content) or "none"
+        raise RequestError(f"the body needs the key 'input_data'; its keys are {found[:200]}")
+    unknown = [key for key in content if key not in (keys[0], PARAMS)]
+    if unknown:
+        raise RequestError(f"unknown key {unknown[0][:80]!r} beside {keys[0]!r}")
+    params = Params.parse(content.get(PARAMS))
+    return Request(parse_table(content[keys[0]], keys[0]), params)
+
+
+def parse_table(table: object, key: str = "input_data") -> list[Row]:
+    """A table in one of its three spellings → rows. Raises RequestError.
+
+    Split (`{"columns", "data"}`, with or without `"index"`), a list of records, or an object of
+    columns (`{"image": […], "text": […]}`), where cells in place of the lists are one row.
+    """
+    if isinstance(table, list):
+        return _from_records(table, key)
+    if not isinstance(table, dict):
+        raise RequestError(f"{key!r} must be an object or a list of records, not {_kind(table)}")
+    if "data" in table or "columns" in table:
+        return _from_split(table, key)
+    return _from_columns(table, key)
+
+
+def render(record: Record) -> dict[str, Any]:
+    """A record as the wire has it: lists of plain floats, only what the row asked for."""
+    if record.error is not None:
+        error = record.error
+        return {"error": {"code": error.code, "message": str(error), "retryable": error.retryable}}
+    answer: dict[str, Any] = {}
+    if record.image_features is not None:
+        answer["image_features"] = record.image_features.tolist()
+    if record.text_features is not None:
+        answer["text_features"] = record.text_features.tolist()
+    if record.labels is not None and record.probs is not None:
+        answer |= {"labels": [*record.labels], "probs": [*record.probs]}
+    return answer
+
+
+def blank(params: Params) -> dict[str, Any]:
+    """A record with all the keys that `params` ask for, none of them filled.
+
+    Tables need the same keys in every record; on the wire, keys without a value are left out.
+    """
+    labels = ("labels", "probs") if params.labels else ()
+    error = ("error",) if params.on_error == "report" else ()
+    return dict.fromkeys(("image_features", "text_features", *labels, *error))
+
+
+def error_body(error: ScoreError) -> ErrorBody:
+    """What a refused request is told."""
+    if isinstance(error, RequestError):
+        return {"code": error.code, "message": str(error), "rows": error.rows}
+    return {"code": "internal_error", "message": str(error)}
+
+
+def dump(payload: object) -> bytes:
+    """JSON without the NaN that JSON does not have."""
+    return json.dumps(payload, allow_nan=False).encode()
+
+
+def _decode(body: bytes | str) -> object:
+    try:
+        content: object = json.loads(body, object_pairs_hook=_object)
+    except UnicodeDecodeError:
+        if isinstance(body, bytes) and body.startswith(_GZIP):
+            raise RequestError("the body is compressed with gzip; send it as it is") from None
+        raise RequestError("the body is not UTF-8") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
+    except ValueError as error:
+        raise RequestError(
+            f"the body is not JSON: {error} (CSV and parquet are for MLflow's server)"
+        ) from None
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. A repeated key is refused: of two cells, one would be lost."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise RequestError(f"the key {repeated[:80]!r} appears more than once in one object")
+    return content
+
+
+def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:
+    columns, data, index = table.get("columns"), table.get("data"), table.get("index")
+    unknown = [name for name in table if name not in ("columns", "data", "index")]
+    if unknown:
+        raise RequestError(f"{key!r} has an unknown key {unknown[0][:80]!r}")
+    if not isinstance(columns, list):
+        raise RequestError(f"{key}.columns must be a list of names, not {_kind(columns)}")
+    if not isinstance(data, list):
+        raise RequestError(f"{key}.data must be a list of rows, not {_kind(data)}")
+    if index is not None and (not isinstance(index, list) or len(index) != len(data)):
+        raise RequestError(f"{key}.index must be a list with one entry for each row of data")
+    check_columns(columns)
+    at = {name: columns.index(name) for name in (IMAGE, TEXT) if name in columns}
+    rows = []
+    for number, cells in enumerate(data):
+        if not isinstance(cells, list):
+            raise RequestError(f"{key}.data: row {number} must be a list, not {_kind(cells)}")
+        if len(cells) != len(columns):
+            raise RequestError(
+                f"{key}.data: row {number} has {len(cells)} cells for {len(columns)} columns"
+            )
+        rows.append(Row(**{name: cells[place] for name, place in at.items()}))
+    return rows
+
+
+def _from_records(records: Sequence[object], key: str) -> list[Row]:
+    headers: dict[tuple[str, ...], None] = {}
+    for number, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise RequestError(f"{key}: record {number} must be an object, not {_kind(record)}")
+        headers[tuple(record)] = None
+    for header in headers:
+        check_spelling(header)
+    if records:
+        check_columns(list(dict.fromkeys(chain(*headers))))
+    return [_row(record) for record in records if isinstance(record, dict)]
+
+
+def _from_columns(table: Mapping[str, Any], key: str) -> list[Row]:
+    check_columns(list(table))
+    columns = {name: table[name] for name in (IMAGE, TEXT) if name in table}
+    if any(isinstance(cells, list) for cells in columns.values()):
+        columns = {name: cells for name, cells in columns.items() if cells is not None}
+    if not any(isinstance(cells, (list, dict)) for cells in columns.values()):
+        return [Row(**columns)]
+    for name, cells in columns.items():
+        if not isinstance(cells, list):
+            raise RequestError(f"{key}.{name} must be a list, not {_kind(cells)}")
+    if len({len(cells) for cells in columns.values()}) > 1:
+        raise RequestError(f"{key}: the columns are of different length")
+    return [
+        Row(**dict(zip(columns, cells, strict=True)))
+        for cells in zip(*columns.values(), strict=True)
+    ]
+
+
+def _row(cells: Mapping[str, object]) -> Row:
+    return Row(image=cells.get(IMAGE), text=cells.get(TEXT))
+
+
+def _kind(value: object) -> str:
+    """A value's type, in JSON's words."""
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "a number")

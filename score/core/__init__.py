@@ -1,0 +1,1 @@
+"""Rows → records: downloads, decoding and encoding side by side."""

@@ -1,0 +1,61 @@
+"""One scoring request: a body in, a status and a body out. Every HTTP surface answers through here.
+
+Knows the contract; knows no web framework.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from score.contract import wire
+from score.contract.rows import Record, Row
+from score.core.embedder import Embedder
+from score.errors import RequestError, body_too_large, too_many_rows
+
+log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What goes back: an HTTP status and a JSON body."""
+
+    status: int
+    body: bytes
+
+
+Observer = Callable[[Sequence[Row], Sequence[Record]], None]
+
+
+def score(embedder: Embedder, body: bytes, observer: Observer | None = None) -> Answer:
+    """Answers a request. Never raises: a bad request is a 4xx that says why, a bug of ours a 500
+    whose details go to the log alone.
+
+    `observer` is called with the rows and records of a request that is answered. It must not raise.
+    """
+    settings = embedder.settings
+    try:
+        if len(body) > settings.max_request_bytes:
+            raise body_too_large(settings.max_request_bytes)
+        request = wire.parse(body)
+        if len(request.rows) > settings.max_request_rows:
+            raise too_many_rows(settings.max_request_rows)
+        records = embedder.answer(request.rows, request.params)
+        if observer:
+            observer(request.rows, records)
+        return Answer(200, wire.dump([wire.render(record) for record in records]))
+    except RequestError as error:
+        return refuse(error)
+    except Exception:
+        log.exception("a request failed inside the model")
+        return problem(500, "internal_error", "the model failed; the server's log says why")
+
+
+def refuse(error: RequestError) -> Answer:
+    """The 4xx that a RequestError stands for."""
+    return Answer(error.status, wire.dump({"error": wire.error_body(error)}))
+
+
+def problem(status: int, code: str, message: str) -> Answer:
+    """An error body for what is wrong outside the contract: a path, a method, a crash."""
+    return Answer(status, wire.dump({"error": {"code": code, "message": message, "rows": []}}))

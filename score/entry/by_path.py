@@ -1,0 +1,20 @@
+"""Makes `score` mean this package, for an entry script that Azure's runners load by its path.
+
+Run by such a script before it imports anything of ours (`runpy.run_path`). A user's score.py,
+Azure's usual name of an entry script, may be ahead of the package on `sys.path`, or be loaded under
+its name already; of the latter an ImportError tells.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+_loaded = sys.modules.get("score")
+if _loaded is not None and not hasattr(_loaded, "__path__"):
+    raise ImportError(
+        f"{_loaded.__file__} is loaded under the name of this project's package, score: "
+        "rename that file"
+    )

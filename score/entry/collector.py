@@ -1,0 +1,112 @@
+"""What Azure's data collector is told of requests and answers, where a deployment asks for it.
+
+A deployment asks by the section `data_collector` of its YAML, with the collections `model_inputs`
+and `model_outputs`; Azure passes that on in variables that its package `azureml-ai-monitoring`
+reads. See
+https://learn.microsoft.com/azure/machine-learning/how-to-collect-production-data. Without the
+section nothing is imported, built or sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from score.contract.rows import Record, Row, is_empty
+from score.extras import missing
+from score.fetch import urls
+
+log = logging.getLogger(__name__)
+
+_ASKED = ("AZUREML_MDC_CONFIG_PATH", "AZUREML_MDC_ENABLED")  # by azureml-ai-monitoring 1.0.0
+_MOST = 2000  # characters of a URL that are collected
+
+
+def start(environ: Mapping[str, str]) -> Collection | None:
+    """The collection that the deployment asks for; None, with a warning, where it cannot be."""
+    if not environ.get(_ASKED[0]) and environ.get(_ASKED[1], "").lower() != "true":
+        return None
+    try:
+        from azureml.ai.monitoring import Collector
+
+        return Collection(_enabled(Collector, "model_inputs"), _enabled(Collector, "model_outputs"))
+    except ImportError as error:
+        why = f"add azureml-ai-monitoring to the environment ({missing(error)})"
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+    log.warning("the deployment asks for data_collector, but nothing is collected: %s", why)
+    return None
+
+
+class Collection:
+    """Tells the collectors of what was answered, and never fails for them."""
+
+    def __init__(self, inputs: Any | None, outputs: Any | None) -> None:
+        """The collectors; None for a collection that the deployment leaves out."""
+        self._inputs, self._outputs = inputs, outputs
+
+    def __call__(self, rows: Sequence[Row], records: Sequence[Record]) -> None:
+        """Collects a request and its answer, each as a frame with a line a row.
+
+        Both frames have the columns `request` (an id of its own, since Azure may join requests)
+        and `row`.
+        """
+        try:
+            import pandas as pd  # what the collectors take
+
+            request, context = str(uuid.uuid4()), None
+            if self._inputs:
+                asked = [_asked(row) for row in rows]
+                context = self._inputs.collect(_frame(pd, request, asked))
+            if self._outputs:
+                answered = [_answered(record) for record in records]
+                self._outputs.collect(_frame(pd, request, answered), context)
+        except Exception as error:
+            _lost(error)
+
+
+def _enabled(collector: Any, name: str) -> Any | None:
+    """A collector; None where the deployment's YAML leaves its collection out, which it reports as
+    an error when it is made."""
+    errors: list[Exception] = []
+    collector(name=name, on_error=errors.append)
+    if errors:
+        log.info("%s is not collected: %s", name, errors[0])
+        return None
+    return collector(name=name, on_error=_lost)
+
+
+def _lost(error: Exception) -> None:
+    log.warning("a request was not collected: %s", error)
+
+
+def _frame(pd: Any, request: str, lines: Sequence[Mapping[str, Any]]) -> Any:
+    return pd.DataFrame(
+        [{"request": request, "row": row} | dict(line) for row, line in enumerate(lines)]
+    )
+
+
+def _asked(row: Row) -> dict[str, Any]:
+    """Texts as they are; a picture by its URL, without what may be secret, or as `inline`."""
+    return {"image": _picture(row.image), "text": row.text if isinstance(row.text, str) else None}
+
+
+def _picture(cell: object) -> str | None:
+    if is_empty(cell):
+        return None
+    if isinstance(cell, str) and cell.lstrip()[:8].lower().startswith(("http://", "https://")):
+        return urls.start(cell.strip(), _MOST)
+    return "inline"
+
+
+def _answered(record: Record) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "image_features": record.image_features,
+        "text_features": record.text_features,
+        "error": record.error.code if record.error else None,
+    }
+    if record.labels is not None:
+        line |= {"labels": list(record.labels), "probs": list(record.probs or ())}
+    return line

@@ -1,0 +1,172 @@
+"""How many downloads a host gets at a time: more while it answers fast, fewer when it does not.
+
+A host begins with START downloads at a time. As in TCP's congestion control (RFC 5681), each fast
+answer adds one, until the host first sheds load; after that one is added per round of answers. An
+answer that is slow for this host takes one away again, down to START. Shedding load (429, 503, a
+timeout, a connection refused or broken off) halves the number, once per round. A `Retry-After`
+pauses the host for every row: nothing is sent to it before then, or until a limit is reached. The
+limit keeps one row's `Retry-After: 3600` from failing the thousands behind it. Since a pause costs
+much more than a refusal alone, the number that led to it is not reached again for ten times as
+long.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from score.errors import FetchFailed
+from score.fetch.deadline import Deadline
+
+START = 8
+_SLOWER, _SLACK = 3.0, 0.1  # slow: more than three times the quickest answer and 0.1 s
+_SPARED = 10  # times a pause for which what led to it is not tried again
+_KEPT = 1000  # hosts that are remembered
+_FORGOTTEN = 60.0  # seconds without a download after which a host is as good as new
+
+_now = time.monotonic
+
+
+class Host:
+    """One host's share of the downloads. Safe to share between threads."""
+
+    def __init__(self, most: int, longest_pause: float = math.inf) -> None:
+        self._most, self._longest_pause = most, longest_pause
+        self._least_grown = float(min(START, most))
+        self._limit = self._least_grown
+        self._changed = threading.Condition()
+        self._active = 0
+        self._has_shed = False
+        self._shed_at = -math.inf
+        self._paused_until = -math.inf
+        self._ceiling, self._ceiling_until = most, -math.inf
+        self._quickest = math.inf
+        # Kept by Hosts: rows that wait or download, and since when there are none.
+        self.users = 0
+        self.idle_since = math.inf
+
+    @property
+    def limit(self) -> int:
+        """Downloads that it gets at a time now."""
+        return int(self._limit)
+
+    @contextmanager
+    def place(self, deadline: Deadline) -> Iterator[None]:
+        """Waits for one of its places and holds it. Raises FetchTimeout, FetchFailed.
+
+        A pause that the host asked for counts against the row's deadline; waiting for other rows'
+        downloads does not.
+        """
+        self._enter(deadline)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._active -= 1
+                self._wake()
+
+    def answered(self, began: float) -> None:
+        """Tells of an answer that was no refusal. `began`: when it was asked for."""
+        seconds = _now() - began
+        with self._changed:
+            self._quickest = min(self._quickest, seconds)
+            if seconds > _SLOWER * self._quickest + _SLACK:
+                self._limit = min(self._limit, max(self._limit - 1, self._least_grown))
+            elif self._active >= self.limit:  # else nothing shows that more would be well
+                step = 1 / self._limit if self._has_shed else 1.0
+                most = self._ceiling if _now() < self._ceiling_until else self._most
+                self._limit = max(self._limit, min(self._limit + step, most))
+                self._wake()
+
+    def shed(self, began: float, pause: float = 0.0) -> None:
+        """Tells that it refused for being busy, or did not answer. `pause`: seconds it asks for."""
+        pause = min(pause, self._longest_pause)
+        with self._changed:
+            now = _now()
+            if began >= self._shed_at:  # one halving for all that were sent together
+                if pause:
+                    self._ceiling = max(1, self.limit - 1)
+                    self._ceiling_until = now + _SPARED * pause
+                self._limit = max(1.0, self._limit / 2)
+                self._shed_at = now
+            self._has_shed = True
+            self._paused_until = max(self._paused_until, now + pause)
+
+    def _enter(self, deadline: Deadline) -> None:
+        with self._changed:
+            try:
+                while not self._open(deadline):
+                    with deadline.queueing():
+                        free = self._changed.wait(deadline.patience())
+                    if not free:
+                        raise deadline.over()
+            except BaseException:
+                self._wake()  # what woke this row is for the next
+                raise
+            self._active += 1
+            if self._active < self.limit:
+                self._changed.notify()
+
+    def _open(self, deadline: Deadline) -> bool:
+        """Whether a place is free, once no pause is left. Raises FetchFailed for a long pause."""
+        while (pause := self._paused_until - _now()) > 0:
+            if pause >= deadline.left():
+                raise FetchFailed(
+                    f"the server asked for no requests for another {pause:.0f} s", retryable=True
+                )
+            self._changed.wait(pause)
+        return self._active < self.limit
+
+    def _wake(self) -> None:
+        self._changed.notify(max(1, self.limit - self._active))
+
+    def is_forgettable(self) -> bool:
+        """Whether nobody uses it, and has not for long."""
+        return not self.users and _now() - self.idle_since >= _FORGOTTEN
+
+
+class Hosts:
+    """The hosts that are downloaded from, by name."""
+
+    def __init__(self, most: int, longest_pause: float) -> None:
+        """`most`: downloads from one host at a time, however fast it answers.
+
+        `longest_pause`: seconds that a host's `Retry-After` holds for rows that it did not answer.
+        """
+        self._new = partial(Host, most, longest_pause)
+        self._lock = threading.Lock()
+        self._hosts: dict[str, Host] = {}
+
+    @contextmanager
+    def place(self, name: str, deadline: Deadline) -> Iterator[Host]:
+        """Waits for a place at a host and holds it. Raises FetchTimeout, FetchFailed."""
+        host = self._enter(name)
+        try:
+            with host.place(deadline):
+                yield host
+        finally:
+            with self._lock:
+                host.users -= 1
+                host.idle_since = _now()
+
+    def limit(self, name: str) -> int:
+        """Downloads that a host gets at a time now."""
+        with self._lock:
+            return (self._hosts.get(name) or self._new()).limit
+
+    def _enter(self, name: str) -> Host:
+        with self._lock:
+            host = self._hosts.get(name)
+            if host is None or host.is_forgettable():
+                self._make_space()
+                host = self._hosts[name] = self._new()
+            host.users += 1
+            return host
+
+    def _make_space(self) -> None:
+        if len(self._hosts) >= _KEPT:
+            self._hosts = {name: host for name, host in self._hosts.items() if host.users}

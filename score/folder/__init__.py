@@ -1,0 +1,1 @@
+"""A model folder: its configuration, its weights, and the names by which MLflow finds it."""

@@ -1,0 +1,1 @@
+"""The machine: its processor, its memory, its GPUs and their drivers."""

@@ -1,0 +1,1 @@
+"""Bytes → RGB → uint8 pixels."""

@@ -1,0 +1,1 @@
+"""Vectors in a folder, and the nearest of them to a query."""

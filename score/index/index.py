@@ -1,0 +1,140 @@
+"""Vectors in a folder, and the nearest of them to a query: by cosine, exactly.
+
+`vectors.npy`: N × D half-precision vectors of length one, mapped and not read when the folder is
+opened. `rows.parquet`: what the table said beside them, N rows in the same order. A hundred million
+rows want an approximate index; this one is right, and enough for a few million.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.lib.format import open_memmap
+
+from score.contract.rows import ERRORS, FEATURES, Vector
+from score.errors import RequestError
+from score.model.zeroshot import unit
+from score.storage.outputs import check_folder, filling
+
+Column = Literal["image_features", "text_features"]
+
+_BATCH = 4096  # rows read or multiplied at a time
+_VECTORS, _ROWS = "vectors.npy", "rows.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A row, and the cosine of its vector with the query's."""
+
+    score: float
+    row: dict[str, Any]
+
+
+def build(
+    table: Path, folder: Path, column: Column = "image_features", *, overwrite: bool = False
+) -> int:
+    """Indexes the vectors of a parquet file of `score embed` or `score merge`; how many there are.
+
+    Rows without such a vector are passed over. `overwrite`: the folder may hold an older index.
+    Raises RequestError for a table that has none, and a folder that holds something else.
+    """
+    check_folder(folder, _is_index, overwrite=overwrite, inputs=[table])
+    try:
+        schema = pq.read_schema(table)
+    except pa.ArrowInvalid as error:
+        raise RequestError(f"{table} is no parquet file: {error}") from error
+    if column not in schema.names:
+        raise RequestError(f"{table} has no column {column}")
+    count, dimension = _extent(table, column)
+    if not count:
+        raise RequestError(f"{table} has no row with {column}")
+    kept = [name for name in schema.names if name not in (*FEATURES, *ERRORS)]
+    rows = pa.schema([schema.field(name) for name in kept])
+    with filling(folder) as begun:
+        vectors = open_memmap(begun / _VECTORS, "w+", np.float16, (count, dimension))
+        place = 0
+        with pq.ParquetWriter(begun / _ROWS, rows) as writer:
+            for batch in _batches(table, [*kept, column]):
+                found = _matrix(batch, column)
+                vectors[place : place + len(found)] = unit(found)
+                place += len(found)
+                writer.write_batch(batch.select(kept))
+        vectors.flush()
+    return count
+
+
+def _is_index(content: Sequence[Path]) -> bool:
+    return {entry.name for entry in content} == {_VECTORS, _ROWS}
+
+
+def _batches(table: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows that have a vector, the last of the columns."""
+    with pq.ParquetFile(table) as file:
+        for batch in file.iter_batches(_BATCH, columns=columns):
+            yield batch.filter(batch.column(columns[-1]).is_valid())
+
+
+def _extent(table: Path, column: str) -> tuple[int, int]:
+    count, dimension = 0, 0
+    for batch in _batches(table, [column]):
+        count += len(batch)
+        if len(batch):
+            dimension = len(batch.column(column)[0])
+    return count, dimension
+
+
+def _matrix(batch: pa.RecordBatch, column: str) -> np.ndarray:
+    """N × D float32."""
+    values = batch.column(column).flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(batch), -1) if len(batch) else np.empty((0, 1), np.float32)
+
+
+class Index:
+    """What `build` left in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises RequestError for a folder that holds no index."""
+        try:
+            self._vectors = np.load(folder / _VECTORS, mmap_mode="r")
+            self._rows = pq.read_table(folder / _ROWS)
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
+            raise RequestError(f"{folder} holds no index: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    @property
+    def dimension(self) -> int:
+        """Of its vectors."""
+        return int(self._vectors.shape[1])
+
+    def check(self, dimension: int) -> None:
+        """Raises RequestError unless a model's vectors are of the index's dimension."""
+        if dimension != self.dimension:
+            raise RequestError(
+                f"the index holds vectors of {self.dimension} numbers, the query has {dimension}: "
+                "was it made with another model?"
+            )
+
+    def search(self, query: Vector, top: int = 10) -> list[Hit]:
+        """The nearest rows to a query's vector [D], of any length, the nearest first.
+
+        Raises RequestError for a vector of another model's dimension.
+        """
+        self.check(query.size)
+        asked = unit(query)
+        scores = np.concatenate(
+            [
+                self._vectors[start : start + _BATCH].astype(np.float32) @ asked
+                for start in range(0, len(self), _BATCH)
+            ]
+        )
+        best = np.argsort(-scores, kind="stable")[:top].tolist()
+        rows = self._rows.take(best).to_pylist()
+        return [Hit(float(scores[place]), row) for place, row in zip(best, rows, strict=True)]

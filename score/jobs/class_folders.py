@@ -1,0 +1,101 @@
+"""A folder of class folders of pictures, as torchvision's `ImageFolder` reads one.
+
+Pictures in other formats are passed over, as there, so that figures can be compared; how many is
+known.
+
+Knows names, not pictures: no file is opened here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from score.errors import RequestError
+from score.images.preprocess import ENDINGS
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""The endings of picture files, in whatever case: torchvision's IMG_EXTENSIONS."""
+
+_OTHERS = tuple(sorted(ENDINGS - set(EXTENSIONS)))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFolders:
+    """Classes and their pictures.
+
+    classes: the names of the folders in `path`, sorted; hidden ones are no classes.
+    counts: how many pictures each of them holds, at any depth, links followed.
+    passed_over: ending → how many pictures have it that torchvision does not read.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    passed_over: Mapping[str, int]
+
+    @classmethod
+    def open(cls, path: Path) -> ClassFolders:
+        """Raises RequestError for a folder without class folders or pictures, OSError."""
+        if not path.is_dir():
+            raise FileNotFoundError(f"no such folder: {path}")
+        with os.scandir(path) as entries:
+            classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        if not classes:
+            raise RequestError(f"{path} has no class folders: one folder a class is wanted")
+        found = [Counter(map(_ending, _files(path / name))) for name in classes]
+        counts = tuple(sum(endings[ending] for ending in EXTENSIONS) for endings in found)
+        total = sum(found, Counter[str]())
+        others = {ending: total[ending] for ending in _OTHERS if total[ending]}
+        if not any(counts):
+            raise RequestError(
+                f"the class folders of {path} hold no pictures ({', '.join(EXTENSIONS)})"
+                + (f"; torchvision does not read {listed(others)}" if others else "")
+            )
+        return cls(path, tuple(classes), counts, others)
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def pictures(self) -> Iterator[tuple[int, Path]]:
+        """Class number and file of each picture, sorted; one class folder's list at a time."""
+        for number, name in enumerate(self.classes):
+            for file in sorted(_pictures(self.path / name)):
+                yield number, file
+
+
+def listed(endings: Mapping[str, int]) -> str:
+    """Such as `3 .gif, 1 .avif`."""
+    return ", ".join(f"{count:,} {ending}" for ending, count in endings.items())
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (file for file in _files(folder) if _ending(file) in EXTENSIONS)
+
+
+def _ending(file: Path) -> str:
+    return "." + file.name.lower().rpartition(".")[2]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files whose ending is a picture's, to torchvision or to us."""
+    for where, _, names in os.walk(folder, followlinks=True, onerror=_raise):
+        if os.path.islink(where):
+            _check_link(Path(where))
+        yield from (
+            Path(where, name) for name in names if name.lower().endswith(EXTENSIONS + _OTHERS)
+        )
+
+
+def _check_link(link: Path) -> None:
+    """Round a loop each picture would be counted some forty times, until the system gives up."""
+    if link.parent.resolve().is_relative_to(link.resolve()):
+        raise RequestError(f"{link} is a link to a folder that it is in")
+
+
+def _raise(error: OSError) -> None:
+    """What cannot be listed must not count as empty, which is how `os.walk` would have it."""
+    raise error

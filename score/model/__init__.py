@@ -1,0 +1,1 @@
+"""Pixels and token ids → vectors, and the proof that they are right."""

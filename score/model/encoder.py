@@ -1,0 +1,107 @@
+"""Model folder → `Encoder`: pixels or token ids in, float32 vectors out.
+
+Makes the batches that an engine computes. Knows nothing of rows, strings or pictures' bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from score.errors import ModelError
+from score.extras import install
+from score.folder.architecture import Architecture
+from score.folder.model_folder import ModelFolder
+from score.images.preprocess import Pixels, Preprocessor
+from score.model.engines.base import Engine, Matrix
+from score.settings import Settings
+from score.texts.packing import packed, powers
+from score.texts.tokenizer import Ids
+
+
+class Encoder:
+    """A CLIP model. Safe to share between threads: passes run one after another."""
+
+    def __init__(self, architecture: Architecture, engine: Engine, batch_size: int) -> None:
+        """`batch_size`: pictures in one forward pass."""
+        self.architecture = architecture
+        self.dimension = architecture.dimension
+        self.logit_scale = engine.logit_scale
+        self.engine = engine
+        self._batch_size = batch_size
+
+    @classmethod
+    def load(cls, folder: ModelFolder, settings: Settings) -> Encoder:
+        """The folder's model, on the device, in the precision and by the engine of the settings.
+
+        Raises ModelError for a folder that is not, or not wholly, a CLIP model in safetensors.
+        """
+        wanted = folder.architecture.vision.image
+        size = Preprocessor.from_config(folder.preprocessor).size
+        if size != (wanted, wanted):
+            raise ModelError(
+                f"preprocessor_config.json makes pictures of {size}, "
+                f"config.json wants {wanted}×{wanted}"
+            )
+        return cls(folder.architecture, _engine(folder, settings), settings.batch_size)
+
+    def images(self, pictures: Sequence[Pixels]) -> Matrix:
+        """uint8 pictures of one size [height, width, 3] → vectors [pictures, dimension]."""
+        vectors = self._empty(len(pictures))
+        for part in self._parts(len(pictures)):
+            vectors[part] = self.engine.images(np.stack(pictures[part]))
+        return _finite(vectors)
+
+    def texts(self, texts: Sequence[Ids]) -> Matrix:
+        """Token ids → vectors [texts, dimension].
+
+        Texts share rows and passes; the company that one keeps is immaterial to its vector.
+        """
+        vectors = self._empty(len(texts))
+        for batch, rows in packed([self._ended(ids) for ids in texts]):
+            alone = self.engine.few_shapes and len(rows) == 1
+            for found, row in zip(
+                self.engine.texts(batch.roomy() if alone else batch), rows, strict=True
+            ):
+                vectors[row] = found[: len(row)]
+        return _finite(vectors)
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """Batches that make up a number of pictures."""
+        if self.engine.few_shapes:
+            return powers(count, self._batch_size)
+        starts = range(0, count, self._batch_size)
+        return (slice(start, start + self._batch_size) for start in starts)
+
+    def _ended(self, ids: Ids) -> Ids:
+        """A text to the token that is pooled: the first end token or, as CLIP's first configs mean
+        by `eos_token_id` 2, the largest. What stands behind it is never looked at.
+        """
+        architecture = self.architecture
+        end = max(ids) if architecture.pools_largest else architecture.text.end
+        return ids[: ids.index(end) + 1] if end in ids else ids[:1]
+
+    def _empty(self, rows: int) -> Matrix:
+        return np.empty((rows, self.dimension), dtype=np.float32)
+
+
+def _engine(folder: ModelFolder, settings: Settings) -> Engine:
+    """What the settings ask for; `auto` is PyTorch for all but int8, which it does not compute."""
+    int8 = settings.precision == "int8"
+    if settings.engine == "torch" or (settings.engine == "auto" and not int8):
+        from score.model.engines.pytorch import PyTorch
+
+        return PyTorch.load(folder, settings)
+    try:
+        from score.model.engines import openvino
+    except ImportError as error:
+        hint = install("openvino")
+        raise ModelError(f"OpenVINO cannot be imported ({error}): {hint}") from error
+    return openvino.load(folder, settings)
+
+
+def _finite(vectors: Matrix) -> Matrix:
+    if not np.isfinite(vectors).all():
+        raise ModelError("the model computed NaN or infinity; try SCORE_PRECISION=fp32 or bf16")
+    return vectors

@@ -1,0 +1,219 @@
+"""Model folder → an engine in PyTorch, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from score.errors import ModelError
+from score.folder.model_folder import ModelFolder
+from score.folder.weights import Weights
+from score.hardware import drivers, gpus
+from score.hardware.processor import give_back
+from score.images.preprocess import Pixels, Preprocessor
+from score.model.engines.base import Matrix
+from score.model.engines.one_dnn import Blocked, pays
+from score.model.towers import ImageTower, Plain, TextTower
+from score.settings import Settings
+from score.texts.packing import Packed
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Place(NamedTuple):
+    """Where a model computes, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def precision(self) -> str:
+        """The dtype's name among the settings: fp32, bf16 or fp16."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Place:
+        """What the settings ask for; `auto` takes a GPU where one works.
+
+        Precision `auto` is fp32 here: whether another will do is for probes to say. Raises
+        ModelError for a device that is not here, or that this PyTorch cannot use.
+        """
+        name = settings.device
+        if name == "auto":
+            name = _best()
+        if name == "cuda" and torch.cuda.device_count() > 1:
+            name = f"cuda:{gpus.take(_uuids())}"
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            known = _fault() if name.startswith("cuda") else None
+            reason = known or str(error).splitlines()[0]
+            raise ModelError(f"no device {settings.device!r} here: {reason}") from error
+        if device.type == "cuda" and (lacking := _lacking(device)):
+            raise ModelError(f"device {settings.device!r} cannot be used: {lacking}")
+        precision = "fp32" if settings.precision == "auto" else settings.precision
+        if precision not in DTYPES:
+            raise ModelError(f"PyTorch computes in {', '.join(DTYPES)}, not in {precision}")
+        return cls(device, DTYPES[precision])
+
+
+def _best() -> str:
+    """A GPU where one works; else the CPU, with a warning where there is a GPU that does not."""
+    if torch.cuda.is_available():
+        reason = _lacking(torch.device("cuda"))
+    elif drivers.devices():
+        reason = _fault() or "PyTorch finds no GPU that it can use"
+    else:
+        return "cpu"
+    if reason is None:
+        return "cuda"
+    _warn(reason)
+    return "cpu"
+
+
+def _fault() -> str | None:
+    """Why there is no CUDA at all; None where nothing shows it."""
+    if torch.cuda.is_available():  # the device is another one than was asked for
+        return None
+    return drivers.fault(torch.__version__, torch.version.cuda)
+
+
+def _lacking(device: torch.device) -> str | None:
+    if torch.version.cuda is None:  # AMD's GPUs, which torch calls cuda, too
+        return None
+    name = torch.cuda.get_device_name(device)
+    capability = torch.cuda.get_device_capability(device)
+    return drivers.lacking(name, capability, torch.cuda.get_arch_list())
+
+
+@cache
+def _warn(reason: str) -> None:
+    """Once a process, however often the settings are asked."""
+    log.warning(
+        "COMPUTING ON THE CPU, many times slower, although this machine has a GPU: %s. "
+        "SCORE_DEVICE=cuda makes this an error, SCORE_DEVICE=cpu silences it.",
+        reason,
+    )
+
+
+def _uuids() -> list[str]:
+    count = torch.cuda.device_count()
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in range(count)]
+
+
+class Pass(torch.nn.Module):
+    """What a tower computes, or a part of it, as a module."""
+
+    def __init__(self, owner: object, compute: Callable[..., Tensor]) -> None:
+        """`owner`: holds the tensors that `compute` uses."""
+        super().__init__()
+        self._compute = compute
+        # A trace is kept for as long as the process runs, with all in it that is no buffer.
+        for number, tensor in enumerate(_tensors(owner)):
+            self.register_buffer(str(number), tensor)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """What `compute` gives."""
+        return self._compute(*inputs)
+
+
+def _tensors(thing: object) -> Iterator[Tensor]:
+    """Those in an object's attributes, and in their tuples, lists and attributes."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, (tuple, list)):
+        for part in thing:
+            yield from _tensors(part)
+    elif hasattr(thing, "__dict__"):
+        yield from _tensors(list(vars(thing).values()))
+
+
+class PyTorch:
+    """CLIP in PyTorch."""
+
+    name = "torch"
+
+    def __init__(
+        self,
+        images: ImageTower,
+        texts: TextTower,
+        logit_scale: float,
+        place: Place,
+        *,
+        plain: bool,
+        few_shapes: bool,
+    ) -> None:
+        self._images, self._texts = images, texts
+        self.logit_scale = logit_scale
+        self.few_shapes = few_shapes
+        self.precision, self.device = place.precision, place.device.type
+        self._place, self._plain = place, plain
+        self._turn = threading.Lock()
+
+    @classmethod
+    def load(cls, folder: ModelFolder, settings: Settings, *, plain: bool = False) -> PyTorch:
+        """The folder's model, on the device and in the precision that the settings ask for.
+
+        `plain`: with the weights as they come, each apart, which `modules` needs. Raises ModelError
+        for a folder that is not, or not wholly, a CLIP model in safetensors.
+        """
+        place, made = Place.of(settings), folder.architecture
+        weights = Weights.open(folder.path)
+        weights.check(made.shapes())
+        scale = weights.read("logit_scale").float().exp()
+        if scale.isnan():
+            raise ModelError(f"{folder.path}: logit_scale is NaN")
+
+        def take(name: str, dtype: torch.dtype | None = None) -> Tensor:
+            return weights.read(name).to(place.device, dtype or place.dtype)
+
+        normalisation = Preprocessor.from_config(folder.preprocessor).normalisation()
+        blocked = not plain and pays(place.device, place.dtype)
+        linear = Blocked if blocked else Plain
+        images = ImageTower(take, made.vision, normalisation, linear, fused=not plain)
+        texts = TextTower(take, made.text, linear, fused=not plain)
+        give_back()  # matrices were read one by one, and rearranged
+        # oneDNN makes a routine for each: 0.6 MB for each matrix, a thousand of which it keeps.
+        dear = blocked or (place.device.type == "cpu" and place.dtype != torch.float32)
+        return cls(images, texts, float(scale), place, plain=plain, few_shapes=dear)
+
+    def modules(self, *, head_apart: bool = False) -> tuple[list[Pass], list[Pass]]:
+        """What it computes of pictures and of texts, to be converted: modules to call in turn.
+
+        `head_apart`: the towers' heads are modules of their own, else there is one for each kind.
+        Raises TypeError unless it was loaded `plain`: OpenVINO would copy queries, keys and values
+        that come from one multiplication, and knows no blocks.
+        """
+        if not self._plain:
+            raise TypeError("weights that were rearranged cannot be taken apart")
+        images, texts = self._images, self._texts
+        if not head_apart:
+            return [Pass(images, images.encode)], [Pass(texts, texts.encode)]
+        return (
+            [Pass(images, images.pool), Pass(images.head, images.head)],
+            [Pass(texts, texts.pool), Pass(texts.head, texts.head)],
+        )
+
+    def images(self, pixels: Pixels) -> Matrix:
+        """As `Engine` has it."""
+        return self._compute(self._images.encode, torch.from_numpy(pixels))
+
+    def texts(self, texts: Packed) -> Matrix:
+        """As `Engine` has it."""
+        return self._compute(self._texts.encode, *map(torch.from_numpy, texts))
+
+    @torch.inference_mode()
+    def _compute(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Matrix:
+        with self._turn:
+            placed = [tensor.to(self._place.device) for tensor in inputs]
+            vectors: Matrix = encode(*placed).cpu().numpy()
+        return vectors

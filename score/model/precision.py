@@ -1,0 +1,88 @@
+"""What `precision: auto` comes to: the fastest that is right on the model's own probes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from score.errors import ModelError
+from score.folder.model_folder import ModelFolder
+from score.hardware.processor import computes, cpu_flags
+from score.images.preprocess import Preprocessor
+from score.model.encoder import Encoder
+from score.model.probes import Finding, Probes
+from score.settings import Settings
+from score.texts.tokenizer import Texts
+
+log = logging.getLogger(__name__)
+
+LEAST_COSINE = 0.9999
+"""Of every probe's vector to the reference's, in fp32: what a faster precision must reach."""
+
+
+def fastest(
+    folder: ModelFolder, texts: Texts, preprocessor: Preprocessor, settings: Settings
+) -> Encoder:
+    """The folder's model in the precision that the settings ask for, or `auto` settles on.
+
+    `auto` tries what this machine computes faster than fp32, and takes it where every probe comes
+    out right; int8, which needs calibrating, is never among them. A folder without probes is taken
+    in fp32. Raises ModelError.
+    """
+    if settings.precision != "auto":
+        return _as_told(folder, settings)
+    probes = Probes.read(folder.path)
+    for precision in _faster(settings) if probes else ():
+        assert probes is not None
+        asked = settings.replace({"precision": precision})
+        try:
+            encoder = _proven(folder, probes, texts, preprocessor, asked)
+        except (ModelError, RuntimeError, TypeError) as error:  # fp16 overflows; no bf16 there; …
+            log.info("precision auto: not %s: %s", precision, error)
+            continue
+        if encoder:
+            return encoder
+    log.debug("precision auto: fp32")
+    return Encoder.load(folder, settings.replace({"precision": "fp32"}))
+
+
+def _as_told(folder: ModelFolder, settings: Settings) -> Encoder:
+    encoder = Encoder.load(folder, settings)
+    asked = encoder.engine.precision
+    if encoder.engine.device == "cpu" and cpu_flags() and not computes(asked):
+        log.warning("this CPU does not compute %s by itself; fp32 is likely no slower", asked)
+    return encoder
+
+
+def _proven(
+    folder: ModelFolder,
+    probes: Probes,
+    texts: Texts,
+    preprocessor: Preprocessor,
+    settings: Settings,
+) -> Encoder | None:
+    """The model, if it is right; else nothing is left of it when the next one is loaded."""
+    encoder = Encoder.load(folder, settings)
+    reached = _least_cosine(probes.check(encoder, texts, preprocessor))
+    right = reached >= LEAST_COSINE
+    verdict = "" if right else "not "
+    log.info(
+        "precision auto: %s%s (least cosine to fp32 %.6f)", verdict, settings.precision, reached
+    )
+    return encoder if right else None
+
+
+def _faster(settings: Settings) -> tuple[str, ...]:
+    """What computes faster than fp32 here, the fastest first."""
+    if settings.engine != "openvino":
+        from score.model.engines.pytorch import Place  # PyTorch takes a second to come
+
+        if Place.of(settings).device.type != "cpu":
+            return ("fp16", "bf16")
+    return ("bf16",) if computes("bf16") else ()
+
+
+def _least_cosine(findings: Sequence[Finding]) -> float:
+    """0 for a vector that is none, and where no vector was asked for."""
+    vectors = [finding for finding in findings if finding.kind != "config"]
+    return min((finding.cosine or 0.0 for finding in vectors), default=0.0)

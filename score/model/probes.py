@@ -1,0 +1,267 @@
+"""`probes.json`: what a model folder promises to compute, and whether it does so here.
+
+A handful of texts and small pictures, with the token ids, pixels and vectors that the reference
+implementation made of them when the package was built. They tell a wrong activation, end token,
+resize or tokenizer, on this machine, its device and its precision, from the right one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from score.contract.rows import Vector
+from score.errors import ModelError, RowError
+from score.folder.architecture import Architecture
+from score.folder.model_folder import read_json
+from score.images import preprocess
+from score.images.preprocess import Pixels, Preprocessor
+from score.model.encoder import Encoder
+from score.model.engines.base import Matrix
+from score.texts.tokenizer import Ids, Texts
+
+FILE = "probes.json"
+_VERSION = 1
+_SAMPLES = 256  # pixels of each prepared picture that are compared
+_MOST_PIXELS = 10**7
+_LEVELS = 2  # of 255, by which decoders and resizers may differ between versions and processors
+
+
+class Tolerance(NamedTuple):
+    """What a precision is held to. cosine: least similarity of a vector to the reference's;
+    error: largest difference, over the largest value of the vector."""
+
+    cosine: float
+    error: float
+
+
+TOLERANCES = {
+    "fp32": Tolerance(0.99999, 1e-4),
+    "fp16": Tolerance(0.9995, 3e-2),
+    "bf16": Tolerance(0.995, 1e-1),
+}
+"""fp32 differs by the order of its sums alone. Half precision rounds each layer's result to 11 or 8
+bits; what that comes to grows with the depth, which is 48 layers at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextProbe:
+    """A text, and the reference's token ids and vector for it."""
+
+    text: str
+    ids: Ids
+    vector: Vector
+
+    def check(
+        self, encoder: Encoder, texts: Texts, tolerance: Tolerance, *, vectors: bool
+    ) -> Finding:
+        """What it comes to here; without `vectors` only its ids are looked at."""
+        (ids,) = texts.encode([self.text], "end")
+        same = ids == self.ids
+        if not vectors:
+            return Finding("text", self.text, same, None, None, same)
+        ours = encoder.texts([self.ids if isinstance(ids, RowError) else ids])[0]
+        return _judged("text", self.text, same, ours, self.vector, tolerance)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureProbe:
+    """A picture, and the reference's pixels (`sample`) and vector for it."""
+
+    name: str
+    data: bytes
+    pixels: Pixels
+    vector: Vector
+
+    def check(
+        self, encoder: Encoder, preprocessor: Preprocessor, tolerance: Tolerance, *, vectors: bool
+    ) -> Finding:
+        """What it comes to here; without `vectors` only its pixels are looked at."""
+        try:
+            pixels = preprocessor.pixels(preprocess.decode(self.data, _MOST_PIXELS), _MOST_PIXELS)
+        except RowError:
+            return Finding("picture", self.name, False, None, None, False)
+        near = _near(sample(pixels), self.pixels)
+        if not vectors:
+            return Finding("picture", self.name, near, None, None, near)
+        return _judged(
+            "picture", self.name, near, encoder.images([pixels])[0], self.vector, tolerance
+        )
+
+
+class Finding(NamedTuple):
+    """What one probe came to.
+
+    input: whether its ids, pixels or settings are the reference's. cosine, error: of its vector to
+    the reference's, as `Tolerance` has them; None where it was not computed.
+    """
+
+    kind: str
+    name: str
+    input: bool
+    cosine: float | None
+    error: float | None
+    passed: bool
+
+    def __str__(self) -> str:
+        """Why it failed."""
+        if self.kind == "config":
+            return f"changed since the package was made: {self.name}"
+        if not self.input:
+            what = "token ids" if self.kind == "text" else "pixels"
+            return f"the {what} of {self.name[:60]!r} are not the reference's"
+        return (
+            f"the vector of {self.name[:60]!r} is not the reference's: "
+            f"cosine {self.cosine:.6f}, error {self.error:.1e}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """The promises of a model folder. `reference`: who computed them; `architecture`: of what."""
+
+    reference: str
+    architecture: Architecture
+    texts: tuple[TextProbe, ...]
+    pictures: tuple[PictureProbe, ...]
+    tolerances: Mapping[str, Tolerance]
+
+    @classmethod
+    def read(cls, folder: Path) -> Probes | None:
+        """The probes in a model folder; None where there are none. Raises ModelError."""
+        file = folder / FILE
+        if not file.is_file():
+            return None
+        try:
+            return cls._parse(read_json(file))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
+            raise ModelError(f"cannot read {file}: {error!r}") from error
+
+    @classmethod
+    def _parse(cls, content: Any) -> Self:
+        if content["version"] != _VERSION:
+            raise ValueError(f"version {content['version']!r} is not {_VERSION}")
+        return cls(
+            reference=str(content["reference"]),
+            architecture=Architecture.from_config(content["architecture"]),
+            texts=tuple(
+                TextProbe(str(probe["text"]), list(probe["ids"]), _vector(probe["vector"]))
+                for probe in content["texts"]
+            ),
+            pictures=tuple(
+                PictureProbe(
+                    str(probe["name"]),
+                    base64.b64decode(probe["data"], validate=True),
+                    np.frombuffer(base64.b64decode(probe["pixels"]), np.uint8).reshape(-1, 3),
+                    _vector(probe["vector"]),
+                )
+                for probe in content["pictures"]
+            ),
+            tolerances={
+                precision: Tolerance(float(given["cosine"]), float(given["error"]))
+                for precision, given in content["tolerances"].items()
+            },
+        )
+
+    def write(self, folder: Path) -> None:
+        """Writes `probes.json`."""
+        content = {
+            "version": _VERSION,
+            "reference": self.reference,
+            "architecture": self.architecture.config(),
+            "tolerances": {name: given._asdict() for name, given in self.tolerances.items()},
+            "texts": [
+                {"text": probe.text, "ids": probe.ids, "vector": _text(probe.vector)}
+                for probe in self.texts
+            ],
+            "pictures": [
+                {
+                    "name": probe.name,
+                    "data": base64.b64encode(probe.data).decode(),
+                    "pixels": base64.b64encode(probe.pixels.tobytes()).decode(),
+                    "vector": _text(probe.vector),
+                }
+                for probe in self.pictures
+            ],
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+    def check(
+        self, encoder: Encoder, texts: Texts, preprocessor: Preprocessor, *, quick: bool = False
+    ) -> list[Finding]:
+        """Computes the probes again.
+
+        `quick`: every text's ids and every picture's pixels, but only the first vector of each
+        kind. Raises ModelError for a precision without a tolerance.
+        """
+        tolerance = self.tolerances.get(encoder.engine.precision)
+        if tolerance is None:
+            raise ModelError(f"{FILE} states no tolerance for {encoder.engine.precision}")
+        return [
+            self._check_config(encoder.architecture),
+            *(
+                probe.check(encoder, texts, tolerance, vectors=not (quick and place))
+                for place, probe in enumerate(self.texts)
+            ),
+            *(
+                probe.check(encoder, preprocessor, tolerance, vectors=not (quick and place))
+                for place, probe in enumerate(self.pictures)
+            ),
+        ]
+
+    def _check_config(self, found: Architecture) -> Finding:
+        """Whether the model is the one that was asked.
+
+        Vectors alone would not tell: in half precision, GELU and QuickGELU may be closer to each
+        other than rounding is.
+        """
+        changed = sorted(found.differences(self.architecture))
+        same = found == self.architecture
+        return Finding("config", ", ".join(changed) or "config.json", same, None, None, same)
+
+
+def sample(pixels: Pixels) -> Pixels:
+    """Some pixels of a prepared picture [height, width, 3], spread evenly: uint8 [samples, 3]."""
+    flat = pixels.reshape(-1, 3)
+    some: Pixels = flat[np.linspace(0, len(flat) - 1, _SAMPLES).astype(int)]
+    return some
+
+
+def difference(ours: Matrix, theirs: Matrix) -> tuple[float, float]:
+    """Least cosine, and largest difference over the largest value, of vectors [..., dimension]."""
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    cosines = (a * b).sum(-1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    largest = np.maximum(np.abs(b).max(-1), np.finfo(np.float64).tiny)
+    return float(np.min(cosines)), float(np.max(np.abs(a - b).max(-1) / largest))
+
+
+def _judged(
+    kind: str, name: str, same: bool, ours: Vector, theirs: Vector, tolerance: Tolerance
+) -> Finding:
+    if ours.shape != theirs.shape:
+        return Finding(kind, name, same, 0.0, 1.0, False)
+    cosine, error = difference(ours, theirs)
+    close = cosine >= tolerance.cosine and error <= tolerance.error
+    return Finding(kind, name, same, cosine, error, same and close)
+
+
+def _near(ours: Pixels, theirs: Pixels) -> bool:
+    return ours.shape == theirs.shape and bool(
+        (np.abs(ours.astype(int) - theirs.astype(int)) <= _LEVELS).all()
+    )
+
+
+def _text(vector: Vector) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def _vector(text: str) -> Vector:
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)

@@ -1,0 +1,287 @@
+"""CLIP's two towers: pixels or token ids in, projected vectors out.
+
+The arithmetic is that of transformers' `CLIPModel` and `MetaClip2Model`. Some savings change
+nothing but the time: queries, keys and values come from one multiplication; the patches from
+another, since a convolution whose stride is its width is one, with pixels' normalisation multiplied
+into its weights; in the last layer only the token that is pooled goes on; and in fp32 QuickGELU's
+slope is multiplied into the weights around it.
+
+Layers compute in the precision asked for, what follows them always in fp32: the last norm and the
+projection are a thousandth of the work, and rounding their result to bf16 would leave each number
+of a vector with 8 significant bits.
+
+Knows tensors; knows nothing of folders, devices or batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from score.folder.architecture import Text, Transformer, Vision
+from score.images.preprocess import Channels
+
+
+class Take(Protocol):
+    """Hands over tensors by their names."""
+
+    def __call__(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """One tensor; in the precision to compute in, unless told another."""
+
+
+class Affine(NamedTuple):
+    """Weight and bias."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Linear(Protocol):
+    """A linear layer, whose weights lie in memory as suits who multiplies them."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[…, in] → […, out]."""
+
+
+class Plain(NamedTuple):
+    """A linear layer with its weights as they come."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """As `Linear` has it."""
+        return F.linear(x, self.weight, self.bias)
+
+
+MakeLinear = Callable[[Tensor, Tensor | None], Linear]
+"""Weight and bias → a linear layer."""
+
+
+class Layer(NamedTuple):
+    """One residual block: attention, then a perceptron, each behind its norm.
+
+    `qkv`: queries, keys and values of one multiplication, or of three.
+    """
+
+    norm1: Affine
+    qkv: tuple[Linear, ...]
+    out: Linear
+    norm2: Affine
+    fc1: Linear
+    fc2: Linear
+
+
+SLOPE = 1.702
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x · σ(1.702 x): the activation of OpenAI's CLIP, MetaCLIP and some of MetaCLIP-2."""
+    return torch.sigmoid(SLOPE * x).mul_(x)
+
+
+def sloped_quick_gelu(x: Tensor) -> Tensor:
+    """1.702 x → 1.702 · QuickGELU(x), in place: one pass where QuickGELU takes three."""
+    return F.silu(x, inplace=True)
+
+
+class Tower:
+    """The transformer that both towers are."""
+
+    def __init__(
+        self,
+        take: Take,
+        prefix: str,
+        made: Transformer,
+        linear: MakeLinear,
+        dtype: torch.dtype,
+        *,
+        fused: bool,
+    ) -> None:
+        """`dtype`: of what `take` hands over. `fused`: queries, keys and values come from one
+        multiplication, but for the last layer's, where few tokens ask.
+        """
+        self._heads = made.heads
+        self._eps = made.epsilon
+        quick = made.activation == "quick_gelu"
+        sloped = quick and dtype == torch.float32  # half precision would be rounded once more
+        self._activation = sloped_quick_gelu if sloped else quick_gelu if quick else F.gelu
+        last = made.layers - 1
+        self._layers = [
+            _layer(
+                take, f"{prefix}.encoder.layers.{number}", linear, sloped, fused and number < last
+            )
+            for number in range(made.layers)
+        ]
+
+    def pooled(self, x: Tensor, at: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Tokens [n, t, width] → the pooled ones of each row, [n, k, width].
+
+        `at`: where they stand, [n, k]; None for the first alone. `mask`: added to attention's
+        logits, [n, t, t]; None where every token sees all.
+        """
+        for layer in self._layers[:-1]:
+            x = self._block(layer, x, x, mask)
+        if at is None:
+            return self._block(self._layers[-1], x, x[:, :1], None if mask is None else mask[:, :1])
+        asking = x.gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
+        if mask is not None:
+            mask = mask.gather(1, at[..., None].expand(-1, -1, x.shape[1]))
+        return self._block(self._layers[-1], x, asking, mask)
+
+    def norm(self, x: Tensor, affine: Affine) -> Tensor:
+        """Layer norm over the last axis."""
+        return F.layer_norm(x, x.shape[-1:], *affine, self._eps)
+
+    def _block(self, layer: Layer, x: Tensor, asking: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The tokens `asking`, all of `x` or some, after attention over `x` and the perceptron."""
+        normed = self.norm(x, layer.norm1)
+        if len(layer.qkv) == 1:
+            q, k, v = layer.qkv[0](normed).chunk(3, dim=-1)
+        else:
+            sources = (self.norm(asking, layer.norm1), normed, normed)
+            q, k, v = (part(source) for part, source in zip(layer.qkv, sources, strict=True))
+        q, k, v = (self._split(part) for part in (q, k, v))
+        heads = None if mask is None else mask[:, None]  # alike in all of them
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=heads)
+        y = asking + layer.out(attended.transpose(1, 2).flatten(2))
+        return y + layer.fc2(self._activation(layer.fc1(self.norm(y, layer.norm2))))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[n, t, width] → [n, heads, t, width / heads]."""
+        n, t, _ = x.shape
+        return x.reshape(n, t, self._heads, -1).transpose(1, 2)
+
+
+class Head:
+    """What makes vectors of pooled tokens: the last norm and the projection, in fp32."""
+
+    def __init__(self, take: Take, norm: str, projection: str, epsilon: float) -> None:
+        """`norm`, `projection`: the prefixes of their names in a checkpoint."""
+        self._norm = _affine(take, norm, torch.float32)
+        self._projection = take(f"{projection}.weight", torch.float32)
+        self._epsilon = epsilon
+
+    def __call__(self, pooled: Tensor) -> Tensor:
+        """[…, width], in any precision → [… , dimension] in fp32."""
+        x = F.layer_norm(pooled.float(), pooled.shape[-1:], *self._norm, self._epsilon)
+        return F.linear(x, self._projection)
+
+
+_MIDDLE = 128  # of 0…255; values about it are exact in bf16, too, and their sums stay small
+
+
+class ImageTower:
+    """uint8 pictures [n, height, width, 3] → vectors [n, dimension]."""
+
+    def __init__(
+        self,
+        take: Take,
+        made: Vision,
+        normalisation: tuple[Channels, Channels],
+        linear: MakeLinear,
+        *,
+        fused: bool,
+    ) -> None:
+        """`normalisation`: `Preprocessor.normalisation`. `fused`: as `Tower` has it."""
+        embeddings = "vision_model.embeddings"
+        self._side = made.patch
+        patch = take(f"{embeddings}.patch_embedding.weight", torch.float32)
+        self._class = take(f"{embeddings}.class_embedding")
+        self._patch = linear(*_normalising(patch, *normalisation, like=self._class))
+        self._positions = take(f"{embeddings}.position_embedding.weight")
+        self._pre = _affine(take, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
+        epsilon = made.tower.epsilon
+        self.head = Head(take, "vision_model.post_layernorm", "visual_projection", epsilon)
+        dtype = self._class.dtype
+        self._tower = Tower(take, "vision_model", made.tower, linear, dtype, fused=fused)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The vectors of pictures, in fp32."""
+        return self.head(self.pool(pixels))
+
+    def pool(self, pixels: Tensor) -> Tensor:
+        """The pooled tokens of pictures [n, width], for `head`."""
+        side = self._side
+        n, height, width, _ = pixels.shape
+        rows, columns = height // side, width // side
+        whole = pixels[:, : rows * side, : columns * side]
+        squares = whole.reshape(n, rows, side, columns, side, -1).transpose(2, 3)
+        values = squares.reshape(n, rows * columns, -1).to(self._class.dtype).sub_(_MIDDLE)
+        tokens = self._patch(values)
+        first = self._class.expand(tokens.shape[0], 1, -1)
+        x = torch.cat([first, tokens], dim=1) + self._positions
+        return self._tower.pooled(self._tower.norm(x, self._pre))[:, 0]
+
+
+class TextTower:
+    """Token ids [n, t] → vectors [n, k, dimension] of the texts that stand in each row."""
+
+    def __init__(self, take: Take, made: Text, linear: MakeLinear, *, fused: bool) -> None:
+        """`fused`: as `Tower` has it."""
+        embeddings = "text_model.embeddings"
+        self._tokens = take(f"{embeddings}.token_embedding.weight")
+        self._positions = take(f"{embeddings}.position_embedding.weight")
+        epsilon = made.tower.epsilon
+        self.head = Head(take, "text_model.final_layer_norm", "text_projection", epsilon)
+        dtype = self._tokens.dtype
+        self._tower = Tower(take, "text_model", made.tower, linear, dtype, fused=fused)
+
+    def encode(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
+        """The vectors of texts, as `packing.Packed` describes them, in fp32."""
+        return self.head(self.pool(ids, positions, owners, ends))
+
+    def pool(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
+        """The pooled tokens of texts [n, k, width], for `head`."""
+        x = F.embedding(ids, self._tokens) + F.embedding(positions, self._positions)
+        return self._tower.pooled(x, ends, _mask(owners, x.dtype))
+
+
+def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
+    """[n, t, t]: 0 where a token sees another, of its own text and not behind it; else -∞."""
+    places = torch.arange(owners.shape[1], device=owners.device)
+    seen = (owners[:, :, None] == owners[:, None]) & (places[:, None] >= places)
+    return torch.zeros(seen.shape, dtype=dtype, device=owners.device).masked_fill(~seen, -torch.inf)
+
+
+def _layer(take: Take, prefix: str, linear: MakeLinear, sloped: bool, fused: bool) -> Layer:
+    """A layer's weights, by their names in a checkpoint.
+
+    `sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values of one multiplication.
+    """
+    qkv = [_affine(take, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
+    if fused:
+        qkv = [Affine(*(torch.cat(parts) for parts in zip(*qkv, strict=True)))]
+    fc1, fc2 = (_affine(take, f"{prefix}.mlp.{part}") for part in ("fc1", "fc2"))
+    if sloped:
+        fc1.weight.mul_(SLOPE)
+        fc1.bias.mul_(SLOPE)
+        fc2.weight.div_(SLOPE)
+    return Layer(
+        norm1=_affine(take, f"{prefix}.layer_norm1"),
+        qkv=tuple(linear(*part) for part in qkv),
+        out=linear(*_affine(take, f"{prefix}.self_attn.out_proj")),
+        norm2=_affine(take, f"{prefix}.layer_norm2"),
+        fc1=linear(*fc1),
+        fc2=linear(*fc2),
+    )
+
+
+def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: Tensor) -> Affine:
+    """The patches' weights [width, 3, side, side], of values that are not normalised yet.
+
+    Σ w (f v + o) = Σ w f (v - m) + Σ w f (m + o / f), with m the values' middle. Where weights are
+    rounded, they are alike in both sums, which then stay in step.
+    """
+    last = patch.cpu().double().permute(0, 2, 3, 1)  # channels last, as in a picture
+    weight = (last * torch.from_numpy(factors)).to(like.dtype)
+    bias = (weight.double() @ torch.from_numpy(_MIDDLE + offsets / factors)).sum((1, 2))
+    return Affine(weight.flatten(1).to(like.device), bias.to(like))
+
+
+def _affine(take: Take, prefix: str, dtype: torch.dtype | None = None) -> Affine:
+    return Affine(take(f"{prefix}.weight", dtype), take(f"{prefix}.bias", dtype))

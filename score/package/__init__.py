@@ -1,0 +1,1 @@
+"""A checkpoint → a proven MLflow model folder."""

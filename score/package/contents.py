@@ -1,0 +1,110 @@
+"""The files of a package, by name: whatever else lies in its folder belongs to somebody else.
+
+`score package` copies no others, and writes them down as the list of what Azure ML may upload.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+MLMODEL = "MLmodel"
+IGNORE = ".amlignore"
+ALWAYS = (MLMODEL, "conda.yaml", "model", "score")
+"""What every package has."""
+PARTS = (
+    *ALWAYS,
+    IGNORE,
+    "python_env.yaml",
+    "requirements.txt",
+    "input_example.json",
+    "serving_input_example.json",
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+)
+"""What belongs to a package, where it has it."""
+
+CODE: Mapping[str, Sequence[str]] = {
+    "score": ("*.py",),
+    "score/checkpoints": ("*.py",),
+    "score/checkpoints/data": (),
+    "score/checkpoints/data/clip": ("LICENSE", "tokenizer.json"),
+    "score/cli": ("*.py",),
+    "score/console": ("*.py",),
+    "score/contract": ("*.py",),
+    "score/core": ("*.py",),
+    "score/deploy": ("*.py", "skus.yml"),
+    "score/deploy/rules": ("*.py",),
+    "score/deploy/templates": (
+        "batch.yml",
+        "cluster.yml",
+        "endpoint.yml",
+        "model.yml",
+        "online.yml",
+    ),
+    "score/entry": ("*.py",),
+    "score/evaluation": ("*.py",),
+    "score/evaluation/data": ("imagenet.json", "templates.json"),
+    "score/fetch": ("*.py",),
+    "score/folder": ("*.py",),
+    "score/hardware": ("*.py",),
+    "score/images": ("*.py",),
+    "score/index": ("*.py",),
+    "score/jobs": ("*.py",),
+    "score/model": ("*.py",),
+    "score/model/engines": ("*.py",),
+    "score/package": ("*.py",),
+    "score/serve": ("*.py",),
+    "score/storage": ("*.py",),
+    "score/tables": ("*.py",),
+    "score/texts": ("*.py",),
+    "score/training": ("*.py",),
+}
+"""Folders of the package `score`, and the names of what belongs into each."""
+
+_HEAD = """\
+# What Azure ML may upload of this folder, as a model or as code: what is named here, no more.
+# Written by `score package`. Of several rules that fit a path the last one counts.
+"""
+
+
+def copy_code(source: Path, target: Path) -> None:
+    """Copies the package `score`, the folder `source`, to the new folder `target`."""
+    for folder, names in CODE.items():
+        inner = Path(folder).relative_to("score")
+        (target / inner).mkdir(parents=True)
+        for file in _named(source / inner, names):
+            shutil.copyfile(file, target / inner / file.name)
+
+
+def _named(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    for name in names:
+        yield from sorted(file for file in folder.glob(name) if file.is_file())
+
+
+def allow_list(root: Path) -> str:
+    """The text of `.amlignore` for a package: its parts, its code, and all that `model/` holds."""
+    files = [name for name in PARTS if name not in ("model", "score", IGNORE)]
+    folders = [root / "model", *sorted(item for item in root.glob("model/**/*") if item.is_dir())]
+    model = {
+        folder.relative_to(root).as_posix(): [
+            file.name for file in sorted(folder.iterdir()) if file.is_file()
+        ]
+        for folder in folders
+    }
+    rules = ["*", *(f"!/{name}" for name in files), *rules_of(model), *rules_of(CODE)]
+    return _HEAD + "".join(f"{rule}\n" for rule in rules)
+
+
+def rules_of(folders: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Rules that let the named files of some folders pass, the outer ones first.
+
+    azure-ai-ml names a model's upload by a hash, which leaves out folders that a rule excludes
+    (`_get_dir_hash`): with one hash for all contents it would take every model for the first one.
+    So a folder is let pass itself, and then what is in it is not.
+    """
+    for folder, names in folders.items():
+        yield from (f"!/{folder}", f"/{folder}/**")
+        yield from (f"!/{folder}/{name}" for name in names)

@@ -1,0 +1,43 @@
+"""Makes the repository root an MLflow model around the embedded model.
+
+`python -m score.training.train model` leaves a model in `model/`. This module then writes its
+`probes.json`, and `MLmodel`, `conda.yaml` and MLflow's two input examples beside it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from score.console.commands import Parser, needed, run
+from score.folder.model_folder import EMBEDDED
+from score.model.probes import FILE
+
+with needed(__name__):
+    from score.checkpoints import transformers_layout
+    from score.package.build import describe
+    from score.package.probe_set import promise
+    from score.package.reference import Reference
+
+NAME = "clip-endpoints-emoji"
+
+
+def build(root: Path) -> None:
+    """Writes the embedded model's package files below `root`, around its weights."""
+    model = root / "model"
+    if model.resolve() != EMBEDDED.resolve():
+        shutil.copytree(EMBEDDED, model, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
+    with Reference(transformers_layout.folder(model), model) as reference:
+        promise(reference).write(model)
+    describe(root, NAME, {"license": "MIT"})
+
+
+def main() -> None:
+    """`python -m score.package.default_model [FOLDER]`."""
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("root", type=Path, nargs="?", default=EMBEDDED.parent, metavar="FOLDER")
+    build(parser.parse_args().root)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""A package's files, apart from whatever else is in its folder.
+
+MLflow copies the whole of a model's folder, and has no list of what to leave out. In the root of
+this repository that would be the outputs of every job, and Git's history.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from score.errors import ModelError
+from score.folder.model_folder import LFS_POINTER, ModelFolder, is_lfs_pointer
+from score.package.contents import ALWAYS, MLMODEL, PARTS
+from score.storage.outputs import check_folder, check_replaceable, put_in_place
+
+
+def is_package(content: Sequence[Path]) -> bool:
+    """Whether a folder with this content holds a package and nothing else.
+
+    A clone of this project is none.
+    """
+    names = {entry.name for entry in content}
+    return set(ALWAYS) <= names <= set(PARTS)
+
+
+def export(model: str | Path, output: Path, *, overwrite: bool = False) -> Path:
+    """Copies a package, and nothing that lies beside it, to a new folder; returns that folder.
+
+    `model`: as `ModelFolder.open` has it. `overwrite`: `output` may hold an older package. Raises
+    ModelError for a checkpoint that is not packaged, RequestError for an `output` that holds
+    something already.
+    """
+    parts = list(_parts(model))
+    check_folder(output, is_package, overwrite=overwrite, inputs=parts)
+    check_replaceable(output)
+    if any(output.resolve().is_relative_to(part.resolve()) for part in parts):
+        raise ModelError(f"{output} is inside the model that is to be copied")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
+        begun = Path(scratch) / "package"
+        begun.mkdir()
+        for part in parts:
+            _copy(part, begun / part.name)
+        put_in_place(begun, output, is_package, overwrite=overwrite)
+    return output
+
+
+def _parts(model: str | Path) -> Iterator[Path]:
+    """The files and folders of a package that are there."""
+    data = ModelFolder.open(model).path
+    if not (data.parent / MLMODEL).is_file():
+        raise ModelError(f"{model} is a checkpoint, no package of one: run `score package` on it")
+    for file in data.glob("*.safetensors"):
+        if is_lfs_pointer(file):
+            raise ModelError(f"{file} is {LFS_POINTER}")
+    yield from (data.parent / name for name in PARTS if (data.parent / name).exists())
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copyfile(source, target)

@@ -1,0 +1,1 @@
+"""Files and folders that are written: where a job may write, and whole or not at all."""

@@ -1,0 +1,1 @@
+"""Tables ↔ rows and records: CSV, parquet, pandas, JSON lines, NumPy."""

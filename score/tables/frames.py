@@ -1,0 +1,82 @@
+"""Frames of pandas ↔ rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import pandas as pd
+
+from score.contract.rows import IMAGE, TEXT, Row, check_columns
+from score.errors import BadColumns, RequestError, too_many_rows
+from score.tables import parquet_body
+from score.tables.csv_table import CsvRows, CsvTable
+
+
+def rows_of(frame: pd.DataFrame) -> list[Row]:
+    """The rows of a frame with an `image` column, a `text` column or both. Raises BadColumns."""
+    check_columns(list(frame.columns))
+    nothing = [None] * len(frame)
+    pictures = frame[IMAGE].tolist() if IMAGE in frame else nothing
+    texts = frame[TEXT].tolist() if TEXT in frame else nothing
+    return [Row(image, text) for image, text in zip(pictures, texts, strict=True)]
+
+
+def unpacked(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table that a Python user gave to MLflow's `predict`, which hands on a frame.
+
+    Columns that its signature does not know are gone by then. Of `{"text": ["a", "b"]}` it makes
+    one row whose cell is the list. Raises BadColumns, RequestError.
+    """
+    if frame.columns.empty:
+        raise BadColumns(
+            "no column 'image' or 'text'; give a frame, a dict or a list of dicts with one of them "
+            "(a Series is one column, not a row)"
+        )
+    if len(frame) != 1:
+        return frame
+    # As in JSON, None in the place of a column is a column that is not there.
+    columns = {name: cell for name, cell in frame.iloc[0].items() if cell is not None}
+    if not columns or not all(map(_is_list_of_strings, columns.values())):
+        return frame
+    if len({*map(len, columns.values())}) > 1:
+        raise RequestError("the columns are of different length")
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _is_list_of_strings(cell: object) -> bool:
+    return isinstance(cell, list) and all(isinstance(item, str) for item in cell)
+
+
+def read_csv(source: IO[str] | str, *, max_rows: int) -> pd.DataFrame:
+    """A CSV body (a stream, or the path of a file) as a frame with the columns `image` and `text`.
+
+    A line that cannot be read is a row whose text is the RowError that says why. Raises BadColumns,
+    RequestTooLarge, RequestError.
+    """
+    if isinstance(source, str):
+        try:
+            with CsvTable(Path(source)) as table:
+                return _frame((line.row for line in table), max_rows)
+        except OSError as error:
+            raise RequestError(f"{source} cannot be read: {error.strerror}") from None
+    # Lines end as in a file that is opened with `newline=""`, which is what the csv module asks.
+    lines = CsvRows(io.StringIO(source.read(), newline=""), "the body")
+    return _frame((line.row for line in lines), max_rows)
+
+
+def read_parquet(source: IO[bytes], *, max_rows: int, max_bytes: int) -> pd.DataFrame:
+    """A parquet body as `read_csv` gives a CSV, and with the same errors."""
+    return _frame(parquet_body.read(source, max_rows=max_rows, max_bytes=max_bytes), max_rows)
+
+
+def _frame(rows: Iterable[Row], max_rows: int) -> pd.DataFrame:
+    kept = list(islice(rows, max_rows + 1))
+    if len(kept) > max_rows:
+        raise too_many_rows(max_rows)
+    # As objects: pandas would take a column of missing cells for numbers, which MLflow refuses.
+    columns = {IMAGE: [row.image for row in kept], TEXT: [row.text for row in kept]}
+    return pd.DataFrame(columns, dtype=object)

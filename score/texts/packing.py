@@ -1,0 +1,110 @@
+"""Token ids of many texts → few arrays of few shapes, several texts in each row.
+
+Little is padded, whatever the texts' lengths; and an engine that prepares itself for every new
+shape of its inputs soon knows them all. Texts in a row do not see one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from score.texts.tokenizer import Ids
+
+Tokens = npt.NDArray[np.int64]
+
+ROW = 80
+"""Tokens in a row: a text of CLIP's 77 fits. What attention costs grows with it."""
+SHARE = 4
+"""Tokens of a row for each text that it has room for."""
+_MOST_ROWS = 32  # in one pass
+_ROOMS = (16, 32, ROW)  # tokens in a row that stands alone
+
+
+class Packed(NamedTuple):
+    """Texts in rows of one length."""
+
+    ids: Tokens
+    """[rows, length]: token ids, text behind text, then padding."""
+    positions: Tokens
+    """[rows, length]: where in its own text a token stands."""
+    owners: Tokens
+    """[rows, length]: which text of its row a token is of; -1 for padding."""
+    ends: Tokens
+    """[rows, texts]: where in its row each text's last token stands; 0 where there is no text."""
+
+    def padded(self, length: int, texts: int) -> Packed:
+        """The same, with room for more tokens and texts in each row."""
+        wider = ((0, 0), (0, length - self.ids.shape[1]))
+        ends = np.pad(self.ends, ((0, 0), (0, texts - self.ends.shape[1])))
+        ids, positions = np.pad(self.ids, wider), np.pad(self.positions, wider)
+        return Packed(ids, positions, np.pad(self.owners, wider, constant_values=-1), ends)
+
+    def roomy(self) -> Packed:
+        """A row that stands alone, in the least of few sizes that has room for it."""
+        length, count = self.ids.shape[1], self.ends.shape[1]
+        fitting = (room for room in _ROOMS if length <= room and count <= room // SHARE)
+        room = next(fitting, length)
+        return self.padded(room, max(count, room // SHARE))
+
+
+def packed(texts: Sequence[Ids]) -> Iterator[tuple[Packed, list[list[int]]]]:
+    """Passes over texts, and which text is where in each: for every row, the texts' indices.
+
+    Passes have 1, 2, 4, … 32 rows, of one length but for a single one, which is no longer than its
+    texts are.
+    """
+    length = max(ROW, max(map(len, texts), default=0))
+    rows = _rows([len(ids) for ids in texts], length)
+    for part in powers(len(rows), _MOST_ROWS):
+        several = rows[part]
+        if len(several) == 1:
+            tokens, room = sum(len(texts[index]) for index in several[0]), len(several[0])
+        else:
+            tokens, room = length, length // SHARE
+        yield _pack(texts, several, tokens, room), several
+
+
+def powers(count: int, most: int) -> Iterator[slice]:
+    """Powers of two that make up a number, the largest first and none above `most`."""
+    start = 0
+    while start < count:
+        size = min(most, 1 << ((count - start).bit_length() - 1))
+        yield slice(start, start + size)
+        start += size
+
+
+def _rows(lengths: Sequence[int], length: int) -> list[list[int]]:
+    """Indices of texts, grouped so that each group fits in a row: best fit, the longest first."""
+    most = length // SHARE
+    open_rows: list[list[list[int]]] = [[] for _ in range(length + 1)]  # by tokens left in them
+    rows = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        wanted = lengths[index]
+        left = next((left for left in range(wanted, length) if open_rows[left]), length)
+        row = open_rows[left].pop() if left < length else []
+        if not row:
+            rows.append(row)
+        row.append(index)
+        if len(row) < most:
+            open_rows[left - wanted].append(row)
+    return rows
+
+
+def _pack(texts: Sequence[Ids], rows: Sequence[Sequence[int]], length: int, most: int) -> Packed:
+    ids, positions = np.zeros((2, len(rows), length), dtype=np.int64)
+    owners = np.full((len(rows), length), -1, dtype=np.int64)
+    ends = np.zeros((len(rows), most), dtype=np.int64)
+    for number, row in enumerate(rows):
+        start = 0
+        for place, index in enumerate(row):
+            stop = start + len(texts[index])
+            ids[number, start:stop] = texts[index]
+            positions[number, start:stop] = np.arange(stop - start)
+            owners[number, start:stop] = place
+            ends[number, place] = stop - 1
+            start = stop
+    return Packed(ids, positions, owners, ends)
