@@ -234,10 +234,7 @@ def clone(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for file in ("MLmodel", "conda.yaml", "samples/urls.csv"):
         shutil.copyfile(ROOT / file, tmp_path / file)
-    for folder in ("score", "score/cli", "score/jobs"):
-        (tmp_path / folder).mkdir()
-        for file in (ROOT / folder).glob("*.py"):
-            shutil.copyfile(file, tmp_path / folder / file.name)
+    shutil.copytree(ROOT / "score", tmp_path / "score", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 

@@ -67,7 +67,6 @@ def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "library", "extra"),
     [
-        (["score", "embed", "samples/paths.csv", "--output", "o.csv"], "pandas", "batch"),
         (["score", "embed", "samples/paths.csv", "--output", "o.csv"], "pyarrow", "batch"),
         (["score", "serve"], "uvicorn", "serve"),
         (["score", "serve"], "starlette", "serve"),
