@@ -16,13 +16,13 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint bench venv clean
 
-demo: $(VENV)/demo.installed  ## Find, name and compare pictures behind URLs, in each of the ways there are to ask.
+demo: $(VENV)/demo.installed  ## Find, name and compare images behind URLs, in each of the ways there are to ask.
 	$(BIN)/python samples/demo.py
 
 test: lint $(TWEMOJI)  ## Everything CI runs.
 	TWEMOJI='$(TWEMOJI)/package' $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# Pictures in another hand than the embedded model was trained on. Without npm their test is skipped.
+# Images in another hand than the embedded model was trained on. Without npm their test is skipped.
 $(TWEMOJI):
 	rm -rf $@.part && mkdir -p $@.part
 	{ cd $@.part && npm pack --silent --fetch-retries=0 --fetch-timeout=30000 '@twemoji/svg@15.0.0' \

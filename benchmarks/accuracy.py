@@ -1,4 +1,4 @@
-"""How far each precision is from fp32: the vectors of pictures and texts, engine by engine.
+"""How far each precision is from fp32: the vectors of images and texts, engine by engine.
 
     python -m benchmarks.accuracy [--model DIR] [--rows N]
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks import material
+from benchmarks import fixtures
 from score.console import commands
 from score.core.embedder import Embedder
 from score.folder.model_folder import ModelFolder
@@ -30,7 +30,7 @@ from score.model.engines.pytorch import DTYPES, PyTorch
 from score.model.probes import difference
 from score.model.towers import Head
 from score.settings import Settings
-from score.texts.tokenizer import Ids, Texts
+from score.texts.tokenizer import Ids, Tokenizer
 
 EXACT = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
 
@@ -43,12 +43,10 @@ class Inputs(NamedTuple):
     def of(cls, folder: ModelFolder, rows: int) -> Inputs:
         preprocessor = preprocess.Preprocessor.from_config(folder.preprocessor)
         most = EXACT.max_pixels
-        decoded = (
-            preprocess.decode(data, most) for data in material.pictures(material.SMALL[:rows])
-        )
-        ids = Texts.load(folder).encode(material.texts(rows), "end")
+        decoded = (preprocess.decode(data, most) for data in fixtures.images(fixtures.SMALL[:rows]))
+        ids = Tokenizer.load(folder).encode(fixtures.texts(rows), "end")
         return cls(
-            [preprocessor.pixels(picture, most) for picture in decoded],
+            [preprocessor.pixels(image, most) for image in decoded],
             [text for text in ids if isinstance(text, list)],
         )
 
@@ -107,7 +105,7 @@ def row(name: str, found: np.ndarray, exact: np.ndarray, precision: str) -> str:
 def main() -> None:
     parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", type=Path, help="default: a ViT-B/32 with random weights")
-    parser.add_argument("--rows", type=int, default=32, help="pictures and texts, 64 at most")
+    parser.add_argument("--rows", type=int, default=32, help="images and texts, 64 at most")
     parser.add_argument("--precision", nargs="+", default=["bf16", "int8"])
     options = parser.parse_args()
     if not computes("bf16"):
@@ -117,12 +115,12 @@ def main() -> None:
     print("| | least cosine | least, centred | mean, centred | largest error | on the grid |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = ModelFolder.open(material.model(options.model, Path(scratch), int8=False))
+        folder = ModelFolder.open(fixtures.model(options.model, Path(scratch), int8=False))
         inputs = Inputs.of(folder, options.rows)
         exact = inputs.vectors(Encoder.load(folder, EXACT))
         for name, encoder in encoders(folder, options.precision):
             for kind, found, right in zip(
-                ("pictures", "texts"), inputs.vectors(encoder), exact, strict=True
+                ("images", "texts"), inputs.vectors(encoder), exact, strict=True
             ):
                 print(row(f"{name}: {kind}", found, right, encoder.engine.precision), flush=True)
 

@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import material
+from benchmarks import fixtures
 from score.console import commands
-from score.deploy.plan import picture_flops
+from score.deploy.plan import image_flops
 from score.folder.architecture import Architecture
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import computes, cores
@@ -48,7 +48,7 @@ with commands.needed(__name__):
         settings,
     )
 
-LATENCY = 0.05  # seconds that the picture server waits
+LATENCY = 0.05  # seconds that the image server waits
 ROWS = 64
 BATCH = 32
 DEFAULT = [BASELINE, "ours fp32 torch", "ours fp32 openvino"]
@@ -63,12 +63,12 @@ Results = dict[str, dict[str, list[float]]]
 
 
 def frames(urls: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    pictures = material.pictures(material.SMALL + material.LARGER)
-    inline = [material.in_base64(picture) for picture in pictures]
+    images = fixtures.images(fixtures.SMALL + fixtures.LARGER)
+    inline = [fixtures.in_base64(image) for image in images]
     for where, cells in (("URL", urls), ("base64", inline)):
-        yield f"{where}, 640×480", pd.DataFrame({"image": material.small(cells, ROWS), "text": ""})
-        yield f"{where}, mixed", pd.DataFrame({"image": material.mixed(cells, ROWS), "text": ""})
-    yield "texts", pd.DataFrame({"image": "", "text": material.texts(4 * ROWS)})
+        yield f"{where}, 640×480", pd.DataFrame({"image": fixtures.small(cells, ROWS), "text": ""})
+        yield f"{where}, mixed", pd.DataFrame({"image": fixtures.mixed(cells, ROWS), "text": ""})
+    yield "texts", pd.DataFrame({"image": "", "text": fixtures.texts(4 * ROWS)})
 
 
 # -- the machine's limit -------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def _gemm_torch(precision: str) -> Callable[[], float]:
         into, out = kind(wide, None), kind(narrow, None)
         return flops / _median(lambda: out(into(x))) / 1e9
 
-    kinds = [Plain, *([one_dnn.Blocked] if one_dnn.works(x.dtype) else [])]
+    kinds = [Plain, *([one_dnn.OneDnnLinear] if one_dnn.works(x.dtype) else [])]
     return lambda: max(map(rate, kinds))
 
 
@@ -178,9 +178,9 @@ def compare(workers: list[Worker], file: Path, folder: Path) -> dict[str, float]
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch, material.picture_server(LATENCY) as urls:
+    with tempfile.TemporaryDirectory() as scratch, fixtures.image_server(LATENCY) as urls:
         folder = Path(scratch)
-        model = material.model(options.model, folder, int8=any("int8" in n for n in options.names))
+        model = fixtures.model(options.model, folder, int8=any("int8" in n for n in options.names))
         names = [*options.names, *([WRAPPER] if options.peer else [])]
         more = ["--peer", str(options.peer)] if options.peer else []
         for name in names:
@@ -200,8 +200,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 cosines[task] = compare(workers, file, folder)
                 tasks.append((task, {"kind": "rows", "file": str(file)}, len(frame)))
             if task == "base64, 640×480":
-                tasks.append(("one picture", {"kind": "one", "file": str(file)}, 1))
-        tasks.append(("one picture, model only", {"kind": "model", "count": 1}, 1))
+                tasks.append(("one image", {"kind": "one", "file": str(file)}, 1))
+        tasks.append(("one image, model only", {"kind": "model", "count": 1}, 1))
         tasks.append((ALONE, {"kind": "model", "count": BATCH}, BATCH))
         rates, peaks, floors = measure(workers, tasks, options.turns, gemms(names))
         started = {worker.name: worker.started for worker in workers}
@@ -217,9 +217,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "started": started,
         "started_bare": bare,
         "gemm_gflops": floors,
-        "picture_gflop": {
-            name: (picture_flops(made) - saved * is_ours(name)) / 1e9 for name in names
-        },
+        "image_gflop": {name: (image_flops(made) - saved * is_ours(name)) / 1e9 for name in names},
     }
 
 
@@ -271,7 +269,7 @@ def table(results: dict[str, Any]) -> str:
                 cell += f", **{_ratio(values, found[names[0]]):.2f}×**"
             cells.append(cell)
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
-    floors, flops = results["gemm_gflops"], results["picture_gflop"]
+    floors, flops = results["gemm_gflops"], results["image_gflop"]
     shares = [
         _share(rates[ALONE][name], flops[name], floors.get(_precision(name))) for name in names
     ]

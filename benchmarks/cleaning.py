@@ -22,7 +22,7 @@ from score.core.embedder import Embedder
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 from score.texts.cleaning import Cleaning
-from score.texts.tokenizer import Texts
+from score.texts.tokenizer import Tokenizer
 
 CONTEXT = 77
 
@@ -37,8 +37,8 @@ def differing(texts: Sequence[str]) -> list[int]:
     """Which texts have other token ids in OpenCLIP than in transformers."""
     source = random_checkpoint.source(random_checkpoint.TINY)
     cleaned = retokenized.cleaned(source, "openclip")
-    plain = Texts.parse(source.tokenizer, CONTEXT).encode(texts, "end")
-    clean = Texts.parse(cleaned.tokenizer, CONTEXT, cleaned.cleaning).encode(texts, "end")
+    plain = Tokenizer.parse(source.tokenizer, CONTEXT).encode(texts, "end")
+    clean = Tokenizer.parse(cleaned.tokenizer, CONTEXT, cleaned.cleaning).encode(texts, "end")
     return [
         place for place, pair in enumerate(zip(plain, clean, strict=True)) if pair[0] != pair[1]
     ]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from benchmarks import material
+from benchmarks import fixtures
 from score.console import commands
 
 with commands.needed(__name__):
@@ -82,7 +82,7 @@ class Worker:
 def _environment(name: str) -> dict[str, str]:
     """`MALLOC_ARENA_MAX`, which costs nobody time, as the images have it."""
     given = {f"SCORE_{key.upper()}": value for key, value in settings(name).items()}
-    shared = {"SCORE_ALLOW_HOSTS": material.HERE, "MALLOC_ARENA_MAX": "2"}
+    shared = {"SCORE_ALLOW_HOSTS": fixtures.HERE, "MALLOC_ARENA_MAX": "2"}
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", **shared, **given}
 
 
@@ -140,7 +140,7 @@ class Ours:
 
 class Transformers:
     """What a user writes first, and Azure's wrapper does: the processor, all rows in one pass, with
-    what gradients would need kept, and pictures fetched in turn.
+    what gradients would need kept, and images fetched in turn.
     """
 
     padding: bool | str = True
@@ -155,8 +155,8 @@ class Transformers:
 
     def predict(self, frame: pd.DataFrame) -> Matrix:
         if frame["image"].iloc[0]:
-            pictures = [_opened(cell) for cell in frame["image"]]
-            inputs = self._processor(images=pictures, return_tensors="pt")
+            images = [_opened(cell) for cell in frame["image"]]
+            inputs = self._processor(images=images, return_tensors="pt")
             return self._encode_images(inputs["pixel_values"]).detach().numpy()
         inputs = self._tokenizer(
             list(frame["text"]),

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from pyarrow.parquet import read_table
 
-from benchmarks import material
+from benchmarks import fixtures
 from score.console import commands
 
 LATENCY = 0.05  # seconds that the servers take
@@ -40,8 +40,8 @@ NARROW = ["--per-host", "8", "--fetch-workers", "16"]
 def servers() -> Iterator[tuple[list[str], list[str]]]:
     """URLs of a server that takes every request, and of one that sheds load."""
     with (
-        material.picture_server(LATENCY, thumbnails=True) as calm,
-        material.picture_server(LATENCY, thumbnails=True, crowd=CROWD) as busy,
+        fixtures.image_server(LATENCY, thumbnails=True) as calm,
+        fixtures.image_server(LATENCY, thumbnails=True, crowd=CROWD) as busy,
     ):
         yield calm, busy
 
@@ -65,7 +65,7 @@ class Contender:
 def embed(file: Path, output: Path, contender: Contender) -> tuple[float, int]:
     """Rows a second, as the command itself counts them after loading, and how many failed."""
     command = [sys.executable, "-m", "score", "embed", str(file), "--output", str(output)]
-    command += ["--allow-hosts", material.HERE, "--quiet", "--max-errors", "1000000"]
+    command += ["--allow-hosts", fixtures.HERE, "--quiet", "--max-errors", "1000000"]
     command += contender.flags
     done = subprocess.run(
         command, check=True, cwd=contender.checkout, capture_output=True, text=True

@@ -3,7 +3,7 @@
     python -m benchmarks.embedded [--model DIR] [--twemoji PACKAGE]
     python -m benchmarks.embedded --sheet tests/data/held_out.jpg
 
-Pictures are drawn anew, with seeds that training never used, on backgrounds most of which it never
+Images are drawn anew, with seeds that training never used, on backgrounds most of which it never
 saw. `--twemoji` names an unpacked npm package `@twemoji/svg`: the same things in another hand.
 `--sheet` draws the small fixed set that the tests look at.
 """
@@ -45,17 +45,17 @@ TEMPLATES = ("{}", "a photo of a {}", "an emoji of a {}")
 
 
 def held_out(things: Sequence[Pictogram], folder: Path, each: int) -> None:
-    """An image folder: `each` pictures of everything."""
+    """An image folder: `each` images of everything."""
     for place, thing in enumerate(things):
         (folder / thing.code).mkdir(parents=True)
         for number in range(each):
             random = np.random.default_rng((SEED, place, number))
-            picture = draw(random, [thing.glyph], SIZE, strength=STRENGTH, backgrounds=HELD_OUT)
-            picture.save(folder / thing.code / f"{number}.jpg", quality=90)
+            image = draw(random, [thing.glyph], SIZE, strength=STRENGTH, backgrounds=HELD_OUT)
+            image.save(folder / thing.code / f"{number}.jpg", quality=90)
 
 
 def sheet(things: Sequence[Pictogram], file: Path) -> None:
-    """Writes one held-out picture each of some, side by side, and beside it a list of which."""
+    """Writes one held-out image each of some, side by side, and beside it a list of which."""
     places = np.random.default_rng(SEED).choice(len(things), COLUMNS * COLUMNS, replace=False)
     places.sort()
     paper = Image.new("RGB", (COLUMNS * TILE, COLUMNS * TILE))
@@ -71,7 +71,7 @@ def sheet(things: Sequence[Pictogram], file: Path) -> None:
 
 
 def twemoji(things: Sequence[Pictogram], package: Path, folder: Path) -> None:
-    """An image folder: Twemoji's picture of everything that it has, on white."""
+    """An image folder: Twemoji's image of everything that it has, on white."""
     import resvg_py  # of the extra `dev`
 
     for thing in things:
@@ -89,7 +89,7 @@ def names_in(folder: ClassFolders, things: Sequence[Pictogram]) -> list[str]:
 
 
 def captions(things: Sequence[Pictogram], folder: Path) -> Path:
-    """A CSV of the first held-out picture of everything and its caption."""
+    """A CSV of the first held-out image of everything and its caption."""
     file = folder / "captions.csv"
     with file.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
@@ -100,16 +100,16 @@ def captions(things: Sequence[Pictogram], folder: Path) -> Path:
 
 
 def phrasings(embedder: Embedder, things: Sequence[Pictogram], folder: Path) -> dict[str, float]:
-    """Phrasing → share of 200 pictures that it names best among 200."""
+    """Phrasing → share of 200 images that it names best among 200."""
     chosen = np.random.default_rng(SEED).choice(len(things), 200, replace=False)
     some = [things[place] for place in sorted(chosen)]
     rows = [Row(image=(folder / thing.code / "0.jpg").read_bytes()) for thing in some]
-    pictures = unit(np.stack([record.image_features for record in embedder.embed(rows)]))
+    image_rows = unit(np.stack([record.image_features for record in embedder.embed(rows)]))
     shares = {}
     for name, write in PHRASINGS.items():
         texts = (Row(text=write(thing.name, thing.colour)) for thing in some)
         said = unit(np.stack([record.text_features for record in embedder.embed(texts)]))
-        right = (pictures @ said.T).argmax(1) == np.arange(len(some))
+        right = (image_rows @ said.T).argmax(1) == np.arange(len(some))
         shares[name] = float(right.mean())
     return shares
 
@@ -117,18 +117,18 @@ def phrasings(embedder: Embedder, things: Sequence[Pictogram], folder: Path) -> 
 def speed(model: Path, folder: Path, things: Sequence[Pictogram]) -> Iterator[tuple[str, str]]:
     """What it manages here: medians of five turns, decoding and tokenising included."""
     loads, images, texts = [], [], []
-    pictures = [Row(image=file.read_bytes()) for file in sorted(folder.glob("*/0.jpg"))[:1000]]
+    image_rows = [Row(image=file.read_bytes()) for file in sorted(folder.glob("*/0.jpg"))[:1000]]
     captions = [Row(text=f"a photo of {article(thing.name)}") for thing in things]
     for _ in range(5):
         began = time.perf_counter()
         embedder = Embedder.load(model)
         loads.append(time.perf_counter() - began)
-        for rows, rates in ((pictures, images), (captions, texts)):
+        for rows, rates in ((image_rows, images), (captions, texts)):
             began = time.perf_counter()
             done = sum(1 for record in embedder.embed(rows) if not record.error)
             rates.append(done / (time.perf_counter() - began))
     yield "loading", f"{statistics.median(loads):.2f} s"
-    yield "pictures", f"{statistics.median(images):.0f}/s"
+    yield "images", f"{statistics.median(images):.0f}/s"
     yield "texts", f"{statistics.median(texts):.0f}/s"
 
 
@@ -146,10 +146,10 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--font", type=Path, default=FONT)
-    parser.add_argument("--each", type=int, default=2, help="pictures of everything")
+    parser.add_argument("--each", type=int, default=2, help="images of everything")
     parser.add_argument("--twemoji", type=Path, help="an unpacked npm package @twemoji/svg")
     parser.add_argument("--mistakes", type=int, default=0, help="how many to print")
-    parser.add_argument("--sheet", type=Path, help="draw the tests' pictures, and nothing else")
+    parser.add_argument("--sheet", type=Path, help="draw the tests' images, and nothing else")
     options = parser.parse_args()
     if options.twemoji and not any(options.twemoji.glob("*.svg")):
         parser.error(f"{options.twemoji} is no unpacked package @twemoji/svg: it holds no .svg")

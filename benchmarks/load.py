@@ -5,7 +5,7 @@
     python -m benchmarks.load --precision bf16 --clients 1 64 --kinds texts
 
 A closed loop: each client sends its next request when it has the answer to the last. Clients, the
-server and the server of pictures are processes of their own on this machine, so what clients take
+server and the server of images are processes of their own on this machine, so what clients take
 of its cores the server does not have. `offline` is one stream over all rows in one process.
 """
 
@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from benchmarks import material
+from benchmarks import fixtures
 from score.console import commands
 
 KINDS = ("texts", "base64", "urls")
-LATENCY = 0.05  # seconds that the server of pictures takes
+LATENCY = 0.05  # seconds that the server of images takes
 _OFFLINE = """
 import json, sys, time
 from pathlib import Path
@@ -66,21 +66,21 @@ class Result:
 def cells(kind: str, count: int, urls: Sequence[str]) -> list[dict[str, str]]:
     """Rows of one kind, as JSON has them."""
     if kind == "texts":
-        return [{"text": text} for text in material.texts(count)]
+        return [{"text": text} for text in fixtures.texts(count)]
     if kind == "urls":
-        turn = cycle(urls[: len(material.SMALL)])
+        turn = cycle(urls[: len(fixtures.SMALL)])
         return [{"image": next(turn)} for _ in range(count)]
-    pictures = cycle(map(material.in_base64, material.pictures(material.SMALL)))
-    return [{"image": next(pictures)} for _ in range(count)]
+    images = cycle(map(fixtures.in_base64, fixtures.images(fixtures.SMALL)))
+    return [{"image": next(images)} for _ in range(count)]
 
 
 @contextmanager
 def server(model: Path, checkout: Path, environment: dict[str, str]) -> Iterator[int]:
     """`score serve` by the code in a checkout, on a free port."""
-    with socket.create_server((material.HERE, 0)) as free:
+    with socket.create_server((fixtures.HERE, 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "score", "serve", str(model), "--port", str(port)]
-    command += ["--allow-hosts", material.HERE]
+    command += ["--allow-hosts", fixtures.HERE]
     with subprocess.Popen(
         command,
         cwd=checkout,
@@ -109,7 +109,7 @@ def load(port: int, rows: Sequence[dict[str, str]], clients: int, seconds: float
     counted, ends = began + seconds / 4, began + 1.25 * seconds
 
     def client() -> None:
-        connection = http.client.HTTPConnection(material.HERE, port)
+        connection = http.client.HTTPConnection(fixtures.HERE, port)
         connection.connect()  # headers and body are sent apart: neither waits for the other
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while (start := time.perf_counter()) < ends:
@@ -158,15 +158,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement (10)")
     parser.add_argument("--turns", type=int, default=1, help="measurements of each (1)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, material.picture_server(LATENCY) as urls:
-        _compare(options, material.model(options.model, Path(scratch)), urls)
+    with tempfile.TemporaryDirectory() as scratch, fixtures.image_server(LATENCY) as urls:
+        _compare(options, fixtures.model(options.model, Path(scratch)), urls)
 
 
 def _compare(options: argparse.Namespace, model: Path, urls: Sequence[str]) -> None:
     environment = os.environ | {
         "SCORE_PRECISION": options.precision,
         "SCORE_ENGINE": options.engine,
-        "SCORE_ALLOW_HOSTS": material.HERE,
+        "SCORE_ALLOW_HOSTS": fixtures.HERE,
     }
     here = Path(__file__).resolve().parent.parent
     checkouts = {"now": here} | ({"before": options.before.resolve()} if options.before else {})

@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--rows 500 10000] [--model DIR] [--precision bf16] [--engine …]
 
-Rows alternate between base64, no two alike, and URLs of a picture server on this machine, whose
-pictures are of 640×480, 1920×1080 and 4000×3000.
+Rows alternate between base64, no two alike, and URLs of an image server on this machine, whose
+images are of 640×480, 1920×1080 and 4000×3000.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks import material
+from benchmarks import fixtures
 from score.console import commands
 from score.settings import MIB
 
 
 def write_csv(file: Path, rows: int, urls: list[str]) -> None:
-    inline = map(material.in_base64, material.distinct())
+    inline = map(fixtures.in_base64, fixtures.distinct())
     cells = (cell for pair in zip(inline, cycle(urls), strict=False) for cell in pair)
     with file.open("w", newline="") as stream:
         table = csv.writer(stream)
@@ -50,12 +50,12 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", help="default: fp32")
     parser.add_argument("--engine", default="auto", help="default: auto")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, material.picture_server() as urls:
+    with tempfile.TemporaryDirectory() as scratch, fixtures.image_server() as urls:
         folder = Path(scratch)
-        model = material.model(options.model, folder, int8=options.precision == "int8")
+        model = fixtures.model(options.model, folder, int8=options.precision == "int8")
         command = [sys.executable, "-m", "score", "embed", str(folder / "rows.csv")]
         command += ["--output", str(folder / "out.parquet"), "--model", str(model)]
-        command += ["--allow-hosts", material.HERE, "--max-errors", "0", "--quiet", "--overwrite"]
+        command += ["--allow-hosts", fixtures.HERE, "--max-errors", "0", "--quiet", "--overwrite"]
         command += ["--device", "cpu", "--precision", options.precision, "--engine", options.engine]
         peaks = []
         write_csv(folder / "rows.csv", 2, urls)

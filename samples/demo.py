@@ -1,9 +1,9 @@
 """What the package is for, end to end, on this machine alone. `make demo` runs it.
 
-Pictures behind URLs become vectors, are found by text, get labels, and become a page to look at;
+Images behind URLs become vectors, are found by text, get labels, and become a page to look at;
 then the same question is put in each of the four ways there are to ask.
 
-A picture server on 127.0.0.1 stands in for the web, so that URLs really are fetched. Addresses like
+An image server on 127.0.0.1 stands in for the web, so that URLs really are fetched. Addresses like
 that one are refused by default; the demo allows it with `--allow-hosts 127.0.0.1`. Every port is
 one that is free, so that nothing else which runs here is in the way.
 """
@@ -42,7 +42,7 @@ ROOT = HERE.parent
 IMAGES = HERE / "images"
 OUT = ROOT / "out"
 BIN = Path(sys.executable).parent
-PICTURES = 8800  # the port that samples/urls.csv names; the demo's own is another
+IMAGE_PORT = 8800  # the port that samples/urls.csv names; the demo's own is another
 BODY = HERE / "requests" / "text.json"
 LABELLED = HERE / "requests" / "labels.json"
 QUERIES = ("a red apple", "a fruit", "eine Eule")  # a thing, a kind of thing, an owl in German
@@ -52,14 +52,14 @@ ON_THE_MAP = 20
 QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "SCORE_LOG_LEVEL": "warning"}
 
 
-class Pictures(SimpleHTTPRequestHandler):
+class Images(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
 @contextmanager
-def pictures() -> Iterator[int]:
-    """Serves the pictures; yields the port."""
-    handler = functools.partial(Pictures, directory=str(IMAGES))
+def image_vectors() -> Iterator[int]:
+    """Serves the images; yields the port."""
+    handler = functools.partial(Images, directory=str(IMAGES))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
@@ -70,7 +70,7 @@ def table(port: int) -> str:
     """A copy of samples/urls.csv that names another port."""
     copy = OUT / "urls.csv"
     text = (HERE / "urls.csv").read_text(encoding="utf-8")
-    copy.write_text(text.replace(f":{PICTURES}/", f":{port}/"), encoding="utf-8")
+    copy.write_text(text.replace(f":{IMAGE_PORT}/", f":{port}/"), encoding="utf-8")
     return str(copy.relative_to(ROOT))
 
 
@@ -116,11 +116,11 @@ def heading(number: int, title: str, how: str) -> None:
 
 
 class Album(NamedTuple):
-    """Pictures that were embedded: files, captions, unit vectors of both [N, D]; what failed."""
+    """Images that were embedded: files, captions, unit vectors of both [N, D]; what failed."""
 
     files: list[Path]
     captions: list[str]
-    pictures: np.ndarray
+    image_vectors: np.ndarray
     texts: np.ndarray
     failed: list[str]
 
@@ -129,7 +129,7 @@ def embed(source: str) -> Album:
     output = OUT / "demo.parquet"
     arguments = [source, "--output", str(output.relative_to(ROOT)), "--overwrite"]
     command = ["embed", *arguments, "--allow-hosts", "127.0.0.1"]
-    heading(1, "Pictures behind URLs become vectors", " ".join(["$ score", *command]))
+    heading(1, "Images behind URLs become vectors", " ".join(["$ score", *command]))
     if score(command) != 0:
         raise SystemExit("the batch job failed")
     rows = pq.read_table(output).to_pylist()
@@ -146,10 +146,10 @@ def embed(source: str) -> Album:
 
 
 def search(model: Embedder, album: Album) -> dict[str, list[Hit]]:
-    heading(2, "Found by text", "model.embed_text(query), cosine with every picture")
+    heading(2, "Found by text", "model.embed_text(query), cosine with every image")
     found = {}
     for query in QUERIES:
-        cosines = album.pictures @ unit(model.embed_text(query))
+        cosines = album.images @ unit(model.embed_text(query))
         best = np.argsort(-cosines)[:5]
         found[query] = [
             Hit(album.files[place], album.captions[place], float(cosines[place])) for place in best
@@ -185,7 +185,7 @@ def draw(album: Album, searches: dict[str, list[Hit]], answers: dict[str, float]
         (ASKED, answers),
         [album.captions[place] for place in some],
         [album.files[place] for place in some],
-        album.texts[some] @ album.pictures[some].T,
+        album.texts[some] @ album.images[some].T,
     )
     file.write_text(page.as_html(story), encoding="utf-8")
     print(f"   {file.stat().st_size / 1024:.0f} KB, thumbnails and all; it needs no server")
@@ -230,7 +230,7 @@ def main() -> None:
     mlflow = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
     # Both servers start while the story is told.
     with (
-        pictures() as images,
+        image_vectors() as images,
         started(*serve) as own,
         started(*mlflow, "-p", str(scoring)) as theirs,
     ):

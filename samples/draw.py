@@ -1,11 +1,11 @@
-"""Draws the sample pictures and writes the request bodies and CSVs around them.
+"""Draws the sample images and writes the request bodies and CSVs around them.
 
-    python samples/draw.py            # the tables alone, from the pictures that are here
-    python samples/draw.py --pictures # the pictures too; needs fonts-noto-color-emoji
+    python samples/draw.py            # the tables alone, from the images that are here
+    python samples/draw.py --images # the images too; needs fonts-noto-color-emoji
 
 The extra `train` has what both need.
 
-Most pictures are drawn as the embedded model's training pictures are, by other seeds and mostly on
+Most images are drawn as the embedded model's training images are, by other seeds and mostly on
 backgrounds of other kinds: it has seen what they show, and never seen them. Five show the bare
 glyph in odd formats or modes, so that trying the samples tries the decoders too. `photos/` holds
 photographs, which the model knows nothing of; see `photos/README.md`.
@@ -127,7 +127,7 @@ WITHOUT_ARTICLE = ("grapes", "cherries", "broccoli", "tennis", "scissors")
 
 
 def file_of(name: str) -> str:
-    """The picture's file."""
+    """The image's file."""
     return ODD.get(name, name.replace(" ", "-") + ".jpg")
 
 
@@ -137,7 +137,7 @@ def names() -> Iterator[str]:
 
 
 def caption(name: str) -> str:
-    """What the CSVs say of a picture."""
+    """What the CSVs say of an image."""
     if name in WITHOUT_ARTICLE:
         return name
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
@@ -153,8 +153,8 @@ def known_emoji(file: Path, things: Sequence[Pictogram]) -> None:
             table.writerow([cell or "" for cell in row])
 
 
-def pictures(folder: Path, things: Sequence[Pictogram]) -> None:
-    """Draws all pictures."""
+def images(folder: Path, things: Sequence[Pictogram]) -> None:
+    """Draws all images."""
     folder.mkdir(parents=True, exist_ok=True)
     glyphs = {thing.character: thing.glyph for thing in things}
     odd = {
@@ -171,8 +171,8 @@ def pictures(folder: Path, things: Sequence[Pictogram]) -> None:
 
 
 def plain(random: Random, glyph: Image.Image, file: Path, *, progressive: bool = False) -> None:
-    picture = draw(random, [glyph], SIZE, strength=0.5, backgrounds=HELD_OUT)
-    picture.save(file, quality=88, progressive=progressive)
+    image = draw(random, [glyph], SIZE, strength=0.5, backgrounds=HELD_OUT)
+    image.save(file, quality=88, progressive=progressive)
 
 
 def apple(random: Random, glyph: Image.Image, file: Path) -> None:
@@ -205,7 +205,7 @@ def sailboat(random: Random, glyph: Image.Image, file: Path) -> None:
 def requests(folder: Path) -> None:
     """The three cases that Azure documents, with base64 for any place; a mix; labels.
 
-    Where a row could fail, they ask for a report: else one bad picture fails a request, which an
+    Where a row could fail, they ask for a report: else one bad image fails a request, which an
     endpoint of Azure's answers with a 424.
     """
     report = {"on_error": "report"}
@@ -268,13 +268,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", action="store_true", help="draw the pictures, too")
-    if parser.parse_args().pictures:
+    if parser.parse_args().images:
         try:
             things = pictograms()
         except ModelError as error:
             parser.exit(2, f"{error}\n")
         known_emoji(HERE / "emoji.csv", things)
-        pictures(HERE / "images", things)
+        images(HERE / "images", things)
     requests(HERE / "requests")
     tables(HERE)
     ontology(HERE / "ontology.json")

@@ -16,7 +16,7 @@ THUMBNAIL = 112  # pixels
 
 
 class Hit(NamedTuple):
-    """A picture, what its CSV says of it, and how well it answers."""
+    """An image, what its CSV says of it, and how well it answers."""
 
     file: Path
     caption: str
@@ -26,13 +26,13 @@ class Hit(NamedTuple):
 class Story(NamedTuple):
     """What the page tells.
 
-    model: which one; pictures: how many were embedded; failed: a sentence for each that was not;
-    searches: query → hits, best first; classified: a picture, and label → probability;
+    model: which one; images: how many were embedded; failed: a sentence for each that was not;
+    searches: query → hits, best first; classified: an image, and label → probability;
     captions, files, cosines: the heat map's rows, columns and values [rows, columns].
     """
 
     model: str
-    pictures: int
+    images: int
     failed: Sequence[str]
     searches: Mapping[str, Sequence[Hit]]
     classified: tuple[Path, Mapping[str, float]]
@@ -73,7 +73,7 @@ _STRONGEST = 65  # per cent
 def as_html(story: Story) -> str:
     """The page; every text in it is escaped."""
     failed = f" {len(story.failed)} failed and took nobody along: " if story.failed else ""
-    subtitle = f"{story.model}. {story.pictures} pictures, fetched from URLs.{failed}"
+    subtitle = f"{story.model}. {story.images} images, fetched from URLs.{failed}"
     body = "\n".join((_searches(story), _classified(*story.classified), _map(story)))
     return webpage.page(
         "What the embedded model sees", subtitle + "; ".join(story.failed), body, _STYLE
@@ -83,10 +83,10 @@ def as_html(story: Story) -> str:
 def _searches(story: Story) -> str:
     found = "".join(
         f"<h3>“{escape(query)}”</h3>"
-        f'<div class="pictures">{"".join(_hit(hit, place) for place, hit in enumerate(hits))}</div>'
+        f'<div class="images">{"".join(_hit(hit, place) for place, hit in enumerate(hits))}</div>'
         for query, hits in story.searches.items()
     )
-    about = "Each text is compared with every picture by the cosine of their vectors; best first."
+    about = "Each text is compared with every image by the cosine of their vectors; best first."
     return f'<section><h2>Search by text</h2><p class="quiet">{about}</p>{found}</section>'
 
 
@@ -124,8 +124,8 @@ def _map(story: Story) -> str:
         )
     )
     about = (
-        f"Cosines of every text (rows) with every picture (columns), from {low:.2f} to {high:.2f}. "
-        "Blue: closer than this text and this picture are to the others on average; orange: "
+        f"Cosines of every text (rows) with every image (columns), from {low:.2f} to {high:.2f}. "
+        "Blue: closer than this text and this image are to the others on average; orange: "
         "further. A model that sees has a blue diagonal."
     )
     table = (
@@ -133,15 +133,15 @@ def _map(story: Story) -> str:
     )
     return (
         f'<section><h2>Who is like whom</h2><p class="quiet">{about}</p>'
-        f"{webpage.wide('Cosines of texts and pictures', table)}</section>"
+        f"{webpage.wide('Cosines of texts and images', table)}</section>"
     )
 
 
 def relative(cosines: np.ndarray) -> np.ndarray:
     """Cosines [rows, columns] without what is common to a row or a column, from -1 to 1.
 
-    Some texts, and some pictures, are closer to everything than others; what is left is what this
-    text and this picture have with each other. Nothing is left where all are alike.
+    Some texts, and some images, are closer to everything than others; what is left is what this
+    text and this image have with each other. Nothing is left where all are alike.
     """
     rows, columns = cosines.mean(axis=1, keepdims=True), cosines.mean(axis=0, keepdims=True)
     centred = cosines - rows - columns + cosines.mean()

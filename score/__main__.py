@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="score", description="CLIP embeddings of pictures and texts.")
+    parser = Parser(prog="score", description="CLIP embeddings of images and texts.")
     parser.add_argument("--version", action="version", version=f"score {_version()}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in _VERBS.items():

@@ -18,8 +18,8 @@
         ├── FetchFailed          the server, the network or TLS said no
         ├── FetchTimeout         the server took too long
         ├── TooManyBytes         larger than `max_image_bytes`
-        ├── NotAnImage           bytes that are no picture, or one of a kind that is not read
-        ├── TruncatedImage       a picture that ends too early or is damaged
+        ├── NotAnImage           bytes that are no image, or one of a kind that is not read
+        ├── TruncatedImage       an image that ends too early or is damaged
         ├── TooManyPixels        larger than `max_pixels`
         └── TextTooLong          longer than the model's context, under `truncate="error"`
 
@@ -204,13 +204,13 @@ class TooManyBytes(RowError):
 
 
 class NotAnImage(RowError):
-    """Bytes that no allowed picture format explains, or pixels of a kind that is not read."""
+    """Bytes that no allowed image format explains, or pixels of a kind that is not read."""
 
     code = "not_an_image"
 
 
 class TruncatedImage(RowError):
-    """A picture that ends too early or is damaged."""
+    """An image that ends too early or is damaged."""
 
     code = "truncated_image"
 

@@ -76,13 +76,13 @@ class Settings:
     allow_hosts: tuple[str, ...] = _setting(
         (), "host names, addresses or CIDR ranges that may be fetched although private"
     )
-    connect_timeout: float = _setting(5.0, "seconds to reach a picture's server", least=0.01)
+    connect_timeout: float = _setting(5.0, "seconds to reach an image's server", least=0.01)
     read_timeout: float = _setting(10.0, "seconds without a byte from it", least=0.01)
-    row_deadline: float = _setting(30.0, "seconds for one picture, retries included", least=0.01)
+    row_deadline: float = _setting(30.0, "seconds for one image, retries included", least=0.01)
     request_deadline: float = _setting(
         60.0, "seconds for all the downloads of one request", least=0.01
     )
-    max_redirects: int = _setting(5, "redirects followed for one picture", least=0)
+    max_redirects: int = _setting(5, "redirects followed for one image", least=0)
     max_retries: int = _setting(2, "times a failed download is tried again", least=0)
     retry_wait: float = _setting(0.25, "seconds before the first retry; doubles", least=0)
     per_host: int = _setting(
@@ -104,11 +104,11 @@ class Settings:
     )
 
     # The image door.
-    max_image_bytes: int = _setting(20 * MIB, "largest encoded picture", least=1)
+    max_image_bytes: int = _setting(20 * MIB, "largest encoded image", least=1)
     # Pillow refuses 178,956,971 pixels and more by itself.
-    max_pixels: int = _setting(50_000_000, "largest picture, width times height", least=1)
+    max_pixels: int = _setting(50_000_000, "largest image, width times height", least=1)
     exif_orientation: bool = _setting(
-        False, "turn pictures upright by their EXIF tag (the reference does not)"
+        False, "turn images upright by their EXIF tag (the reference does not)"
     )
     decoding: Decoding = _setting(
         "exact", "exact: the reference's pixels; fast: large JPEGs read at half their size or less"
@@ -131,8 +131,8 @@ class Settings:
     engine: EngineName = _setting("auto", "what computes; auto takes openvino for int8 alone")
     cache: str = _setting("~/.cache/clip-endpoints", "folder of compiled models")
     verify: Verify = _setting("quick", "the model's probes on loading")
-    batch_size: int = _setting(32, "pictures in one forward pass", least=1)
-    decode_workers: int = _setting(0, "pictures decoded at a time; 0 means one a core", least=0)
+    batch_size: int = _setting(32, "images in one forward pass", least=1)
+    decode_workers: int = _setting(0, "images decoded at a time; 0 means one a core", least=0)
 
     log_level: LogLevel = _setting("info", "least weight of what is logged")
 

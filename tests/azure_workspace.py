@@ -41,7 +41,7 @@ _CONF = {
 }
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
-    "managedOnlineEndpoint": {"name": "pictures", "auth_mode": "key", "traffic": {"blue": 100}},
+    "managedOnlineEndpoint": {"name": "images", "auth_mode": "key", "traffic": {"blue": 100}},
     "kubernetesOnlineEndpoint": {"name": "pods", "compute": "azureml:k8s", "auth_mode": "key"},
     "batchEndpoint": {
         "name": "nightly",
@@ -50,7 +50,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     },
     "managedOnlineDeployment": {
         "name": "blue",
-        "endpoint_name": "pictures",
+        "endpoint_name": "images",
         "model": "azureml:embedder@latest",
         "code_configuration": {"code": "code", "scoring_script": "online.py"},
         "environment": "azureml:serving@latest",

@@ -16,7 +16,7 @@ from score.core.embedder import Embedder
 from score.hardware import processor
 from score.settings import Settings
 from tests import processes
-from tests.pictures import SAMPLES, served
+from tests.images import SAMPLES, served
 
 # A shell starts background jobs with SIGINT ignored (`nohup make test &`), which the processes that
 # tests start would inherit, those that are to be interrupted too. SIGTERM is an interrupt, so that
@@ -72,7 +72,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures_url() -> Iterator[str]:
-    """Where the sample pictures are served."""
+def images_url() -> Iterator[str]:
+    """Where the sample images are served."""
     with served(SAMPLES / "images") as url:
         yield url

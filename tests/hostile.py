@@ -30,13 +30,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.bad_pictures import png_bomb
-from tests.pictures import picture
+from tests.bad_images import png_bomb
+from tests.images import random_image
 
 # -- what is served ----------------------------------------------------------------------------
 
-PNG = picture(1)
-JPEG = picture(2, format="JPEG")
+PNG = random_image(1)
+JPEG = random_image(2, format="JPEG")
 BOMB = png_bomb(5_000)
 # Packed once, here: the clocks of the tests are short.
 GZIP = gzip.compress(bytes(8 * 2**20))
@@ -116,7 +116,7 @@ def _chain(request: Request) -> Reply:
 
 
 def _busy(request: Request) -> Reply:
-    """429 and a `Retry-After` for the first `times` requests, a picture after."""
+    """429 and a `Retry-After` for the first `times` requests, an image after."""
     if request.nth <= request.number("times", 1):
         return answer(b"", f"Retry-After: {request.query.get('after', '0')}", status=429)
     return answer(PNG)
@@ -130,7 +130,7 @@ def _crowded(request: Request) -> Reply:
 
 
 def _fails(request: Request) -> Reply:
-    """`status` for the first `times` requests, a picture after."""
+    """`status` for the first `times` requests, an image after."""
     if request.nth <= request.number("times", 10**9):
         return answer(b"sorry", status=request.number("status", 500))
     return answer(PNG)
@@ -191,7 +191,7 @@ def _noisy(dice: random.Random) -> bytes:
 
 
 ROUTES: dict[str, Callable[[Request], Reply]] = {
-    # Pictures, in every way that HTTP has of sending one.
+    # Images, in every way that HTTP has of sending one.
     "/good.png": lambda _: answer(PNG),
     "/good.jpg": lambda _: answer(JPEG),
     "/chunked.png": lambda _: Reply(
@@ -234,9 +234,9 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
         keep=True,
     ),
     "/ü.png": lambda _: answer(PNG),
-    # Answers that hold no picture, or not all of one.
+    # Answers that hold no image, or not all of one.
     "/html": lambda _: answer(b"<!DOCTYPE html><html><body>Please log in</body></html>"),
-    "/json": lambda _: answer(b'{"error": "no such picture"}'),
+    "/json": lambda _: answer(b'{"error": "no such image"}'),
     "/svg": lambda _: answer(b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'),
     "/empty": lambda _: answer(b""),
     "/random": lambda _: answer(random.Random(0).randbytes(500)),

@@ -96,8 +96,8 @@ class Reference:
         return ids
 
     def pixels(self, file: Path) -> torch.Tensor:
-        with Image.open(file) as picture:
-            values: torch.Tensor = self._processor(picture, return_tensors="pt").pixel_values
+        with Image.open(file) as image:
+            values: torch.Tensor = self._processor(image, return_tensors="pt").pixel_values
         return values[0]
 
     @torch.no_grad()
@@ -139,9 +139,9 @@ class Loader:
 def retrieval_of(
     images: np.ndarray, texts: np.ndarray, image_of: Sequence[int], ks: Sequence[int]
 ) -> dict[str, float]:
-    """CLIP_benchmark's metrics of vectors: `texts[i]` describes picture `image_of[i]`.
+    """CLIP_benchmark's metrics of vectors: `texts[i]` describes image `image_of[i]`.
 
-    Its captions come picture by picture.
+    Its captions come image by image.
     """
     own = [
         [i for i, image in enumerate(image_of) if image == wanted] for wanted in range(len(images))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+import tokenizers
 from transformers import AutoTokenizer
 
 from score.checkpoints import hub, random_checkpoint
@@ -21,7 +21,7 @@ from score.model.probes import Probes
 from score.package import probe_set
 from score.package.build import package
 from score.settings import Settings
-from score.texts.tokenizer import Texts
+from score.texts.tokenizer import Tokenizer
 from tests.test_reference import CONTEXT, TEXTS, Reference, relative_error
 
 FP32 = Settings(device="cpu", precision="fp32")
@@ -196,7 +196,7 @@ def with_files(tables: Path, folder: Path, files: Json) -> Path:
 
 
 def ours(folder: Path) -> list[object]:
-    return list(Texts.of(folder, CONTEXT).encode(SOME, "end"))
+    return list(Tokenizer.of(folder, CONTEXT).encode(SOME, "end"))
 
 
 def theirs(folder: Path) -> list[list[int]]:
@@ -277,16 +277,16 @@ def test_what_cannot_be_honoured_is_refused(name: str, tables: Path, tmp_path: P
     files, says = REFUSED[name]
     folder = with_files(tables, tmp_path / "c", files)
     with pytest.raises(ModelError, match=says):
-        Texts.of(folder, CONTEXT)
+        Tokenizer.of(folder, CONTEXT)
 
 
 def test_files_that_disagree_are_refused(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.from_str(random_checkpoint.clip_vocabulary())
+    tokenizer = tokenizers.Tokenizer.from_str(random_checkpoint.clip_vocabulary())
     tokenizer.add_tokens(["<dog>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": SPECIAL}))
     with pytest.raises(ModelError, match=r"adds the token '<dog>', which .* leaves out"):
-        Texts.of(tmp_path, CONTEXT)
+        Tokenizer.of(tmp_path, CONTEXT)
 
 
 # -- packages --------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def made(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_package_has_the_added_tokens(folder: Path, made: Path) -> None:
     texts = Embedder.load(made, FP32).texts
     assert texts.encode(SOME, "end") == theirs(folder)
-    assert Texts.of(folder, CONTEXT).encode(SOME, "end") == theirs(folder)
+    assert Tokenizer.of(folder, CONTEXT).encode(SOME, "end") == theirs(folder)
     # transformers reads the package as it does its source.
     assert theirs(made / "model") == theirs(folder)
 

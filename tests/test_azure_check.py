@@ -234,7 +234,9 @@ def clone(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for file in ("MLmodel", "conda.yaml", "samples/urls.csv"):
         shutil.copyfile(ROOT / file, tmp_path / file)
-    shutil.copytree(ROOT / "score", tmp_path / "score", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "score", tmp_path / "score", ignore=shutil.ignore_patterns("__pycache__")
+    )
     return tmp_path
 
 

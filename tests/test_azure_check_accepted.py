@@ -70,7 +70,7 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
             }
         },
     ),
-    (ENDPOINT, {"name": "my-pictures-2"}),
+    (ENDPOINT, {"name": "my-images-2"}),
     (NIGHTLY, {"auth_mode": GONE, "defaults": GONE}),
     # Sizes, whether score/deploy/skus.yml has them or not.
     (ONLINE, {"instance_type": "STANDARD_D4AS_V4"}),
@@ -117,7 +117,7 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     (ONLINE, {"code_configuration": GONE, "environment": GONE}),
     *((ONLINE, {"environment_variables/KEY": f"${{{{{secret}}}}}"}) for secret in _SECRETS),
     (PIPELINE_JOB, {"inputs/model/path": "azureml:embedder:3"}),
-    (PIPELINE_JOB, {"inputs/model/path": "azureml:pictures:3"}),  # as an endpoint is called
+    (PIPELINE_JOB, {"inputs/model/path": "azureml:images:3"}),  # as an endpoint is called
     (PIPELINE_JOB, {"inputs/model/path": "azureml:of-the-workspace@latest"}),
     # Deployments.
     (ONLINE, {"instance_count": 20}),
@@ -155,7 +155,7 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     ("model", {"type": "custom_model", "path": "tables"}),
     ("model", {"path": "azureml://datastores/workspaceblobstore/paths/clip"}),
     ("model", {"path": "azureml://jobs/one/outputs/artifacts/paths/model"}),
-    ("data", {"path": "https://example.com/pictures.csv", "type": "uri_file"}),
+    ("data", {"path": "https://example.com/images.csv", "type": "uri_file"}),
     ("environment", {"image": "docker.io/library/python:3.11-slim", "conda_file": GONE}),
     ("environment", {"image": "mcr.microsoft.com/azureml/curated/acpt-pytorch-2.8-cuda12.6:1"}),
     ("environment", {"image": "mcr.microsoft.com/azureml/openmpi5.0-cuda12.6-ubuntu24.04"}),
@@ -207,7 +207,7 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
     (JOB, {"environment": _CURATED, "queue_settings": {"job_tier": "spot"}}),
     (JOB, {"environment": {"image": "library/python:latest"}, "identity": {"type": "managed"}}),
     (JOB, {"environment_variables": {"SCORE_CARD": "a", "HF_HOME": "/tmp"}}),
-    (JOB, {"experiment_name": "pictures", "services": {"lab": {"type": "jupyter_lab"}}}),
+    (JOB, {"experiment_name": "images", "services": {"lab": {"type": "jupyter_lab"}}}),
     # Spark.
     (SPARK_JOB, _DYNAMIC),
     (SPARK, _DYNAMIC),

@@ -30,7 +30,7 @@ def ask(body: object, folder: Path, *more: str) -> int:
 def test_the_container_alone_answers_with_its_own_status(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    bad = {"input_data": {"columns": ["image"], "data": [["no picture"]]}}
+    bad = {"input_data": {"columns": ["image"], "data": [["no image"]]}}
     assert ask(bad, tmp_path, "--container")
     assert "0.json: 422 {" in capfd.readouterr().out
 

@@ -21,7 +21,7 @@ import yaml
 from score.__main__ import main
 from score.deploy import harness
 from score.deploy.skus import lookup
-from tests.pictures import SAMPLES
+from tests.images import SAMPLES
 from tests.surfaces import ROOT
 
 SCHEMAS = "https://azuremlschemas.azureedge.net/latest"
@@ -76,17 +76,17 @@ def wrapped(name: str) -> str:
     return base64.encodebytes((SAMPLES / "images" / name).read_bytes()).decode("utf-8")
 
 
-PICTURES = (wrapped("apple.png"), wrapped("boat.jpg"))
+IMAGES = (wrapped("apple.png"), wrapped("boat.jpg"))
 TEXTS = tuple(f"a photo of a {label}" for label in LABELS)
 
 
 def requests() -> list[tuple[dict[str, Any], set[str]]]:
     """Of images, of texts, of both; the retrieval notebook's leave `index` out."""
     kinds = (
-        ([[picture, ""] for picture in PICTURES], {"image_features"}),
+        ([[image, ""] for image in IMAGES], {"image_features"}),
         ([["", text] for text in TEXTS], {"text_features"}),
         (
-            [list(pair) for pair in zip(PICTURES, TEXTS, strict=True)],
+            [list(pair) for pair in zip(IMAGES, TEXTS, strict=True)],
             {"image_features", "text_features"},
         ),
     )
@@ -128,11 +128,11 @@ def shards(folder: Path, rows: list[list[str]]) -> Path:
 @pytest.mark.parametrize("deployment", [BATCH, NOTEBOOKS_BATCH], ids=["cli", "notebook"])
 @pytest.mark.parametrize("kind", ["image", "text", "image_text"])
 def test_batch(kind: str, deployment: dict[str, Any], tmp_path: Path) -> None:
-    pictures, texts = list(PICTURES) * 6, list(TEXTS) * 6
+    images, texts = list(IMAGES) * 6, list(TEXTS) * 6
     cells = {
-        "image": [[picture, ""] for picture in pictures],
+        "image": [[image, ""] for image in images],
         "text": [["", text] for text in texts],
-        "image_text": [list(pair) for pair in zip(pictures, texts, strict=True)],
+        "image_text": [list(pair) for pair in zip(images, texts, strict=True)],
     }[kind]
     given, output = shards(tmp_path / f"{kind}_batch", cells), tmp_path / "score"
     file = written(tmp_path, deployment)

@@ -427,7 +427,7 @@ def invoke(port: int) -> None:
 
 
 def test_the_sdk_shows_what_the_container_refused() -> None:
-    message = "1 of 2 rows failed: row 1, image: no picture"
+    message = "1 of 2 rows failed: row 1, image: no image"
     body = json.dumps({"error": {"code": "bad_rows", "message": message, "rows": []}}).encode()
     with (
         fronted(said(422, body, Content_Type="application/json")) as (port, _),

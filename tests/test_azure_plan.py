@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from score.__main__ import main
 from score.checkpoints.catalog import ARCHITECTURES, CATALOG
-from score.deploy.plan import CAPABILITIES, GPU_TFLOPS, Plan, as_text, picture_flops, plan
+from score.deploy.plan import CAPABILITIES, GPU_TFLOPS, Plan, as_text, image_flops, plan
 from score.deploy.render import render
 from score.deploy.skus import lookup, skus
 from score.errors import AzureError
@@ -158,7 +158,7 @@ def test_an_unknown_size_is_refused_with_the_nearest() -> None:
 # -- plans -------------------------------------------------------------------------------------
 
 
-def test_the_arithmetic_of_a_picture_is_what_torch_counts() -> None:
+def test_the_arithmetic_of_an_image_is_what_torch_counts() -> None:
     small = dataclasses.replace(
         B32,
         dimension=24,
@@ -173,8 +173,8 @@ def test_the_arithmetic_of_a_picture_is_what_torch_counts() -> None:
     model = CLIPModel(config).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.get_image_features(torch.zeros(1, 3, 48, 48))
-    assert picture_flops(small) == counter.get_total_flops()
-    assert picture_flops(B32) == pytest.approx(8.8e9, rel=0.02)
+    assert image_flops(small) == counter.get_total_flops()
+    assert image_flops(B32) == pytest.approx(8.8e9, rel=0.02)
 
 
 def test_every_model_on_every_size_fits_or_says_why_not() -> None:
@@ -195,8 +195,8 @@ def test_every_model_on_every_size_fits_or_says_why_not() -> None:
 @pytest.mark.parametrize(
     ("size", "model", "reason"),
     [
-        ("Standard_DS2_v2", "metaclip-h-14", "batch +does NOT fit.* pictures/s there: too slow"),
-        ("Standard_F8s_v2", "metaclip-h-14", "pictures/s there: too slow"),
+        ("Standard_DS2_v2", "metaclip-h-14", "batch +does NOT fit.* images/s there: too slow"),
+        ("Standard_F8s_v2", "metaclip-h-14", "images/s there: too slow"),
         ("Standard_NV6ads_A10_v5", "laion-vit-bigg-14", r"5\.\d GiB of a GPU's memory, .* has 4"),
         (
             "Standard_D4ads_v5",
@@ -236,7 +236,7 @@ def test_a_part_of_a_gpu_is_slower_by_as_much() -> None:
         planned(f"Standard_NV{size}ads_A10_v5", "laion-vit-bigg-14").rate for size in (36, 18)
     )
     assert whole.limit == half.limit == "encoding"
-    assert whole.pictures == pytest.approx(2 * half.pictures)
+    assert whole.images == pytest.approx(2 * half.images)
 
 
 def test_vit_b_32_fits_the_smallest_size() -> None:
@@ -271,7 +271,7 @@ def test_hours_follow_from_the_rate_and_say_whose_it_is() -> None:
     big = plan(sku, "m", CATALOG["laion-vit-bigg-14"].made)
     assert big.rate.limit == "encoding"
     for rate in (0, -1, float("inf"), float("nan")):
-        with pytest.raises(AzureError, match="positive number of pictures a second"):
+        with pytest.raises(AzureError, match="positive number of images a second"):
             plan(sku, "m", made, measured=rate)
 
 
@@ -320,7 +320,7 @@ def test_the_command_plans(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--rows", "100e6", "--instances", "8"]
     assert azure("plan", "--sku", "Standard_NC24ads_A100_v4", *model, *flags) == 0
     out = capsys.readouterr().out
-    assert "100,000,000 pictures on 8 machines" in out
+    assert "100,000,000 images on 8 machines" in out
     assert azure("plan", "--sku", "Standard_NC6s_v3", *model) == 1
     assert azure("plan", "--sku", "all", "--model", "all") == 0
     out = capsys.readouterr().out

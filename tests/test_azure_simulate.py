@@ -29,7 +29,7 @@ from score.deploy.simulate import Job, run
 from score.deploy.skus import lookup
 from score.errors import AzureError
 from score.settings import Settings
-from tests.pictures import in_base64, picture
+from tests.images import in_base64, random_image
 from tests.surfaces import ROOT
 
 BATCH = ROOT / "components/batch"
@@ -53,7 +53,7 @@ def shards(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("a", "b", "c", "d", "fatal"):
         rows = [[f"{name}{n}", "", f"a thing {n}"] for n in range(ROWS - 4)]
-        rows += [[f"{name}{n}", in_base64(picture(n)), ""] for n in range(ROWS - 4, ROWS - 2)]
+        rows += [[f"{name}{n}", in_base64(random_image(n)), ""] for n in range(ROWS - 4, ROWS - 2)]
         rows += [[f"{name}{ROWS - 2}", "%%%", ""], [f"{name}{ROWS - 1}", "", ""]]
         write(folder / f"{name}.csv", rows)
     (folder / "poisoned.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
@@ -171,7 +171,7 @@ def test_no_code_appends_what_azure_would(
     """As Azure's example: frames with their index, ten rows a file, the other column empty."""
     folder = tmp_path / "csvs"
     folder.mkdir()
-    wrapped = base64.encodebytes(picture(1)).decode()  # with line breaks
+    wrapped = base64.encodebytes(random_image(1)).decode()  # with line breaks
     assert wrapped.count("\n") > 1
     for part in range(3):
         frame = pd.DataFrame({"image": [wrapped] * 10, "text": [""] * 10})
@@ -193,7 +193,7 @@ def test_no_code_appends_what_azure_would(
 def test_our_script_takes_the_same_files(tmp_path: Path) -> None:
     folder = tmp_path / "csvs"
     folder.mkdir()
-    wrapped = base64.encodebytes(picture(1)).decode()
+    wrapped = base64.encodebytes(random_image(1)).decode()
     pd.DataFrame({"image": [wrapped] * 10, "text": [""] * 10}).to_csv(folder / "one.csv")
     report = harness.batch(BATCH / "deployment-cpu.yml", folder, tmp_path / "out", model=ROOT)
     assert report.succeeded == 1
@@ -525,7 +525,7 @@ def ask(deployment: str, requests: list[Json], tmp_path: Path, *more: str) -> in
 
 def seeds_requests() -> list[Json]:
     """As the catalog's page of Azure's CLIP prints them, with and without `index`."""
-    one, two = in_base64(picture(1)), in_base64(picture(2))
+    one, two = in_base64(random_image(1)), in_base64(random_image(2))
     columns, bodies = ["image", "text"], []
     for data in (
         [[one, ""], [two, ""]],
@@ -654,7 +654,7 @@ def b32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_vit_b_32_answers_a_large_request_on_the_smallest_size(
     b32: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    photo = in_base64(picture(size=(640, 480), format="JPEG"))
+    photo = in_base64(random_image(size=(640, 480), format="JPEG"))
     body: Json = {"input_data": {"columns": ["image", "text"], "data": [[photo, "a cat"]] * 64}}
     sku, model = ["--sku", SMALLEST], ["--model", str(b32)]
     assert ask("deployment-cpu.yml", [body], tmp_path, *sku, *model) == 0
@@ -663,7 +663,7 @@ def test_vit_b_32_answers_a_large_request_on_the_smallest_size(
 
 
 def test_vit_b_32_embeds_a_file_on_the_smallest_size(b32: Path, tmp_path: Path) -> None:
-    photo = in_base64(picture(size=(640, 480), format="JPEG"))
+    photo = in_base64(random_image(size=(640, 480), format="JPEG"))
     folder = tmp_path / "csvs"
     folder.mkdir()
     write(folder / "one.csv", [[str(n), photo, "a cat"] for n in range(100)])

@@ -270,7 +270,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
         config(lambda c: c["vision_config"].update(hidden_act="os.system")),
         "hidden_act 'os.system' is not one of quick_gelu, gelu",
     ),
-    "a patch larger than the picture": (
+    "a patch larger than the image": (
         config(lambda c: c["vision_config"].update(patch_size=448)),
         "patch_size is larger than image_size",
     ),

@@ -20,8 +20,8 @@ from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import ROW_CODES, RowsFailed
 from score.settings import Settings
-from tests import bad_pictures
-from tests.bad_pictures import FILES, STRANGERS, encoded, whole
+from tests import bad_images
+from tests.bad_images import FILES, STRANGERS, encoded, whole
 from tests.hostile import JPEG, PNG, Authority, Network, Server, dead_port, say_nothing
 from tests.test_images_bad import BOMBS, DAMAGED
 
@@ -67,7 +67,7 @@ TEXTS: Cases = {
 IMAGES: Cases = {
     **{f"{cell!r:.20}": ("bad_type", cell) for cell in TYPES},
     "array": ("bad_type", np.zeros((4, 4, 3), np.uint8)),
-    "open picture": ("bad_type", whole()),
+    "open image": ("bad_type", whole()),
     # Base64 that is none.
     "one letter": ("bad_base64", "A"),
     "a letter too many": ("bad_base64", "AAAAA"),
@@ -82,13 +82,13 @@ IMAGES: Cases = {
     "data: without a comma": ("bad_base64", "data:image/png;base64"),
     "data: of half a character": ("bad_base64", "data:,\ud800"),
     "data: of no base64": ("bad_base64", "data:image/png;base64,*"),
-    # Bytes that are no picture, or not a whole one, or far too much of one.
+    # Bytes that are no image, or not a whole one, or far too much of one.
     "data: of nothing": ("not_an_image", "data:image/png;base64,"),
     "data: of text": ("not_an_image", "data:,a%20cat"),
     "a word that is base64": ("not_an_image", "word"),
     "an absolute path that is base64": ("not_an_image", "/etc/passwd"),
     **{name: ("not_an_image", make()) for name, make in STRANGERS.items() if make()},
-    **{f"half a {name}": ("truncated_image", half) for name, half in bad_pictures.halves()},
+    **{f"half a {name}": ("truncated_image", half) for name, half in bad_images.halves()},
     **{name: ("truncated_image", make()) for name, make in DAMAGED.items()},
     **{name: ("too_many_pixels", make()) for name, make in BOMBS.items()},
     "strip, upright": ("too_many_pixels", encoded(Image.new("L", (1, 100_000)), "PNG")),
@@ -165,7 +165,7 @@ def rows() -> Iterator[tuple[str, str, str | None, Row]]:
         yield f"nothing: {cell!r}", "empty_row", None, Row(cell, EMPTY[-number])
     for name, (code, cell) in TEXTS.items():
         yield f"text: {name}", code, "text", Row(None, cell)
-        yield f"text beside a picture: {name}", code, "text", Row(PNG, cell)
+        yield f"text beside an image: {name}", code, "text", Row(PNG, cell)
     for name, (code, cell) in IMAGES.items():
         yield f"image: {name}", code, "image", Row(cell, "")
         spelled = in_base64(cell) if isinstance(cell, bytes) else cell

@@ -61,7 +61,7 @@ def configured(folder: Path, name: str, change: Callable[[dict[str, Any]], objec
 def vectors(made: Path) -> np.ndarray:
     probes = Probes.read(made / "model")
     assert probes
-    return np.stack([probe.vector for probe in (*probes.texts, *probes.pictures)])
+    return np.stack([probe.vector for probe in (*probes.texts, *probes.images)])
 
 
 # -- without a base: one message, on every surface -------------------------------------------------

@@ -34,11 +34,11 @@ from score.errors import BadColumns, RequestError
 from score.jobs.embed import Summary, embed_file
 from score.tables.csv_table import CsvTable
 from score.tables.writers import writer_for
-from tests.pictures import SAMPLES, in_base64, picture, served
+from tests.images import SAMPLES, in_base64, random_image, served
 from tests.processes import started
 from tests.surfaces import ROOT
 
-PNG = picture(5)
+PNG = random_image(5)
 
 
 def write(path: Path, *lines: list[Any]) -> Path:
@@ -148,15 +148,15 @@ def test_a_table_without_rows_is_an_empty_file(embedder: Embedder, tmp_path: Pat
     assert pq.read_table(tmp_path / "out-parquet.parquet").num_rows == 0
 
 
-def test_inline_pictures_are_not_repeated_but_urls_are(
-    embedder: Embedder, tmp_path: Path, pictures_url: str
+def test_inline_images_are_not_repeated_but_urls_are(
+    embedder: Embedder, tmp_path: Path, images_url: str
 ) -> None:
-    big = in_base64(picture(1, (200, 200)))
+    big = in_base64(random_image(1, (200, 200)))
     uri = "data:image/png;base64," + in_base64(PNG)
-    source = write(tmp_path / "in.csv", ["image"], [big], [uri], [f"{pictures_url}/moon.png"])
+    source = write(tmp_path / "in.csv", ["image"], [big], [uri], [f"{images_url}/moon.png"])
     embed(embedder, source, tmp_path / "out.parquet")
     kept = pq.read_table(tmp_path / "out.parquet")["image"].to_pylist()
-    assert kept == [None, None, f"{pictures_url}/moon.png"]
+    assert kept == [None, None, f"{images_url}/moon.png"]
 
 
 def test_cells_may_name_files_below_the_csv_but_not_above(
@@ -196,7 +196,7 @@ def test_an_open_quote_is_an_error_not_a_row(
     assert rows[0]["text"] == 'a "cat"'
 
 
-def test_a_picture_is_no_table(embedder: Embedder) -> None:
+def test_an_image_is_no_table(embedder: Embedder) -> None:
     with pytest.raises(BadColumns, match="not UTF-8"):
         embed(embedder, SAMPLES / "images" / "apple.png", Path("out.parquet"))
 
@@ -327,11 +327,11 @@ def test_the_model_may_be_below_the_folder_azure_names(monkeypatch: pytest.Monke
 
 
 def test_the_command_embeds_a_csv_of_urls(
-    tmp_path: Path, pictures_url: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, images_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "urls.csv"
     text = (SAMPLES / "urls.csv").read_text()
-    source.write_text(text.replace("http://127.0.0.1:8800", pictures_url))
+    source.write_text(text.replace("http://127.0.0.1:8800", images_url))
     output = tmp_path / "deep" / "out.parquet"
     arguments = ["embed", str(source), "--output", str(output), "--allow-hosts", "127.0.0.1"]
     assert main(arguments) == 0

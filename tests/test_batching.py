@@ -15,7 +15,7 @@ from score.contract.rows import Record, Row
 from score.core.batching import Batcher
 from score.core.embedder import Embedder
 from score.model.engines.base import Matrix
-from tests.pictures import picture
+from tests.images import random_image
 
 MOST = 8
 
@@ -185,7 +185,7 @@ def test_no_inputs_are_no_pass() -> None:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return [Row(picture(seed), "word " * (1 + seed % 40)) for seed in range(60)]
+    return [Row(random_image(seed), "word " * (1 + seed % 40)) for seed in range(60)]
 
 
 def alike(one: Record, other: Record) -> None:

@@ -34,7 +34,7 @@ from score.package.build import package
 from score.settings import Settings
 from score.texts import cleaning as cleaning_module
 from score.texts.cleaning import Cleaning
-from score.texts.tokenizer import Ids, Texts
+from score.texts.tokenizer import Ids, Tokenizer
 from tests.open_clip_reference import OpenClip
 from tests.open_clip_reference import package as open_clip_package
 from tests.test_layouts import SMALL, shallow, write_open_clip
@@ -91,8 +91,8 @@ def unpadded(rows: Any, padding: int) -> list[Ids]:
     return [np.trim_zeros(np.array(row) - padding, "b").__add__(padding).tolist() for row in rows]
 
 
-def simple_texts() -> Texts:
-    return Texts.parse(retokenized._open_clips(CONTEXT), CONTEXT, OPEN_CLIP)
+def simple_texts() -> Tokenizer:
+    return Tokenizer.parse(retokenized._open_clips(CONTEXT), CONTEXT, OPEN_CLIP)
 
 
 def test_ids_are_openclips(theirs: ModuleType) -> None:
@@ -108,7 +108,7 @@ def test_cleaned_texts_are_openclips(theirs: ModuleType) -> None:
 
 
 def test_it_makes_a_difference() -> None:
-    plain = Texts.parse(random_checkpoint.clip_vocabulary(), CONTEXT).encode(DIRTY, "end")
+    plain = Tokenizer.parse(random_checkpoint.clip_vocabulary(), CONTEXT).encode(DIRTY, "end")
     cleaned = simple_texts().encode(DIRTY, "end")
     assert sum(a != b for a, b in zip(plain, cleaned, strict=True)) > len(DIRTY) / 2
 
@@ -199,7 +199,7 @@ def test_an_openclip_folder_is_not_where_that_is_asked(
     """Nor a package that was made from one."""
     folder = request.getfixturevalue(source)
     made = package(folder, tmp_path / "p", cleaning="transformers")
-    plain = Texts.parse(random_checkpoint.clip_vocabulary(), CONTEXT)
+    plain = Tokenizer.parse(random_checkpoint.clip_vocabulary(), CONTEXT)
     assert config(made)["text_cleaning"] == "transformers"
     assert "do_lower_case" not in config(made)
     assert Embedder.load(made, FP32).texts.encode(ALL, "end") == plain.encode(ALL, "end")
@@ -237,7 +237,7 @@ def test_a_bare_file_is_cleaned_by_its_kind(kind: Any, cleaning: str, tmp_path: 
     made = openclip.architecture(SMALL)
     made = replace(made, kind=kind)
     torch.save({"logit_scale": torch.zeros(())}, tmp_path / "w.pt")
-    texts = Texts.parse(random_checkpoint.clip_vocabulary(), CONTEXT)
+    texts = Tokenizer.parse(random_checkpoint.clip_vocabulary(), CONTEXT)
     source = openclip.file(opened(tmp_path / "w.pt"), made, texts)
     assert source.cleaning.name == cleaning
 
@@ -261,9 +261,9 @@ def test_labels_and_rows_are_cleaned_alike(made: Path) -> None:
     first, second = embedder.embed([Row(text=clean), Row(text=dirty)])
     assert np.array_equal(first.text_features, second.text_features)  # type: ignore[arg-type]
     assert np.array_equal(embedder.embed_text(dirty), embedder.embed_text(clean))
-    picture = probe_set.pictures()["wide"]
-    assert [*embedder.classify(picture, {"a": clean, "b": "a dog"}).values()] == [
-        *embedder.classify(picture, {"a": dirty, "b": "a dog"}).values()
+    image = probe_set.images()["wide"]
+    assert [*embedder.classify(image, {"a": clean, "b": "a dog"}).values()] == [
+        *embedder.classify(image, {"a": dirty, "b": "a dog"}).values()
     ]
 
 

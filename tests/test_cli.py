@@ -22,14 +22,14 @@ from score.__main__ import main
 from score.core.embedder import Embedder
 from score.errors import RequestError
 from score.index.index import build
-from score.jobs.merge import Account
+from score.jobs.merge import JobReport
 from score.settings import Settings, names
 from score.storage import outputs
 from score.storage.outputs import EXISTS
-from tests.pictures import ALBUM, picture
+from tests.images import ALBUM, random_image
 from tests.surfaces import ROOT
 
-PNG = picture(3)
+PNG = random_image(3)
 ONTOLOGY = str(ALBUM / "ontology.json")
 
 
@@ -38,10 +38,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with an input for each verb."""
     monkeypatch.chdir(tmp_path)
     write("in.csv", ["id", "text"], ["1", "a cat"], ["2", "an owl"])
-    write("pictures.csv", ["image", "text"], ["pictures/a.png", "a"])
+    write("images.csv", ["image", "text"], ["images/a.png", "a"])
     write("nothing.csv", ["url"], ["x"])
-    Path("pictures").mkdir()
-    Path("pictures/a.png").write_bytes(PNG)
+    Path("images").mkdir()
+    Path("images/a.png").write_bytes(PNG)
     vectors = pa.array([[1.0] * 512, [2.0] * 512], pa.list_(pa.float32()))
     pq.write_table(pa.table({"id": ["1", "2"], "image_features": vectors}), "vectors.parquet")
     build(Path("vectors.parquet"), Path("index"))
@@ -67,7 +67,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 
 # -- before the model is loaded ----------------------------------------------------------------
 
-LABEL = ["label", "pictures", "--ontology", ONTOLOGY]
+LABEL = ["label", "images", "--ontology", ONTOLOGY]
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ LABEL = ["label", "pictures", "--ontology", ONTOLOGY]
     [
         (["embed", "gone.csv", "--output", "x.csv"], "no such file or folder"),
         (["embed", "nothing.csv", "--output", "x.csv"], "no column"),
-        (["embed", "index", "--output", "x.csv"], "no picture below"),
+        (["embed", "index", "--output", "x.csv"], "no image below"),
         (["embed", "in.csv", "--output", "x.xlsx"], "must end in .parquet"),
         (["embed", "in.csv", "--output", "in.csv"], "would replace the input"),
         (["embed", "in.csv", "--output", "vectors.parquet"], EXISTS),
         (["embed", "in.csv", "--output", "in.csv/x.csv"], "in.csv is no folder"),
         (["label", "gone", "--ontology", ONTOLOGY, "--output", "x"], "no such file or folder"),
         (["label", "in.csv", "--ontology", ONTOLOGY, "--output", "x"], "no column 'image'"),
-        (["label", "pictures", "--ontology", "gone", "--output", "x"], "no such file"),
-        (["label", "pictures", "--ontology", "bad.json", "--output", "x"], "is not JSON"),
+        (["label", "images", "--ontology", "gone", "--output", "x"], "no such file"),
+        (["label", "images", "--ontology", "bad.json", "--output", "x"], "is not JSON"),
         (
-            ["label", "pictures", "--ontology", "many.json", "--output", "x", "--max-prompts", "9"],
+            ["label", "images", "--ontology", "many.json", "--output", "x", "--max-prompts", "9"],
             "many.json has 20 prompts; at most 9",
         ),
         ([*LABEL, "--output", "index"], EXISTS),
@@ -94,11 +94,11 @@ LABEL = ["label", "pictures", "--ontology", ONTOLOGY]
         ([*LABEL, "--output", "x", "--top", "0"], "no whole number from 1"),
         (["evaluate", "retrieval", "in.csv"], "no column 'image'"),
         (["evaluate", "retrieval", "gone.csv"], "no such file"),
-        (["evaluate", "zeroshot", "pictures"], "no class folders"),
-        (["evaluate", "retrieval", "pictures.csv", "--output", "bad.json"], EXISTS),
+        (["evaluate", "zeroshot", "images"], "no class folders"),
+        (["evaluate", "retrieval", "images.csv", "--output", "bad.json"], EXISTS),
         (["search", "gone", "a cat"], "gone holds no index"),
-        (["search", "index"], "a text or --image PICTURE"),
-        (["search", "index", "a cat", "--image", "pictures/a.png"], "a text or --image PICTURE"),
+        (["search", "index"], "a text or --image IMAGE"),
+        (["search", "index", "a cat", "--image", "images/a.png"], "a text or --image IMAGE"),
         (["search", "index", "--image", "gone.png"], "no such file: gone.png"),
         (["search", "index", "a cat", "--top", "x"], "no whole number from 1"),
         (["search", "index", "a cat", "--model", "gone"], "no model folder at gone"),
@@ -180,11 +180,11 @@ OUTPUTS = {
         ["embed", "in.csv", "--output", "o.npy"],
         ["o.text_features.npy", "o.rows.csv"],
     ),
-    "embed folder": (["embed", "pictures", "--output", "o.csv"], ["o.csv"]),
+    "embed folder": (["embed", "images", "--output", "o.csv"], ["o.csv"]),
     "label csv": ([*LABEL, "--output", "o.csv"], ["o.csv"]),
     "label folder": ([*LABEL, "--output", "o"], ["o/labels.csv"]),
     "evaluate": (
-        ["evaluate", "retrieval", "pictures.csv", "--output", "o.json"],
+        ["evaluate", "retrieval", "images.csv", "--output", "o.json"],
         ["o.json", "o.html"],
     ),
     "split": (["split", "in.csv", "--output", "o"], ["o/in-000000.csv"]),
@@ -299,7 +299,7 @@ def test_what_is_overwritten_comes_back_where_the_new_cannot_be_put(here: Path) 
 
 def test_an_older_kind_of_vector_does_not_outlive_its_output(here: Path) -> None:
     """`--overwrite` leaves no array of another table beside the new ones."""
-    assert main(["embed", "pictures.csv", "--output", "o.npy"]) == 0
+    assert main(["embed", "images.csv", "--output", "o.npy"]) == 0
     assert Path("o.image_features.npy").exists()
     assert main(["embed", "in.csv", "--output", "o.npy", "--overwrite"]) == 0
     assert not Path("o.image_features.npy").exists()
@@ -330,7 +330,7 @@ def test_an_input_is_never_overwritten(
     Path("o/in.csv").write_bytes(Path("in.csv").read_bytes())
     for arguments in (
         ["embed", "in.csv", "--output", "in.csv"],
-        ["label", "pictures.csv", "--ontology", ONTOLOGY, "--output", "pictures.csv"],
+        ["label", "images.csv", "--ontology", ONTOLOGY, "--output", "images.csv"],
         ["split", "o/in.csv", "--output", "o"],
         ["merge", "o", "o", "--report", "o/in.csv"],
     ):
@@ -343,17 +343,17 @@ def test_an_input_is_never_overwritten(
 # -- what goes in ------------------------------------------------------------------------------
 
 
-def test_a_folder_of_pictures_is_embedded(here: Path, embedder: Embedder) -> None:
-    Path("pictures/deep").mkdir()
-    Path("pictures/deep/b.jpg").write_bytes(picture(4, format="JPEG"))
-    Path("pictures/bad.png").write_bytes(b"no picture")
-    Path("pictures/notes.txt").write_text("passed over")
-    assert main(["embed", "pictures", "--output", "o.parquet"]) == 0
+def test_a_folder_of_images_is_embedded(here: Path, embedder: Embedder) -> None:
+    Path("images/deep").mkdir()
+    Path("images/deep/b.jpg").write_bytes(random_image(4, format="JPEG"))
+    Path("images/bad.png").write_bytes(b"no image")
+    Path("images/notes.txt").write_text("passed over")
+    assert main(["embed", "images", "--output", "o.parquet"]) == 0
     rows = pq.read_table("o.parquet").to_pylist()
     assert [row["image"] for row in rows] == ["a.png", "bad.png", "deep/b.jpg"]
     assert [row["error_code"] for row in rows] == [None, "not_an_image", None]
     for row in (rows[0], rows[2]):
-        alone = embedder.embed_image(Path("pictures") / row["image"])
+        alone = embedder.embed_image(Path("images") / row["image"])
         np.testing.assert_allclose(row["image_features"], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -376,14 +376,14 @@ def test_a_table_that_we_wrote_may_go_in_again(
 def test_results_of_a_folder_may_go_in_again_with_its_root(
     ending: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["embed", "pictures", "--output", "first.parquet"]) == 0
-    assert main(["embed", "pictures", "--output", "first.csv"]) == 0
+    assert main(["embed", "images", "--output", "first.parquet"]) == 0
+    assert main(["embed", "images", "--output", "first.csv"]) == 0
     command = ["embed", f"first.{ending}", "--output", "second.parquet"]
-    code, message = said(capsys, *command, "--root", "pictures")
+    code, message = said(capsys, *command, "--root", "images")
     assert code == 0, message
     assert f"first.{ending} is a table of results" in message
     assert Path("second.parquet").read_bytes() == Path("first.parquet").read_bytes()
-    code, message = said(capsys, "embed", "pictures", "--output", "o.csv", "--root", "pictures")
+    code, message = said(capsys, "embed", "images", "--output", "o.csv", "--root", "images")
     assert (code, "--root is for tables" in message) == (2, True)
     code, message = said(capsys, "embed", "first.csv", "--output", "o.csv", "--root", "nowhere")
     assert (code, "no such folder: nowhere" in message) == (2, True)
@@ -440,7 +440,7 @@ def test_other_formats_are_refused_by_name(
 def test_a_labelled_table_may_be_labelled_again(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["label", "pictures.csv", "--ontology", ONTOLOGY, "--output"]
+    arguments = ["label", "images.csv", "--ontology", ONTOLOGY, "--output"]
     assert main([*arguments, "first.csv"]) == 0
     arguments[1] = "first.csv"
     code, message = said(capsys, *arguments, "second.csv")
@@ -465,24 +465,24 @@ def test_a_column_of_the_users_own_is_not_dropped(
         ["evaluate", "retrieval", "web.csv"],
     ],
 )
-def test_pictures_that_are_all_on_private_addresses_are_told_how_to_allow(
+def test_images_that_are_all_on_private_addresses_are_told_how_to_allow(
     arguments: list[str], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("web.csv", ["image", "text"], *[[f"http://127.0.0.1:1/{n}.png", "a"] for n in range(3)])
     assert main(arguments) == 1
     captured = capsys.readouterr()
     assert "--allow-hosts NAME|ADDRESS|RANGE (SCORE_ALLOW_HOSTS)" in captured.out + captured.err
-    write("web.csv", ["image", "text"], ["http://127.0.0.1:1/a.png", "a"], ["pictures/a.png", "b"])
+    write("web.csv", ["image", "text"], ["http://127.0.0.1:1/a.png", "a"], ["images/a.png", "b"])
     main([*arguments, *(["--overwrite"] if arguments[0] != "evaluate" else [])])
     captured = capsys.readouterr()
     assert "--allow-hosts" not in captured.out + captured.err
 
 
 def test_a_divided_job_tells_it_too() -> None:
-    blocked = Account(shards=1, rows=3, failed={"blocked_host": 2, "empty_row": 1})
+    blocked = JobReport(shards=1, rows=3, failed={"blocked_host": 2, "empty_row": 1})
     assert "--allow-hosts" in str(blocked)
-    assert "--allow-hosts" not in str(Account(shards=1, rows=3, good=1, failed=blocked.failed))
-    assert "--allow-hosts" not in str(Account(shards=1, rows=1, failed={"empty_row": 1}))
+    assert "--allow-hosts" not in str(JobReport(shards=1, rows=3, good=1, failed=blocked.failed))
+    assert "--allow-hosts" not in str(JobReport(shards=1, rows=1, failed={"empty_row": 1}))
 
 
 # -- mistyped words ----------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def test_a_divided_job_tells_it_too() -> None:
         (["embed", "in.csv", "-output", "x.csv"], "no -output; did you mean --output?"),
         (["embed", "in.csv", "--output", "x.csv", "--allow-host", "a"], "--allow-hosts?"),
         (["embed", "in.csv", "--output", "x.csv", "--BATCH-SIZE=4"], "--batch-size?"),
-        (["label", "pictures", "--ontolgy", "x", "--output", "x"], "did you mean --ontology?"),
+        (["label", "images", "--ontolgy", "x", "--output", "x"], "did you mean --ontology?"),
         (["evaluate", "retrieval", "x.csv", "--quite"], "did you mean --quiet?"),
         (["merge", "a", "b", "--rapport", "x"], "did you mean --report?"),
         (["azure", "plan", "--skus", "x"], "did you mean --sku?"),

@@ -60,7 +60,7 @@ def test_the_coding_that_was_applied_last_is_undone_first(first: str, second: st
     assert decoded(CODERS[second](CODERS[first](PNG)), f"{first}, {second}") == PNG
 
 
-def test_a_picture_that_a_server_sent_in_brotli() -> None:
+def test_an_image_that_a_server_sent_in_brotli() -> None:
     found = decoded((DATA / "apple.png.br").read_bytes(), "br")
     assert found.startswith(b"\x89PNG\r\n\x1a\n")
     assert found.endswith(b"IEND\xaeB`\x82")
@@ -85,12 +85,12 @@ FALSE = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "aws-chunked", "
 
 
 @pytest.mark.parametrize("name", FALSE)
-@pytest.mark.parametrize("picture", [PNG, JPEG])
-def test_a_picture_that_is_labelled_falsely_is_taken_as_it_is(name: str, picture: bytes) -> None:
-    assert decoded(picture, name) == picture
+@pytest.mark.parametrize("image", [PNG, JPEG])
+def test_an_image_that_is_labelled_falsely_is_taken_as_it_is(name: str, image: bytes) -> None:
+    assert decoded(image, name) == image
 
 
-def test_a_picture_that_is_encoded_once_and_labelled_twice() -> None:
+def test_an_image_that_is_encoded_once_and_labelled_twice() -> None:
     assert decoded(gzip.compress(JPEG), "gzip, gzip") == JPEG
 
 
@@ -103,7 +103,7 @@ def test_another_body_that_is_labelled_falsely_is_an_error_that_names_the_label(
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd"])
 @pytest.mark.parametrize("cut", [1, 10, 100])
-def test_a_body_that_is_cut_short_is_no_picture(name: str, cut: int) -> None:
+def test_a_body_that_is_cut_short_is_no_image(name: str, cut: int) -> None:
     with pytest.raises(FetchFailed, match=f"Content-Encoding {name}"):
         decoded(CODERS[name](PNG)[:-cut], name)
 

@@ -22,7 +22,7 @@ from score.core import endpoint
 from score.core.embedder import Embedder
 from score.deploy.check import check
 from score.entry import collector
-from tests.pictures import in_base64, picture
+from tests.images import in_base64, random_image
 from tests.surfaces import ROOT
 
 ASKED = {"AZUREML_MDC_CONFIG_PATH": "/mdc/config.json"}
@@ -73,7 +73,7 @@ def test_requests_and_answers_are_frames_of_one_context(
     azure: type[Collector], embedder: Embedder
 ) -> None:
     collection = collector.start(ASKED)
-    inline = in_base64(picture(1))
+    inline = in_base64(random_image(1))
     url = "https://me:secret@127.0.0.2/a.png?sig=secret#secret"
     body = ask(embedder, [[inline, "a cat"], ["", "a dog"], [url, ""]], on_error="report")
     answer = endpoint.score(embedder, body, collection)
@@ -98,7 +98,7 @@ def test_requests_and_answers_are_frames_of_one_context(
 
 
 def test_labels_are_collected(azure: type[Collector], embedder: Embedder) -> None:
-    body = ask(embedder, [[in_base64(picture(1)), ""]], labels=["a cat", "a dog"])
+    body = ask(embedder, [[in_base64(random_image(1)), ""]], labels=["a cat", "a dog"])
     assert endpoint.score(embedder, body, collector.start(ASKED)).status == 200
     outputs = azure.collected[-1][1]
     assert sorted(outputs["labels"][0]) == ["a cat", "a dog"]

@@ -16,7 +16,7 @@ from score.contract.rows import Row
 from score.core import endpoint
 from score.core.embedder import Embedder
 from tests import tables
-from tests.pictures import in_base64, picture
+from tests.images import in_base64, random_image
 from tests.surfaces import (
     Azure,
     BatchCsv,
@@ -28,15 +28,15 @@ from tests.surfaces import (
     Surface,
 )
 
-PNG = picture(1)
-PICTURE = in_base64(PNG)
-LINES = base64.encodebytes(picture(2, (200, 150))).decode()
-# A picture whose base64 uses both characters in which the alphabets differ.
+PNG = random_image(1)
+CELL = in_base64(PNG)
+LINES = base64.encodebytes(random_image(2, (200, 150))).decode()
+# An image whose base64 uses both characters in which the alphabets differ.
 URLSAFE = base64.urlsafe_b64encode(PNG).decode()
-JPEG_URI = "data:image/jpeg;base64," + in_base64(picture(3, format="JPEG"))
+JPEG_URI = "data:image/jpeg;base64," + in_base64(random_image(3, format="JPEG"))
 LONG = "a very long description of a cat " * 40
 HTML = in_base64(b"<!DOCTYPE html><html><body>Not found</body></html>")
-CUT = in_base64(picture(4, (300, 300), "JPEG")[:-2000])
+CUT = in_base64(random_image(4, (300, 300), "JPEG")[:-2000])
 
 IMAGE, TEXT, BOTH = {"image_features"}, {"text_features"}, {"image_features", "text_features"}
 NAMED = {*IMAGE, "labels", "probs"}
@@ -48,7 +48,7 @@ MANY = json.dumps([f"label {number}" for number in range(2001)])
 @dataclass(frozen=True)
 class Case:
     """A body and what must come of it: for each row the vectors' names or a row code; or, for a
-    request that is refused whole, its code. `{pictures}` in a cell is the picture server."""
+    request that is refused whole, its code. `{images}` in a cell is the image server."""
 
     id: str
     body: Any
@@ -65,17 +65,17 @@ def table(data: list[Any], columns: tuple[str, ...] = ("image", "text"), **param
 
 
 CASES = [
-    Case("image", table([[PICTURE, ""], [JPEG_URI, ""]]), [IMAGE, IMAGE]),
+    Case("image", table([[CELL, ""], [JPEG_URI, ""]]), [IMAGE, IMAGE]),
     Case("text", table([["", "a cat"], ["", "zwei Katzen"]]), [TEXT, TEXT]),
-    Case("both", table([[PICTURE, "a cat"], [PICTURE, "a dog"]]), [BOTH, BOTH]),
-    Case("mixed", table([[PICTURE, ""], ["", "a cat"], [PICTURE, "a cat"]]), [IMAGE, TEXT, BOTH]),
+    Case("both", table([[CELL, "a cat"], [CELL, "a dog"]]), [BOTH, BOTH]),
+    Case("mixed", table([[CELL, ""], ["", "a cat"], [CELL, "a cat"]]), [IMAGE, TEXT, BOTH]),
     Case(
         "with an index",
         {"input_data": {"columns": ["image", "text"], "index": [7, 9], "data": [["", "a"]] * 2}},
         [TEXT, TEXT],
     ),
-    Case("columns in the other order", table([["a cat", PICTURE]], ("text", "image")), [BOTH]),
-    Case("image column alone", table([[PICTURE]], ("image",)), [IMAGE]),
+    Case("columns in the other order", table([["a cat", CELL]], ("text", "image")), [BOTH]),
+    Case("image column alone", table([[CELL]], ("image",)), [IMAGE]),
     Case("text column alone", table([["a cat"]], ("text",)), [TEXT]),
     Case(
         "an index column of a CSV is ignored",
@@ -83,13 +83,13 @@ CASES = [
         [TEXT],
     ),
     Case("no rows", table([]), []),
-    Case("URL", table([["{pictures}/house.jpg", ""]]), [IMAGE]),
-    Case("URL with spaces around", table([["  {pictures}/house.jpg\n", ""]]), [IMAGE]),
+    Case("URL", table([["{images}/house.jpg", ""]]), [IMAGE]),
+    Case("URL with spaces around", table([["  {images}/house.jpg\n", ""]]), [IMAGE]),
     Case(
         "every sample format by URL",
         table(
             [
-                [f"{{pictures}}/{name}", ""]
+                [f"{{images}}/{name}", ""]
                 for name in ("apple.png", "boat.jpg", "sun.gif", "tree.webp", "moon.png")
             ]
         ),
@@ -97,14 +97,14 @@ CASES = [
     ),
     Case("base64 with line breaks", table([[LINES, ""]]), [IMAGE]),
     Case("base64, url-safe alphabet", table([[URLSAFE, ""]]), [IMAGE]),
-    Case("base64 without padding", table([[PICTURE.rstrip("="), ""]]), [IMAGE]),
-    Case("null cells", table([[None, "a cat"], [PICTURE, None]]), [TEXT, IMAGE]),
-    Case("blank cells", table([["  ", "a cat"], [PICTURE, "\t\n"]]), [TEXT, IMAGE]),
+    Case("base64 without padding", table([[CELL.rstrip("="), ""]]), [IMAGE]),
+    Case("null cells", table([[None, "a cat"], [CELL, None]]), [TEXT, IMAGE]),
+    Case("blank cells", table([["  ", "a cat"], [CELL, "\t\n"]]), [TEXT, IMAGE]),
     Case("<NA> cells", table([["<NA>", "a cat"]]), [TEXT]),
-    Case("NaN cells", table([[float("nan"), "a cat"], [PICTURE, float("nan")]]), [TEXT, IMAGE]),
+    Case("NaN cells", table([[float("nan"), "a cat"], [CELL, float("nan")]]), [TEXT, IMAGE]),
     Case("emoji and right to left", table([["", "🐈 قطة"], ["", "חתול"]]), [TEXT, TEXT]),
     Case("a long text is cut", table([["", LONG]]), [TEXT]),
-    Case("normalize", table([[PICTURE, "a cat"]], normalize=True), [BOTH]),
+    Case("normalize", table([[CELL, "a cat"]], normalize=True), [BOTH]),
     Case("truncate=end", table([["", LONG]], truncate="end"), [TEXT]),
     Case(
         "truncate=error",
@@ -113,13 +113,13 @@ CASES = [
     ),
     Case(
         "a list of records",
-        {"input_data": [{"image": PICTURE, "text": "a cat"}, {"image": "", "text": "b"}]},
+        {"input_data": [{"image": CELL, "text": "a cat"}, {"image": "", "text": "b"}]},
         [BOTH, TEXT],
     ),
     Case(
         "report answers the good rows",
         table(
-            [[PICTURE, ""], ["%%%", ""], ["", ""], [HTML, ""], [CUT, ""], ["", "a cat"]],
+            [[CELL, ""], ["%%%", ""], ["", ""], [HTML, ""], [CUT, ""], ["", "a cat"]],
             on_error="report",
         ),
         [IMAGE, "bad_base64", "empty_row", "not_an_image", "truncated_image", TEXT],
@@ -127,7 +127,7 @@ CASES = [
     Case(
         "report on URLs",
         table(
-            [["{pictures}/gone.jpg", ""], ["ftp://127.0.0.1/a", ""], ["http://10.0.0.1/a", ""]],
+            [["{images}/gone.jpg", ""], ["ftp://127.0.0.1/a", ""], ["http://10.0.0.1/a", ""]],
             on_error="report",
         ),
         ["fetch_failed", "bad_url", "blocked_host"],
@@ -143,64 +143,60 @@ CASES = [
         table([[["a"], ""], [True, ""], ["", "a cat"]], on_error="report"),
         ["bad_type", "bad_type", TEXT],
     ),
-    Case("labels, a list", table([[PICTURE, ""], [LINES, ""]], labels=LABELS), [NAMED, NAMED]),
-    Case("labels, an ontology", table([[PICTURE, ""]], labels=ONTOLOGY), [NAMED]),
+    Case("labels, a list", table([[CELL, ""], [LINES, ""]], labels=LABELS), [NAMED, NAMED]),
+    Case("labels, an ontology", table([[CELL, ""]], labels=ONTOLOGY), [NAMED]),
     Case(
-        "labels are for pictures alone",
-        table([["", "a cat"], [PICTURE, "a cat"], ["", "b"]], labels=LABELS),
+        "labels are for images alone",
+        table([["", "a cat"], [CELL, "a cat"], ["", "b"]], labels=LABELS),
         [TEXT, {*NAMED, *TEXT}, TEXT],
     ),
     Case("labels without a row", table([], labels=LABELS), []),
     Case("labels for texts only", table([["", "a cat"]], labels=ONTOLOGY), [TEXT]),
-    Case("blank labels ask for none", table([[PICTURE, ""]], labels=" "), [IMAGE]),
-    Case("labels and normalize", table([[PICTURE, ""]], labels=LABELS, normalize=True), [NAMED]),
+    Case("blank labels ask for none", table([[CELL, ""]], labels=" "), [IMAGE]),
+    Case("labels and normalize", table([[CELL, ""]], labels=LABELS, normalize=True), [NAMED]),
     Case(
         "labels by URL",
-        table([["{pictures}/house.jpg", ""], ["{pictures}/apple.png", ""]], labels=ONTOLOGY),
+        table([["{images}/house.jpg", ""], ["{images}/apple.png", ""]], labels=ONTOLOGY),
         [NAMED, NAMED],
     ),
     Case(
         "unicode labels",
-        table([[PICTURE, ""]], labels='{"Straße": "eine Straße", "قطة": "🐈", "\\u732b": "a cat"}'),
+        table([[CELL, ""]], labels='{"Straße": "eine Straße", "قطة": "🐈", "\\u732b": "a cat"}'),
         [NAMED],
     ),
-    Case(
-        "labels that tie", table([[PICTURE, ""]], labels='{"b": "x", "a": "x", "c": "x"}'), [NAMED]
-    ),
-    Case("confidence", table([[PICTURE, ""]], labels=LABELS, confidence=0.33), [NAMED]),
-    Case("confidence that is whole", table([[PICTURE, ""]], labels=LABELS, confidence=1), [NAMED]),
-    Case("confidence without labels", table([[PICTURE, ""]], confidence=0.5), [IMAGE]),
+    Case("labels that tie", table([[CELL, ""]], labels='{"b": "x", "a": "x", "c": "x"}'), [NAMED]),
+    Case("confidence", table([[CELL, ""]], labels=LABELS, confidence=0.33), [NAMED]),
+    Case("confidence that is whole", table([[CELL, ""]], labels=LABELS, confidence=1), [NAMED]),
+    Case("confidence without labels", table([[CELL, ""]], confidence=0.5), [IMAGE]),
     Case(
         "labels beside failed rows",
-        table([[PICTURE, ""], ["%%%", ""], ["", "a"]], labels=LABELS, on_error="report"),
+        table([[CELL, ""], ["%%%", ""], ["", "a"]], labels=LABELS, on_error="report"),
         [NAMED, "bad_base64", TEXT],
     ),
-    Case(
-        "labels and a row that fails", table([[PICTURE, ""], ["", ""]], labels=LABELS), "bad_rows"
-    ),
+    Case("labels and a row that fails", table([[CELL, ""], ["", ""]], labels=LABELS), "bad_rows"),
     Case(
         "labels as they are, a list",
-        table([[PICTURE, ""]], labels=["a cat", "a dog"]),
+        table([[CELL, ""]], labels=["a cat", "a dog"]),
         [NAMED],
         mlflow_refuses=True,  # its signature says string; its server's body is ours to decode
     ),
     Case(
         "labels as they are, an object",
-        table([[PICTURE, ""]], labels={"cat": "a cat", "dog": ["a dog", "a puppy"]}),
+        table([[CELL, ""]], labels={"cat": "a cat", "dog": ["a dog", "a puppy"]}),
         [NAMED],
         mlflow_refuses=True,
     ),
-    Case("a long prompt is cut", table([[PICTURE, ""]], labels=json.dumps([LONG, "a"])), [NAMED]),
+    Case("a long prompt is cut", table([[CELL, ""]], labels=json.dumps([LONG, "a"])), [NAMED]),
     Case(
         "truncate=error and a long prompt",
-        table([[PICTURE, ""]], labels=json.dumps([LONG, "a"]), truncate="error", on_error="report"),
+        table([[CELL, ""]], labels=json.dumps([LONG, "a"]), truncate="error", on_error="report"),
         "bad_params",
     ),
-    Case("labels not JSON", table([[PICTURE, ""]], labels="a cat"), "bad_params"),
-    Case("labels half JSON", table([[PICTURE, ""]], labels='["a cat"'), "bad_params"),
-    Case("labels empty", table([[PICTURE, ""]], labels="[]"), "bad_params"),
-    Case("labels an empty object", table([[PICTURE, ""]], labels="{}"), "bad_params"),
-    Case("labels twice", table([[PICTURE, ""]], labels='["a", "b", "a"]'), "bad_params"),
+    Case("labels not JSON", table([[CELL, ""]], labels="a cat"), "bad_params"),
+    Case("labels half JSON", table([[CELL, ""]], labels='["a cat"'), "bad_params"),
+    Case("labels empty", table([[CELL, ""]], labels="[]"), "bad_params"),
+    Case("labels an empty object", table([[CELL, ""]], labels="{}"), "bad_params"),
+    Case("labels twice", table([[CELL, ""]], labels='["a", "b", "a"]'), "bad_params"),
     Case(
         "labels twice, an object", table([["", "a"]], labels='{"a": "x", "a": "y"}'), "bad_params"
     ),
@@ -225,11 +221,11 @@ CASES = [
         "bad_params",
         mlflow_refuses=True,
     ),
-    Case("miscased columns", table([[PICTURE, "a"]], ("Image", "Text")), "bad_columns"),
+    Case("miscased columns", table([[CELL, "a"]], ("Image", "Text")), "bad_columns"),
     Case("unrelated columns", table([["x", "y"]], ("url", "caption")), "bad_columns"),
     Case(
         "one column miscased",
-        table([["a cat", PICTURE]], ("text", "IMAGE")),
+        table([["a cat", CELL]], ("text", "IMAGE")),
         "bad_columns",
         skip=("pyfunc",),
     ),
@@ -264,17 +260,17 @@ CASES = [
     Case("MLflow's records key", {"dataframe_records": [{"text": "a"}]}, [TEXT]),
     Case("MLflow's inputs key", {"inputs": {"text": ["a", "b"]}}, [TEXT, TEXT]),
     Case("one row of cells", {"inputs": {"text": "a red apple"}}, [TEXT]),
-    Case("one row of both", {"inputs": {"image": PICTURE, "text": "a"}}, [BOTH]),
+    Case("one row of both", {"inputs": {"image": CELL, "text": "a"}}, [BOTH]),
     Case("one row, a cell of it null", {"inputs": {"image": None, "text": "a"}}, [TEXT]),
     Case("one row beside another column", {"inputs": {"text": "a", "id": 7}}, [TEXT]),
     Case("one row under Azure's key", {"input_data": {"text": "a"}}, [TEXT]),
-    Case("lists of one cell", {"inputs": {"image": [PICTURE], "text": ["a"]}}, [BOTH]),
+    Case("lists of one cell", {"inputs": {"image": [CELL], "text": ["a"]}}, [BOTH]),
     Case("lists beside a null", {"inputs": {"image": None, "text": ["a", "b"]}}, [TEXT, TEXT]),
     Case("lists of no cell", {"inputs": {"text": []}}, []),
     Case("lists with an empty cell", {"inputs": {"text": ["a", ""]}}, "bad_rows"),
     Case(
         "lists with a null",
-        {"inputs": {"image": [None, PICTURE], "text": ["a", "b"]}},
+        {"inputs": {"image": [None, CELL], "text": ["a", "b"]}},
         [TEXT, BOTH],
     ),
     Case("records under inputs", {"inputs": [{"text": "a"}, {"text": "b"}]}, [TEXT, TEXT]),
@@ -288,7 +284,7 @@ CASES = [
     ),
     Case(
         "a list beside a cell",
-        {"inputs": {"image": PICTURE, "text": ["a"]}},
+        {"inputs": {"image": CELL, "text": ["a"]}},
         "bad_request",
         mlflow_refuses=True,
     ),
@@ -320,7 +316,7 @@ CASES = [
     ),
     Case(
         "one record miscased",
-        {"input_data": [{"text": "a"}, {"image": PICTURE, "Text": "b"}]},
+        {"input_data": [{"text": "a"}, {"image": CELL, "Text": "b"}]},
         "bad_columns",
         skip=("pyfunc",),
     ),
@@ -351,11 +347,11 @@ def surfaces(
 
 
 @pytest.fixture(scope="session")
-def reference(embedder: Embedder, pictures_url: str) -> dict[str, Outcome]:
+def reference(embedder: Embedder, images_url: str) -> dict[str, Outcome]:
     """What the core answers to each case, no process in between."""
     outcomes = {}
     for case in CASES:
-        answer = endpoint.score(embedder, _encode(case.body, pictures_url))
+        answer = endpoint.score(embedder, _encode(case.body, images_url))
         content = json.loads(answer.body)
         ok = answer.status == 200
         outcomes[case.id] = Outcome(content if ok else None, None if ok else content["error"])
@@ -381,9 +377,9 @@ def test_every_surface_answers_alike(
     surface: str,
     surfaces: dict[str, Surface],
     reference: dict[str, Outcome],
-    pictures_url: str,
+    images_url: str,
 ) -> None:
-    asked, body = surfaces[surface], _placed(case.body, pictures_url)
+    asked, body = surfaces[surface], _placed(case.body, images_url)
     if surface in case.skip or not asked.takes(body):
         pytest.skip("the surface has no way to put this")
     got, wanted = asked.ask(body), reference[case.id]
@@ -404,7 +400,7 @@ def test_every_surface_answers_alike(
 def test_features_are_those_of_the_rows_asked_alone(
     embedder: Embedder, surfaces: dict[str, Surface]
 ) -> None:
-    rows = [(PICTURE, ""), ("", "a cat"), (LINES, "b"), ("", LONG), (JPEG_URI, "")]
+    rows = [(CELL, ""), ("", "a cat"), (LINES, "b"), ("", LONG), (JPEG_URI, "")]
     alone = [next(embedder.embed([Row(image, text)])) for image, text in rows]
     body = table([list(row) for row in rows])
     for surface in surfaces.values():
@@ -419,8 +415,8 @@ def test_features_are_those_of_the_rows_asked_alone(
 
 def test_vectors_are_not_normalised_unless_asked(surfaces: dict[str, Surface]) -> None:
     for surface in surfaces.values():
-        (plain,) = surface.ask(table([[PICTURE, "a cat"]])).records or []
-        (unit,) = surface.ask(table([[PICTURE, "a cat"]], normalize=True)).records or []
+        (plain,) = surface.ask(table([[CELL, "a cat"]])).records or []
+        (unit,) = surface.ask(table([[CELL, "a cat"]], normalize=True)).records or []
         for name in BOTH:
             vector = np.array(plain[name])
             assert vector.shape == (512,)
@@ -429,7 +425,7 @@ def test_vectors_are_not_normalised_unless_asked(surfaces: dict[str, Surface]) -
 
 
 def test_labels_are_those_of_classify(embedder: Embedder, surfaces: dict[str, Surface]) -> None:
-    body = table([[PICTURE, ""], ["", "a cat"]], labels=ONTOLOGY, confidence=0.3)
+    body = table([[CELL, ""], ["", "a cat"]], labels=ONTOLOGY, confidence=0.3)
     wanted = embedder.classify(PNG, ONTOLOGY, confidence=0.3)
     assert 0 < len(wanted) < 3
     for surface in surfaces.values():
@@ -639,19 +635,19 @@ def test_what_python_cannot_ask_is_refused(
     assert says in (pyfunc.predict(given).error or {})["message"]
 
 
-def _encode(body: Any, pictures_url: str) -> bytes:
-    body = _placed(body, pictures_url)
+def _encode(body: Any, images_url: str) -> bytes:
+    body = _placed(body, images_url)
     return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
-def _placed(value: Any, pictures_url: str) -> Any:
-    """The body with the picture server's address filled in."""
+def _placed(value: Any, images_url: str) -> Any:
+    """The body with the image server's address filled in."""
     if isinstance(value, str):
-        return value.replace("{pictures}", pictures_url)
+        return value.replace("{images}", images_url)
     if isinstance(value, list):
-        return [_placed(item, pictures_url) for item in value]
+        return [_placed(item, images_url) for item in value]
     if isinstance(value, dict):
-        return {key: _placed(item, pictures_url) for key, item in value.items()}
+        return {key: _placed(item, images_url) for key, item in value.items()}
     return value
 
 

@@ -18,8 +18,8 @@ from score.core.embedder import Embedder
 from score.errors import NotAnImage
 from score.images.preprocess import Preprocessor, decode
 from score.settings import Settings, WidePixels
-from tests.bad_pictures import FILES, chunk, encoded, tiff
-from tests.pictures import SAMPLES
+from tests.bad_images import FILES, chunk, encoded, tiff
+from tests.images import SAMPLES
 
 Values = npt.NDArray[np.generic]
 MAX_PIXELS = 1_000_000
@@ -58,7 +58,7 @@ def pfm(values: Values) -> bytes:
 
 
 def grey(data: bytes, **options: object) -> npt.NDArray[np.int_]:
-    """The levels of a picture that must be grey."""
+    """The levels of an image that must be grey."""
     pixels = np.asarray(decode(data, MAX_PIXELS, **options)).astype(int)  # type: ignore[arg-type]
     assert (pixels == pixels[..., :1]).all()
     return pixels[..., 0]
@@ -128,7 +128,7 @@ def test_one_level_may_be_transparent() -> None:
     assert grey(data).tolist() == [[0, 255, 1, 255]]
 
 
-def test_a_narrowed_picture_may_be_turned_upright() -> None:
+def test_a_narrowed_image_may_be_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     values = np.array([[0, 257, 65535]], np.uint16)
@@ -203,7 +203,7 @@ def test_other_floats_are_a_row_error_that_says_so(name: str, kind: str) -> None
 
 @pytest.mark.parametrize("ordered", [0.0, 1.0])
 def test_floats_that_pillow_misreads_are_refused(ordered: float) -> None:
-    """Big-endian and packed: 1.0 would come out as 4.6e-41, a black picture."""
+    """Big-endian and packed: 1.0 would come out as 4.6e-41, a black image."""
     packed = zlib.compress(np.full((10, 10), ordered, ">f4").tobytes())
     # (tag, type, value): a short stands in the first two of its four bytes
     entries = [(256, 3, 10), (257, 3, 10), (258, 3, 32), (259, 3, 8), (262, 3, 1)]
@@ -262,7 +262,7 @@ def test_error_refuses_them_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"PNG 16 bit", "TIFF 16 bit", "TIFF float"}))
-def test_pictures_of_8_bits_are_the_same_whatever_the_setting(name: str) -> None:
+def test_images_of_8_bits_are_the_same_whatever_the_setting(name: str) -> None:
     scaled, clipped, strict = (
         decode(FILES[name](), MAX_PIXELS, wide=wide).tobytes()  # type: ignore[arg-type]
         for wide in ("scale", "reference", "error")
@@ -271,7 +271,7 @@ def test_pictures_of_8_bits_are_the_same_whatever_the_setting(name: str) -> None
 
 
 @pytest.mark.parametrize("decoding", ["exact", "fast"])
-def test_a_scaled_picture_has_the_vector_of_its_8_bits(embedder: Embedder, decoding: str) -> None:
+def test_a_scaled_image_has_the_vector_of_its_8_bits(embedder: Embedder, decoding: str) -> None:
     settings = Settings(decoding=decoding)  # type: ignore[arg-type]
     model = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
     eight = encoded(Image.fromarray(GREY), "PNG")

@@ -15,7 +15,7 @@ import torch
 from score.errors import ModelError
 from score.hardware import drivers
 from score.model.engines import pytorch
-from score.model.engines.pytorch import Place
+from score.model.engines.pytorch import Placement
 from score.settings import Settings
 
 CLOSED = (
@@ -120,14 +120,14 @@ def test_cuda_says_which_driver_is_here_and_which_is_needed(
 ) -> None:
     machine(driver, 1, *build)
     with pytest.raises(ModelError, match=rf"^no device '{device}' here: {said}") as caught:
-        Place.of(Settings(device=device))
+        Placement.of(Settings(device=device))
     assert "\n" not in str(caught.value)
 
 
 def test_what_no_driver_explains_is_torchs_to_say(machine: Machine) -> None:
     machine(CLOSED, 1, *OURS)
     with pytest.raises(ModelError, match="no device 'cuda' here: Torch not compiled"):
-        Place.of(Settings(device="cuda"))
+        Placement.of(Settings(device="cuda"))
     assert drivers.fault("9.0+cu999", "99.9") is None  # a CUDA of which nothing is known
 
 
@@ -141,7 +141,7 @@ def test_auto_takes_the_cpu_and_is_loud_about_it(
 ) -> None:
     machine(driver, 1, *build)
     with caplog.at_level(logging.WARNING):
-        places = [Place.of(Settings()) for _ in range(3)]
+        places = [Placement.of(Settings()) for _ in range(3)]
     assert {place.device.type for place in places} == {"cpu"}
     (message,) = caplog.messages  # once a process
     assert "COMPUTING ON THE CPU" in message
@@ -150,7 +150,7 @@ def test_auto_takes_the_cpu_and_is_loud_about_it(
 
 def test_auto_without_a_gpu_is_silent(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     machine(CLOSED, 0, *OURS)  # a container without a GPU, on a host that has some
-    assert Place.of(Settings()).device.type == "cpu"
+    assert Placement.of(Settings()).device.type == "cpu"
     assert not caplog.messages
 
 
@@ -189,8 +189,8 @@ def test_a_gpu_without_kernels_is_refused_or_passed_over(
     monkeypatch.setattr(torch, "empty", lambda size, device: real(size))
     said = r"no kernels for Tesla V100 \(compute capability 7\.0\)"
     with pytest.raises(ModelError, match=f"device 'cuda' cannot be used: .*{said}"):
-        Place.of(Settings(device="cuda"))
-    assert Place.of(Settings()).device.type == "cpu"
+        Placement.of(Settings(device="cuda"))
+    assert Placement.of(Settings()).device.type == "cpu"
     assert re.search(said, caplog.text)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: WHEEL_126)
-    assert Place.of(Settings()).device.type == "cuda"
+    assert Placement.of(Settings()).device.type == "cuda"

@@ -19,7 +19,7 @@ from score.core.embedder import Embedder
 from score.folder.architecture import Architecture
 from score.folder.model_folder import EMBEDDED
 from score.model.zeroshot import unit
-from tests.pictures import as_png
+from tests.images import as_png
 from tests.surfaces import ROOT
 
 DATA = Path(__file__).parent / "data"
@@ -46,13 +46,13 @@ def of_texts(model: Embedder, texts: list[str]) -> Matrix:
     return unit(np.stack([r.text_features for r in model.embed(Row(text=t) for t in texts)]))
 
 
-def of_pictures(model: Embedder, pictures: list[Image.Image]) -> Matrix:
-    rows = (Row(image=as_png(picture)) for picture in pictures)
+def of_images(model: Embedder, images: list[Image.Image]) -> Matrix:
+    rows = (Row(image=as_png(image)) for image in images)
     return unit(np.stack([record.image_features for record in model.embed(rows)]))
 
 
 def shown() -> tuple[list[str], list[Image.Image]]:
-    """The names and pictures of the sheet."""
+    """The names and images of the sheet."""
     names = json.loads((DATA / "held_out.json").read_text(encoding="utf-8"))
     sheet = Image.open(DATA / "held_out.jpg")
     corners = [(place % COLUMNS * TILE, place // COLUMNS * TILE) for place in range(len(names))]
@@ -67,8 +67,8 @@ def within(scores: Matrix, right: list[int], k: int) -> float:
 
 def figures(model: Embedder) -> dict[str, float]:
     """Everything in WANTED."""
-    names, pictures = shown()
-    seen = of_pictures(model, pictures)
+    names, images = shown()
+    seen = of_images(model, images)
     lines = known()
     everything = list(lines)
     places = [everything.index(name) for name in names]

@@ -27,13 +27,13 @@ from score.fetch.memory import Room
 from score.images import preprocess
 from score.settings import Settings
 from tests.hostile import PNG, Server
-from tests.pictures import SAMPLES, picture
+from tests.images import SAMPLES, random_image
 
-GOOD = picture(1)
+GOOD = random_image(1)
 
 
 class SlowFetcher:
-    """Answers each picture after the seconds before the colon; behind it stands which picture."""
+    """Answers each image after the seconds before the colon; behind it stands which image."""
 
     def __init__(self) -> None:
         self.running = self.most = 0
@@ -49,7 +49,7 @@ class SlowFetcher:
         time.sleep(float(seconds))
         with self._lock:
             self.running -= 1
-        return picture(int(seed or 1))
+        return random_image(int(seed or 1))
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
     encoded: list[int] = []
     preprocess = slow.encode_images
 
-    def counting(pictures):  # type: ignore[no-untyped-def]
-        encoded.append(len(pictures))
-        return preprocess(pictures)
+    def counting(images):  # type: ignore[no-untyped-def]
+        encoded.append(len(images))
+        return preprocess(images)
 
     slow.encode_images = counting
     try:
@@ -166,7 +166,7 @@ def test_numbers_that_are_none_are_not_answered(embedder: Embedder) -> None:
 
 
 def test_threads_share_a_model(embedder: Embedder) -> None:
-    rows = [Row(picture(seed), f"text {seed}") for seed in range(6)]
+    rows = [Row(random_image(seed), f"text {seed}") for seed in range(6)]
     alone = list(embedder.embed(rows))
     with ThreadPoolExecutor(8) as pool:
         for records in pool.map(lambda _: list(embedder.embed(rows)), range(16)):
@@ -206,7 +206,7 @@ def test_normalized_vectors_have_length_one(embedder: Embedder) -> None:
 
 
 def test_exif_orientation_is_an_option(embedder: Embedder) -> None:
-    image = Image.open(io.BytesIO(picture(9, (80, 40))))
+    image = Image.open(io.BytesIO(random_image(9, (80, 40))))
     exif = Image.Exif()
     exif[0x0112] = 6
     stream = io.BytesIO()
@@ -245,8 +245,8 @@ def test_a_source_that_breaks_has_first_its_rows_answered(embedder: Embedder) ->
 
 
 def test_a_failed_row_keeps_nothing_of_itself_alive(embedder: Embedder) -> None:
-    """Traces hold frames, and frames hold the bytes of pictures that were none."""
-    rows = [Row(image=b"no picture"), Row(image=GOOD[:200]), Row(image="%"), Row(text=3)]
+    """Traces hold frames, and frames hold the bytes of images that were none."""
+    rows = [Row(image=b"no image"), Row(image=GOOD[:200]), Row(image="%"), Row(text=3)]
     for record in embedder.embed(rows):
         assert record.error is not None
         assert record.error.__traceback__ is None
@@ -270,8 +270,8 @@ def test_what_comes_again_is_computed_once(
             return compute(inputs)
 
         monkeypatch.setattr(embedder, f"encode_{kind}", counted)
-    pictures = [picture(seed) for seed in range(3)]
-    rows = [Row(image=pictures[i % 3], text=f"text {i % 5}") for i in range(150)]
+    images = [random_image(seed) for seed in range(3)]
+    rows = [Row(image=images[i % 3], text=f"text {i % 5}") for i in range(150)]
     records = list(embedder.embed(rows))
     assert asked == {"images": 3, "texts": 5}
     for index, record in enumerate(records):
@@ -306,15 +306,15 @@ def test_fast_decoding_gives_nearly_the_same_vectors(
 
 
 def test_fast_decoding_reads_less_of_a_large_jpeg_alone(embedder: Embedder) -> None:
-    large = picture(size=(1200, 900), format="JPEG")
+    large = random_image(size=(1200, 900), format="JPEG")
     assert preprocess.decode(large, 10**8).size == (1200, 900)
     assert preprocess.decode(large, 10**8, draft=lambda size: (448, 336)).size == (600, 450)
     assert preprocess.decode(large, 10**8, draft=lambda size: (700, 525)).size == (1200, 900)
-    png = picture(size=(1200, 900))
+    png = random_image(size=(1200, 900))
     assert preprocess.decode(png, 10**8, draft=lambda size: (448, 336)).size == (1200, 900)
     processor = embedder.preprocessor
     for size in ((40, 30), (3000, 20), (20, 3000), (96, 96), (97, 96)):
-        data = picture(size=size)
+        data = random_image(size=size)
         exact, fast = (processor.read(data, 10**8, fast=fast) for fast in (False, True))
         assert exact.shape == fast.shape
         assert np.abs(exact.astype(int) - fast.astype(int)).mean() < 1
@@ -325,7 +325,7 @@ def test_fast_decoding_reads_less_of_a_large_jpeg_alone(embedder: Embedder) -> N
 
 
 def test_decoding_is_a_setting(embedder: Embedder) -> None:
-    data = picture(size=(1200, 900), format="JPEG")
+    data = random_image(size=(1200, 900), format="JPEG")
     settings = Settings(decoding="fast")
     fast = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
     assert not np.array_equal(fast.embed_image(data), embedder.embed_image(data))
@@ -335,7 +335,7 @@ def test_decoding_is_a_setting(embedder: Embedder) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_decodes_on(embedder: Embedder) -> None:
     """Threads do not survive a fork; what waits for them would wait for ever."""
-    row = Row(picture())
+    row = Row(random_image())
     embedder.prepare(row, Params(), None, None)
     child = os.fork()
     if not child:
@@ -379,13 +379,13 @@ def test_a_host_that_sheds_load_is_asked_less_and_loses_no_row(embedder: Embedde
         copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
         records = list(copy.embed([Row(server.url("/crowded.png?most=4"))] * 60))
         assert not any(record.error for record in records), {str(r.error) for r in records}
-        assert server.requests["/crowded.png"] < 120, "fewer refusals than pictures"
+        assert server.requests["/crowded.png"] < 120, "fewer refusals than images"
 
 
-def test_the_bytes_of_pictures_in_memory_are_bounded(
+def test_the_bytes_of_images_in_memory_are_bounded(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many downloads there are, pictures are read when there is room for them."""
+    """However many downloads there are, images are read when there is room for them."""
     monkeypatch.setattr(fetcher, "_BODIES", 2)
     with Server() as server:
         settings = Settings(allow_hosts=("127.0.0.1",), max_image_bytes=len(PNG))
@@ -410,11 +410,11 @@ def test_the_bytes_of_pictures_in_memory_are_bounded(
             nonlocal held
             with lock:
                 held -= arguments[1] == len(PNG)
-            give_back(*arguments)
+            release_free_memory(*arguments)
 
-        body, give_back = fetcher.Fetcher._body, Room.give_back
+        body, release_free_memory = fetcher.Fetcher._body, Room.release_free_memory
         monkeypatch.setattr(fetcher.Fetcher, "_body", reading)
-        monkeypatch.setattr(Room, "give_back", release)
+        monkeypatch.setattr(Room, "release_free_memory", release)
         monkeypatch.setattr(copy, "_decode", decoding)
         rows = [Row(server.url(f"/good.png?{number}")) for number in range(40)]
         assert not any(record.error for record in copy.embed(rows))

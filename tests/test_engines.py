@@ -40,7 +40,7 @@ from score.package import int8
 from score.package.build import package
 from score.settings import Settings
 from score.texts.packing import packed
-from tests.pictures import SAMPLES
+from tests.images import SAMPLES
 from tests.surfaces import ROOT
 
 SHEET = ROOT / "tests/data/held_out.jpg"
@@ -104,13 +104,13 @@ def test_weights_in_blocks_compute_the_same(
     plain = vectors_of(model, settings)
     used = []
 
-    class Counted(one_dnn.Blocked):
+    class Counted(one_dnn.OneDnnLinear):
         def __call__(self, x: torch.Tensor) -> torch.Tensor:
             used.append(x.shape)
             return super().__call__(x)
 
     monkeypatch.setattr(pytorch, "pays", lambda *_: True)
-    monkeypatch.setattr(pytorch, "Blocked", Counted)
+    monkeypatch.setattr(pytorch, "OneDnnLinear", Counted)
     cosine, error = difference(vectors_of(model, settings), plain)
     bounds = {"fp32": (0.999999, 1e-5), "bf16": (0.9999, 0.02)}[dtype]
     assert (cosine > bounds[0], error < bounds[1]) == (True, True)
@@ -129,7 +129,7 @@ def test_an_engine_for_which_shapes_are_dear_sees_few(
     fits: bool, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Embedder.load(tiny, TORCH).encoder
-    monkeypatch.setattr(encoder.engine, "few_shapes", fits)
+    monkeypatch.setattr(encoder.engine, "new_shapes_are_costly", fits)
     seen = set()
     for kind in ("images", "texts"):
         compute = getattr(encoder.engine, kind)
@@ -175,7 +175,7 @@ def test_weights_are_in_blocks_where_that_is_faster(
     assert not one_dnn.pays(torch.device("cuda"), torch.bfloat16)
 
 
-def test_any_number_of_pictures_and_threads(tiny: Path) -> None:
+def test_any_number_of_images_and_threads(tiny: Path) -> None:
     ours, theirs = (Embedder.load(tiny, settings).encoder for settings in (OPENVINO, TORCH))
     noise = np.random.default_rng(0)
     pixels = noise.integers(0, 256, (70, 224, 224, 3), dtype=np.uint8)
@@ -527,13 +527,13 @@ def test_a_precision_that_the_processor_only_emulates_is_told(
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Held-out pictures of the embedded model's, and one file that is none."""
+    """Held-out images of the embedded model's, and one file that is none."""
     folder = tmp_path_factory.mktemp("seen")
     sheet = Image.open(SHEET)
     for number in range(196):
         left, top = number % 14 * 112, number // 14 * 112
         sheet.crop((left, top, left + 112, top + 112)).save(folder / f"{number}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -545,13 +545,13 @@ def quantised(seen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--int8", str(seen), "--force"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == f"{output}\n"  # and nothing of NNCF's
-    assert "score: int8 against fp32 on 196 pictures" in done.stderr
+    assert "score: int8 against fp32 on 196 images" in done.stderr
     return output
 
 
 def test_int8_finds_nearly_what_fp32_finds(quantised: Path, seen: Path) -> None:
     told = json.loads((quantised / "model/int8/agreement.json").read_text())
-    assert told["pictures"] == 196
+    assert told["images"] == 196
     assert told["top10"] > 0.95
     files = sorted(seen.glob("[0-9]*.png"))[:50]
     rows = [Row(image=file.read_bytes()) for file in files]
@@ -618,13 +618,11 @@ def test_int8_that_costs_too_much_is_refused(
     assert not (tmp_path / "package").exists()
 
 
-def test_int8_needs_pictures(
-    seen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_int8_needs_images(seen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = tmp_path / "few"
     few.mkdir()
     shutil.copyfile(seen / "0.png", few / "0.png")
-    for source, said in ((few, "1 pictures; int8 needs 50"), (tmp_path / "no", "no such")):
+    for source, said in ((few, "1 images; int8 needs 50"), (tmp_path / "no", "no such")):
         arguments = ["package", str(EMBEDDED), "--output", str(tmp_path / "p")]
         assert main([*arguments, "--int8", str(source)]) == 2
         assert said in capsys.readouterr().err
@@ -638,6 +636,6 @@ def test_a_package_with_int8_installs_openvino(quantised: Path) -> None:
     assert "openvino" not in (ROOT / "conda.yaml").read_text()
     card = (quantised / "README.md").read_text()
     assert "(`agreement.json`): int8" in card
-    assert "against fp32 on 196 pictures: the nearest is the same for" in card
+    assert "against fp32 on 196 images: the nearest is the same for" in card
     assert Probes.read(quantised / "model").tolerances["int8"].cosine > 0.9
     assert openvino.INT8 == "int8"

@@ -39,7 +39,7 @@ from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.jobs.class_folders import EXTENSIONS, ClassFolders
 from score.model.zeroshot import label_vectors, unit
 from tests import reference_evaluation as reference
-from tests.pictures import SAMPLES, in_base64, picture
+from tests.images import SAMPLES, in_base64, random_image
 from tests.surfaces import ROOT
 
 TOLERANCE = 1e-6
@@ -55,7 +55,7 @@ MODEL = report.Model(
 )
 
 
-# -- pictures on disk ------------------------------------------------------------------------------
+# -- images on disk ------------------------------------------------------------------------------
 
 
 def drawn(kind: int, seed: int) -> Image.Image:
@@ -92,7 +92,7 @@ SHAPES = ("Zebra_stripes", "a10_circle", "a9_rectangle", "b_triangle", "blinds",
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of class folders: several endings, depths and numbers of pictures."""
+    """A folder of class folders: several endings, depths and numbers of images."""
     root = tmp_path_factory.mktemp("data") / "shapes"
     for kind, name in enumerate(SHAPES):
         for seed in range(4 + 3 * kind):
@@ -100,11 +100,11 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = root / name / ("deeper/still" if seed % 3 else "")
             folder.mkdir(parents=True, exist_ok=True)
             drawn(kind, seed).save(folder / f"{seed}{ending}", quality=95)
-        (root / name / "notes.txt").write_text("no picture")
-        (root / name / "moving.gif").write_bytes(picture(1, format="GIF"))
-    (root / "readme.png").write_bytes(picture(2))  # in no class
+        (root / name / "notes.txt").write_text("no image")
+        (root / name / "moving.gif").write_bytes(random_image(1, format="GIF"))
+    (root / "readme.png").write_bytes(random_image(2))  # in no class
     (root / ".hidden").mkdir()
-    (root / ".hidden" / "x.png").write_bytes(picture(3))
+    (root / ".hidden" / "x.png").write_bytes(random_image(3))
     return root
 
 
@@ -122,23 +122,23 @@ def table(path: Path, *lines: Sequence[object]) -> Path:
 # -- the figures: zero-shot ------------------------------------------------------------------------
 
 
-def random_scores(pictures: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def random_scores(image_vectors: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Scores without ties that are right now and then, more so for classes that come often."""
     chance = np.random.default_rng(seed)
-    scores = chance.standard_normal((pictures, classes)).astype(np.float32)
-    targets = (classes * chance.random(pictures) ** 2).astype(np.intp)
+    scores = chance.standard_normal((image_vectors, classes)).astype(np.float32)
+    targets = (classes * chance.random(image_vectors) ** 2).astype(np.intp)
     targets[:classes] = np.arange(classes)
-    scores[np.arange(pictures), targets] += (4 * (1 - targets / classes)).astype(np.float32)
+    scores[np.arange(image_vectors), targets] += (4 * (1 - targets / classes)).astype(np.float32)
     return scores, targets
 
 
-@pytest.mark.parametrize(("pictures", "classes"), [(50, 5), (400, 7), (3000, 120)])
+@pytest.mark.parametrize(("images", "classes"), [(50, 5), (400, 7), (3000, 120)])
 def test_accuracies_and_recall_are_those_of_open_clip_and_clip_benchmark(
-    pictures: int, classes: int
+    image_vectors: int, classes: int
 ) -> None:
-    scores, targets = random_scores(pictures, classes)
+    scores, targets = random_scores(image_vectors, classes)
     tally = Tally(classes)
-    for start in range(0, pictures, 37):
+    for start in range(0, image_vectors, 37):
         tally.add(scores[start : start + 37], targets[start : start + 37])
     theirs = reference.CLASSIFICATION.accuracy(
         torch.from_numpy(scores), torch.from_numpy(targets), (1, 5)
@@ -214,7 +214,7 @@ def test_prompts_are_made_unit_before_their_mean() -> None:
     np.testing.assert_allclose(label_vectors(given, [3])[0], theirs.numpy()[:, 0], atol=TOLERANCE)
 
 
-def sorted_pictures(root: Path) -> list[tuple[int, Path]]:
+def sorted_images(root: Path) -> list[tuple[int, Path]]:
     """What torchvision's ImageFolder lists: its `make_dataset`, written down anew."""
     classes = sorted(e.name for e in os.scandir(root) if e.is_dir() and e.name[0] != ".")
     return [
@@ -226,10 +226,10 @@ def sorted_pictures(root: Path) -> list[tuple[int, Path]]:
     ]
 
 
-def test_zeroshot_on_pictures_is_clip_benchmarks(
+def test_zeroshot_on_images_is_clip_benchmarks(
     embedder: Embedder, own_model: reference.Reference, shapes: Path
 ) -> None:
-    listed = sorted_pictures(shapes)
+    listed = sorted_images(shapes)
     batches = [
         (torch.stack([own_model.pixels(file)]), torch.tensor([number])) for number, file in listed
     ]
@@ -250,9 +250,9 @@ def test_zeroshot_on_pictures_is_clip_benchmarks(
     for name, value in theirs.items():
         assert ours.metrics[name] == pytest.approx(value, abs=TOLERANCE), name
     assert 0 < theirs["acc1"] < theirs["acc5"] < 1
-    assert ours.counts == {"pictures": len(listed), "classes": len(SHAPES)}
-    assert [c.pictures for c in ours.classes] == [4 + 3 * kind for kind in range(len(SHAPES))]
-    wrong = sum(mistake.pictures for mistake in ours.mistakes)
+    assert ours.counts == {"images": len(listed), "classes": len(SHAPES)}
+    assert [c.images for c in ours.classes] == [4 + 3 * kind for kind in range(len(SHAPES))]
+    wrong = sum(mistake.images for mistake in ours.mistakes)
     assert wrong == round((1 - theirs["acc1"]) * len(listed))
     assert not ours.failures.total
 
@@ -263,7 +263,7 @@ def test_folders_of_one_name_tie_and_the_first_is_answered(
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for seed in range(3):
-            (tmp_path / name / f"{seed}.png").write_bytes(picture(seed))
+            (tmp_path / name / f"{seed}.png").write_bytes(random_image(seed))
     folder = ClassFolders.open(tmp_path)
     result = zeroshot(embedder, folder, ["missile", "missile"], ["a {}"])
     assert [c.recall for c in result.classes] == [1.0, 0.0]
@@ -271,7 +271,7 @@ def test_folders_of_one_name_tie_and_the_first_is_answered(
     assert list(report.labels(result.classes).values()) == ["missile (a)", "missile (b)"]
 
 
-def test_pictures_are_not_all_in_memory(
+def test_images_are_not_all_in_memory(
     embedder: Embedder, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is asked for when the embedder wants it, and forgotten when it is counted."""
@@ -297,10 +297,10 @@ def test_pictures_are_not_all_in_memory(
         add(self, scores, targets)
 
     monkeypatch.setattr(embedder, "embed", lazy)
-    monkeypatch.setattr(evaluate, "_PICTURES_AT_ONCE", 5)
+    monkeypatch.setattr(evaluate, "_IMAGES_AT_ONCE", 5)
     monkeypatch.setattr(Tally, "add", counted)
     result = zeroshot(embedder, ClassFolders.open(shapes), SHAPES, ["{}"])
-    assert pulled == result.counts["pictures"] == 69
+    assert pulled == result.counts["images"] == 69
     assert most == 1
     assert blocks == [5] * 13 + [4]
 
@@ -311,13 +311,13 @@ def test_pictures_are_not_all_in_memory(
 def random_pairs(
     images: int, captions: int, dimension: int = 24, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors of pictures and captions, each caption near its picture; captions in any order."""
+    """Vectors of images and captions, each caption near its image; captions in any order."""
     chance = np.random.default_rng(seed)
-    pictures = chance.standard_normal((images, dimension)).astype(np.float32)
+    image_vectors = chance.standard_normal((images, dimension)).astype(np.float32)
     image_of = np.concatenate([np.arange(images), chance.integers(0, images, captions - images)])
     chance.shuffle(image_of)
     noise = chance.standard_normal((captions, dimension)).astype(np.float32)
-    return unit(pictures), unit(pictures[image_of] + 2.5 * noise), image_of
+    return unit(image_vectors), unit(image_vectors[image_of] + 2.5 * noise), image_of
 
 
 @pytest.mark.parametrize(("images", "captions"), [(60, 60), (30, 150), (200, 611)])
@@ -325,12 +325,12 @@ def random_pairs(
 def test_recalls_are_clip_benchmarks_whatever_the_block(
     images: int, captions: int, at_once: int
 ) -> None:
-    pictures, texts, image_of = random_pairs(images, captions)
+    image_vectors, texts, image_of = random_pairs(images, captions)
     pairs = Captions(np.arange(captions), image_of)
-    theirs = reference.retrieval_of(pictures, texts, image_of.tolist(), (1, 2, 5, 10))
+    theirs = reference.retrieval_of(image_vectors, texts, image_of.tolist(), (1, 2, 5, 10))
     ours = {
-        "image": recalls(ranks_of_images(texts, pictures, pairs, at_once), (1, 2, 5, 10)),
-        "text": recalls(ranks_of_texts(texts, pictures, pairs, at_once), (1, 2, 5, 10)),
+        "image": recalls(ranks_of_images(texts, image_vectors, pairs, at_once), (1, 2, 5, 10)),
+        "text": recalls(ranks_of_texts(texts, image_vectors, pairs, at_once), (1, 2, 5, 10)),
     }
     assert len(set(theirs.values())) >= 6  # a k or a way mistaken for another would show
     for name, value in theirs.items():
@@ -339,30 +339,30 @@ def test_recalls_are_clip_benchmarks_whatever_the_block(
 
 
 def test_blocks_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures, texts, image_of = random_pairs(40, 90)
+    image_vectors, texts, image_of = random_pairs(40, 90)
     pairs = Captions(np.arange(90), image_of)
     shapes_seen = []
     monkeypatch.setattr(
         "score.evaluation.metrics.ranks",
         lambda scores, targets: (shapes_seen.append(scores.shape), ranks(scores, targets))[1],
     )
-    ranks_of_images(texts, pictures, pairs, at_once=130)
-    ranks_of_texts(texts, pictures, pairs, at_once=130)
+    ranks_of_images(texts, image_vectors, pairs, at_once=130)
+    ranks_of_texts(texts, image_vectors, pairs, at_once=130)
     assert max(rows * columns for rows, columns in shapes_seen) <= 130
 
 
 def test_equal_scores_go_to_the_earlier_in_retrieval() -> None:
     """Whole numbers: equal scores are equal to the last bit, however they are computed."""
-    pictures = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+    image_vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
     words = np.array([[1, 0], [0, 1]], dtype=np.float32)  # two texts
-    # Captions 0 and 1 say the same of pictures 1 and 0; caption 2 is picture 2's.
+    # Captions 0 and 1 say the same of images 1 and 0; caption 2 is image 2's.
     captions = Captions(np.array([0, 0, 1]), np.array([1, 0, 2]))
     for at_once in (1, 100):
-        assert ranks_of_images(words, pictures, captions, at_once).tolist() == [1, 0, 0]
-        assert ranks_of_texts(words, pictures, captions, at_once).tolist() == [1, 0, 0]
-    # The best of a picture's own captions counts: 2 is picture 0's, 0 has the same words as 3.
+        assert ranks_of_images(words, image_vectors, captions, at_once).tolist() == [1, 0, 0]
+        assert ranks_of_texts(words, image_vectors, captions, at_once).tolist() == [1, 0, 0]
+    # The best of an image's own captions counts: 2 is image 0's, 0 has the same words as 3.
     captions = Captions(np.array([1, 0, 0, 1]), np.array([0, 1, 0, 2]))
-    assert ranks_of_texts(words, pictures, captions).tolist() == [1, 0, 1]
+    assert ranks_of_texts(words, image_vectors, captions).tolist() == [1, 0, 1]
 
 
 def test_a_model_that_finds_all_alike_has_chance_level() -> None:
@@ -374,14 +374,14 @@ def test_a_model_that_finds_all_alike_has_chance_level() -> None:
 
 @pytest.fixture(scope="session")
 def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures, two to four captions each, their rows mixed; paths and base64."""
+    """24 images, two to four captions each, their rows mixed; paths and base64."""
     folder = tmp_path_factory.mktemp("captions")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     lines = []
     for number in range(24):
-        file = folder / "pictures" / f"{number}.png"
+        file = folder / "images" / f"{number}.png"
         drawn(number % 6, number).save(file)
-        cell = in_base64(file.read_bytes()) if number % 5 == 0 else f"pictures/{number}.png"
+        cell = in_base64(file.read_bytes()) if number % 5 == 0 else f"images/{number}.png"
         lines += [
             [told, cell, f"{SHAPES[number % 6]} {number * 7} told {'again ' * told}"]
             for told in range(2 + number % 3)
@@ -396,25 +396,25 @@ def read(source: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_retrieval_on_pictures_is_clip_benchmarks(
+def test_retrieval_on_images_is_clip_benchmarks(
     embedder: Embedder, own_model: reference.Reference, captions: Path
 ) -> None:
     rows = read(captions)
     images = list(dict.fromkeys(row["image"] for row in rows))
     files = [
         captions.parent / cell
-        if cell.startswith("pictures/")
-        else captions.parent / "pictures" / f"{_number(captions, cell)}.png"
+        if cell.startswith("images/")
+        else captions.parent / "images" / f"{_number(captions, cell)}.png"
         for cell in images
     ]
-    pictures = own_model.encode_image(torch.stack([own_model.pixels(file) for file in files]))
+    image_vectors = own_model.encode_image(torch.stack([own_model.pixels(file) for file in files]))
     texts = own_model.encode_text(own_model.tokenizer([row["text"] for row in rows]))
     image_of = [images.index(row["image"]) for row in rows]
-    theirs = reference.retrieval_of(pictures.numpy(), texts.numpy(), image_of, (1, 5, 10))
+    theirs = reference.retrieval_of(image_vectors.numpy(), texts.numpy(), image_of, (1, 5, 10))
     ours = retrieval(embedder, captions)
     assert ours.metrics == pytest.approx(theirs, abs=TOLERANCE)
     assert len(set(theirs.values())) >= 4
-    assert ours.counts == {"pictures": 24, "captions": len(rows)}
+    assert ours.counts == {"images": 24, "captions": len(rows)}
     assert ours.notes == ()
 
 
@@ -422,20 +422,20 @@ def _number(captions: Path, cell: str) -> int:
     return next(
         number
         for number in range(24)
-        if in_base64((captions.parent / "pictures" / f"{number}.png").read_bytes()) == cell
+        if in_base64((captions.parent / "images" / f"{number}.png").read_bytes()) == cell
     )
 
 
-def test_each_picture_and_text_is_embedded_once(
+def test_each_image_and_text_is_embedded_once(
     embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cells = [in_base64(picture(seed)) for seed in range(3)]
+    cells = [in_base64(random_image(seed)) for seed in range(3)]
     long = "a very long caption, " * 10
     source = table(
         tmp_path / "in.csv",
         ["image", "text"],
         *[
-            (cell + " " * place, text)  # blanks around a cell make it no other picture
+            (cell + " " * place, text)  # blanks around a cell make it no other image
             for number, cell in enumerate(cells)
             for place, text in enumerate(("the same words", long, f"only {number}"))
         ],
@@ -450,9 +450,9 @@ def test_each_picture_and_text_is_embedded_once(
     result = retrieval(embedder, source)
     assert [row.image for row in asked if row.image] == cells
     assert len([row for row in asked if row.text]) == 2 + 3
-    assert result.counts == {"pictures": 3, "captions": 9}
+    assert result.counts == {"images": 3, "captions": 9}
     assert any("4 captions repeating the words" in note for note in result.notes)
-    assert any("With 3 pictures, the first 10 are all" in note for note in result.notes)
+    assert any("With 3 images, the first 10 are all" in note for note in result.notes)
 
 
 def test_what_fails_is_left_out_with_what_depends_on_it(embedder: Embedder, captions: Path) -> None:
@@ -462,12 +462,12 @@ def test_what_fails_is_left_out_with_what_depends_on_it(embedder: Embedder, capt
         captions.parent / "failing.csv",
         ["image", "text"],
         *rows[:10],
-        ["pictures/gone.png", "a cat"],
+        ["images/gone.png", "a cat"],
         ["", "a dog"],
         *rows[10:],
-        ["pictures/gone.png", "another cat"],
-        ["pictures/1.png", " "],
-        ["pictures/1.png"],
+        ["images/gone.png", "another cat"],
+        ["images/1.png", " "],
+        ["images/1.png"],
     )
     result = retrieval(embedder, source)
     assert result.metrics == whole.metrics
@@ -482,11 +482,11 @@ def test_what_fails_is_left_out_with_what_depends_on_it(embedder: Embedder, capt
     assert f"5 rows of {len(rows) + 5} left out" in result.notes[0]
 
 
-def test_a_picture_whose_captions_all_fail_is_gone_with_them(
+def test_an_image_whose_captions_all_fail_is_gone_with_them(
     embedder: Embedder, captions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = retrieval(embedder, captions)
-    (captions.parent / "more.png").write_bytes(picture(99))
+    (captions.parent / "more.png").write_bytes(random_image(99))
     rows = [(row["image"], row["text"]) for row in read(captions)]
     source = captions.parent / "more.csv"
     table(source, ["image", "text"], ["more.png", "unreadable"], *rows, ["more.png", "unreadable"])
@@ -572,15 +572,15 @@ def test_templates_come_from_files(tmp_path: Path) -> None:
 def test_folders_are_read_as_torchvision_reads_them(shapes: Path) -> None:
     folder = ClassFolders.open(shapes)
     assert folder.classes == SHAPES == tuple(sorted(SHAPES))
-    assert sorted(folder.pictures()) == sorted(sorted_pictures(shapes))
-    numbers = [number for number, _ in folder.pictures()]
+    assert sorted(folder.images()) == sorted(sorted_images(shapes))
+    numbers = [number for number, _ in folder.images()]
     assert numbers == sorted(numbers)
     assert EXTENSIONS == (
         ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
     )  # fmt: skip
 
 
-def test_pictures_that_torchvision_passes_over_are_told(
+def test_images_that_torchvision_passes_over_are_told(
     embedder: Embedder, shapes: Path, tmp_path: Path
 ) -> None:
     folder = ClassFolders.open(shapes)
@@ -599,7 +599,7 @@ def test_pictures_that_torchvision_passes_over_are_told(
 def test_links_are_followed_and_empty_classes_told(embedder: Embedder, tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
-    (store / "x.png").write_bytes(picture(1))
+    (store / "x.png").write_bytes(random_image(1))
     root = tmp_path / "root"
     (root / "b").mkdir(parents=True)
     (root / "a").mkdir()
@@ -608,15 +608,14 @@ def test_links_are_followed_and_empty_classes_told(embedder: Embedder, tmp_path:
     (root / "b" / "link.png").symlink_to(store / "x.png")
     (root / "b" / "nowhere.png").symlink_to(store / "y.png")
     result = zeroshot(embedder, ClassFolders.open(root), ["a", "b", "c"], ["{}"])
-    assert [c.pictures for c in result.classes] == [1, 1, 0]
+    assert [c.images for c in result.classes] == [1, 1, 0]
     assert [(f.item, f.code) for f in result.failures.examples] == [
         ("b/nowhere.png", "fetch_failed")
     ]
     assert result.classes[2].recall is None
     assert sum(c.recall or 0 for c in result.classes) / 2 == result.metrics["mean_per_class_recall"]
     assert result.notes == (
-        "1 class without pictures: possible answers, "
-        "but not part of the mean per-class recall (c).",
+        "1 class without images: possible answers, but not part of the mean per-class recall (c).",
         "With 3 classes, the top 5 are all of them.",
     )
 
@@ -698,15 +697,15 @@ def test_zeroshot_from_the_command_line(shapes: Path, tmp_path: Path) -> None:
         "decoding": "exact",
         "exif_orientation": False,
     }
-    assert record["counts"] == {"pictures": 69, "classes": 6, "failed": 0}
+    assert record["counts"] == {"images": 69, "classes": 6, "failed": 0}
     assert record["templates"] == list(prompts.load_templates("simple"))
     assert record["seconds"] > 0
     assert [c["folder"] for c in record["classes"]] == list(SHAPES)
     assert [c["name"] for c in record["classes"]] == listed
-    right = sum(c["recall"] * c["pictures"] for c in record["classes"])
+    right = sum(c["recall"] * c["images"] for c in record["classes"])
     assert record["metrics"]["acc1"] == pytest.approx(right / 69)
     assert f"top-1{100 * record['metrics']['acc1']:>25.2f} %" in result.stdout
-    assert "69 pictures, 6 classes" in result.stdout
+    assert "69 images, 6 classes" in result.stdout
     text = output.with_suffix(".html").read_text(encoding="utf-8")
     seen = Tags(text)
     assert not seen.fetched
@@ -733,12 +732,12 @@ def test_retrieval_from_the_command_line(captions: Path, tmp_path: Path) -> None
         f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in (1, 5, 10)
     ]
     assert "text → image R@10" in result.stdout
-    assert "24 pictures, 72 captions" in result.stdout
+    assert "24 images, 72 captions" in result.stdout
     assert "templates" not in record
     assert "svg" in Tags(output.with_suffix(".html").read_text(encoding="utf-8")).tags
 
 
-def test_failed_pictures_are_listed_and_decide_the_exit_code(
+def test_failed_images_are_listed_and_decide_the_exit_code(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "some"
@@ -746,8 +745,8 @@ def test_failed_pictures_are_listed_and_decide_the_exit_code(
     for name in SHAPES[:2]:
         (root / name).symlink_to(shapes / name)
     (root / "bad").mkdir()
-    (root / "bad" / "one.png").write_bytes(b"no picture at all")
-    (root / "bad" / "two.png").write_bytes(picture(1)[:-2000])
+    (root / "bad" / "one.png").write_bytes(b"no image at all")
+    (root / "bad" / "two.png").write_bytes(random_image(1)[:-2000])
     output = tmp_path / "some.json"
     command = ["evaluate", "zeroshot", str(root), "--templates", "simple", "--output", str(output)]
     command.append("--overwrite")  # it is run twice
@@ -758,7 +757,7 @@ def test_failed_pictures_are_listed_and_decide_the_exit_code(
     assert main([*command, "--max-errors", "2"]) == 0
     assert main([*command, "--max-errors", "1"]) == 1
     record = json.loads(output.read_text())
-    assert record["counts"] == {"pictures": 11, "classes": 3, "failed": 2}
+    assert record["counts"] == {"images": 11, "classes": 3, "failed": 2}
     assert record["failed"]["by_code"] == {"not_an_image": 1, "truncated_image": 1}
     assert [f["item"] for f in record["failed"]["examples"]] == ["bad/one.png", "bad/two.png"]
     assert [c["recall"] for c in record["classes"]][2] is None or record["classes"][0]["recall"]
@@ -769,7 +768,7 @@ def test_nothing_but_failures_is_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "one.png").write_bytes(b"no picture")
+    (tmp_path / "a" / "one.png").write_bytes(b"no image")
     source = table(tmp_path / "in.csv", ["image", "text"], ["gone.png", "a"], ["", "b"])
     for task, data in (("zeroshot", tmp_path), ("retrieval", source)):
         output = tmp_path / f"{task}.json"
@@ -801,12 +800,12 @@ def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
     )
     failures = evaluate.Failures()
     for i in range(2000):
-        failures.add(f"<b>picture {i}", evaluate.EmptyRow("<b>empty"))
+        failures.add(f"<b>image {i}", evaluate.EmptyRow("<b>empty"))
     assert (failures.total, len(failures.examples)) == (2000, 1000)
     result = evaluate.ZeroShot(
         data="<b>val ${title}",
         metrics={"acc1": 0.5, "acc5": 0.7, "mean_per_class_recall": 0.5},
-        counts={"pictures": 50_000, "classes": 1000},
+        counts={"images": 50_000, "classes": 1000},
         failures=failures,
         notes=("<b>a note",),
         seconds=1.0,
@@ -817,7 +816,7 @@ def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
     text = page.as_html(result, MODEL._replace(name="<b>model"))
     seen = Tags(text)
     assert seen.tags.count("b") == 3  # the figures
-    for words in ("val ${title}", "a note", "{}", "model", "picture 0", "empty"):
+    for words in ("val ${title}", "a note", "{}", "model", "image 0", "empty"):
         assert f"<b>{words}" in seen.words
     assert "classes, best first" in seen.words
     assert "2,000 failed and left out, the first 20" in seen.words
@@ -829,7 +828,7 @@ def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
 
 
 def test_the_worst_mistakes_are_shown(embedder: Embedder, tmp_path: Path) -> None:
-    """Each picture is of what its folder is called, but those in the folder `<b>owl`."""
+    """Each image is of what its folder is called, but those in the folder `<b>owl`."""
     names = ["<b>owl", "castle", "octopus"]
     for name in names:
         (tmp_path / name).mkdir()
@@ -839,12 +838,12 @@ def test_the_worst_mistakes_are_shown(embedder: Embedder, tmp_path: Path) -> Non
         shutil.copyfile(file, tmp_path / names[0] / f'{number} <i>"of a {kind}.jpg')
         shutil.copyfile(file, tmp_path / kind / f"{number}.jpg")
     result = zeroshot(embedder, ClassFolders.open(tmp_path), ["an owl", *names[1:]], ["{}"])
-    assert result.counts["pictures"] == 30
+    assert result.counts["images"] == 30
     assert len(result.worst) == 12  # of 15: no more are kept, however many there are
     assert {mistake.true for mistake in result.worst} == {names[0]}
     for mistake in result.worst:
-        assert mistake.predicted in mistake.picture
-        assert mistake.file == tmp_path / mistake.picture
+        assert mistake.predicted in mistake.image
+        assert mistake.file == tmp_path / mistake.image
     margins = [mistake.margin for mistake in result.worst]
     assert margins == sorted(margins, reverse=True)
     assert margins[-1] > 0
@@ -853,7 +852,7 @@ def test_the_worst_mistakes_are_shown(embedder: Embedder, tmp_path: Path) -> Non
     page.write(result, MODEL, output)
     told = json.loads(output.read_text())["worst_mistakes"]
     assert told[0] == {
-        "picture": result.worst[0].picture,
+        "image": result.worst[0].image,
         "true": names[0],
         "predicted": result.worst[0].predicted,
         "margin": pytest.approx(margins[0]),
@@ -871,7 +870,7 @@ def test_the_worst_mistakes_are_shown(embedder: Embedder, tmp_path: Path) -> Non
     assert "octopus" not in worst
 
     result.worst[0].file.unlink()
-    result.worst[1].file.write_bytes(b"no picture any more")
+    result.worst[1].file.write_bytes(b"no image any more")
     assert Tags(page.as_html(result, MODEL)).tags.count("img") == 10
 
 
@@ -879,7 +878,7 @@ def test_classes_that_are_all_right_are_not_the_worst() -> None:
     result = evaluate.ZeroShot(
         data="all right",
         metrics={"acc1": 1.0, "acc5": 1.0, "mean_per_class_recall": 1.0},
-        counts={"pictures": 9, "classes": 1},
+        counts={"images": 9, "classes": 1},
         failures=evaluate.Failures(),
         notes=(),
         seconds=1.0,
@@ -950,11 +949,11 @@ def test_names_that_are_no_text_do_not_stop_a_report(embedder: Embedder, tmp_pat
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     os.mkdir(folder)
     with open(folder + b"/\xff.png", "wb") as stream:
-        stream.write(b"no picture")
+        stream.write(b"no image")
     with open(folder + b"/good \xfe.png", "wb") as stream:
-        stream.write(picture(1))
+        stream.write(random_image(1))
     result = zeroshot(embedder, ClassFolders.open(tmp_path), ["coffee"], ["{}"])
-    assert result.counts["pictures"] == 1
+    assert result.counts["images"] == 1
     assert [f.item for f in result.failures.examples] == ["caf\ufffd/\ufffd.png"]
     page.write(result, MODEL, tmp_path / "out.json")
     report.as_text(result, MODEL).encode()
@@ -964,8 +963,8 @@ def test_progress_is_told(embedder: Embedder, shapes: Path, captions: Path) -> N
     told: list[tuple[str, int, int]] = []
     zeroshot(embedder, ClassFolders.open(shapes), SHAPES, ["{}", "a {}"], lambda *a: told.append(a))
     assert told[0] == ("prompts", 2, 12)
-    assert told[5:7] == [("prompts", 12, 12), ("pictures", 1, 69)]
-    assert told[-1] == ("pictures", 69, 69)
+    assert told[5:7] == [("prompts", 12, 12), ("images", 1, 69)]
+    assert told[-1] == ("images", 69, 69)
     told.clear()
     retrieval(embedder, captions, lambda *a: told.append(a))
     size = captions.stat().st_size
@@ -1006,7 +1005,7 @@ FILES = {
     "empty.csv": "",
     "header.csv": "image,text\n",
     "nothing/notes.txt": "no classes here",
-    "blank/class/notes.txt": "no pictures here",
+    "blank/class/notes.txt": "no images here",
 }
 
 
@@ -1016,7 +1015,7 @@ FILES = {
         ("zeroshot gone", "no such folder: gone"),
         ("zeroshot image.csv", "no such folder: image.csv"),
         ("zeroshot nothing", "nothing has no class folders"),
-        ("zeroshot blank", "the class folders of blank hold no pictures (.jpg, "),
+        ("zeroshot blank", "the class folders of blank hold no images (.jpg, "),
         ("zeroshot loop", "loop/class/again is a link to a folder that it is in"),
         ("zeroshot SHAPES --classnames short.txt", "short.txt has 2 names for 6 class folders"),
         ("zeroshot SHAPES --classnames blank.txt", "blank.txt, entry 2: must be a text, not ''"),

@@ -73,7 +73,7 @@ def authority(tmp_path_factory) -> Authority:
 
 
 def fetcher(**changes) -> Fetcher:
-    """This machine may be fetched from, nothing is tried twice, and pictures are small."""
+    """This machine may be fetched from, nothing is tried twice, and images are small."""
     settings = {
         "allow_hosts": ("127.0.0.1", "::1"),
         "connect_timeout": 5.0,
@@ -184,7 +184,7 @@ LIMIT = 5701  # a hundred lines of encodebytes, and no multiple of 3: padding mu
 
 @pytest.mark.parametrize("size", [LIMIT - 2, LIMIT - 1, LIMIT])
 @pytest.mark.parametrize("spell", [bytes, base64.b64encode, base64.encodebytes])
-def test_a_picture_of_exactly_the_limit_is_taken(spell, size):
+def test_an_image_of_exactly_the_limit_is_taken(spell, size):
     data = bytes(size)
     cell = spell(data)
     cell = cell if spell is bytes else cell.decode()
@@ -461,11 +461,11 @@ def test_a_machine_without_ipv6_still_fetches(server, network, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "entry", ["127.0.0.1", "127.0.0.0/8", "127.1.2.3/8", "Pictures.Example", "pictures.example."]
+    "entry", ["127.0.0.1", "127.0.0.0/8", "127.1.2.3/8", "Images.Example", "images.example."]
 )
 def test_the_allow_list_takes_addresses_ranges_and_names(server, network, entry):
-    network.names["pictures.example"] = ["127.0.0.1"]
-    url = server.url("/good.png", host="pictures.example")
+    network.names["images.example"] = ["127.0.0.1"]
+    url = server.url("/good.png", host="images.example")
     assert fetcher(allow_hosts=("10.0.0.0/8", entry)).fetch(url) == PNG
 
 
@@ -480,11 +480,11 @@ def test_the_allow_list_takes_ipv6(entry):
 
 
 @pytest.mark.parametrize(
-    "entry", ["127.0.0.2", "128.0.0.0/1", "example", "other.pictures.example", "::/0", "*"]
+    "entry", ["127.0.0.2", "128.0.0.0/1", "example", "other.images.example", "::/0", "*"]
 )
 def test_the_allow_list_takes_nothing_else(server, network, entry):
-    network.names["pictures.example"] = ["127.0.0.1"]
-    error = failure(server.url("/good.png", host="pictures.example"), allow_hosts=(entry,))
+    network.names["images.example"] = ["127.0.0.1"]
+    error = failure(server.url("/good.png", host="images.example"), allow_hosts=(entry,))
     assert isinstance(error, BlockedHost)
     assert "SCORE_ALLOW_HOSTS" in error.message
 
@@ -744,13 +744,13 @@ def test_a_retry_after_that_says_nothing_is_overlooked(server, pauses, after):
         *("/br.png", "/gzip-br.png", "/says-utf8.png"),
     ],
 )
-def test_a_picture_is_read_however_its_server_sends_it(server, route):
+def test_an_image_is_read_however_its_server_sends_it(server, route):
     fetching = fetcher()
     assert fetching.fetch(server.url(route)) == PNG
     assert fetching.fetch(server.url("/good.jpg")) == JPEG, "nothing is left on the connection"
 
 
-def test_a_picture_that_is_labelled_as_gzip_is_taken_as_it_is(server):
+def test_an_image_that_is_labelled_as_gzip_is_taken_as_it_is(server):
     assert fetcher().fetch(server.url("/says-gzip.jpg")) == JPEG
 
 
@@ -890,11 +890,11 @@ def test_a_download_that_failed_holds_no_memory_while_it_is_tried_again(server, 
 
 def test_the_user_agent_names_the_project_and_whom_to_ask(server):
     fetcher().fetch(server.url("/good.png"))
-    fetcher(user_agent="pictures/1.0 (+https://example.org/robot)").fetch(server.url("/good.png"))
+    fetcher(user_agent="images/1.0 (+https://example.org/robot)").fetch(server.url("/good.png"))
     ours, theirs = server.heads
     assert f"user-agent: clip-endpoints/{__version__} (" in ours.lower()
     assert "SCORE_USER_AGENT" in ours
-    assert "User-Agent: pictures/1.0 (+https://example.org/robot)" in theirs
+    assert "User-Agent: images/1.0 (+https://example.org/robot)" in theirs
 
 
 # -- the clock rule ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 
 from score.errors import ModelError
 from score.hardware import gpus
-from score.model.engines.pytorch import Place
+from score.model.engines.pytorch import Placement
 from score.settings import Settings
 from tests.surfaces import ROOT
 
@@ -71,5 +71,5 @@ def test_a_process_asks_for_one_of_several(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
     monkeypatch.setattr(gpus, "take", lambda names: asked.append(names) or 2)
     with pytest.raises(ModelError, match=f"no device '{name}'"):  # there is none, after all
-        Place.of(Settings(device=name))
+        Placement.of(Settings(device=name))
     assert asked == [["0815"] * 3]

@@ -1,4 +1,4 @@
-"""Whatever the bytes are, `decode` gives a picture or a RowError, soon and in bounded memory."""
+"""Whatever the bytes are, `decode` gives an image or a RowError, soon and in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image, ImageFile
 from score.errors import NotAnImage, RowError, TooManyPixels, TruncatedImage
 from score.images import decoder_errors
 from score.images.preprocess import FORMATS, Preprocessor, decode
-from tests import bad_pictures
-from tests.bad_pictures import FILES, STRANGERS, encoded, patched, tiff, whole
+from tests import bad_images
+from tests.bad_images import FILES, STRANGERS, encoded, patched, tiff, whole
 
 MAX_PIXELS = 1_000_000
 CLIP = Preprocessor.from_config({"size": 224, "crop_size": 224})
@@ -48,8 +48,8 @@ def test_every_allowed_format_is_tried():
     assert {opened(name) for name in FILES} == set(FORMATS)
 
 
-def test_a_picture_may_be_followed_by_anything():
-    """Phones hang films and more pictures behind a JPEG."""
+def test_an_image_may_be_followed_by_anything():
+    """Phones hang films and more images behind a JPEG."""
     behind = b"\x00\x02" + b"\xff\xda\x00\x02" * 5000 + random.Random(0).randbytes(1000)
     data = encoded(whole(), "JPEG")
     assert decode(data + behind, MAX_PIXELS).tobytes() == decode(data, MAX_PIXELS).tobytes()
@@ -70,7 +70,7 @@ def test_upright_turns_by_exif_once():
     assert decode(FILES["TIFF EXIF"](), MAX_PIXELS, exif_orientation=True).size == standing
 
 
-# -- what is no picture ------------------------------------------------------------------------
+# -- what is no image ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", STRANGERS)
@@ -106,7 +106,7 @@ SIGNED = [name for name in FILES if name.split()[0] not in ("BMP", "PPM")]
 
 
 @pytest.mark.parametrize("name", SIGNED)
-def test_a_file_cut_in_its_header_is_truncated_rather_than_no_picture(name):
+def test_a_file_cut_in_its_header_is_truncated_rather_than_no_image(name):
     assert isinstance(failure(FILES[name]()[:20]), TruncatedImage)
 
 
@@ -132,13 +132,13 @@ def _after(name: str, mark: bytes, offset: int, damage: bytes) -> bytes:
 DAMAGED = {
     "PNG, wrong checksum": lambda: _after("PNG", b"IDAT", 32, b"\xff\xff\xff\xff"),
     "PNG, chunk of 4 GiB": lambda: _after("PNG", b"IHDR", -8, b"\xff\xff\xff\xff"),
-    "PNG, no data": lambda: bad_pictures.png((10, 10)),
-    "PNG, empty data": lambda: bad_pictures.png((10, 10), bad_pictures.chunk(b"IDAT", b"")),
-    "PNG, data that is no deflate": lambda: bad_pictures.png(
-        (10, 10), bad_pictures.chunk(b"IDAT", b"not deflate at all")
+    "PNG, no data": lambda: bad_images.png((10, 10)),
+    "PNG, empty data": lambda: bad_images.png((10, 10), bad_images.chunk(b"IDAT", b"")),
+    "PNG, data that is no deflate": lambda: bad_images.png(
+        (10, 10), bad_images.chunk(b"IDAT", b"not deflate at all")
     ),
-    "PNG, impossible bit depth": lambda: bad_pictures.png((10, 10), bits=77, colour=5),
-    "PNG, no pixels": lambda: bad_pictures.png((0, 0)),
+    "PNG, impossible bit depth": lambda: bad_images.png((10, 10), bits=77, colour=5),
+    "PNG, no pixels": lambda: bad_images.png((0, 0)),
     "GIF, broken LZW": lambda: patched(FILES["GIF"](), 800, b"\xff" * 900),
     "GIF, impossible code size": lambda: _after("GIF", b",\0\0\0\0", 5, b"\x63"),
     "WEBP, noise": lambda: patched(FILES["WEBP"](), 30, random.Random(1).randbytes(500)),
@@ -151,7 +151,7 @@ DAMAGED = {
     "TIFF, data that is no deflate": lambda: tiff({273: -1, 278: 10, 279: 10}, b"0123456789"),
     "JPEG, no tables": lambda: b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0\xff\xd9",
     "JPEG, only its start": lambda: b"\xff\xd8\xff",
-    "JPEG2000, box that lies": bad_pictures.jpeg2000_bomb,
+    "JPEG2000, box that lies": bad_images.jpeg2000_bomb,
 }
 
 
@@ -182,7 +182,7 @@ def test_a_sound_file_that_nobody_decodes_is_not_called_damaged(says):
     assert "cannot be read" in error.message
 
 
-ENDED = "'s data end before the picture does"
+ENDED = "'s data end before the image does"
 
 MESSAGES = {
     "JPEG, cut": (lambda: FILES["JPEG"]()[:-200], "the JPEG" + ENDED),
@@ -216,7 +216,7 @@ MESSAGES = {
     ),
     "PPM, words for numbers": (
         lambda: b"P6 width height 255\n",
-        "the picture's header is damaged",
+        "the image's header is damaged",
     ),
 }
 
@@ -240,23 +240,23 @@ def test_every_kind_of_error_has_a_plain_message(error):
     assert len(told) < 200
 
 
-def test_a_damaged_picture_is_never_half_of_one():
-    """Pillow can be told to fill up what is missing; the vector would be of another picture."""
+def test_a_damaged_image_is_never_half_of_one():
+    """Pillow can be told to fill up what is missing; the vector would be of another image."""
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
 # -- what is too large -------------------------------------------------------------------------
 
 BOMBS = {
-    "PNG, twice Pillow's own limit": lambda: bad_pictures.png_bomb(20_000),
-    "PNG, over Pillow's warning": lambda: bad_pictures.png_bomb(9_500),
-    "PNG, just too large": lambda: bad_pictures.png_bomb(1_001),
-    "GIF frame larger than its screen": bad_pictures.gif_bomb,
-    "WEBP canvas": bad_pictures.webp_bomb,
-    "BMP header": bad_pictures.bmp_bomb,
+    "PNG, twice Pillow's own limit": lambda: bad_images.png_bomb(20_000),
+    "PNG, over Pillow's warning": lambda: bad_images.png_bomb(9_500),
+    "PNG, just too large": lambda: bad_images.png_bomb(1_001),
+    "GIF frame larger than its screen": bad_images.gif_bomb,
+    "WEBP canvas": bad_images.webp_bomb,
+    "BMP header": bad_images.bmp_bomb,
     "PPM header": lambda: b"P6 60000 60000 255\n" + bytes(100),
-    "TIFF tiles larger than the picture": lambda: bad_pictures.tiff_tile_bomb(8_000),
-    "JPEG of very many scans": lambda: bad_pictures.jpeg_of_scans((1000, 1000), 5_000),
+    "TIFF tiles larger than the image": lambda: bad_images.tiff_tile_bomb(8_000),
+    "JPEG of very many scans": lambda: bad_images.jpeg_of_scans((1000, 1000), 5_000),
 }
 
 
@@ -270,7 +270,7 @@ def test_a_bomb_is_refused_before_any_pixel_is_decoded(name, monkeypatch):
     assert time.monotonic() - began < 2
 
 
-def test_a_picture_of_exactly_the_limit_is_read():
+def test_an_image_of_exactly_the_limit_is_read():
     data = encoded(whole(size=(50, 20)), "PNG")
     assert decode(data, 1000).size == (50, 20)
     assert isinstance(failure(data, 999), TooManyPixels)
@@ -283,18 +283,18 @@ import sys
 from score.images.preprocess import decode
 sys.stdout.write(str(decode(sys.stdin.buffer.read(), 100_000_000).size))
 """
-    assert _outside(script, bad_pictures.png_bomb(9_500)) == "(9500, 9500)"
+    assert _outside(script, bad_images.png_bomb(9_500)) == "(9500, 9500)"
 
 
 @pytest.mark.parametrize("scans", [0, 14])
-def test_a_progressive_picture_of_the_limit_is_read(scans):
+def test_a_progressive_image_of_the_limit_is_read(scans):
     size = (1000, 1000)
-    assert decode(bad_pictures.jpeg_of_scans(size, scans), MAX_PIXELS).size == size
+    assert decode(bad_images.jpeg_of_scans(size, scans), MAX_PIXELS).size == size
 
 
-def test_a_small_picture_may_have_more_scans():
-    assert decode(bad_pictures.jpeg_of_scans((64, 64), 500), MAX_PIXELS).size == (64, 64)
-    assert isinstance(failure(bad_pictures.jpeg_of_scans((64, 64), 2000)), TooManyPixels)
+def test_a_small_image_may_have_more_scans():
+    assert decode(bad_images.jpeg_of_scans((64, 64), 500), MAX_PIXELS).size == (64, 64)
+    assert isinstance(failure(bad_images.jpeg_of_scans((64, 64), 2000)), TooManyPixels)
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (3, 65_000)])
@@ -305,7 +305,7 @@ def test_a_strip_that_resizing_would_blow_up_is_refused(size):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 19), (19, 1), (223, 225)])
-def test_small_and_narrow_pictures_are_fine(size):
+def test_small_and_narrow_images_are_fine(size):
     image = decode(encoded(Image.new("L", size), "PNG"), MAX_PIXELS)
     assert CLIP.pixels(image, MAX_PIXELS).shape == (224, 224, 3)
 
@@ -370,7 +370,7 @@ def _outside(script: str, data: bytes) -> str:
 
 
 def test_damaged_metadata_is_no_reason_to_refuse_or_to_warn():
-    """Pillow warns of it, into the log of whoever serves us; the picture itself is in order."""
+    """Pillow warns of it, into the log of whoever serves us; the image itself is in order."""
     data = FILES["JPEG EXIF"]()
     at = data.index(b"Exif\0\0") + 6
     files = [

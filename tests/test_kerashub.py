@@ -31,8 +31,8 @@ from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.images.preprocess import CLIP_MEAN, CLIP_STD
 from score.settings import Settings
-from score.texts.tokenizer import Texts
-from tests.pictures import normalised
+from score.texts.tokenizer import Tokenizer
+from tests.images import normalised
 from tests.test_reference import TEXTS, relative_error, rewrite, saved, scene
 
 os.environ["KERAS_BACKEND"] = "torch"  # read when Keras is imported
@@ -214,7 +214,7 @@ def reference(tiny: Path) -> KerasHub:
 FEW = ["a photo of a cat", "Eine KATZE", "猫の写真", "кошка 😺 and a dog", "!", "cat " * 100]
 
 
-def pictures(size: int) -> list[np.ndarray]:
+def sample_images(size: int) -> list[np.ndarray]:
     """Of just the model's size, so that nothing is resized."""
     return [np.asarray(scene(size, size, seed)) for seed in range(3)]
 
@@ -225,7 +225,7 @@ def test_vectors_are_kerashubs(name: str, vocabulary: bytes, tmp_path: Path) -> 
     preset = write_preset(tmp_path / "preset", vocabulary, made)
     assert (preset / (INDEX if "shard" in made else FILE)).is_file()
     assert "shard" not in made or len(list(preset.glob("*.h5"))) > 2
-    pixels = np.stack(pictures(made["image"]))
+    pixels = np.stack(sample_images(made["image"]))
     theirs = KerasHub(preset).vectors(FEW, pixels)
     folder = made_canonical(preset, tmp_path / "canonical")
     assert json.loads((folder / "config.json").read_text())["dtype"] == made.get("dtype", "float32")
@@ -271,7 +271,7 @@ MORE = ["<mask>", "a<mask>b </s> c", "▁ under ▁▁ score", " \u3000 ", "Ｆ�
 
 
 def our_ids(folder: Path, texts: Sequence[str]) -> list[Any]:
-    return list(Texts.load(ModelFolder.open(folder)).encode(texts, "end"))
+    return list(Tokenizer.load(ModelFolder.open(folder)).encode(texts, "end"))
 
 
 def test_ids_are_transformers(vocabulary: bytes, tiny_canonical: Path, tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_every_normalisation_that_sentencepiece_has(rule: str) -> None:
     assert bool(found.charsmap) == (rule != "identity")
 
 
-# -- pictures ------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------
 
 CONVERTERS: dict[str, tuple[Json, Json]] = {
     "squash": (
@@ -361,7 +361,7 @@ def test_image_converters(name: str, tiny: Path, tmp_path: Path) -> None:
 
 def test_pixels_are_kerashubs(tiny: Path, reference: KerasHub) -> None:
     preprocessor = kerashub.folder(tiny).preprocessor
-    pixels = np.stack(pictures(28))
+    pixels = np.stack(sample_images(28))
     theirs = np.asarray(reference.prepared(["a"] * 3, pixels)["images"])
     np.testing.assert_allclose(normalised(preprocessor, pixels), theirs, atol=1e-6)
 
@@ -560,7 +560,7 @@ BROKEN: dict[str, tuple[Damage, str]] = {
         config("config", "vision_encoder", "config", intermediate_activation={"class": "Lambda"}),
         "is not one of quick_gelu, gelu",
     ),
-    "a picture not square": (
+    "an image not square": (
         config("config", "vision_encoder", "config", image_shape=[28, 42, 3]),
         "image_shape [28, 42, 3] is not square",
     ),
@@ -654,11 +654,11 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "a shard that is the folder": (listed(".."), "names a file outside its folder"),
     "a shard missing": (listed("model_00001.weights.h5"), "lacks model_00001.weights.h5"),
     "a group in no shard": (listed([]), f"such as {DENSE}"),
-    # pictures
+    # images
     "no converter": (no(kerashub.IMAGES), "cannot read"),
-    "pictures of another size": (converter(image_size=[56, 56]), "makes pictures of [56, 56]"),
+    "images of another size": (converter(image_size=[56, 56]), "makes images of [56, 56]"),
     "another interpolation": (converter(interpolation="lanczos3"), "interpolation 'lanczos3'"),
-    "padding": (converter(pad_to_aspect_ratio=True), "pads its pictures"),
+    "padding": (converter(pad_to_aspect_ratio=True), "pads its images"),
     "no scale": (converter(scale=None), "scale None is no number for each channel"),
     "scale of nothing": (converter(scale=[0, 1, 1]), "is not above 0"),
     "scale endless": (converter(scale=float("inf")), "scale inf is no number"),

@@ -35,7 +35,7 @@ from score.core.embedder import Embedder
 from score.errors import BadColumns, BadParams, RequestError
 from score.images.preprocess import ENDINGS, decode, ending
 from score.jobs import image_folder
-from score.jobs.image_source import open_pictures
+from score.jobs.image_source import open_images
 from score.jobs.label import (
     LabelSummary,
     check_output,
@@ -44,12 +44,12 @@ from score.jobs.label import (
     read_ontology,
 )
 from score.settings import Settings, WidePixels
-from tests.bad_pictures import FILES, encoded, whole
-from tests.pictures import ALBUM, SAMPLES, in_base64, picture
+from tests.bad_images import FILES, encoded, whole
+from tests.images import ALBUM, SAMPLES, in_base64, random_image
 from tests.processes import started
 from tests.surfaces import ROOT
 
-PNG, JPEG = picture(1), picture(2, format="JPEG")
+PNG, JPEG = random_image(1), random_image(2, format="JPEG")
 ONTOLOGY = ALBUM / "ontology.json"
 LABELS = Labels.parse(json.loads(ONTOLOGY.read_text()))
 assert LABELS is not None
@@ -85,9 +85,9 @@ def labelled(
 ) -> LabelSummary:
     parsed = labels if isinstance(labels, Labels) else Labels.parse(labels)
     assert parsed is not None
-    with open_pictures(source) as pictures:
-        summary = label(embedder, pictures, parsed, output, **options)
-        assert summary.position == (pictures.size if summary.rows else 0)  # the bar is full
+    with open_images(source) as images:
+        summary = label(embedder, images, parsed, output, **options)
+        assert summary.position == (images.size if summary.rows else 0)  # the bar is full
     return summary
 
 
@@ -119,7 +119,7 @@ class Counting(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[tuple[str, Counter[str]]]:
-    """Where the sample pictures are served, and how often each was asked for."""
+    """Where the sample images are served, and how often each was asked for."""
     handler = type("Handler", (Counting,), {"asked": Counter()})
     serve = functools.partial(handler, directory=str(ALBUM / "images"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), serve)
@@ -134,7 +134,7 @@ def web() -> Iterator[tuple[str, Counter[str]]]:
 # -- into a CSV --------------------------------------------------------------------------------
 
 
-def test_a_folder_becomes_a_line_for_each_picture(embedder: Embedder, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_line_for_each_image(embedder: Embedder, tmp_path: Path) -> None:
     summary = labelled(embedder, ALBUM / "images", tmp_path / "out.csv")
     lines = read(tmp_path / "out.csv")
     assert list(lines[0]) == [
@@ -165,9 +165,9 @@ def test_a_csv_keeps_its_columns_and_its_failures(embedder: Embedder, tmp_path: 
         tmp_path / "below" / "in.csv",
         ["id", "image", "text"],
         ["1", in_base64(PNG), "not asked"],
-        ["2", "", "a text is no picture"],
+        ["2", "", "a text is no image"],
         ["3", in_base64(b"<html>")],
-        ["4", in_base64(b"no picture"), ""],
+        ["4", in_base64(b"no image"), ""],
         ["5", "a.png", ""],
         ["6", "../secret.png", ""],
         ["7", in_base64(JPEG[:-300]), ""],
@@ -185,9 +185,9 @@ def test_a_csv_keeps_its_columns_and_its_failures(embedder: Embedder, tmp_path: 
         assert bool(line["label"]) == bool(line["confidence"]) == (line["error_code"] == "")
     assert lines[1]["error_message"] == "image: is empty"
     assert "has 2 cells, not 3" in lines[2]["error_message"]
-    assert lines[1]["text"] == "a text is no picture"
+    assert lines[1]["text"] == "a text is no image"
     probs = [float(line["confidence"]) for line in lines if line["label"]]
-    assert probs == pytest.approx([probs[0]] * 4, abs=1e-5)  # of one picture
+    assert probs == pytest.approx([probs[0]] * 4, abs=1e-5)  # of one image
     assert (summary.rows, summary.good) == (9, 4)
     assert "9 rows: 4 good, 5 failed" in str(summary)
 
@@ -196,7 +196,7 @@ def test_a_label_below_the_confidence_is_left_out_and_its_probability_kept(
     embedder: Embedder, tmp_path: Path
 ) -> None:
     every = read_after(embedder, tmp_path / "every.csv")
-    # Between two, since a picture's last bits depend on the company it keeps.
+    # Between two, since an image's last bits depend on the company it keeps.
     middle = sum(sorted(float(line["confidence"]) for line in every)[2:4]) / 2
     some = read_after(embedder, tmp_path / "some.csv", confidence=middle)
     for one, other in zip(every, some, strict=True):
@@ -253,7 +253,7 @@ def test_a_csv_appears_only_when_complete(embedder: Embedder, tmp_path: Path) ->
         assert tree(tmp_path) == set()
 
 
-# -- folders of pictures -----------------------------------------------------------------------
+# -- folders of images -----------------------------------------------------------------------
 
 
 def test_a_folder_is_searched_in_order(embedder: Embedder, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_every_format_has_its_ending() -> None:
     for format, wanted in (("PNG", ".png"), ("JPEG", ".jpg"), ("GIF", ".gif"), ("WEBP", ".webp"),
                            ("BMP", ".bmp"), ("TIFF", ".tif"), ("PPM", ".ppm"), ("AVIF", ".avif"),
                            ("JPEG2000", ".jp2"), ("MPO", ".jpg")):  # fmt: skip
-        assert ending(picture(1, format=format)) == wanted
+        assert ending(random_image(1, format=format)) == wanted
         assert wanted in ENDINGS
     several = io.BytesIO()
     frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
@@ -354,11 +354,11 @@ def test_every_format_has_its_ending() -> None:
 
 
 def placed_as(name: str) -> str:
-    """A sample picture's name in an image folder, where a GIF is a PNG."""
+    """A sample image's name in an image folder, where a GIF is a PNG."""
     return name.replace(".gif", ".png")
 
 
-def assert_same_picture(placed: Path, original: Path) -> None:
+def assert_same_image(placed: Path, original: Path) -> None:
     """The very bytes, or for what torchvision does not read, the same pixels."""
     if original.suffix == ".gif":
         assert ending(placed.read_bytes()) == ".png"
@@ -368,7 +368,7 @@ def assert_same_picture(placed: Path, original: Path) -> None:
         assert placed.read_bytes() == original.read_bytes()
 
 
-def test_pictures_are_sorted_into_their_labels(embedder: Embedder, tmp_path: Path) -> None:
+def test_images_are_sorted_into_their_labels(embedder: Embedder, tmp_path: Path) -> None:
     output = tmp_path / "deep" / "out"
     fetcher = embedder._fetcher
     labelled(embedder, ALBUM / "images", output)
@@ -377,7 +377,7 @@ def test_pictures_are_sorted_into_their_labels(embedder: Embedder, tmp_path: Pat
     assert list(lines[0])[:4] == ["image", "label", "confidence", "file"]
     for line in lines:
         assert line["file"] == f"{line['label']}/{placed_as(line['image'])}"
-        assert_same_picture(output / line["file"], ALBUM / "images" / line["image"])
+        assert_same_image(output / line["file"], ALBUM / "images" / line["image"])
     assert tree(output) == {"labels.csv", *(line["file"] for line in lines)}
     assert tree(tmp_path) == {f"deep/out/{name}" for name in tree(output)}  # nothing beside it
     assert len(list((ALBUM / "images").iterdir())) == 6  # copied, not moved
@@ -405,12 +405,12 @@ IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 
 
 def as_torchvision(folder: Path) -> dict[str, Image.Image]:
-    """Path below the folder → picture, as `ImageFolder(folder)` finds and loads them."""
+    """Path below the folder → image, as `ImageFolder(folder)` finds and loads them."""
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     loaded = {}
     for name in classes:
         found = [p for p in (folder / name).rglob("*") if p.name.lower().endswith(IMG_EXTENSIONS)]
-        assert found, f"torchvision refuses a class without pictures: {name}"
+        assert found, f"torchvision refuses a class without images: {name}"
         for path in sorted(found):
             with path.open("rb") as stream:
                 loaded[path.relative_to(folder).as_posix()] = Image.open(stream).convert("RGB")
@@ -440,7 +440,7 @@ def every_format() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("upright", [False, True])
-def test_torchvision_finds_every_picture_as_the_model_saw_it(
+def test_torchvision_finds_every_image_as_the_model_saw_it(
     embedder: Embedder, tmp_path: Path, upright: bool
 ) -> None:
     files = every_format()
@@ -522,7 +522,7 @@ def test_torchvisions_own_image_folder_finds_them(
 
 
 @pytest.mark.parametrize("wide", ["scale", "reference"])
-def test_wide_pictures_are_labelled_and_kept_as_they_are_seen(
+def test_wide_images_are_labelled_and_kept_as_they_are_seen(
     embedder: Embedder, tmp_path: Path, wide: WidePixels
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -560,14 +560,14 @@ def test_each_url_is_fetched_once(
     assert summary.good == 7
     for line, name in zip(lines, [names[0], *names], strict=False):
         file = tmp_path / "out" / line["file"]
-        assert_same_picture(file, ALBUM / "images" / name)
+        assert_same_image(file, ALBUM / "images" / name)
         assert file.name in (placed_as(name), placed_as(name).replace(".", "-2."))
     assert len(tree(tmp_path / "out")) == 8
 
 
 def test_names_come_from_paths_urls_or_rows(embedder: Embedder, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    pictures = {
+    images = {
         "photo": PNG,
         "photo.jpeg": PNG,  # a name keeps its ending, even where it is wrong
         "photo.php": JPEG,
@@ -576,9 +576,9 @@ def test_names_come_from_paths_urls_or_rows(embedder: Embedder, tmp_path: Path) 
         "con.png": JPEG,
         "x" * 250 + ".png": PNG,
     }
-    for name, data in pictures.items():
+    for name, data in images.items():
         (tmp_path / "in" / name).write_bytes(data)
-    cells = [*pictures, in_base64(JPEG), "data:;base64," + in_base64(PNG), f"  {in_base64(PNG)}\n"]
+    cells = [*images, in_base64(JPEG), "data:;base64," + in_base64(PNG), f"  {in_base64(PNG)}\n"]
     source = write(tmp_path / "in" / "t.csv", ["image"], *[[cell] for cell in cells])
     labelled(embedder, source, tmp_path / "out", ["only"])
     files = [line["file"] for line in read(tmp_path / "out" / "labels.csv")]
@@ -619,7 +619,7 @@ def test_a_urls_name_is_no_path(
 def test_files_of_one_name_get_numbers(embedder: Embedder, tmp_path: Path) -> None:
     for folder in "abcdefg":
         (tmp_path / "in" / folder).mkdir(parents=True)
-        (tmp_path / "in" / folder / "x.png").write_bytes(picture(ord(folder)))
+        (tmp_path / "in" / folder / "x.png").write_bytes(random_image(ord(folder)))
     (tmp_path / "in" / "a" / "x-2.png").write_bytes(PNG)
     labelled(embedder, tmp_path / "in", tmp_path / "out", ["only"])
     lines = read(tmp_path / "out" / "labels.csv")
@@ -668,7 +668,7 @@ def test_each_label_alone_is_a_folder_of_its_own(embedder: Embedder, tmp_path: P
 
 
 def test_nothing_labelled_is_a_table_alone(embedder: Embedder, tmp_path: Path) -> None:
-    source = write(tmp_path / "in.csv", ["image"], ["%"], [in_base64(b"no picture")])
+    source = write(tmp_path / "in.csv", ["image"], ["%"], [in_base64(b"no image")])
     labelled(embedder, source, tmp_path / "failed")
     assert tree(tmp_path / "failed") == {"labels.csv"}
     labelled(embedder, ALBUM / "images", tmp_path / "unsure", confidence=1)
@@ -689,7 +689,7 @@ def test_failed_and_unlabelled_bytes_do_not_stay_on_the_disk(
         most = max(most, len(staged))
         assert not any(int(path.name) < summary.rows for path in staged)
 
-    cells = [in_base64(PNG if number % 2 else b"no picture") for number in range(600)]
+    cells = [in_base64(PNG if number % 2 else b"no image") for number in range(600)]
     source = write(tmp_path / "in.csv", ["image"], *[[cell] for cell in cells])
     for confidence in (0.0, 1.0):
         labelled(embedder, source, tmp_path / "out", confidence=confidence, progress=look)
@@ -859,10 +859,10 @@ def test_the_command_labels_the_samples(tmp_path: Path, web: tuple[str, Counter[
         ([], 1),  # nothing but errors
     ],
 )
-def test_exit_codes(tmp_path: Path, pictures_url: str, flags: list[str], code: int) -> None:
+def test_exit_codes(tmp_path: Path, images_url: str, flags: list[str], code: int) -> None:
     source = tmp_path / "urls.csv"
     text = (ALBUM / "urls.csv").read_text()
-    source.write_text(text.replace("http://127.0.0.1:8800", pictures_url))
+    source.write_text(text.replace("http://127.0.0.1:8800", images_url))
     output = tmp_path / "out"
     arguments = ["label", str(source), "--ontology", str(ONTOLOGY), "--output", str(output)]
     before = signal.getsignal(signal.SIGTERM)
@@ -882,7 +882,7 @@ def test_unusable_arguments_are_a_sentence_and_exit_code_2(tmp_path: Path) -> No
     own = write(tmp_path / "own.csv", ["image"], ["%"])
     cases: list[tuple[list[object], str]] = [
         ([tmp_path / "gone", *o, "--output", out], "no such file or folder"),
-        ([tmp_path / "nothing", *o, "--output", out], "no picture below"),
+        ([tmp_path / "nothing", *o, "--output", out], "no image below"),
         ([images, "--ontology", tmp_path / "no.json", "--output", out], "no such file: "),
         ([images, "--ontology", tmp_path, "--output", out], "Is a directory"),
         ([images, "--ontology", tmp_path / "bad.json", "--output", out], "bad.json is not JSON"),
@@ -962,7 +962,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 def test_memory_does_not_grow_with_the_rows(
     embedder: Embedder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Rows that failed wait for the pictures before them, up to this many; 3,000 would not show.
+    # Rows that failed wait for the images before them, up to this many; 3,000 would not show.
     monkeypatch.setattr("score.core.embedder._WINDOW", 400)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(PNG)

@@ -30,14 +30,14 @@ from score.model.probes import Probes, difference
 from score.package import probe_set
 from score.package.build import package
 from score.settings import Settings
+from tests.images import normalised
 from tests.open_clip_reference import OpenClip, config
 from tests.open_clip_reference import package as open_clip_package
-from tests.pictures import normalised
 
 Json = dict[str, Any]
 FP32 = Settings(device="cpu", precision="fp32")
 TEXTS = probe_set.TEXTS
-PICTURES = probe_set.pictures()
+IMAGES = probe_set.images()
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def write_open_clip(folder: Path, model: OpenClip, model_cfg: Json, preprocess: 
 def assert_as_open_clip(made: Path, theirs: OpenClip) -> None:
     """A package's vectors are those of OpenCLIP's model."""
     ours = Embedder.load(made, FP32)
-    decoded = [preprocess.decode(data, 10**7) for data in PICTURES.values()]
-    pixels = [ours.preprocessor.pixels(picture, 10**7) for picture in decoded]
+    decoded = [preprocess.decode(data, 10**7) for data in IMAGES.values()]
+    pixels = [ours.preprocessor.pixels(image, 10**7) for image in decoded]
     values = np.moveaxis(normalised(ours.preprocessor, np.stack(pixels)), -1, 1)
     ids = [found for found in ours.texts.encode(TEXTS, "end") if isinstance(found, list)]
     assert len(ids) == len(TEXTS)
@@ -228,7 +228,7 @@ def promised(made: Path) -> np.ndarray:
     assert probes
     ours = Embedder.load(made, FP32)
     assert all(finding.passed for finding in ours.check(probes))
-    return np.stack([*(probe.vector for probe in (*probes.texts, *probes.pictures))])
+    return np.stack([*(probe.vector for probe in (*probes.texts, *probes.images))])
 
 
 def _pickled(folder: Path) -> None:

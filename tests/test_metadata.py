@@ -1,4 +1,4 @@
-"""Metadata is no reason to refuse a picture whose pixels are sound, and costs no more than they."""
+"""Metadata is no reason to refuse an image whose pixels are sound, and costs no more than they."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from score.errors import TruncatedImage
 from score.images import metadata
 from score.images.preprocess import decode
-from tests.bad_pictures import FILES, chunk, encoded, whole
+from tests.bad_images import FILES, chunk, encoded, whole
 
 MAX_PIXELS = 1_000_000
 NOISE = random.Random(0).randbytes(3 * 2**20)
@@ -81,7 +81,7 @@ JPEGS: dict[str, Callable[[bytes], bytes]] = {
     "Photoshop block cut short": lambda jpeg: beside_start(
         jpeg, segment(0xED, b"Photoshop 3.0\x008BIM\4\4")
     ),
-    "damaged index of pictures": lambda jpeg: beside_start(
+    "damaged index of images": lambda jpeg: beside_start(
         jpeg, segment(0xE2, b"MPF\0II*\0\x08\0\0\0\1\0\1\xb0\4\0\2\0\0\0\2\0\0\0")
     ),
     "long comment": lambda jpeg: beside_start(jpeg, segment(0xFE, NOISE[:65_000])),
@@ -181,7 +181,7 @@ def test_a_header_without_end_does_not_keep_the_decoder_busy(filler: bytes) -> N
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_cut_leaves_what_pillow_reads_of_the_picture(name: str) -> None:
+def test_a_cut_leaves_what_pillow_reads_of_the_image(name: str) -> None:
     data = FILES[name]()
     cut = metadata.without(data)
     assert Image.open(io.BytesIO(cut)).convert("RGB").tobytes() == (

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.surfaces import ROOT, Azure
-from tests.test_contract import IMAGE, PICTURE, TEXT, table
+from tests.test_contract import CELL, IMAGE, TEXT, table
 
 
 def test_good_requests_work_under_a_script_of_azures_kind(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_good_requests_work_under_a_script_of_azures_kind(tmp_path: Path) -> Non
     server = Azure("score/deploy/nocode_online.py", AZUREML_MODEL_DIR=str(tmp_path))
     try:
         server.wait()
-        records = server.ask(table([[PICTURE, ""], ["", "a cat"]])).records or []
+        records = server.ask(table([[CELL, ""], ["", "a cat"]])).records or []
         assert [set(record) for record in records] == [IMAGE, TEXT]
         assert all(len(vector) == 512 for record in records for vector in record.values())
         normalised = server.ask(table([["", "a cat"]], normalize=True)).records or []

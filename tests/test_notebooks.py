@@ -39,7 +39,7 @@ def test_a_notebook_runs(
     expected = {
         "online": ["real-time   fits", "200 [{", "apple", "bad_base64", "422 {"],
         "batch": ["8 machines", "7 files: 7 succeeded", "68 rows", "not_an_image"],
-        "retrieval": ["67 pictures"],
+        "retrieval": ["67 images"],
     }[file.stem]
     for text in expected:
         assert text in printed, printed

@@ -61,7 +61,7 @@ def test_the_roots_files_are_what_the_builder_writes(rebuilt: Path) -> None:
     ours, theirs = (Probes.read(root / "model") for root in (rebuilt, ROOT))
     assert ours
     assert theirs
-    for kind in ("texts", "pictures"):
+    for kind in ("texts", "images"):
         pairs = zip(getattr(ours, kind), getattr(theirs, kind), strict=True)
         for vector, wanted in ((one.vector, other.vector) for one, other in pairs):
             np.testing.assert_allclose(vector, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())

@@ -176,12 +176,12 @@ def test_quick_computes_two_vectors_and_full_all(model: Path) -> None:
     assert sum(finding.cosine is not None for finding in quick) == 2
     assert all(finding.passed for finding in full)
     assert all(finding.cosine is not None for finding in full[1:])
-    assert len(full) == 1 + len(probe_set.TEXTS) + len(probe_set.pictures())
+    assert len(full) == 1 + len(probe_set.TEXTS) + len(probe_set.images())
 
 
 def test_full_finds_what_quick_does_not_look_at(model: Path) -> None:
     content = json.loads((model / FILE).read_text())
-    content["pictures"][3]["vector"] = content["pictures"][2]["vector"]
+    content["images"][3]["vector"] = content["images"][2]["vector"]
     (model / FILE).write_text(json.dumps(content))
     Embedder.load(model, Settings(device="cpu"))
     with pytest.raises(ModelError, match="the vector of 'cmyk'"):
@@ -206,10 +206,10 @@ def test_broken_probes_are_a_model_error(content: str, model: Path) -> None:
         Embedder.load(model, Settings(device="cpu"))
 
 
-def test_vectors_of_another_length_and_pictures_that_are_none_fail(model: Path) -> None:
+def test_vectors_of_another_length_and_images_that_are_none_fail(model: Path) -> None:
     content = json.loads((model / FILE).read_text())
     content["texts"][0]["vector"] = content["texts"][0]["vector"][:1024]
-    content["pictures"][0]["data"] = "bm8gcGljdHVyZQ=="
+    content["images"][0]["data"] = "bm8gcGljdHVyZQ=="
     (model / FILE).write_text(json.dumps(content))
     _, _, findings = verify(model, Settings(device="cpu"))
     failed = {finding.name for finding in findings if not finding.passed}
@@ -238,13 +238,13 @@ def test_probes_survive_the_file(made: Path, tmp_path: Path) -> None:
     assert (tmp_path / FILE).read_bytes() == (made / "model" / FILE).read_bytes()
 
 
-def test_the_pictures_are_always_the_same_and_of_every_kind() -> None:
+def test_the_images_are_always_the_same_and_of_every_kind() -> None:
     from io import BytesIO
 
     from PIL import Image
 
-    assert probe_set.pictures() == probe_set.pictures()
-    modes = {Image.open(BytesIO(data)).mode for data in probe_set.pictures().values()}
+    assert probe_set.images() == probe_set.images()
+    modes = {Image.open(BytesIO(data)).mode for data in probe_set.images().values()}
     assert {"P", "RGBA", "CMYK", "L", "RGB"} <= modes
 
 
@@ -255,8 +255,8 @@ def test_difference_is_what_it_says() -> None:
     cosine, error = difference(a, b)
     assert cosine == pytest.approx(24 / 25)
     assert error == pytest.approx(1 / 4)
-    picture = np.arange(224 * 224 * 3, dtype=np.uint32).astype(np.uint8).reshape(224, 224, 3)
-    assert sample(picture).shape == (256, 3)
+    image = np.arange(224 * 224 * 3, dtype=np.uint32).astype(np.uint8).reshape(224, 224, 3)
+    assert sample(image).shape == (256, 3)
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_verify_prints_a_table_and_exits_0(made: Path) -> None:
     result = run("verify", str(made))
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 3 + len(probe_set.TEXTS) + len(probe_set.pictures())
+    assert len(lines) == 3 + len(probe_set.TEXTS) + len(probe_set.images())
     assert lines[-1].startswith(f"all {len(lines) - 2} probes as promised; fp32 here against")
     assert all(" equal " in line for line in lines[1:-1])
 
@@ -312,5 +312,5 @@ def test_a_model_that_computes_something_else_is_not_packaged(
 
 def test_findings_say_why() -> None:
     assert "token ids of 'a cat'" in str(Finding("text", "a cat", False, 1.0, 0.0, False))
-    assert "pixels of 'wide'" in str(Finding("picture", "wide", False, None, None, False))
+    assert "pixels of 'wide'" in str(Finding("image", "wide", False, None, None, False))
     assert "cosine 0.500000" in str(Finding("text", "a", True, 0.5, 0.1, False))

@@ -57,11 +57,11 @@ _fetcher = functools.cache(Fetcher)
 def test_the_proxy_looks_names_up_and_fetches(
     server: Server, proxy: Proxy, network: Network
 ) -> None:
-    url = server.url("/good.png?a=b#part", host="pictures.example")
+    url = server.url("/good.png?a=b#part", host="images.example")
     assert fetcher(proxy).fetch(url) == PNG
     (head,) = proxy.heads
-    assert head.startswith(f"GET http://pictures.example:{server.port}/good.png?a=b HTTP/1.1\n")
-    assert f"Host: pictures.example:{server.port}" in head
+    assert head.startswith(f"GET http://images.example:{server.port}/good.png?a=b HTTP/1.1\n")
+    assert f"Host: images.example:{server.port}" in head
     assert "User-Agent: clip-endpoints/" in head
     assert set(network.asked) == {"127.0.0.1"}, "the proxy alone is looked up"
 
@@ -103,13 +103,13 @@ def test_the_proxy_is_not_asked_for_a_private_address(
 
 def test_nor_does_a_redirect_lead_it_there(server: Server, proxy: Proxy) -> None:
     fetching = fetcher(proxy)
-    url = server.leading_to("http://169.254.169.254/").replace("127.0.0.1", "pictures.example", 1)
+    url = server.leading_to("http://169.254.169.254/").replace("127.0.0.1", "images.example", 1)
     with pytest.raises(BlockedHost):
         fetching.fetch(url)
     assert len(proxy.heads) == 1
 
 
-@pytest.mark.parametrize("url", ["ftp://pictures.example/", "file:///etc/passwd", "http://u:p@x/"])
+@pytest.mark.parametrize("url", ["ftp://images.example/", "file:///etc/passwd", "http://u:p@x/"])
 def test_nor_for_what_is_not_fetched_at_all(proxy: Proxy, url: str) -> None:
     with pytest.raises(BadUrl):
         fetcher(proxy).fetch(url)
@@ -142,7 +142,7 @@ def test_the_proxys_password_is_sent_to_the_proxy_alone(
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_refuses_is_named(scheme: str, status: int, retryable: bool) -> None:
     with Proxy(refuses=status) as proxy, pytest.raises(FetchFailed) as caught:
-        fetcher(proxy).fetch(f"{scheme}://pictures.example/cat.png?sig=SECRET")
+        fetcher(proxy).fetch(f"{scheme}://images.example/cat.png?sig=SECRET")
     assert f"answered {status}" in caught.value.message
     assert ("the proxy" in caught.value.message) == (scheme == "https")
     assert caught.value.retryable == retryable
@@ -156,7 +156,7 @@ def test_a_proxy_that_is_not_there_is_named_without_its_password(
     for scheme in ("http", "https"):
         with pytest.raises(FetchFailed) as caught:
             proxy = f"http://me:SECRET@127.0.0.1:{dead_port()}"
-            fetcher(proxy).fetch(f"{scheme}://pictures.example/")
+            fetcher(proxy).fetch(f"{scheme}://images.example/")
         assert caught.value.message == "the proxy refused the connection"
         assert caught.value.retryable
         assert "SECRET" not in caplog.text
@@ -201,7 +201,7 @@ def test_the_deadline_holds_where_the_proxy_is_silent(scheme: str) -> None:
         began = time.monotonic()
         fetching = fetcher(f"http://127.0.0.1:{silent.port}", row_deadline=0.4)
         with pytest.raises(FetchTimeout):
-            fetching.fetch(f"{scheme}://pictures.example/")
+            fetching.fetch(f"{scheme}://images.example/")
         assert time.monotonic() - began < 3
 
 
@@ -215,5 +215,5 @@ def test_the_deadline_holds_where_the_proxy_drips(begins: bytes) -> None:
         began = time.monotonic()
         fetching = fetcher(f"http://127.0.0.1:{dripping.port}", row_deadline=0.6)
         with pytest.raises(FetchTimeout):
-            fetching.fetch("https://pictures.example/")
+            fetching.fetch("https://images.example/")
         assert time.monotonic() - began < 3

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from PIL import Image
-from tokenizers import Tokenizer
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
@@ -48,25 +48,25 @@ from score.folder.model_folder import ModelFolder
 from score.images import preprocess, processors
 from score.images.preprocess import Preprocessor
 from score.settings import Settings
-from score.texts.tokenizer import Texts
-from tests.pictures import normalised
+from score.texts.tokenizer import Tokenizer
+from tests.images import normalised
 
 TOLERANCE = 1e-5
 CONTEXT = 77
 NO_LIMIT = 10**9
 
 AS_REFERENCE = Settings(device="cpu", wide_pixels="reference")
-"""Pictures of more than 8 bits are clipped, too: `test_depth` has what is done by default."""
+"""Images of more than 8 bits are clipped, too: `test_depth` has what is done by default."""
 
 Json = dict[str, object]
 Made = dict[str, Vector]
 
 
-# -- pictures ------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------
 
 
 def scene(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A picture with slopes, edges, detail and noise, so that each step's rounding shows."""
+    """An image with slopes, edges, detail and noise, so that each step's rounding shows."""
     noise = np.random.default_rng([seed, width, height])
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     waves = [np.sin(x / (3 + 11 * c) + seed) + np.cos(y / (5 + 7 * c)) for c in range(3)]
@@ -75,37 +75,37 @@ def scene(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-def with_alpha(picture: Image.Image) -> Image.Image:
-    """The picture with every degree of transparency, wholly transparent pixels included."""
-    width, height = picture.size
+def with_alpha(image: Image.Image) -> Image.Image:
+    """The image with every degree of transparency, wholly transparent pixels included."""
+    width, height = image.size
     slope = np.linspace(0, 400, width * height).reshape(height, width) % 256
-    picture = picture.convert("RGBA")
-    picture.putalpha(Image.fromarray(slope.astype(np.uint8)))
-    return picture
+    image = image.convert("RGBA")
+    image.putalpha(Image.fromarray(slope.astype(np.uint8)))
+    return image
 
 
-def deep(picture: Image.Image, dtype: type[np.generic], scale: float) -> Image.Image:
-    """A grey picture with more than 8 bits a pixel."""
-    return Image.fromarray((np.asarray(picture.convert("F")) * scale).astype(dtype))
+def deep(image: Image.Image, dtype: type[np.generic], scale: float) -> Image.Image:
+    """A grey image with more than 8 bits a pixel."""
+    return Image.fromarray((np.asarray(image.convert("F")) * scale).astype(dtype))
 
 
-def saved(picture: Image.Image, format: str, **options: object) -> bytes:
+def saved(image: Image.Image, format: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, format, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 
-def animated(picture: Image.Image, format: str, **options: object) -> bytes:
+def animated(image: Image.Image, format: str, **options: object) -> bytes:
     frames = [
-        picture.transpose(way)
+        image.transpose(way)
         for way in (Image.Transpose.ROTATE_180, Image.Transpose.FLIP_LEFT_RIGHT)
     ]
     options |= {"save_all": True, "append_images": frames, "duration": 100}
-    return saved(picture, format, **options)
+    return saved(image, format, **options)
 
 
-def palette(picture: Image.Image, colours: int = 64) -> Image.Image:
-    return picture.quantize(colours, Image.Quantize.MEDIANCUT)
+def palette(image: Image.Image, colours: int = 64) -> Image.Image:
+    return image.quantize(colours, Image.Quantize.MEDIANCUT)
 
 
 FORMATS: dict[str, Callable[[Image.Image], bytes]] = {
@@ -145,10 +145,10 @@ FORMATS: dict[str, Callable[[Image.Image], bytes]] = {
 SIZES = [(1, 1), (5, 2), (223, 225), (224, 224), (97, 331), (640, 480)]
 
 
-def exif_rotated(picture: Image.Image, orientation: int) -> bytes:
+def exif_rotated(image: Image.Image, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return saved(picture, "JPEG", exif=exif)
+    return saved(image, "JPEG", exif=exif)
 
 
 Recipe = Callable[[], bytes]
@@ -176,8 +176,8 @@ assert len(RECIPES) == 200
 
 
 @functools.cache
-def picture(name: str) -> bytes:
-    """An encoded picture. Made when it is asked for: collecting the tests should cost nothing."""
+def image_of(name: str) -> bytes:
+    """An encoded image. Made when it is asked for: collecting the tests should cost nothing."""
     return RECIPES[name]()
 
 
@@ -290,16 +290,16 @@ class Reference:
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
         self.processor = CLIPImageProcessorPil.from_pretrained(folder)
 
-    def pixels(self, pictures: Iterable[bytes]) -> torch.Tensor:
-        opened = [Image.open(io.BytesIO(data)) for data in pictures]
+    def pixels(self, images: Iterable[bytes]) -> torch.Tensor:
+        opened = [Image.open(io.BytesIO(data)) for data in images]
         return self.processor(opened, return_tensors="pt")["pixel_values"]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(texts, truncation=True, max_length=CONTEXT)["input_ids"]
 
     @torch.inference_mode()
-    def images(self, pictures: Sequence[bytes]) -> np.ndarray:
-        parts = [self.pixels(pictures[at : at + 20]) for at in range(0, len(pictures), 20)]
+    def images(self, images: Sequence[bytes]) -> np.ndarray:
+        parts = [self.pixels(images[at : at + 20]) for at in range(0, len(images), 20)]
         features = [self.model.get_image_features(pixel_values=part) for part in parts]
         return torch.cat([part.pooler_output for part in features]).numpy()
 
@@ -329,7 +329,7 @@ def relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
 def assert_same_pixels(
     ours: np.ndarray, theirs: np.ndarray, processor: CLIPImageProcessorPil, made: Preprocessor
 ) -> None:
-    """Our uint8 picture, which the reference itself rescales and normalises, is its own to the bit.
+    """Our uint8 image, which the reference itself rescales and normalises, is its own to the bit.
 
     Ours to normalise are values that differ from one another by 0.003 at the least.
     """
@@ -370,7 +370,7 @@ def embedder(folder: Path) -> Embedder:
 
 @pytest.fixture(scope="session")
 def image_vectors(reference: Reference) -> Made:
-    return dict(zip(RECIPES, reference.images([*map(picture, RECIPES)]), strict=True))
+    return dict(zip(RECIPES, reference.images([*map(image_of, RECIPES)]), strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -384,8 +384,8 @@ def text_vectors(reference: Reference) -> Made:
 @pytest.mark.parametrize("name", RECIPES)
 def test_pixels_are_the_references_to_the_last_bit(name: str, reference: Reference) -> None:
     preprocessor = Preprocessor.from_config(reference.processor.to_dict())
-    ours = preprocessor.read(picture(name), NO_LIMIT, wide="reference")
-    (theirs,) = reference.pixels([picture(name)]).numpy()
+    ours = preprocessor.read(image_of(name), NO_LIMIT, wide="reference")
+    (theirs,) = reference.pixels([image_of(name)]).numpy()
     assert_same_pixels(ours, theirs, reference.processor, preprocessor)
 
 
@@ -414,12 +414,12 @@ def test_pixels_under_other_configurations(name: str) -> None:
 def assert_processes_alike(
     processor: CLIPImageProcessorPil, config: Json, format: str = "PNG"
 ) -> None:
-    """Ours makes the pixels of transformers' class, from pictures of many shapes."""
+    """Ours makes the pixels of transformers' class, from images of many shapes."""
     preprocessor = Preprocessor.from_config(config)
     for size in [(1, 1), (50, 31), (223, 225), (225, 100), (224, 224), (301, 400), (500, 223)]:
-        picture = FORMATS[format](scene(*size))
-        theirs = processor(Image.open(io.BytesIO(picture)), return_tensors="np")["pixel_values"][0]
-        ours = preprocessor.pixels(preprocess.decode(picture, NO_LIMIT), NO_LIMIT)
+        image = FORMATS[format](scene(*size))
+        theirs = processor(Image.open(io.BytesIO(image)), return_tensors="np")["pixel_values"][0]
+        ours = preprocessor.pixels(preprocess.decode(image, NO_LIMIT), NO_LIMIT)
         assert_same_pixels(ours, theirs, processor, preprocessor)
 
 
@@ -505,10 +505,10 @@ def assert_chosen(kind: str, folder: Path) -> None:
     assert type(chosen).__name__ == f"{kind}ImageProcessorPil"
     config = ModelFolder.open(folder).preprocessor
     assert processors.kind(config) == kind
-    picture = saved(scene(301, 223), "PNG")
-    theirs = chosen(Image.open(io.BytesIO(picture)), return_tensors="np")["pixel_values"][0]
+    image = saved(scene(301, 223), "PNG")
+    theirs = chosen(Image.open(io.BytesIO(image)), return_tensors="np")["pixel_values"][0]
     made = Preprocessor.from_config(config)
-    assert_same_pixels(made.read(picture, NO_LIMIT), theirs, chosen, made)
+    assert_same_pixels(made.read(image, NO_LIMIT), theirs, chosen, made)
 
 
 def test_a_feature_extractor_where_the_image_processor_belongs() -> None:
@@ -520,20 +520,20 @@ def test_a_feature_extractor_where_the_image_processor_belongs() -> None:
 @pytest.mark.parametrize("name", ["PNG L", "PNG RGBA", "PNG P", "PNG 1", "JPEG CMYK"])
 def test_without_conversion_transformers_reads_rgb_alone(name: str) -> None:
     """So `do_convert_rgb` need not be asked: where it matters, the reference has no answer."""
-    picture = FORMATS[name](scene(50, 31))
+    image = FORMATS[name](scene(50, 31))
     with pytest.raises(ValueError, match="elements if it is an iterable"):
-        transformers.ViTImageProcessorPil()(Image.open(io.BytesIO(picture)), return_tensors="np")
+        transformers.ViTImageProcessorPil()(Image.open(io.BytesIO(image)), return_tensors="np")
     own = Preprocessor.from_config({"image_processor_type": "ViTImageProcessor"})
     converting = transformers.ViTImageProcessorPil(do_convert_rgb=True)
-    theirs = converting(Image.open(io.BytesIO(picture)), return_tensors="np")["pixel_values"][0]
-    assert_same_pixels(own.read(picture, NO_LIMIT), theirs, converting, own)
+    theirs = converting(Image.open(io.BytesIO(image)), return_tensors="np")["pixel_values"][0]
+    assert_same_pixels(own.read(image, NO_LIMIT), theirs, converting, own)
 
 
 # -- token ids -----------------------------------------------------------------------------------
 
 
 def our_ids(folder: Path, texts: Sequence[str]) -> list[object]:
-    return list(Texts.load(ModelFolder.open(folder)).encode(texts, "end"))
+    return list(Tokenizer.load(ModelFolder.open(folder)).encode(texts, "end"))
 
 
 def test_ids_are_the_references(folder: Path, reference: Reference) -> None:
@@ -631,24 +631,24 @@ def test_ids_are_those_of_clips_own_rules(folder: Path) -> None:
 def check(
     rows: Sequence[tuple[str, str]], records: Iterable[Record], images: Made, texts: Made
 ) -> None:
-    """`rows`: the name of a picture or "", and a text or ""."""
-    pictures: list[tuple[Vector, Vector]] = []
+    """`rows`: the name of an image or "", and a text or ""."""
+    images: list[tuple[Vector, Vector]] = []
     words: list[tuple[Vector, Vector]] = []
     for (name, text), record in zip(rows, records, strict=True):
         assert record.error is None, (name, text[:80], record.error)
         assert (record.image_features is None) == (name == "")
         assert (record.text_features is None) == (text == "")
         if record.image_features is not None:
-            pictures.append((record.image_features, preprocess[name]))
+            images.append((record.image_features, preprocess[name]))
         if record.text_features is not None:
             words.append((record.text_features, texts[text]))
-    for pairs in filter(None, (pictures, words)):
+    for pairs in filter(None, (images, words)):
         ours, theirs = map(np.stack, zip(*pairs, strict=True))
         assert relative_error(ours, theirs) < TOLERANCE
 
 
 def asked(rows: Iterable[tuple[str, str]]) -> list[Row]:
-    return [Row(picture(name) if name else None, text) for name, text in rows]
+    return [Row(image_of(name) if name else None, text) for name, text in rows]
 
 
 def test_vectors_in_order(embedder: Embedder, image_vectors: Made, text_vectors: Made) -> None:
@@ -659,7 +659,7 @@ def test_vectors_in_order(embedder: Embedder, image_vectors: Made, text_vectors:
 def test_vectors_in_other_company(
     embedder: Embedder, image_vectors: Made, text_vectors: Made
 ) -> None:
-    """Pictures, texts and rows of both, shuffled together."""
+    """Images, texts and rows of both, shuffled together."""
     dice = random.Random(1)
     names, texts = list(RECIPES), list(TEXTS)
     dice.shuffle(names)
@@ -678,7 +678,7 @@ def test_vectors_alone(
     name, text = list(RECIPES)[17 * at], TEXTS[40 * at]
     (record,) = embedder.answer(asked([(name, text)]))
     check([(name, text)], [record], image_vectors, text_vectors)
-    alone = {name: reference.images([picture(name)])[0]}, {text: reference.texts([text])[0]}
+    alone = {name: reference.images([image_of(name)])[0]}, {text: reference.texts([text])[0]}
     check([(name, text)], [record], *alone)
 
 
@@ -697,17 +697,17 @@ def rewrite(file: Path, change: Callable[[Json], None]) -> None:
     file.write_text(json.dumps(content), "utf-8")
 
 
-FEW_PICTURES = list(RECIPES)[::9]
+FEW_IMAGES = list(RECIPES)[::9]
 FEW_TEXTS = TEXTS[::5]
 
 
 def agrees(folder: Path, theirs: Reference) -> None:
-    rows = [(name, "") for name in FEW_PICTURES] + [("", text) for text in FEW_TEXTS]
+    rows = [(name, "") for name in FEW_IMAGES] + [("", text) for text in FEW_TEXTS]
     random.Random(0).shuffle(rows)
     records = Embedder.load(folder, AS_REFERENCE).embed(asked(rows))
-    pictures = dict(zip(FEW_PICTURES, theirs.images([*map(picture, FEW_PICTURES)]), strict=True))
+    images = dict(zip(FEW_IMAGES, theirs.images([*map(image_of, FEW_IMAGES)]), strict=True))
     texts = dict(zip(FEW_TEXTS, theirs.texts(FEW_TEXTS), strict=True))
-    check(rows, records, pictures, texts)
+    check(rows, records, images, texts)
 
 
 def test_a_tiny_clip(tiny: Path) -> None:
@@ -727,7 +727,7 @@ def metaclip2(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("metaclip2")
     layers = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     layers |= {"num_attention_heads": 2, "projection_dim": 48}
-    tokenizer = Tokenizer.from_str(random_checkpoint.xlm_vocabulary(600))
+    tokenizer = tokenizers.Tokenizer.from_str(random_checkpoint.xlm_vocabulary(600))
     ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     config = MetaClip2Config(
         text_config={**layers, **ids, "vocab_size": tokenizer.get_vocab_size()},
@@ -754,7 +754,7 @@ def test_a_metaclip2(metaclip2: Path) -> None:
 
 
 def test_half_precision_stays_close(metaclip2: Path) -> None:
-    rows = asked([*((name, "") for name in FEW_PICTURES), *(("", text) for text in FEW_TEXTS)])
+    rows = asked([*((name, "") for name in FEW_IMAGES), *(("", text) for text in FEW_TEXTS)])
     exact, half = (
         np.stack(
             [
@@ -847,11 +847,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "preprocessor of another size": (
         _edit("preprocessor_config.json", lambda config: config.update(crop_size=336)),
-        "makes pictures of",
+        "makes images of",
     ),
     "preprocessor without a size": (
         _edit("preprocessor_config.json", lambda config: config.update(do_center_crop=False)),
-        "fixes no picture size",
+        "fixes no image size",
     ),
     "a processor that nobody knows": (
         _edit("preprocessor_config.json", _processor("JinaCLIPImageProcessor")),
@@ -867,7 +867,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a shortest edge without a crop": (
         _edit("preprocessor_config.json", _processor("SiglipImageProcessor")),
-        "fixes no picture size",
+        "fixes no image size",
     ),
     "a crop of no size": (
         _edit("preprocessor_config.json", _processor("ViTImageProcessor")),

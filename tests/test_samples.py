@@ -49,7 +49,7 @@ def test_the_request_bodies_are_answered(embedder: Embedder, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["image", "both", "mixed", "labels"])
 def test_a_request_whose_rows_may_fail_asks_for_a_report(name: str) -> None:
-    """At Azure, one picture that fails would else make a 424 of the whole answer."""
+    """At Azure, one image that fails would else make a 424 of the whole answer."""
     body = json.loads((ROOT / f"samples/requests/{name}.json").read_bytes())
     assert body["params"]["on_error"] == "report"
 
@@ -76,9 +76,9 @@ def has_the_font() -> bool:
 
 
 @pytest.mark.skipif(not has_the_font(), reason="needs Debian 12's fonts-noto-color-emoji")
-def test_the_pictures_are_what_their_script_draws(tmp_path: Path) -> None:
+def test_the_images_are_what_their_script_draws(tmp_path: Path) -> None:
     script = shutil.copy(ROOT / "samples/draw.py", tmp_path)
-    subprocess.run([sys.executable, script, "--pictures"], check=True)
+    subprocess.run([sys.executable, script, "--images"], check=True)
     made = sorted((tmp_path / "images").iterdir())
     here = sorted((ROOT / "samples/images").iterdir())
     assert [path.name for path in made] == [path.name for path in here]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.pictures import SAMPLES, in_base64, picture, served
+from tests.images import SAMPLES, in_base64, random_image, served
 from tests.surfaces import OwnServer
 
 TEXT = json.dumps({"input_data": {"columns": ["text"], "data": [["a cat"]]}}).encode()
@@ -132,7 +132,7 @@ def test_clients_that_go_away_or_speak_nonsense_do_no_harm(server: OwnServer, se
 
 def test_many_clients_get_their_own_answers(server: OwnServer) -> None:
     def ask(number: int) -> Any:
-        image = in_base64(picture(number, (32, 32))) if number % 2 else ""
+        image = in_base64(random_image(number, (32, 32))) if number % 2 else ""
         data = [[image, f"text {number}"]]
         body = {"input_data": {"columns": ["image", "text"], "data": data}}
         response = server.post(json.dumps(body).encode())
@@ -150,7 +150,7 @@ def test_many_clients_get_their_own_answers(server: OwnServer) -> None:
                 assert apart <= 1e-5 * largest
 
 
-def test_a_slow_picture_does_not_hold_up_other_requests(server: OwnServer) -> None:
+def test_a_slow_image_does_not_hold_up_other_requests(server: OwnServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/never.png"
         body = {"input_data": {"columns": ["image"], "data": [[url]]}}
@@ -163,7 +163,7 @@ def test_a_slow_picture_does_not_hold_up_other_requests(server: OwnServer) -> No
             assert waiting.result(timeout=60).status_code == 422
 
 
-def test_a_request_of_many_hanging_pictures_ends(server: OwnServer) -> None:
+def test_a_request_of_many_hanging_images_ends(server: OwnServer) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/never.png"
         data = [["", "a cat"], *[[url, ""]] * 40]

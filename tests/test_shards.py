@@ -23,7 +23,7 @@ from score.index.index import Index, build
 from score.jobs.embed import embed_file
 from score.jobs.merge import merge
 from score.jobs.split import split
-from tests.pictures import in_base64, picture
+from tests.images import in_base64, random_image
 from tests.surfaces import ROOT
 
 
@@ -211,8 +211,8 @@ def test_a_shard_that_is_no_table_is_named(job: Path, tmp_path: Path) -> None:
 
 
 def test_long_cells_are_counted_in_a_process_of_its_own(job: Path, tmp_path: Path) -> None:
-    """Python's own limit of a cell is shorter than a picture."""
-    photo = in_base64(picture(size=(300, 300)))
+    """Python's own limit of a cell is shorter than an image."""
+    photo = in_base64(random_image(size=(300, 300)))
     assert len(photo) > 200_000
     columns = ("id", "image")
     split(table(tmp_path / "in.csv", ["1", photo], columns=columns), tmp_path / "shards", 2)
@@ -290,10 +290,10 @@ def test_vectors_of_another_model_are_refused(vectors: Path, tmp_path: Path) -> 
         Index(tmp_path / "index").search(np.ones(3, np.float32))
 
 
-def test_pictures_are_found_by_text_and_by_picture(
+def test_images_are_found_by_text_and_by_image(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = [str(tmp_path / name) for name in ("pictures.parquet", "index")]
+    files = [str(tmp_path / name) for name in ("images.parquet", "index")]
     assert main(["embed", str(ROOT / "samples/paths.csv"), "--output", files[0], "--quiet"]) == 0
     assert main(["index", files[0], "--output", files[1]]) == 0
     capsys.readouterr()
@@ -318,11 +318,11 @@ def test_nothing_is_left_open(tmp_path: Path, vectors: Path) -> None:
 def test_every_file_is_accounted_for_whatever_its_name_and_columns(
     job: Path, tmp_path: Path
 ) -> None:
-    """What a job is given is all files; pictures and texts may lie in different ones."""
+    """What a job is given is all files; images and texts may lie in different ones."""
     folder = tmp_path / "shards"
     folder.mkdir()
     (folder / "a.csv").write_text("text,id\na cat,1\n")
-    (folder / "b.CSV").write_text(f"id,image\n2,{in_base64(picture(1))}\n")
+    (folder / "b.CSV").write_text(f"id,image\n2,{in_base64(random_image(1))}\n")
     (folder / "c.csv.gz").write_bytes(gzip.compress(b"image,text\n,an owl\n"))
     (folder / "d").write_text("id,text\n4,\n")
     (folder / "notes.json").write_text("{}")

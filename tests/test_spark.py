@@ -28,18 +28,18 @@ from score.errors import SettingError
 from score.folder.model_folder import EMBEDDED
 from score.package.export import export
 from tests import env_managers
+from tests.images import in_base64, random_image
 from tests.java import java_home
-from tests.pictures import in_base64, picture
 from tests.surfaces import ROOT
 
-PICTURE = in_base64(picture(1))
+IMAGE = in_base64(random_image(1))
 VECTORS = "image_features: array<float>, text_features: array<float>"
 ERROR = "error: struct<code: string, message: string, retryable: boolean>"
 
 
 @pytest.fixture
 def frames() -> list[pd.DataFrame]:
-    one = pd.DataFrame({"id": [1, 2], "image": [PICTURE, "%%%"], "text": ["a", ""]})
+    one = pd.DataFrame({"id": [1, 2], "image": [IMAGE, "%%%"], "text": ["a", ""]})
     two = pd.DataFrame({"id": [3], "image": [None], "text": ["a cat"]})
     return [one, two]
 
@@ -230,14 +230,14 @@ def test_a_session_embeds_twice(session: SparkSession, model: str) -> None:
     assert one.first().text_features == two.first().text_features
 
 
-def test_spark_udf_answers_batches_without_pictures_or_texts(
+def test_spark_udf_answers_batches_without_images_or_texts(
     session: SparkSession, model: str, embedder: Embedder
 ) -> None:
-    rows = [(None, "a cat"), (PICTURE, None), (PICTURE, "a cat"), ("", "b")]
+    rows = [(None, "a cat"), (IMAGE, None), (IMAGE, "a cat"), ("", "b")]
     answers = predicted(session, model, rows, VECTORS)
     assert [answer.image_features is None for answer in answers] == [True, False, False, True]
     assert [answer.text_features is None for answer in answers] == [False, True, False, False]
-    text, image = embedder.embed_text("a cat"), embedder.embed_image(picture(1))
+    text, image = embedder.embed_text("a cat"), embedder.embed_image(random_image(1))
     for number in (0, 2):
         np.testing.assert_allclose(answers[number].text_features, text, rtol=1e-4, atol=1e-5)
     for number in (1, 2):
@@ -261,10 +261,10 @@ def test_the_driver_answers_as_any_other_process(session: SparkSession, model: s
     assert answers[1]["error"]["code"] == "empty_row"
 
 
-def test_spark_udf_labels_pictures_beside_texts(session: SparkSession, model: str) -> None:
+def test_spark_udf_labels_images_beside_texts(session: SparkSession, model: str) -> None:
     fields = f"{VECTORS}, labels: array<string>, probs: array<double>"
     params = {"labels": '["a cat", "a dog"]'}
-    answers = predicted(session, model, [(PICTURE, None), (None, "a")], fields, params=params)
+    answers = predicted(session, model, [(IMAGE, None), (None, "a")], fields, params=params)
     assert sorted(answers[0].labels) == ["a cat", "a dog"]
     assert sum(answers[0].probs) == pytest.approx(1)
     assert (answers[1].labels, answers[1].probs) == (None, None)
@@ -290,7 +290,7 @@ def documented() -> list[str]:
 def test_what_the_documents_show_runs(number: int, session: SparkSession, model: str) -> None:
     blocks = documented()
     assert len(blocks) == 3
-    rows = [(1, None, "a cat"), (2, PICTURE, None)]
+    rows = [(1, None, "a cat"), (2, IMAGE, None)]
     table = session.createDataFrame(rows, "id int, image string, text string")
     names: dict[str, Any] = {"spark": session, "table": table, "mlflow": mlflow}
     block = blocks[number].replace("out/emoji", model)

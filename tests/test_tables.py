@@ -25,17 +25,17 @@ from score.deploy import nocode_batch
 from score.errors import BadColumns, RequestError, RequestTooLarge, RowError
 from score.evaluation.evaluate import retrieval
 from score.jobs.embed import embed_file
-from score.jobs.image_source import open_pictures
+from score.jobs.image_source import open_images
 from score.jobs.label import label
 from score.jobs.merge import merge
 from score.jobs.split import split
 from score.tables import frames, parquet_body
 from score.tables.csv_table import CsvRows
 from tests import tables
-from tests.pictures import in_base64, picture
+from tests.images import in_base64, random_image
 from tests.surfaces import ROOT
 
-PNG = in_base64(picture(1))
+PNG = in_base64(random_image(1))
 LINES = [
     "",
     ",",
@@ -49,7 +49,7 @@ LINES = [
     f"{PNG}",
 ]
 EMBEDDED = [None, "bad_type", "bad_base64", "bad_base64", None, None, "bad_type"]
-PICTURED = [None, "bad_type", "bad_base64", "bad_base64", "empty_row", "empty_row", "bad_type"]
+IMAGED = [None, "bad_type", "bad_base64", "bad_base64", "empty_row", "empty_row", "bad_type"]
 BAD_HEADERS = ["Image,text", "image,image,text", "Text,id", "url,caption", "", "image ,text"]
 
 
@@ -72,8 +72,8 @@ def labelled(embedder: Embedder, source: Path) -> list[tuple[str | None, str | N
     labels = Labels.parse(["a cat", "a dog"])
     assert labels is not None
     output = source.with_suffix(".labels.csv")
-    with open_pictures(source) as pictures:
-        label(embedder, pictures, labels, output)
+    with open_images(source) as images:
+        label(embedder, images, labels, output)
     with output.open(newline="") as stream:
         return [
             (line["error_code"] or None, line["error_message"]) for line in csv.DictReader(stream)
@@ -81,13 +81,13 @@ def labelled(embedder: Embedder, source: Path) -> list[tuple[str | None, str | N
 
 
 def test_jobs_read_a_table_alike(table: Path, embedder: Embedder) -> None:
-    for read, wanted in ((embedded, EMBEDDED), (labelled, PICTURED)):
+    for read, wanted in ((embedded, EMBEDDED), (labelled, IMAGED)):
         codes, messages = zip(*read(embedder, table), strict=True)
         assert list(codes) == wanted, read
         assert "line 5 has 3 cells, not 2" in messages[1]
         assert "'nan' looks like a missing value" in messages[2]
     failures = retrieval(embedder, table).failures
-    assert sorted(failures.by_code.elements()) == sorted(filter(None, PICTURED))
+    assert sorted(failures.by_code.elements()) == sorted(filter(None, IMAGED))
 
 
 def test_azures_batch_script_reads_it_as_the_command_does(

@@ -51,7 +51,7 @@ from score.training.train import (
     train,
     vocabulary,
 )
-from tests.pictures import as_png
+from tests.images import as_png
 from tests.surfaces import ROOT
 
 SMALL = Config(
@@ -100,13 +100,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def accuracy(model: Embedder) -> float:
-    """Over four fresh pictures of each sign."""
+    """Over four fresh images of each sign."""
     rows, right = [], []
     for place, thing in enumerate(SIGNS):
         for seed in range(4):
             random = np.random.default_rng((99, place, seed))
-            picture = draw(random, [thing.glyph], 64, strength=0.3, backgrounds=HELD_OUT)
-            rows.append(Row(image=as_png(picture)))
+            image = draw(random, [thing.glyph], 64, strength=0.3, backgrounds=HELD_OUT)
+            rows.append(Row(image=as_png(image)))
             right.append(place)
     said = unit(np.stack([model.embed_text(thing.name) for thing in SIGNS]))
     seen = unit(np.stack([record.image_features for record in model.embed(rows)]))
@@ -174,7 +174,7 @@ def test_a_run_does_all_that_is_said_of_it(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Samples, "batch", keep)
     monkeypatch.setattr(LookAlikes, "update", lambda self, *of: seen["update"].append(of))
     monkeypatch.setattr(training, "SAVE_EVERY", 4)
-    spy("embed_images", "keep", lambda _model, _pictures, keep: keep)
+    spy("embed_images", "keep", lambda _model, _images, keep: keep)
     seen["classify"] = []
     spy("classify", "classify", lambda _vectors, targets, also, *_: (targets, also))
     spy("contrast", "unclear", lambda _seen, _said, unclear, _scale: unclear.numpy())
@@ -189,9 +189,9 @@ def test_a_run_does_all_that_is_said_of_it(tmp_path: Path, monkeypatch: pytest.M
         assert (mask == batch.unclear).all()
         assert (classes == batch.classes[batch.plain]).all()
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    asked = iter(seen["classify"])  # pictures, then the texts that name what they show
-    for batch, pictures, texts in zip(drawn, asked, asked, strict=True):
-        for (targets, also), rows in ((pictures, slice(None)), (texts, batch.plain)):
+    asked = iter(seen["classify"])  # images, then the texts that name what they show
+    for batch, images, texts in zip(drawn, asked, asked, strict=True):
+        for (targets, also), rows in ((images, slice(None)), (texts, batch.plain)):
             assert (targets.numpy() == batch.classes[rows]).all()
             assert (also.numpy() == batch.true_of[rows]).all()
             assert also.numpy()[np.arange(len(targets)), targets].all()
@@ -207,13 +207,13 @@ def test_what_is_saved_is_what_was_trained(tmp_path: Path) -> None:
         wanted = model.get_text_features(torch.tensor([ids])).pooler_output[0].numpy()
     found = made.embed_text("a red tomato")
     assert found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted) > 0.9999
-    picture = draw(np.random.default_rng(0), [SIGNS[0].glyph], SMALL.image)
+    image = draw(np.random.default_rng(0), [SIGNS[0].glyph], SMALL.image)
     with torch.no_grad():
-        seen = embed_images(model, torch.from_numpy(np.array(picture))[None], 1.0)[0].numpy()
+        seen = embed_images(model, torch.from_numpy(np.array(image))[None], 1.0)[0].numpy()
         again = CLIPModel.from_pretrained(tmp_path / "model")
         processor = CLIPImageProcessorPil.from_pretrained(tmp_path / "model")
-        theirs = again.get_image_features(**processor(picture, return_tensors="pt"))
-    for vector in (made.embed_image(as_png(picture)), theirs.pooler_output[0].numpy()):
+        theirs = again.get_image_features(**processor(image, return_tensors="pt"))
+    for vector in (made.embed_image(as_png(image)), theirs.pooler_output[0].numpy()):
         assert unit(vector) @ seen > 0.9999
 
 
@@ -236,7 +236,7 @@ def test_the_loss_is_clips() -> None:
 
 
 def test_what_is_true_of_another_is_no_mistake() -> None:
-    """A picture of a fruit, said to be a fruit, is not wrong beside an apple."""
+    """An image of a fruit, said to be a fruit, is not wrong beside an apple."""
     seen = said = unit_rows([1, 0], [1, 0.01])
     scale = torch.tensor(10.0)
     other = ~torch.eye(2, dtype=torch.bool)
@@ -258,15 +258,15 @@ def test_everything_is_a_wrong_answer_but_what_may_be_right() -> None:
 
 
 def test_a_tower_sees_the_patches_that_it_is_shown() -> None:
-    """Half of them: a change of one patch is seen in about half of the pictures."""
+    """Half of them: a change of one patch is seen in about half of the images."""
     model = build(SMALL)
-    pictures = torch.randint(0, 256, (64, 48, 48, 3), dtype=torch.uint8)
-    changed = pictures.clone()
+    images = torch.randint(0, 256, (64, 48, 48, 3), dtype=torch.uint8)
+    changed = images.clone()
     changed[:, 12:24, 24:36] = 255 - changed[:, 12:24, 24:36]
     with torch.no_grad():
         for keep, low, high in ((1.0, 1, 1), (0.5, 0.25, 0.75)):
             torch.manual_seed(0)
-            one = embed_images(model, pictures, keep)
+            one = embed_images(model, images, keep)
             torch.manual_seed(0)
             other = embed_images(model, changed, keep)
             share = float((one - other).abs().amax(1).gt(1e-6).float().mean())
@@ -276,16 +276,16 @@ def test_a_tower_sees_the_patches_that_it_is_shown() -> None:
 def test_vectors_begin_apart() -> None:
     samples = Samples(SIGNS, SMALL, vocabulary(SIGNS, SMALL.vocabulary))
     batch = samples.batch(0, np.arange(7))
-    pictures, ids = torch.from_numpy(batch.pictures), torch.from_numpy(batch.ids)
+    images, ids = torch.from_numpy(batch.images), torch.from_numpy(batch.ids)
     model = build(SMALL)
 
     def likeness() -> list[float]:
         with torch.no_grad():
-            vectors = embed_images(model, pictures, 1.0), embed_texts(model, ids)
+            vectors = embed_images(model, images, 1.0), embed_texts(model, ids)
         return [float((some @ some.T).mean()) for some in vectors]
 
     assert min(likeness()) > 0.5
-    centre(model, pictures, ids)
+    centre(model, images, ids)
     assert max(likeness()) < 0.3
 
 
@@ -341,7 +341,7 @@ def test_a_batch_says_what_goes_with_what() -> None:
     things = [*SIGNS, twin]
     samples = Samples(things, SMALL, vocabulary(things, SMALL.vocabulary))
     batch = samples.batch(0, np.array([8, 0, 1]))
-    assert batch.pictures.shape == (3, 48, 48, 3)
+    assert batch.images.shape == (3, 48, 48, 3)
     assert batch.unclear.tolist() == [[False, False, True], [False] * 3, [True, False, False]]
     assert (batch.ids[:, 0] == SMALL.vocabulary - 2).all()
     assert (batch.ids[:, -1] == SMALL.vocabulary - 1).all()
@@ -429,11 +429,11 @@ def test_most_backgrounds_are_held_out() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("tint", [None, *COLOURS])
-def test_pictures_are_drawn_at_any_strength(count: int, tint: str | None) -> None:
+def test_images_are_drawn_at_any_strength(count: int, tint: str | None) -> None:
     for strength in (0.0, 0.5, 1.0):
         random = np.random.default_rng(count)
-        picture = draw(random, [SIGNS[0].glyph] * count, 40, strength=strength, tint=tint)
-        assert (picture.size, picture.mode) == ((40, 40), "RGB")
+        image = draw(random, [SIGNS[0].glyph] * count, 40, strength=strength, tint=tint)
+        assert (image.size, image.mode) == ((40, 40), "RGB")
 
 
 def test_a_colour_has_its_word() -> None:

@@ -29,10 +29,10 @@ from score.images.preprocess import Pixels
 from score.model import zeroshot
 from score.settings import Settings
 from score.texts.tokenizer import Ids
-from tests.pictures import SAMPLES, in_base64, normalised, picture
+from tests.images import SAMPLES, in_base64, normalised, random_image
 
 TOLERANCE = 1e-5
-PICTURES = [path.read_bytes() for path in sorted((SAMPLES / "images").iterdir())]
+FILES = [path.read_bytes() for path in sorted((SAMPLES / "images").iterdir())]
 ONTOLOGY = {
     "apple": "a red apple",
     "boat": "a sailing boat",
@@ -65,11 +65,11 @@ def scaled(folder: Path, logit_scale: float) -> Path:
 
 def test_probabilities_are_the_references(folder: Path) -> None:
     model = Embedder.load(folder)
-    images = [model.prepare(Row(image=p), Params(), None, None).pixels for p in PICTURES]
+    images = [model.prepare(Row(image=p), Params(), None, None).pixels for p in FILES]
     texts = [model.prepare(Row(text=p), Params(), None, None).ids for p in ONTOLOGY.values()]
     wanted = reference(folder, model, [p for p in images if p is not None], [t for t in texts if t])
     assert wanted.std() > 1e-3  # else any answer would do
-    records = model.embed([Row(image=p) for p in PICTURES], Params(labels=Labels.parse(ONTOLOGY)))
+    records = model.embed([Row(image=p) for p in FILES], Params(labels=Labels.parse(ONTOLOGY)))
     for record, row in zip(records, wanted, strict=True):
         got = dict(zip(record.labels or (), record.probs or (), strict=True))
         np.testing.assert_allclose([got[label] for label in ONTOLOGY], row, atol=TOLERANCE, rtol=0)
@@ -90,14 +90,14 @@ def reference(folder: Path, model: Embedder, pixels: list[Pixels], ids: list[Ids
 def test_several_prompts_are_averaged_as_the_paper_does(embedder: Embedder) -> None:
     """openai/CLIP's notebook: unit vectors, their mean, unit length again."""
     prompts = {"cat": ["a cat", "a photo of a cat", "gatto"], "dog": ["a dog"]}
-    image = zeroshot.unit(embedder.embed_image(PICTURES[0]))
+    image = zeroshot.unit(embedder.embed_image(FILES[0]))
     logits = []
     for several in prompts.values():
         units = [v / np.linalg.norm(v) for v in map(embedder.embed_text, several)]
         mean = np.mean(units, axis=0)
         logits.append(embedder.encoder.logit_scale * image @ (mean / np.linalg.norm(mean)))
     powers = np.exp(np.array(logits, dtype=np.float64))
-    got = embedder.classify(PICTURES[0], prompts)
+    got = embedder.classify(FILES[0], prompts)
     for label, wanted in zip(prompts, powers / powers.sum(), strict=True):
         assert got[label] == pytest.approx(wanted, abs=TOLERANCE)
 
@@ -125,7 +125,7 @@ def test_equal_labels_are_equal_whatever_the_scale() -> None:
         np.testing.assert_array_equal(zeroshot.probabilities(IMAGES, twice, scale), 0.25)
 
 
-def test_no_pictures_no_probabilities() -> None:
+def test_no_images_no_probabilities() -> None:
     assert zeroshot.probabilities(IMAGES[:0], LABELS, 100.0).shape == (0, 9)
 
 
@@ -157,7 +157,7 @@ def test_cosine(a: np.ndarray, b: np.ndarray, factor: float) -> None:
 
 def test_cosine_of_a_model(embedder: Embedder) -> None:
     """What autodistill calls compare()."""
-    text, image = embedder.embed_text("a red apple"), embedder.embed_image(PICTURES[0])
+    text, image = embedder.embed_text("a red apple"), embedder.embed_image(FILES[0])
     assert text.shape == image.shape == (512,)
     wanted = torch.cosine_similarity(torch.from_numpy(text), torch.from_numpy(image), dim=0)
     assert zeroshot.cosine(text, image) == pytest.approx(float(wanted), abs=1e-6)
@@ -167,7 +167,7 @@ def test_cosine_of_a_model(embedder: Embedder) -> None:
 
 
 def test_the_most_probable_first_and_they_sum_to_one(embedder: Embedder) -> None:
-    for image in PICTURES:
+    for image in FILES:
         verdict = embedder.classify(image, [f"thing number {i}" for i in range(50)])
         probs = list(verdict.values())
         assert probs == sorted(probs, reverse=True)
@@ -177,32 +177,32 @@ def test_the_most_probable_first_and_they_sum_to_one(embedder: Embedder) -> None
 
 def test_ties_stay_in_the_order_given(embedder: Embedder) -> None:
     names = ["z", "m", "a", "q", "b"]
-    verdict = embedder.classify(PICTURES[0], dict.fromkeys(names, "one prompt for all"))
+    verdict = embedder.classify(FILES[0], dict.fromkeys(names, "one prompt for all"))
     assert list(verdict) == names
     assert list(verdict.values()) == pytest.approx([0.2] * 5)
 
 
 def test_labels_below_the_confidence_are_left_out(embedder: Embedder) -> None:
-    every = embedder.classify(PICTURES[0], ONTOLOGY)
+    every = embedder.classify(FILES[0], ONTOLOGY)
     second = list(every.values())[1]
-    kept = embedder.classify(PICTURES[0], ONTOLOGY, confidence=second)  # as probable is enough
+    kept = embedder.classify(FILES[0], ONTOLOGY, confidence=second)  # as probable is enough
     assert list(kept.items()) == list(every.items())[:2]
-    assert embedder.classify(PICTURES[0], ONTOLOGY, confidence=1) == {}
-    assert embedder.classify(PICTURES[0], ["only"], confidence=1) == {"only": 1.0}
+    assert embedder.classify(FILES[0], ONTOLOGY, confidence=1) == {}
+    assert embedder.classify(FILES[0], ["only"], confidence=1) == {"only": 1.0}
 
 
 def test_normalizing_changes_the_vectors_and_not_the_verdict(embedder: Embedder) -> None:
     labels = Labels.parse(ONTOLOGY)
-    (plain,) = embedder.embed([Row(PICTURES[0])], Params(labels=labels))
-    (unit,) = embedder.embed([Row(PICTURES[0])], Params(labels=labels, normalize=True))
+    (plain,) = embedder.embed([Row(FILES[0])], Params(labels=labels))
+    (unit,) = embedder.embed([Row(FILES[0])], Params(labels=labels, normalize=True))
     assert plain.labels == unit.labels
     assert plain.probs == unit.probs
 
 
 def test_a_row_keeps_its_own_verdict_among_others(embedder: Embedder) -> None:
-    """Rows without a picture, and failed ones, stand between those that are classified."""
+    """Rows without an image, and failed ones, stand between those that are classified."""
     labels = Labels.parse(ONTOLOGY)
-    rows = [Row(text="a"), Row(PICTURES[0]), Row("%"), Row(PICTURES[3], "b"), Row(), Row(text="c")]
+    rows = [Row(text="a"), Row(FILES[0]), Row("%"), Row(FILES[3], "b"), Row(), Row(text="c")]
     records = list(embedder.embed(rows, Params(labels=labels)))
     for row, record in zip(rows, records, strict=True):
         assert (record.labels is not None) == (record.image_features is not None)
@@ -212,7 +212,7 @@ def test_a_row_keeps_its_own_verdict_among_others(embedder: Embedder) -> None:
             np.testing.assert_allclose(record.probs or (), list(alone.values()), atol=TOLERANCE)
 
 
-def test_a_picture_may_be_bytes_a_path_base64_or_nothing_usable(embedder: Embedder) -> None:
+def test_an_image_may_be_bytes_a_path_base64_or_nothing_usable(embedder: Embedder) -> None:
     path = SAMPLES / "images" / "apple.png"
     verdicts = [
         embedder.classify(image, ["apple", "boat"])
@@ -228,7 +228,7 @@ def test_a_picture_may_be_bytes_a_path_base64_or_nothing_usable(embedder: Embedd
 
 
 def test_labels_may_be_any_iterable_a_mapping_json_or_labels(embedder: Embedder) -> None:
-    wanted = embedder.classify(PICTURES[0], ["apple", "boat"])
+    wanted = embedder.classify(FILES[0], ["apple", "boat"])
     for labels in (
         ("apple", "boat"),
         iter(["apple", "boat"]),
@@ -237,15 +237,15 @@ def test_labels_may_be_any_iterable_a_mapping_json_or_labels(embedder: Embedder)
         Labels.parse(["apple", "boat"]),
     ):
         assert labels is not None
-        assert embedder.classify(PICTURES[0], labels) == wanted
+        assert embedder.classify(FILES[0], labels) == wanted
     with pytest.raises(BadParams, match="not JSON"):
-        embedder.classify(PICTURES[0], "apple")  # one label, not five letters
+        embedder.classify(FILES[0], "apple")  # one label, not five letters
     for nothing in ([], {}, ""):
         with pytest.raises(BadParams):
-            embedder.classify(PICTURES[0], nothing)
+            embedder.classify(FILES[0], nothing)
     for confidence in (-0.1, 1.1, math.nan):
         with pytest.raises(BadParams, match="from 0 to 1"):
-            embedder.classify(PICTURES[0], ["apple"], confidence=confidence)
+            embedder.classify(FILES[0], ["apple"], confidence=confidence)
 
 
 # -- label vectors are computed once -----------------------------------------------------------
@@ -277,7 +277,7 @@ def fresh(embedder: Embedder) -> Embedder:
 
 def test_labels_are_encoded_once_for_many_requests(fresh: Embedder) -> None:
     with counted(fresh) as calls:
-        for image in PICTURES:
+        for image in FILES:
             fresh.answer([Row(image=image)] * 2, Params.parse({"labels": ONTOLOGY}))
             fresh.answer([Row(image=image)], Params.parse({"labels": json.dumps(ONTOLOGY)}))
     assert calls == [4]
@@ -285,21 +285,21 @@ def test_labels_are_encoded_once_for_many_requests(fresh: Embedder) -> None:
 
 def test_other_labels_prompts_or_truncation_are_other_vectors(fresh: Embedder) -> None:
     with counted(fresh) as calls:
-        fresh.classify(PICTURES[0], {"a": "x", "b": "y"})
-        fresh.classify(PICTURES[0], {"a": "x", "b": "z"})
-        fresh.classify(PICTURES[0], {"b": "y", "a": "x"})
-        fresh.classify(PICTURES[0], {"a": ["x", "y"]})
-        fresh.classify(PICTURES[0], {"a": "x", "b": "y"})
+        fresh.classify(FILES[0], {"a": "x", "b": "y"})
+        fresh.classify(FILES[0], {"a": "x", "b": "z"})
+        fresh.classify(FILES[0], {"b": "y", "a": "x"})
+        fresh.classify(FILES[0], {"a": ["x", "y"]})
+        fresh.classify(FILES[0], {"a": "x", "b": "y"})
     assert calls == [2] * 4
 
 
 def test_label_sets_are_not_kept_without_end(fresh: Embedder) -> None:
     for number in range(40):
-        fresh.classify(PICTURES[0], [f"label {number}"])
+        fresh.classify(FILES[0], [f"label {number}"])
     assert fresh._kept_labels.cache_info().currsize == 16
     fresh._kept_labels.cache_clear()
     for number in range(3):
-        fresh.classify(PICTURES[0], {f"{number}": "x" * 2**20})
+        fresh.classify(FILES[0], {f"{number}": "x" * 2**20})
     assert fresh._kept_labels.cache_info().currsize == 0  # 16 of these would fill the memory
 
 
@@ -312,19 +312,19 @@ def test_refused_labels_are_refused_again(fresh: Embedder) -> None:
 
 def test_threads_share_label_vectors(fresh: Embedder) -> None:
     sets = [[f"a {word} {i}" for i in range(5)] for word in ("cat", "dog", "boat")]
-    alone = [fresh.classify(PICTURES[0], labels) for labels in sets]
+    alone = [fresh.classify(FILES[0], labels) for labels in sets]
     fresh._kept_labels.cache_clear()
     with ThreadPoolExecutor(8) as pool:
-        every = list(pool.map(lambda n: fresh.classify(PICTURES[0], sets[n % 3]), range(48)))
+        every = list(pool.map(lambda n: fresh.classify(FILES[0], sets[n % 3]), range(48)))
     for number, verdict in enumerate(every):
         assert verdict == pytest.approx(alone[number % 3], abs=TOLERANCE)
 
 
 def test_no_more_prompts_than_the_setting(embedder: Embedder) -> None:
     few = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, Settings(max_prompts=3))
-    few.classify(PICTURES[0], {"a": ["1", "2"], "b": "3"})
+    few.classify(FILES[0], {"a": ["1", "2"], "b": "3"})
     with pytest.raises(BadParams, match="has 4 prompts; at most 3"):
-        few.classify(PICTURES[0], {"a": ["1", "2"], "b": ["3", "4"]})
+        few.classify(FILES[0], {"a": ["1", "2"], "b": ["3", "4"]})
 
 
 # -- labels as clients write them --------------------------------------------------------------
@@ -453,13 +453,15 @@ def test_from_prompts_turns_autodistills_ontology_round() -> None:
 
 def test_a_prompt_that_is_too_long_is_cut_unless_told_otherwise(embedder: Embedder) -> None:
     long, cut = {"a": "apple " * 100, "b": "x"}, {"a": "apple " * 75, "b": "x"}
-    assert embedder.classify(PICTURES[0], long) == embedder.classify(PICTURES[0], cut)
+    assert embedder.classify(FILES[0], long) == embedder.classify(FILES[0], cut)
     params = Params(labels=Labels.parse(long), truncate="error")
     with pytest.raises(BadParams, match=r"'apple .*: 102 tokens; the model's context is 77"):
-        embedder.embed([Row(PICTURES[0])], params)
+        embedder.embed([Row(FILES[0])], params)
 
 
-def test_a_picture_by_random_seed_is_not_what_decides(embedder: Embedder) -> None:
-    """Guards the other tests: verdicts differ between pictures."""
-    best = {next(iter(embedder.classify(picture(seed), ONTOLOGY).values())) for seed in range(4)}
+def test_an_image_by_random_seed_is_not_what_decides(embedder: Embedder) -> None:
+    """Guards the other tests: verdicts differ between images."""
+    best = {
+        next(iter(embedder.classify(random_image(seed), ONTOLOGY).values())) for seed in range(4)
+    }
     assert len(best) > 1

@@ -35,7 +35,7 @@ from workspace import (
 
 from score.deploy.flags import whole
 from score.errors import AzureError
-from score.jobs.merge import Account, merge, write
+from score.jobs.merge import JobReport, merge, write
 from score.jobs.split import split
 
 
@@ -105,7 +105,7 @@ def clean(client: MLClient, name: str, everything: bool = False, agreed: Agreed 
 
 def embed(
     client: MLClient, name: str, table: Path, rows: int = 1000, deployment: str | None = None
-) -> tuple[Path, Account]:
+) -> tuple[Path, JobReport]:
     """Runs a job over a CSV and waits for it; the table of vectors, and what became of each row.
     `deployment`: by default the endpoint's own default."""
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""The checkpoint that another one was fine-tuned from, and takes tokenizer and pictures from.
+"""The checkpoint that another one was fine-tuned from, and takes tokenizer and images from.
 
 `save_pretrained` of a model alone writes its configuration and its weights. What it leaves out is
 the base's, as a rule unchanged; that it fits is checked as far as the files say.
@@ -29,7 +29,8 @@ from score.images.preprocess import Preprocessor
 class Base:
     """Whose tokenizer and image processor a checkpoint takes.
 
-    folder: where their files are; origin, revision, entry, licence_files: as `find.Found` has them.
+    folder: where their files are; origin, revision, entry, licence_files: as
+    `resolve.ResolvedCheckpoint` has them.
     """
 
     folder: Path

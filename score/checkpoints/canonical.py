@@ -20,7 +20,7 @@ from score.checkpoints.source import Source
 from score.errors import ModelError
 from score.folder.weights import FILE, INDEX
 from score.model.engines.pytorch import DTYPES
-from score.texts.tokenizer import Texts
+from score.texts.tokenizer import Tokenizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Dtypes = Mapping[str, torch.dtype]
@@ -79,7 +79,7 @@ def tokenizer_config(source: Source) -> dict[str, Any]:
     It records the cleaning, too, of which transformers knows nothing.
     """
     clip, context = source.architecture.kind == "clip", source.architecture.text.context
-    texts = Texts.parse(source.tokenizer, context)
+    texts = Tokenizer.parse(source.tokenizer, context)
     vocabulary, (begin, end) = texts.vocabulary(), texts.ends
     tokens = {
         name: token.format(begin=begin, end=end)

@@ -89,7 +89,7 @@ class Entry:
     architecture: its name in `ARCHITECTURES`.
     accuracy: zero-shot top-1 on ImageNet-1k in percent, with OpenAI's 80 templates, as published
         at `figures`; None where its authors publish none that could be found.
-    resize: how its own preprocessing meets pictures that are not square.
+    resize: how its own preprocessing meets images that are not square.
     cleaning: of texts, in its authors' own code. The Hub's transformers folders are read by a
         library that cleans nothing, and are packaged so unless `--cleaning` asks for this.
     file: its bare weights, and their sum, sha256. (OpenAI's are archives with code: none.)
@@ -434,7 +434,7 @@ def describe(entry: Entry) -> str:
         "parameters": f"{entry.parameters:,}",
         "vectors": f"{made.dimension} numbers",
         "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
-        "pictures": f"{vision.image} pixels, patches of {vision.patch}, bicubic, {entry.resize}",
+        "images": f"{vision.image} pixels, patches of {vision.patch}, bicubic, {entry.resize}",
         "texts": f"{text.context} tokens; {entry.tokenizer}; {entry.pooling}",
         "cleaning": _cleaning(entry),
         "languages": entry.languages,

@@ -8,7 +8,7 @@ Texts are not cleaned: neither KerasHub nor Meta's own code for MetaCLIP 2 does.
 
 In three things this project goes with transformers, OpenCLIP and Meta, on whose checkpoints these
 presets are made, and not with KerasHub: texts keep their case (KerasHub's preprocessor lower-cases
-them by default); a picture that is made smaller is smoothed on the way (`antialias`, which KerasHub
+them by default); an image that is made smaller is smoothed on the way (`antialias`, which KerasHub
 leaves off); and a special token that is spelled out in a text is that token.
 """
 
@@ -28,7 +28,7 @@ from score.errors import ModelError
 from score.folder.architecture import Architecture, Transformer
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
 from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
-from score.texts.tokenizer import Texts, xlm_tokenizer
+from score.texts.tokenizer import Tokenizer, xlm_tokenizer
 
 Json = Mapping[str, Any]
 
@@ -149,7 +149,7 @@ def _parts(made: Architecture) -> dict[str, Part]:
             yield from dense(f"{ours}.mlp.fc1", f"{theirs}/dense_1")
             yield from dense(f"{ours}.mlp.fc2", f"{theirs}/dense_2")
 
-    words, picture = "text_model.embeddings", "vision_model.embeddings"
+    words, image = "text_model.embeddings", "vision_model.embeddings"
     text, vision = (f"layers/meta_clip2_{tower}_encoder/layers" for tower in ("text", "vision"))
     tokens = f"{text}/token_and_position_embedding"
     patches = f"{vision}/meta_clip2_vision_embedding"
@@ -162,12 +162,12 @@ def _parts(made: Architecture) -> dict[str, Part]:
             *layers("text_model", text, made.text.tower),
             *norm("text_model.final_layer_norm", f"{text}/layer_normalization"),
             turned("text_projection.weight", "layers/dense_1/vars/0"),
-            same(f"{picture}.class_embedding", f"{patches}/vars/0"),
+            same(f"{image}.class_embedding", f"{patches}/vars/0"),
             (
-                f"{picture}.patch_embedding.weight",
+                f"{image}.patch_embedding.weight",
                 Part(f"{patches}/patch_embedding/vars/0", (side, side, 3, width), _channels_first),
             ),
-            same(f"{picture}.position_embedding.weight", f"{patches}/position_embedding/vars/0"),
+            same(f"{image}.position_embedding.weight", f"{patches}/position_embedding/vars/0"),
             *norm("vision_model.pre_layrnorm", f"{vision}/layer_normalization"),
             *layers("vision_model", vision, made.vision.tower),
             *norm("vision_model.post_layernorm", "layers/layer_normalization"),
@@ -204,14 +204,14 @@ def _preprocessor(converter: Json, size: int) -> Preprocessor:
     interpolation = config.get("interpolation", "bilinear")
     if config.get("image_size") != [size, size]:
         raise ModelError(
-            f"the preset makes pictures of {config.get('image_size')!r:.80}, its model wants {size}"
+            f"the preset makes images of {config.get('image_size')!r:.80}, its model wants {size}"
         )
     if not isinstance(interpolation, str) or interpolation not in modes:
         raise ModelError(
             f"the preset's interpolation {interpolation!r:.80} is not bicubic or bilinear"
         )
     if config.get("pad_to_aspect_ratio", False):
-        raise ModelError("the preset pads its pictures, which no CLIP was trained on")
+        raise ModelError("the preset pads its images, which no CLIP was trained on")
     squash = not config.get("crop_to_aspect_ratio", True)
     mean, std = _normalisation(config)
     return Preprocessor.from_config(
@@ -249,7 +249,7 @@ def _channels(config: Json, name: str) -> list[float]:
     return numbers
 
 
-def _tokenizer(path: Path, made: Architecture) -> Texts:
+def _tokenizer(path: Path, made: Architecture) -> Tokenizer:
     """XLM-V's, from its vocabulary. Raises ModelError for one that is not this model's."""
     _config(read_json(path / TOKENIZER), "MetaCLIP2Tokenizer")
     file = path / VOCABULARY
@@ -266,6 +266,6 @@ def _tokenizer(path: Path, made: Architecture) -> Texts:
         tokenizer = xlm_tokenizer(found.pieces, found.charsmap, mask=mask)
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelError(f"unusable {file}: {error}") from error
-    texts = Texts(tokenizer, made.text.context)
+    texts = Tokenizer(tokenizer, made.text.context)
     texts.check(made)
     return texts

@@ -24,10 +24,10 @@ from score.folder.architecture import Architecture, Shape, Transformer
 from score.folder.model_folder import read_json
 from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
 from score.texts.cleaning import Cleaning
-from score.texts.tokenizer import Texts
+from score.texts.tokenizer import Tokenizer
 
 Json = Mapping[str, Any]
-Tokenizer = Callable[[Architecture, str | None], Texts]
+MakeTokenizer = Callable[[Architecture, str | None], Tokenizer]
 """Finds what makes token ids: for an architecture, and the Hub id that a configuration names."""
 
 NAMES = Names("visual.conv1.weight", ("token_embedding.weight", "text.token_embedding.weight"))
@@ -88,7 +88,7 @@ def architecture(model: Json) -> Architecture:
     )
 
 
-def folder(path: Path, tokenizer: Tokenizer, weights: str | None = None) -> Source:
+def folder(path: Path, tokenizer: MakeTokenizer, weights: str | None = None) -> Source:
     """The checkpoint in a folder. Raises ModelError.
 
     `tokenizer` finds what makes token ids. `weights`: as `statedict.find` has it.
@@ -107,7 +107,7 @@ def folder(path: Path, tokenizer: Tokenizer, weights: str | None = None) -> Sour
     return replace(source, remarks=model.remarks)
 
 
-def file(tensors: Tensors, made: Architecture, tokenizer: Texts) -> Source:
+def file(tensors: Tensors, made: Architecture, tokenizer: Tokenizer) -> Source:
     """Bare weights in this layout, whose architecture is known. Raises ModelError.
 
     Their texts are cleaned as the authors of such files do: OpenAI, LAION and MetaCLIP as OpenCLIP,
@@ -121,7 +121,7 @@ def _source(
     tensors: Tensors,
     made: Architecture,
     preprocessor: Preprocessor,
-    tokenizer: Texts,
+    tokenizer: Tokenizer,
     cleaning: Cleaning,
 ) -> Source:
     # `CustomTextCLIP` keeps the text tower in a module of its own, `CLIP` beside the other one.
@@ -161,7 +161,7 @@ def _parts(made: Architecture, text: str, scale: Shape) -> dict[str, Part]:
             yield from affine(f"{ours}.mlp.fc1", f"{theirs}.mlp.c_fc")
             yield from affine(f"{ours}.mlp.fc2", f"{theirs}.mlp.c_proj")
 
-    words, picture = "text_model.embeddings", "vision_model.embeddings"
+    words, image = "text_model.embeddings", "vision_model.embeddings"
     return dict(
         [
             ("logit_scale", Part("logit_scale", scale, lambda tensor: tensor.reshape(()))),
@@ -170,9 +170,9 @@ def _parts(made: Architecture, text: str, scale: Shape) -> dict[str, Part]:
             *layers("text_model", f"{text}transformer", made.text.tower),
             *affine("text_model.final_layer_norm", f"{text}ln_final"),
             turned("text_projection.weight", f"{text}text_projection"),
-            same(f"{picture}.class_embedding", "visual.class_embedding"),
-            same(f"{picture}.patch_embedding.weight", "visual.conv1.weight"),
-            same(f"{picture}.position_embedding.weight", "visual.positional_embedding"),
+            same(f"{image}.class_embedding", "visual.class_embedding"),
+            same(f"{image}.patch_embedding.weight", "visual.conv1.weight"),
+            same(f"{image}.position_embedding.weight", "visual.positional_embedding"),
             *affine("vision_model.pre_layrnorm", "visual.ln_pre"),
             *layers("vision_model", "visual.transformer", made.vision.tower),
             *affine("vision_model.post_layernorm", "visual.ln_post"),

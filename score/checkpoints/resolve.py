@@ -1,4 +1,4 @@
-"""What a checkpoint is, found by looking at it: a name, a path or a Hub id → `Found`."""
+"""A name, a path or a Hub id → `ResolvedCheckpoint`: what the checkpoint is, from its files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from score.errors import ModelError
 from score.folder.architecture import Architecture
 from score.folder.model_folder import preprocessor_file, tokenizer_folder
 from score.texts.cleaning import Name
-from score.texts.tokenizer import Texts
+from score.texts.tokenizer import Tokenizer
 
 _BARE = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResolvedCheckpoint:
     """A checkpoint and where it came from.
 
     name: what to call it; origin: where it came from, in words for the model card; revision: the
@@ -69,7 +69,7 @@ def find(
     base: str | None = None,
     cleaning: Name | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> Found:
+) -> ResolvedCheckpoint:
     """Looks at a checkpoint: a path here, a catalog name, or a Hub id, in this order.
 
     `source`: the Hub id or catalog name that a folder here was downloaded as; a folder's own name
@@ -106,7 +106,7 @@ def _may_be_on_the_hub(checkpoint: str) -> None:
         raise ModelError(f"no such file or folder: {checkpoint}")
 
 
-def _here(path: Path, source: str | None, options: _Options) -> Found:
+def _here(path: Path, source: str | None, options: _Options) -> ResolvedCheckpoint:
     metadata = told(path)
     said = source or metadata.get("source")
     origin = said or path.resolve().name
@@ -119,7 +119,7 @@ def _here(path: Path, source: str | None, options: _Options) -> Found:
     elif entry and source:
         origin = HUB + entry.hub
     name = path.resolve().stem if path.is_file() else path.resolve().name
-    return Found(
+    return ResolvedCheckpoint(
         _local(path, options, entry),
         name,
         origin,
@@ -132,7 +132,7 @@ def _here(path: Path, source: str | None, options: _Options) -> Found:
 
 def _on_the_hub(
     checkpoint: str, revision: str | None, options: _Options, say: Callable[[str], None]
-) -> Found:
+) -> ResolvedCheckpoint:
     where = address(checkpoint, revision)
     say(where.notice)
     download = hub.download(where.id, where.revision)
@@ -140,7 +140,7 @@ def _on_the_hub(
         source = _folder(download.folder, options)
     except ModelError as error:  # the folder is one of a cache, which nobody asked for
         raise ModelError(str(error).replace(str(download.folder), checkpoint)) from error
-    return Found(
+    return ResolvedCheckpoint(
         source,
         where.id.split("/")[-1],
         HUB + where.id,
@@ -206,7 +206,7 @@ def _bare(path: Path, made: Architecture, options: _Options, entry: Entry | None
             tokenizer_folder=None if options.tokenizer else tokenizer_folder(base.folder),
             processor_file=preprocessor_file(base.folder),
         )
-    elif entry and entry.resize == "squash":  # bare weights say nothing of their pictures
+    elif entry and entry.resize == "squash":  # bare weights say nothing of their images
         source = replace(source, preprocessor=replace(plain, resize=plain.size, crop=None))
     return source
 
@@ -239,10 +239,10 @@ def _folder(path: Path, options: _Options) -> Source:
     return source
 
 
-def _tokenizer_of(folder: Path, options: _Options) -> openclip.Tokenizer:
+def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
     """Finds the tokenizer: the one given, the base's, the checkpoint's own, else plain CLIP's."""
 
-    def find(made: Architecture, named: str | None) -> Texts:
+    def find(made: Architecture, named: str | None) -> Tokenizer:
         own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
         base = tokenizer_folder(options.base.folder) if options.base else None
         place = options.tokenizer or base or (folder if own else None)
@@ -255,7 +255,7 @@ def _tokenizer_of(folder: Path, options: _Options) -> openclip.Tokenizer:
                 "that has its tokenizer.json with --tokenizer"
                 f", such as a download of {named or 'facebook/xlm-v-base'}"
             )
-        texts = Texts.of(place, made.text.context)
+        texts = Tokenizer.of(place, made.text.context)
         texts.check(made)
         return texts
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from score.checkpoints.catalog import CLIP_TOKENIZER
 from score.checkpoints.source import Source
 from score.texts.cleaning import Cleaning, Name
-from score.texts.tokenizer import Texts, open_clip_tokenizer
+from score.texts.tokenizer import Tokenizer, open_clip_tokenizer
 
 
 def cleaned(source: Source, asked: Name | None = None) -> Source:
@@ -40,8 +40,8 @@ def _uncleaned(source: Source) -> Source:
 def _is_clips(source: Source) -> bool:
     """Whether a checkpoint's vocabulary is that of CLIP, and nothing is added to it."""
     context = source.architecture.text.context
-    found = Texts.parse(source.tokenizer, context).vocabulary()
-    return found == Texts.of(CLIP_TOKENIZER, context).vocabulary()
+    found = Tokenizer.parse(source.tokenizer, context).vocabulary()
+    return found == Tokenizer.of(CLIP_TOKENIZER, context).vocabulary()
 
 
 def _open_clips(context: int) -> str:
@@ -49,4 +49,4 @@ def _open_clips(context: int) -> str:
     model = json.loads(text)["model"]
     pairs = [tuple(pair) if isinstance(pair, list) else pair.split(" ") for pair in model["merges"]]
     tokenizer = open_clip_tokenizer(model["vocab"], [(a, b) for a, b in pairs])
-    return Texts(tokenizer, context).to_json()
+    return Tokenizer(tokenizer, context).to_json()

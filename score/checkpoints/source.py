@@ -143,7 +143,7 @@ class Source:
     def own(
         cls, layout: str, architecture: Architecture, tokenizer: str, tensors: Tensors
     ) -> Source:
-        """A model of our own making: tensors as they are named here, pictures as CLIP's are."""
+        """A model of our own making: tensors as they are named here, images as CLIP's are."""
         size = architecture.vision.image
         preprocessor = Preprocessor.from_config({"size": size, "crop_size": size})
         parts = unchanged(architecture)

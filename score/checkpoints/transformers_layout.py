@@ -16,7 +16,7 @@ from score.folder.architecture import Architecture, Shape
 from score.folder.model_folder import ModelFolder, preprocessor_file
 from score.folder.weights import FILE, INDEX, Weights, indexed
 from score.images.preprocess import Preprocessor
-from score.texts.tokenizer import Texts
+from score.texts.tokenizer import Tokenizer
 
 NAMES = Names(
     "vision_model.embeddings.patch_embedding.weight",
@@ -42,7 +42,7 @@ def folder(
     `base`, `tokenizer`: as `ModelFolder.open` has them. `weights`: as `statedict.find` has it.
     """
     folder = ModelFolder.open(path, base, tokenizer)
-    texts = Texts.load(folder)
+    texts = Tokenizer.load(folder)
     model = state_dict.find(_tensors(folder.path), (NAMES,), weights)
     return Source(
         layout="transformers",
@@ -60,8 +60,8 @@ def folder(
     )
 
 
-def file(tensors: Tensors, made: Architecture, tokenizer: Texts) -> Source:
-    """Bare weights in this layout, whose architecture is known: pictures are taken as CLIP's."""
+def file(tensors: Tensors, made: Architecture, tokenizer: Tokenizer) -> Source:
+    """Bare weights in this layout, whose architecture is known: images are taken as CLIP's."""
     source = Source.own("transformers", made, tokenizer.to_json(), tensors)
     return replace(source, cleaning=tokenizer.cleaning)
 

@@ -1,4 +1,4 @@
-"""`score embed`: the rows of a table, or the pictures of a folder, into a file of vectors."""
+"""`score embed`: the rows of a table, or the images of a folder, into a file of vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from score.console.commands import Parser, say
 from score.errors import RequestError
 from score.settings import Settings
 
-HELP = "embed the rows of a CSV or parquet file, or a folder of pictures"
+HELP = "embed the rows of a CSV or parquet file, or a folder of images"
 
 
 def add(parser: Parser) -> None:
@@ -19,7 +19,7 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "input",
         help="CSV (or .csv.gz) or parquet with an image column, a text column or both; or folder "
-        "of pictures",
+        "of images",
     )
     parser.add_argument("--output", required=True, help="a .parquet, .csv, .jsonl or .npy file")
     add_overwrite(parser)
@@ -58,9 +58,9 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _folder(root: str, source: Path) -> Path:
-    """The folder of a table's pictures. Raises RequestError."""
+    """The folder of a table's images. Raises RequestError."""
     if source.is_dir():
-        raise RequestError("--root is for tables: a folder's pictures are below the folder")
+        raise RequestError("--root is for tables: a folder's images are below the folder")
     if not Path(root).is_dir():
         raise RequestError(f"--root: no such folder: {root}")
     return Path(root)

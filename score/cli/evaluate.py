@@ -24,7 +24,7 @@ def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     zeroshot = tasks.add_parser("zeroshot", help="classify a folder of class folders")
-    zeroshot.add_argument("data", help="a folder with a folder of pictures for each class")
+    zeroshot.add_argument("data", help="a folder with a folder of images for each class")
     zeroshot.add_argument(
         "--templates",
         default="openai",
@@ -36,7 +36,7 @@ def add(parser: Parser) -> None:
         metavar="imagenet|FILE",
         help="OpenAI's names for ImageNet, or JSON or lines of names; default: the folders' names",
     )
-    retrieval = tasks.add_parser("retrieval", help="find captions' pictures, pictures' captions")
+    retrieval = tasks.add_parser("retrieval", help="find captions' images, images' captions")
     retrieval.add_argument("data", help="CSV with an image and a text column, one caption a row")
     for task in (zeroshot, retrieval):
         task.add_argument("--output", metavar="FILE.json", help="and FILE.html beside it")

@@ -1,4 +1,4 @@
-"""`score label`: pictures → a class each, into a table or a folder for each class."""
+"""`score label`: images → a class each, into a table or a folder for each class."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ from score.cli.progress import finished, watched
 from score.console.commands import Parser, say
 from score.settings import Settings
 
-HELP = "label pictures with a class each, by zero-shot CLIP"
+HELP = "label images with a class each, by zero-shot CLIP"
 
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument(
-        "input", help="folder of pictures, or CSV (or .csv.gz) with an image column"
-    )
+    parser.add_argument("input", help="folder of images, or CSV (or .csv.gz) with an image column")
     parser.add_argument(
         "--ontology", required=True, metavar="FILE", help="JSON: labels, or label → prompt(s)"
     )
     parser.add_argument(
-        "--output", required=True, help="a .csv file, or a new folder for the sorted pictures"
+        "--output", required=True, help="a .csv file, or a new folder for the sorted images"
     )
     add_overwrite(parser)
     add_model(parser)
@@ -38,9 +36,9 @@ def add(parser: Parser) -> None:
         type=probability,
         default=0.0,
         metavar="P",
-        help="pictures whose best label is less probable get none (0)",
+        help="images whose best label is less probable get none (0)",
     )
-    parser.add_argument("--top", type=positive, default=1, metavar="K", help="labels a picture (1)")
+    parser.add_argument("--top", type=positive, default=1, metavar="K", help="labels an image (1)")
     add_job(parser)
     add_settings(parser)
 
@@ -48,7 +46,7 @@ def add(parser: Parser) -> None:
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Refuses what can be refused before the model is loaded; then labels."""
     from score.core.embedder import Embedder
-    from score.jobs.image_source import open_pictures
+    from score.jobs.image_source import open_images
     from score.jobs.label import (
         LabelSummary,
         check_output,
@@ -65,15 +63,15 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         raise FileNotFoundError(f"no such file: {ontology}")
     labels = read_ontology(ontology, settings.max_prompts)
     summary = LabelSummary()
-    with open_pictures(source) as pictures:
-        if gone := replaced(pictures.columns, columns_of(output, options.top)):
+    with open_images(source) as images:
+        if gone := replaced(images.columns, columns_of(output, options.top)):
             say(f"{source.name} is a table of results: its {', '.join(gone)} are replaced")
         embedder = Embedder.load(options.model, settings)
         encode_ontology(labels, ontology, embedder)
-        with watched(summary, pictures.size, quiet=options.quiet) as show:
+        with watched(summary, images.size, quiet=options.quiet) as show:
             label(
                 embedder,
-                pictures,
+                images,
                 labels,
                 output,
                 confidence=options.confidence,

@@ -31,11 +31,11 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument(
         "--int8",
-        metavar="PICTURES",
-        help="a folder or CSV of pictures: puts the model into int8, too, calibrated on them",
+        metavar="IMAGES",
+        help="a folder or CSV of images: puts the model into int8, too, calibrated on them",
     )
     parser.add_argument(
-        "--force", action="store_true", help="int8 even where it finds other pictures than fp32"
+        "--force", action="store_true", help="int8 even where it finds other images than fp32"
     )
     parser.add_argument(
         "--torch",

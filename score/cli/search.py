@@ -1,4 +1,4 @@
-"""`score search`: the rows of an index nearest to a text or a picture."""
+"""`score search`: the rows of an index nearest to a text or an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from score.errors import RequestError
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
-HELP = "the rows of an index nearest to a text or picture"
+HELP = "the rows of an index nearest to a text or image"
 
 _NO_FILE = re.compile(r"(https?|data):|[A-Za-z0-9+/_=\s-]{100,}", re.IGNORECASE)
 
@@ -22,7 +22,7 @@ def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("index", metavar="DIR", help="what `score index` wrote")
     parser.add_argument("query", nargs="?", help="a text, in place of --image")
-    parser.add_argument("--image", metavar="PICTURE", help="a picture's file, URL or base64")
+    parser.add_argument("--image", metavar="IMAGE", help="an image's file, URL or base64")
     parser.add_argument("--top", type=positive, default=10, metavar="K", help="rows (10)")
     parser.add_argument("--model", default=EMBEDDED, metavar="DIR", help="that made the vectors")
     add_settings(parser)
@@ -35,18 +35,18 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     from score.index.index import Index
 
     if (options.query is None) == (options.image is None):
-        raise RequestError("search takes a text or --image PICTURE, one of them")
-    picture = None if options.image is None else _picture(options.image)
+        raise RequestError("search takes a text or --image IMAGE, one of them")
+    image = None if options.image is None else _image(options.image)
     index = Index(Path(options.index))
     index.check(ModelFolder.open(options.model).architecture.dimension)
     embedder = Embedder.load(options.model, settings)
-    query = embedder.embed_text(options.query) if picture is None else embedder.embed_image(picture)
+    query = embedder.embed_text(options.query) if image is None else embedder.embed_image(image)
     for hit in index.search(query, options.top):
         print(json.dumps({"score": round(hit.score, 4), **hit.row}, ensure_ascii=False))
     return DONE
 
 
-def _picture(given: str) -> Path | str:
+def _image(given: str) -> Path | str:
     """A file's path, or a cell that is no path. Raises FileNotFoundError."""
     if _NO_FILE.match(given):
         return given

@@ -14,7 +14,7 @@ from score.errors import BadParams
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What a picture may be called.
+    """What an image may be called.
 
     names: the labels, each once, in the order given.
     prompts: for each label the texts that describe it, one or more. Several are averaged.

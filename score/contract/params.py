@@ -24,7 +24,7 @@ class Params:
     truncate: what to do with a text over the model's context: cut its `end`, or call it an `error`.
     on_error: `raise` fails the request if any row fails; `report` answers the good rows and puts
         an error record in the place of each bad one.
-    labels: what pictures may be called; None asks for no classification.
+    labels: what images may be called; None asks for no classification.
     confidence: labels less probable than this, from 0 to 1, are left out.
     """
 

@@ -36,7 +36,7 @@ _LONGEST_MISSING = max(map(len, _MISSING_AS_TEXT))
 class Row:
     """One question.
 
-    `image` is an http(s) URL, base64, a `data:` URI or the picture's bytes; `text` is a string.
+    `image` is an http(s) URL, base64, a `data:` URI or the image's bytes; `text` is a string.
     Either may be empty. Cells hold whatever the client sent, wrong types included: the embedder
     answers those with a row error rather than refusing them here. A cell may also be a RowError, by
     which a reader says why it could not read that cell.
@@ -50,7 +50,7 @@ class Row:
 class Record:
     """One answer: float32 vectors of shape [dimension] for the cells the row had, or an error.
 
-    Where the request had labels and the row a picture, `labels` and `probs` say which of them it
+    Where the request had labels and the row an image, `labels` and `probs` say which of them it
     shows, the most probable first.
     """
 

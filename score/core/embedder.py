@@ -41,7 +41,7 @@ from score.model.encoder import Encoder
 from score.model.engines.base import Matrix
 from score.model.probes import Finding, Probes
 from score.settings import Settings
-from score.texts.tokenizer import Ids, Texts
+from score.texts.tokenizer import Ids, Tokenizer
 
 _WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
 _SEEN = 2**20  # floats of vectors that a stream keeps for what comes again: 4 MiB
@@ -55,7 +55,7 @@ class Embedder:
     """A CLIP model that answers rows. Safe to share between threads."""
 
     def __init__(
-        self, encoder: Encoder, texts: Texts, preprocessor: Preprocessor, settings: Settings
+        self, encoder: Encoder, texts: Tokenizer, preprocessor: Preprocessor, settings: Settings
     ) -> None:
         self.encoder = encoder
         self.texts = texts
@@ -66,7 +66,7 @@ class Embedder:
         self.encode_images = batcher.shared(encoder.images, settings.batch_size, lambda _: 1)
         self.encode_texts = batcher.shared(encoder.texts, _PASS_TOKENS, len)
         self._fetcher = Fetcher(settings)
-        # Few threads: what one's large pictures leave behind in its memory is not used by others.
+        # Few threads: what one's large images leave behind in its memory is not used by others.
         # By process, since threads do not survive a fork.
         workers = settings.decode_workers or cores()
         self._decoders = functools.cache(lambda process: ThreadPoolExecutor(workers, "decode"))
@@ -82,7 +82,7 @@ class Embedder:
         """
         settings = settings or Settings()
         opened = ModelFolder.open(folder)
-        texts = Texts.load(opened)  # before the weights: what is quick to refuse comes first
+        texts = Tokenizer.load(opened)  # before the weights: what is quick to refuse comes first
         preprocessor = Preprocessor.from_config(opened.preprocessor)
         encoder = precision.fastest(opened, texts, preprocessor, settings)
         embedder = cls(encoder, texts, preprocessor, settings)
@@ -111,7 +111,7 @@ class Embedder:
         return self.encoder.dimension
 
     def fetching(self, fetcher: Fetcher) -> Embedder:
-        """This very model, whose pictures come in by another fetcher."""
+        """This very model, whose images come in by another fetcher."""
         other = copy.copy(self)
         other._fetcher = fetcher
         return other
@@ -146,15 +146,15 @@ class Embedder:
         assert vector is not None
         return vector
 
-    def embed_image(self, image: Picture) -> Vector:
-        """A picture's vector, float32 [dimension]. Raises RowError, OSError for a missing file."""
+    def embed_image(self, image: ImageInput) -> Vector:
+        """An image's vector, float32 [dimension]. Raises RowError, OSError for a missing file."""
         vector = self._one(_row(image)).image_features
         assert vector is not None
         return vector
 
     def classify(
         self,
-        image: Picture,
+        image: ImageInput,
         labels: Labels | Iterable[str] | Mapping[str, str | Sequence[str]],
         *,
         confidence: float = 0.0,
@@ -225,7 +225,7 @@ class Embedder:
         with _blaming(IMAGE):
             if isinstance(image, RowError):
                 raise image
-            # Decoded pictures are large; the wait here is also what slows the downloads down.
+            # Decoded images are large; the wait here is also what slows the downloads down.
             with self._fetcher.holding():
                 data = self._fetcher.fetch(image, root, until)
                 return self._decoders(os.getpid()).submit(self._decode, data).result()
@@ -241,11 +241,11 @@ class Embedder:
         )
 
 
-Picture = bytes | str | Path
-"""A picture in Python: its bytes, its file as a Path, or a string as a request spells it."""
+ImageInput = bytes | str | Path
+"""An image in Python: its bytes, its file as a Path, or a string as a request spells it."""
 
 
-def _row(image: Picture) -> Row:
+def _row(image: ImageInput) -> Row:
     return Row(image=image.read_bytes() if isinstance(image, Path) else image)
 
 
@@ -260,7 +260,7 @@ class _Ready:
     """A row on its way out: prepared, failed, or (a bug of ours) crashed."""
 
     index: int
-    picture: bool
+    image: bool
     result: _Inputs | BaseException
 
 
@@ -275,7 +275,7 @@ class _Stream:
         self._labels: Matrix | None = None
         if params.labels is not None:
             self._labels = embedder.label_vectors(params.labels, params.truncate)
-        self._seen_pictures = _Seen(embedder.encode_images, embedder.dimension, _digest)
+        self._seen_images = _Seen(embedder.encode_images, embedder.dimension, _digest)
         self._seen_texts = _Seen(embedder.encode_texts, embedder.dimension, tuple)
         self._root, self._until = root, until
         settings = embedder.settings
@@ -283,23 +283,23 @@ class _Stream:
         # Each has a thread. What many requests at a time get together grows much more slowly than
         # their number: for 40 of them eight times as much as for one, by the defaults.
         embedder._streams.add(self)
-        pictures = 2 * settings.batch_size + settings.fetch_workers
-        self._most_pictures = max(settings.batch_size, pictures // len(embedder._streams))
+        images = 2 * settings.batch_size + settings.fetch_workers
+        self._most_images = max(settings.batch_size, images // len(embedder._streams))
         self._batch_size = settings.batch_size
         # No SimpleQueue, whose `get` may forget its timeout on a machine that is busy.
         self._ready: queue.Queue[_Ready] = queue.Queue()
         self._waiting: dict[int, Record] = {}
-        # Rows let in, answered, and handed out; pictures being prepared.
+        # Rows let in, answered, and handed out; images being prepared.
         self._admitted = self._answered = self._yielded = 0
-        self._pictures = 0
+        self._images = 0
         self._exhausted = False
         self._broken: Exception | None = None  # what the source raised
 
     def records(self, rows: Iterable[Row]) -> Iterator[Record]:
         source = iter(rows)
-        # A thread for each picture that is let in: those that wait for a slow or busy host hold up
+        # A thread for each image that is let in: those that wait for a slow or busy host hold up
         # no others. How many download at a time, the fetcher says.
-        workers = ThreadPoolExecutor(self._most_pictures, "prepare")
+        workers = ThreadPoolExecutor(self._most_images, "prepare")
         try:
             while self._admit(source, workers):
                 self._encode(self._take())
@@ -316,16 +316,16 @@ class _Stream:
         while (
             self._admitted - self._answered < self._most_rows
             and self._admitted - self._yielded < _WINDOW
-            and self._pictures < self._most_pictures
+            and self._images < self._most_images
             and (row := self._next(source)) is not None
         ):
             index = self._admitted
             self._admitted += 1
             if is_empty(row.image):
-                self._prepare(index, row, picture=False)
+                self._prepare(index, row, image=False)
             else:
-                self._pictures += 1
-                workers.submit(self._prepare, index, row, picture=True)
+                self._images += 1
+                workers.submit(self._prepare, index, row, image=True)
         return self._admitted > self._answered
 
     def _next(self, source: Iterator[Row]) -> Row | None:
@@ -339,7 +339,7 @@ class _Stream:
                 self._exhausted, self._broken = True, error
         return None
 
-    def _prepare(self, index: int, row: Row, *, picture: bool) -> None:
+    def _prepare(self, index: int, row: Row, *, image: bool) -> None:
         result: _Inputs | BaseException
         try:
             result = self._embedder.prepare(row, self._params, self._root, self._until)
@@ -349,13 +349,13 @@ class _Stream:
             result = error
         except BaseException as error:
             result = error
-        self._ready.put(_Ready(index, picture, result))
+        self._ready.put(_Ready(index, image, result))
 
     def _take(self) -> list[_Ready]:
         """Rows that are ready, at least one; a full batch where it comes without much waiting."""
         taken = [self._ready.get()]
         under_way = self._admitted - self._answered
-        while len(taken) < under_way and sum(item.picture for item in taken) < self._batch_size:
+        while len(taken) < under_way and sum(item.image for item in taken) < self._batch_size:
             try:
                 taken.append(self._ready.get(timeout=_LINGER))
             except queue.Empty:
@@ -371,12 +371,12 @@ class _Stream:
                 self._waiting[item.index] = Record(error=item.result)
             else:
                 raise item.result
-        pictures = {i: x.pixels for i, x in inputs.items() if x.pixels is not None}
+        images = {i: x.pixels for i, x in inputs.items() if x.pixels is not None}
         texts = {i: x.ids for i, x in inputs.items() if x.ids is not None}
-        pictured = self._seen_pictures.vectors(list(pictures.values()))
-        image_vectors = self._rows_of(pictured, pictures)
+        encoded = self._seen_images.vectors(list(images.values()))
+        image_vectors = self._rows_of(encoded, images)
         text_vectors = self._rows_of(self._seen_texts.vectors(list(texts.values())), texts)
-        verdicts = dict(zip(pictures, self._classified(pictured), strict=False))
+        verdicts = dict(zip(images, self._classified(encoded), strict=False))
         for index in inputs:
             self._waiting[index] = Record(
                 image_vectors.get(index),
@@ -385,10 +385,10 @@ class _Stream:
                 *verdicts.get(index, (None, None)),
             )
         self._answered += len(batch)
-        self._pictures -= sum(item.picture for item in batch)
+        self._images -= sum(item.image for item in batch)
 
     def _classified(self, vectors: Matrix) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """Labels and probabilities of each picture; nothing where none were asked for."""
+        """Labels and probabilities of each image; nothing where none were asked for."""
         if self._labels is None or self._params.labels is None:
             return []
         names = self._params.labels.names

@@ -45,10 +45,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verbs below `score azure`."""
     verbs = parser.add_subparsers(dest="azure", required=True, metavar="WHAT")
     plan = verbs.add_parser("plan", help="settings for a model on a size of machine: does it fit?")
-    plan.add_argument("--rows", type=flags.count, metavar="N", help="pictures of a job: 100e6")
+    plan.add_argument("--rows", type=flags.count, metavar="N", help="images of a job: 100e6")
     plan.add_argument("--instances", type=flags.whole, default=1, metavar="N", help="machines (1)")
     plan.add_argument(
-        "--measured", type=float, metavar="RATE", help="pictures/s that such a machine does"
+        "--measured", type=float, metavar="RATE", help="images/s that such a machine does"
     )
     plan.add_argument("--sku", default=EVERY, metavar="SIZE", help="Standard_…, or all (default)")
     rendered = verbs.add_parser(

@@ -66,8 +66,8 @@ CAPABILITIES = {
 # and about as much again to fetch and hand on. Stated: not at Azure.
 DECODED_PER_CORE = 120.0
 
-LEAST_RATE = 1.0  # pictures/s: a machine that does less is for another model
-REQUEST_ROWS = 32  # pictures in a request that a real-time endpoint should manage
+LEAST_RATE = 1.0  # images/s: a machine that does less is for another model
+REQUEST_ROWS = 32  # images in a request that a real-time endpoint should manage
 DOWNLOAD_SECONDS = 60  # the default of SCORE_REQUEST_DEADLINE
 LONGEST_REQUEST_SECONDS = 180  # Azure's limit of request_timeout_ms
 FILE_ROWS = 1_000  # rows of a CSV in a batch job, as `prepare` cuts them
@@ -75,9 +75,9 @@ FILE_ROWS = 1_000  # rows of a CSV in a batch job, as `prepare` cuts them
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Pictures a second of one machine, and where the number is from."""
+    """Images a second of one machine, and where the number is from."""
 
-    pictures: float
+    images: float
     basis: Literal["measured", "stated"]
     limit: Literal["encoding", "decoding", "as given"]
 
@@ -123,29 +123,29 @@ class Plan:
     @property
     def request_timeout_ms(self) -> int:
         """Time for the downloads of a request, and to encode what they brought."""
-        seconds = DOWNLOAD_SECONDS + 2 * REQUEST_ROWS * self.workers / self.rate.pictures
+        seconds = DOWNLOAD_SECONDS + 2 * REQUEST_ROWS * self.workers / self.rate.images
         return min(LONGEST_REQUEST_SECONDS, max(90, 10 * math.ceil(seconds / 10))) * 1000
 
     @property
     def mini_batch_seconds(self) -> int:
-        """Time for one CSV of a batch job, three times over, since pictures and networks vary."""
-        seconds = 3 * FILE_ROWS * self.workers / self.rate.pictures
+        """Time for one CSV of a batch job, three times over, since images and networks vary."""
+        seconds = 3 * FILE_ROWS * self.workers / self.rate.images
         return max(600, 60 * math.ceil(seconds / 60))
 
     def hours(self, rows: float, instances: int) -> float:
-        """How long a job of so many pictures takes on so many machines."""
-        return rows / (self.rate.pictures * instances) / 3600
+        """How long a job of so many images takes on so many machines."""
+        return rows / (self.rate.images * instances) / 3600
 
 
 def plan(
     sku: Sku, model: str, architecture: Architecture, *, measured: float | None = None
 ) -> Plan:
-    """The plan for a model on a size. `measured`: pictures/s that one machine was seen to do.
+    """The plan for a model on a size. `measured`: images/s that one machine was seen to do.
 
     Raises AzureError for a rate that is none.
     """
     if measured is not None and not 0 < measured < math.inf:
-        raise AzureError(f"a rate is a positive number of pictures a second, not {measured!r}")
+        raise AzureError(f"a rate is a positive number of images a second, not {measured!r}")
     precision: Precision = "fp16" if sku.gpus else "fp32"
     stored = architecture.parameters * _BYTES["fp32"] / GIB
     needs = _needs(sku, architecture, precision)
@@ -206,7 +206,7 @@ def _memory(sku: Sku, made: Architecture, precision: Precision, workers: int, ba
 
 
 def activation_bytes(architecture: Architecture, precision: Precision) -> float:
-    """Of one picture: what the widest point of a layer holds, T·(h + 4·w) numbers.
+    """Of one image: what the widest point of a layer holds, T·(h + 4·w) numbers.
 
     T tokens of width w, perceptrons of width h: the stream, queries, keys and values, and the
     perceptron's inside. Attention's T × T is never whole in memory.
@@ -229,8 +229,8 @@ def _obstacles(sku: Sku, needs: _Needs, disk: float, rate: Rate) -> list[str]:
         found.append(
             f"environment and model take {disk:.1f} GiB of disk, the size has {sku.temp_disk_gib}"
         )
-    if rate.pictures < LEAST_RATE:
-        found.append(f"it does {rate.pictures:.2g} pictures/s there: too slow for any use")
+    if rate.images < LEAST_RATE:
+        found.append(f"it does {rate.images:.2g} images/s there: too slow for any use")
     if sku.gpu and not drivers.has_kernels(CAPABILITIES[sku.gpu], drivers.CUDA):
         major, minor = CAPABILITIES[sku.gpu]
         found.append(
@@ -246,11 +246,11 @@ def _online_obstacles(sku: Sku, rate: Rate, workers: int) -> list[str]:
     found = []
     if not sku.online:
         found.append("Azure's list of sizes for managed online endpoints does not have it")
-    seconds = REQUEST_ROWS * workers / rate.pictures
+    seconds = REQUEST_ROWS * workers / rate.images
     room = LONGEST_REQUEST_SECONDS - DOWNLOAD_SECONDS
     if seconds > room:
         found.append(
-            f"a request of {REQUEST_ROWS} pictures takes {seconds:.0f} s to encode, "
+            f"a request of {REQUEST_ROWS} images takes {seconds:.0f} s to encode, "
             f"and Azure's limit of {LONGEST_REQUEST_SECONDS} s leaves {room}"
         )
     return found
@@ -270,10 +270,10 @@ def _rate(sku: Sku, architecture: Architecture, measured: float | None) -> Rate:
         return Rate(measured, "measured", "as given")
     decoding = sku.cores * DECODED_PER_CORE
     if not sku.gpu:  # the same cores do both, one after the other
-        encoding = sku.cores * CORE_GFLOPS[sku.avx512] * 1e9 / picture_flops(architecture)
+        encoding = sku.cores * CORE_GFLOPS[sku.avx512] * 1e9 / image_flops(architecture)
         return Rate(1 / (1 / encoding + 1 / decoding), "stated", _slower(encoding, decoding))
     peak = sku.gpus * GPU_TFLOPS[sku.gpu] / sku.gpu_shared_by
-    encoding = peak * 1e12 * GPU_SHARE / picture_flops(architecture)
+    encoding = peak * 1e12 * GPU_SHARE / image_flops(architecture)
     return Rate(min(encoding, decoding), "stated", _slower(encoding, decoding))
 
 
@@ -281,8 +281,8 @@ def _slower(encoding: float, decoding: float) -> Literal["encoding", "decoding"]
     return "encoding" if encoding <= decoding else "decoding"
 
 
-def picture_flops(architecture: Architecture) -> float:
-    """Arithmetic of one picture's vector: two for each multiplication of the image tower.
+def image_flops(architecture: Architecture) -> float:
+    """Arithmetic of one image's vector: two for each multiplication of the image tower.
 
     Projections and perceptrons, 2·T·(4·w² + 2·w·h) a layer, attention's 4·T²·w, and the patches'
     2·(T - 1)·w·3·p², with T tokens of width w, perceptrons of width h, patches of p pixels (Kaplan
@@ -330,12 +330,12 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
             f"{plan.workers} worker{'s' if plan.workers > 1 else ''}, one request each at a time",
             f"  timeouts    {plan.request_timeout_ms // 1000} s a request, "
             f"{plan.mini_batch_seconds} s a CSV of {FILE_ROWS:,} rows",
-            f"  speed       {_shown(plan.rate.pictures)} pictures/s a machine ({plan.rate.basis}; "
+            f"  speed       {_shown(plan.rate.images)} images/s a machine ({plan.rate.basis}; "
             f"limit: {plan.rate.limit})",
         ]
     if plan.fits and rows is not None:
         lines.append(
-            f"  job         {rows:,.0f} pictures on {instances} machine"
+            f"  job         {rows:,.0f} images on {instances} machine"
             f"{'s' if instances > 1 else ''}: {_hours(plan.hours(rows, instances))} "
             f"({plan.rate.basis})"
         )

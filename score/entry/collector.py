@@ -89,11 +89,11 @@ def _frame(pd: Any, request: str, lines: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _asked(row: Row) -> dict[str, Any]:
-    """Texts as they are; a picture by its URL, without what may be secret, or as `inline`."""
-    return {"image": _picture(row.image), "text": row.text if isinstance(row.text, str) else None}
+    """Texts as they are; an image by its URL, without what may be secret, or as `inline`."""
+    return {"image": _image(row.image), "text": row.text if isinstance(row.text, str) else None}
 
 
-def _picture(cell: object) -> str | None:
+def _image(cell: object) -> str | None:
     if is_empty(cell):
         return None
     if isinstance(cell, str) and cell.lstrip()[:8].lower().startswith(("http://", "https://")):

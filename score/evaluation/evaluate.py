@@ -1,10 +1,10 @@
-"""How right is this model? ImageNet's and COCO's published figures, from pictures on disk.
+"""How right is this model? ImageNet's and COCO's published figures, from images on disk.
 
 The procedure is that of open_clip and CLIP_benchmark: zero-shot classification by the mean of each
 class's prompts, retrieval by R@k both ways. Metrics are named as in CLIP_benchmark's results.
 
-Pictures stream through and are forgotten. What grows is: for zero-shot the classes' vectors and
-counts, for retrieval one vector a picture and one a text.
+Images stream through and are forgotten. What grows is: for zero-shot the classes' vectors and
+counts, for retrieval one vector an image and one a text.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from score.jobs.class_folders import ClassFolders, listed
 from score.model.zeroshot import label_vectors, unit
 from score.tables.csv_table import CsvTable
 
-_PICTURES_AT_ONCE = 256  # vectors that wait for their scores
+_IMAGES_AT_ONCE = 256  # vectors that wait for their scores
 _MOST_EXAMPLES = 1000  # failures and mistakes that are kept one by one
-_MOST_WORST = 12  # pictures that are kept as the worst mistakes
-_LONGEST_KEY = 64  # characters; a longer cell, an inline picture say, is remembered by its hash
+_MOST_WORST = 12  # images that are kept as the worst mistakes
+_LONGEST_KEY = 64  # characters; a longer cell, an inline image say, is remembered by its hash
 _NAMED = 5  # how many classes a note names
 
 Progress = Callable[[str, int, int], None]
@@ -54,7 +54,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Failure(NamedTuple):
-    """A picture, caption or row that is left out, and why."""
+    """An image, caption or row that is left out, and why."""
 
     item: str
     code: str
@@ -81,30 +81,30 @@ class Failures:
 
 
 class ClassResult(NamedTuple):
-    """A class folder: its name in the prompts, its pictures, and the share of them recognised."""
+    """A class folder: its name in the prompts, its images, and the share of them recognised."""
 
     folder: str
     name: str
-    pictures: int
+    images: int
     recall: float | None
 
 
 class Mistake(NamedTuple):
-    """How often pictures of one class folder were taken for another's."""
+    """How often images of one class folder were taken for another's."""
 
     true: str
     predicted: str
-    pictures: int
+    images: int
 
 
 class WorstMistake(NamedTuple):
-    """A picture that was taken for another class's, far from its own.
+    """An image that was taken for another class's, far from its own.
 
-    picture: its path below the folder; file: where it is. true, predicted: class folders.
+    image: its path below the folder; file: where it is. true, predicted: class folders.
     margin: by how much the cosine to the predicted class is above the one to its own.
     """
 
-    picture: str
+    image: str
     file: Path
     true: str
     predicted: str
@@ -117,7 +117,7 @@ class Evaluation:
 
     data: the base name of what was evaluated.
     metrics: shares from 0 to 1, or None where nothing could be evaluated.
-    counts: how many pictures, classes, captions …; those that failed are not among them.
+    counts: how many images, classes, captions …; those that failed are not among them.
     notes: what a reader should know of these figures, in sentences.
     """
 
@@ -159,9 +159,9 @@ def zeroshot(
     templates: Sequence[str],
     progress: Progress | None = None,
 ) -> ZeroShot:
-    """Classifies every picture of a folder among its classes; `names` are those of its classes.
+    """Classifies every image of a folder among its classes; `names` are those of its classes.
 
-    Every class can be answered, one without pictures too. A picture that fails is left out.
+    Every class can be answered, one without images too. An image that fails is left out.
     Raises RequestError for a prompt that the model cannot read whole.
     """
     began = time.perf_counter()
@@ -171,11 +171,11 @@ def zeroshot(
     # Folders of one name share its vector, so that they tie to the last bit.
     places = [distinct.index(name) for name in names]
     labels = class_vectors(embedder, distinct, templates, progress)
-    vectors = _picture_vectors(embedder, folder, failures, progress)
-    while block := list(islice(vectors, _PICTURES_AT_ONCE)):
-        pictures = unit(np.stack([vector for _, _, vector in block]))
+    vectors = _image_vectors(embedder, folder, failures, progress)
+    while block := list(islice(vectors, _IMAGES_AT_ONCE)):
+        images = unit(np.stack([vector for _, _, vector in block]))
         targets = np.array([number for number, _, _ in block], dtype=np.intp)
-        scores = (pictures @ labels.T)[:, places]
+        scores = (images @ labels.T)[:, places]
         tally.add(scores, targets)
         found = _mistaken(folder, [file for _, file, _ in block], scores, targets)
         worst = heapq.nlargest(_MOST_WORST, [*worst, *found], key=lambda mistake: mistake.margin)
@@ -185,14 +185,14 @@ def zeroshot(
             **{f"acc{k}": tally.accuracy(k) for k in TOP},
             "mean_per_class_recall": tally.mean_recall(),
         },
-        counts={"pictures": int(tally.pictures.sum()), "classes": len(names)},
+        counts={"images": int(tally.images.sum()), "classes": len(names)},
         failures=failures,
         notes=tuple(_zeroshot_notes(folder, names, tally)),
         seconds=time.perf_counter() - began,
         classes=tuple(
             ClassResult(_shown(name), label, count, recall)
             for name, label, count, recall in zip(
-                folder.classes, names, tally.pictures.tolist(), tally.recall(), strict=True
+                folder.classes, names, tally.images.tolist(), tally.recall(), strict=True
             )
         ),
         mistakes=tuple(
@@ -207,11 +207,11 @@ def zeroshot(
 def _mistaken(
     folder: ClassFolders, files: Sequence[Path], scores: Matrix, targets: Integers
 ) -> Iterator[WorstMistake]:
-    """Every mistake among some pictures. `scores`: [pictures, classes], `targets`: [pictures]."""
+    """Every mistake among some images. `scores`: [images, classes], `targets`: [images]."""
     for place in np.flatnonzero(ranks(scores, targets)).tolist():
         file, true, predicted = files[place], int(targets[place]), int(scores[place].argmax())
         yield WorstMistake(
-            picture=_shown(file.relative_to(folder.path).as_posix()),
+            image=_shown(file.relative_to(folder.path).as_posix()),
             file=file,
             true=_shown(folder.classes[true]),
             predicted=_shown(folder.classes[predicted]),
@@ -245,14 +245,14 @@ def class_vectors(
     return vectors
 
 
-def _picture_vectors(
+def _image_vectors(
     embedder: Embedder, folder: ClassFolders, failures: Failures, progress: Progress | None
 ) -> Iterator[tuple[int, Path, Vector]]:
-    """Class number, file and vector of each picture that can be read."""
+    """Class number, file and vector of each image that can be read."""
     asked: deque[tuple[int, Path]] = deque()
 
     def rows() -> Iterator[Row]:
-        for number, file in folder.pictures():
+        for number, file in folder.images():
             asked.append((number, file))
             yield Row(image=_cell(file))
 
@@ -262,7 +262,7 @@ def _picture_vectors(
     for done, record in enumerate(embedder.embed(rows(), root=root), start=1):
         number, file = asked.popleft()
         if progress:
-            progress("pictures", done, len(folder))
+            progress("images", done, len(folder))
         if record.error:
             failures.add(_shown(file.relative_to(folder.path).as_posix()), record.error)
         elif record.image_features is not None:
@@ -282,13 +282,11 @@ def _zeroshot_notes(folder: ClassFolders, names: Sequence[str], tally: Tally) ->
             f"{listed(folder.passed_over)}."
         )
     without = [
-        _shown(name)
-        for name, count in zip(folder.classes, tally.pictures, strict=True)
-        if not count
+        _shown(name) for name, count in zip(folder.classes, tally.images, strict=True) if not count
     ]
     if without:
         yield (
-            f"{_so_many(len(without), 'class', 'classes')} without pictures: possible answers, but "
+            f"{_so_many(len(without), 'class', 'classes')} without images: possible answers, but "
             f"not part of the mean per-class recall ({_some(without)})."
         )
     if len(names) < max(TOP):
@@ -306,13 +304,13 @@ def _zeroshot_notes(folder: ClassFolders, names: Sequence[str], tally: Tally) ->
 
 
 def retrieval(embedder: Embedder, source: Path, progress: Progress | None = None) -> Retrieval:
-    """Finds each caption's picture among all, and each picture's captions.
+    """Finds each caption's image among all, and each image's captions.
 
     `source`: a CSV with the columns `image` and `text`. Rows with the same image cell are several
-    captions of one picture; cells are read as in batch jobs, texts over the model's context cut at
+    captions of one image; cells are read as in batch jobs, texts over the model's context cut at
     their end. Each row's caption is an item of its own, also where another has the same words.
 
-    A picture or caption that fails is left out, with what depends on it. Raises RequestError for a
+    An image or caption that fails is left out, with what depends on it. Raises RequestError for a
     file that is no such table, OSError.
     """
     began = time.perf_counter()
@@ -333,7 +331,7 @@ def retrieval(embedder: Embedder, source: Path, progress: Progress | None = None
             for sought, found in both_ways.items()
             for k, recall in found.items()
         },
-        counts={"pictures": len(images), "captions": len(captions)},
+        counts={"images": len(images), "captions": len(captions)},
         failures=pairs.failures,
         notes=tuple(_retrieval_notes(pairs.rows, len(images), captions)),
         seconds=time.perf_counter() - began,
@@ -341,7 +339,7 @@ def retrieval(embedder: Embedder, source: Path, progress: Progress | None = None
 
 
 def open_captions(source: Path) -> CsvTable:
-    """A CSV of pictures and their captions. Raises RequestError for what is none, OSError."""
+    """A CSV of images and their captions. Raises RequestError for what is none, OSError."""
     table = CsvTable(source)
     for name in COLUMNS:
         if name not in table.columns:
@@ -352,7 +350,7 @@ def open_captions(source: Path) -> CsvTable:
 
 
 class _Pairs:
-    """A table's distinct pictures and texts, as vectors, and which of them belong together."""
+    """A table's distinct images and texts, as vectors, and which of them belong together."""
 
     def __init__(self, dimension: int) -> None:
         self._dimension = dimension
@@ -401,9 +399,9 @@ class _Pairs:
         self._pairs.append((pair[0], pair[1]))
 
     def whole(self) -> tuple[Matrix, Matrix, Captions]:
-        """Unit vectors of texts and pictures, and the captions: those pairs of which both are good.
+        """Unit vectors of texts and images, and the captions: those pairs of which both are good.
 
-        A picture that has lost all its captions is gone with them.
+        An image that has lost all its captions is gone with them.
         """
         pairs = np.array(
             [
@@ -427,7 +425,7 @@ class _Pairs:
 
 
 def _problem(row: Row) -> RowError | None:
-    """Why a row is no pair of a picture and a caption."""
+    """Why a row is no pair of an image and a caption."""
     cells = {IMAGE: row.image, TEXT: row.text}
     for cell in cells.values():
         if isinstance(cell, RowError):
@@ -450,9 +448,9 @@ def _retrieval_notes(rows: int, images: int, captions: Captions) -> Iterator[str
     if len(captions) < rows:
         yield (
             f"{_so_many(rows - len(captions), 'row', 'rows')} of {rows:,} left out: "
-            "the row, its picture or its caption failed."
+            "the row, its image or its caption failed."
         )
-    for items, what in ((images, "pictures"), (len(captions), "captions")):
+    for items, what in ((images, "images"), (len(captions), "captions")):
         if 0 < items <= max(RECALL_AT):
             yield f"With {items:,} {what}, the first {max(RECALL_AT)} are all of them."
     shared = len(captions) - len(np.unique(captions.text))

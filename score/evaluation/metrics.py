@@ -49,19 +49,19 @@ def share_within(places: Integers, k: int) -> float | None:
 
 
 class Tally:
-    """Counts what pictures were taken for. Memory grows with the classes, not the pictures."""
+    """Counts what images were taken for. Memory grows with the classes, not the images."""
 
     def __init__(self, classes: int) -> None:
-        self.pictures = np.zeros(classes, dtype=np.intp)
-        """[classes] How many pictures of each class came."""
+        self.images = np.zeros(classes, dtype=np.intp)
+        """[classes] How many images of each class came."""
         self.right = {k: np.zeros(classes, dtype=np.intp) for k in TOP}
         """k → [classes] How many of these had their class among the k most probable."""
         self.mistakes: Counter[tuple[int, int]] = Counter()
         """(true, predicted) → how often; right answers are not among them."""
 
     def add(self, scores: Matrix, targets: Integers) -> None:
-        """`scores` [pictures, classes] of any scale, `targets` [pictures] the true classes."""
-        np.add.at(self.pictures, targets, 1)
+        """`scores` [images, classes] of any scale, `targets` [images] the true classes."""
+        np.add.at(self.images, targets, 1)
         places = ranks(scores, targets)
         for k, right in self.right.items():
             np.add.at(right, targets[places < k], 1)
@@ -70,17 +70,17 @@ class Tally:
         self.mistakes.update(zip(targets[wrong].tolist(), predicted.tolist(), strict=True))
 
     def accuracy(self, k: int) -> float | None:
-        """The share of pictures whose class is among the `k` most probable; None without any."""
-        total = int(self.pictures.sum())
+        """The share of images whose class is among the `k` most probable; None without any."""
+        total = int(self.images.sum())
         return int(self.right[k].sum()) / total if total else None
 
     def recall(self) -> list[float | None]:
-        """Each class's share of pictures that were recognised; None for one without pictures."""
-        pairs = zip(self.right[1].tolist(), self.pictures.tolist(), strict=True)
+        """Each class's share of images that were recognised; None for one without images."""
+        pairs = zip(self.right[1].tolist(), self.images.tolist(), strict=True)
         return [right / total if total else None for right, total in pairs]
 
     def mean_recall(self) -> float | None:
-        """The mean of `recall` over the classes that have pictures (balanced accuracy)."""
+        """The mean of `recall` over the classes that have images (balanced accuracy)."""
         known = [recall for recall in self.recall() if recall is not None]
         return sum(known) / len(known) if known else None
 
@@ -90,10 +90,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Captions:
-    """Which picture each caption describes.
+    """Which image each caption describes.
 
     text: [captions] the number of the caption's text among the distinct texts.
-    image: [captions] the number of its picture.
+    image: [captions] the number of its image.
     """
 
     text: Integers
@@ -106,7 +106,7 @@ class Captions:
 def ranks_of_images(
     texts: Matrix, images: Matrix, captions: Captions, at_once: int = _SCORES_AT_ONCE
 ) -> Integers:
-    """Text → image: how many pictures stand ahead of each caption's own, [captions].
+    """Text → image: how many images stand ahead of each caption's own, [captions].
 
     `texts` [distinct texts, dimension] and `images` [images, dimension] are unit vectors; at most
     `at_once` scores are held at a time, but always those of one query.
@@ -120,10 +120,10 @@ def ranks_of_images(
 def ranks_of_texts(
     texts: Matrix, images: Matrix, captions: Captions, at_once: int = _SCORES_AT_ONCE
 ) -> Integers:
-    """Image → text: how many captions stand ahead of the best of each picture's own, [images].
+    """Image → text: how many captions stand ahead of the best of each image's own, [images].
 
-    Each caption is an item of its own, also where another picture's has the same words: those two
-    tie. Every picture needs a caption. The rest as in `ranks_of_images`.
+    Each caption is an item of its own, also where another image's has the same words: those two
+    tie. Every image needs a caption. The rest as in `ranks_of_images`.
     """
     own = _captions_of(captions, len(images))
     places = np.empty(len(images), dtype=np.intp)

@@ -18,7 +18,7 @@ from score.storage.outputs import check_files
 
 _ROWS = 20  # of each table
 _THUMBNAIL = 160  # pixels, of 4 to 10 KB each
-_MOST_PIXELS = 50_000_000  # of a picture that is shown
+_MOST_PIXELS = 50_000_000  # of an image that is shown
 
 
 def check_output(output: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
@@ -71,7 +71,7 @@ summary { cursor: pointer; font-weight: 600; }
 def as_html(evaluation: Evaluation, model: Model) -> str:
     """A page with nothing from elsewhere in it; every name is escaped.
 
-    Pictures of the worst mistakes are read from where they are; those gone are left out.
+    Images of the worst mistakes are read from where they are; those gone are left out.
     """
     body = [_figures(evaluation), _notes(evaluation.notes)]
     if isinstance(evaluation, ZeroShot):
@@ -137,48 +137,48 @@ def _recall_chart(evaluation: Evaluation) -> str:
 
 
 def _worst_classes(evaluation: ZeroShot) -> str:
-    """Those of which some pictures were not recognised."""
+    """Those of which some images were not recognised."""
     known = [(c.recall, c) for c in evaluation.classes if c.recall is not None and c.recall < 1]
     worst = sorted(known, key=lambda pair: pair[0])[:_ROWS]
     shown = labels(evaluation.classes)
-    rows = [(shown[c.folder], f"{c.pictures:,}", percent(recall)) for recall, c in worst]
-    return _section("Worst classes", _table(("class", "#pictures", "#recall"), rows))
+    rows = [(shown[c.folder], f"{c.images:,}", percent(recall)) for recall, c in worst]
+    return _section("Worst classes", _table(("class", "#images", "#recall"), rows))
 
 
 def _worst_mistakes(evaluation: ZeroShot) -> str:
     shown = labels(evaluation.classes)
     figures = [
-        f"<figure>{picture}<figcaption>{escape(shown[mistake.true])}, taken for "
+        f"<figure>{image}<figcaption>{escape(shown[mistake.true])}, taken for "
         f"{escape(shown[mistake.predicted])} (+{mistake.margin:.3f})</figcaption></figure>"
         for mistake in evaluation.worst
-        if (picture := _thumbnail(mistake.file, mistake.picture))
+        if (image := _thumbnail(mistake.file, mistake.image))
     ]
     if not figures:
         return ""
     about = (
-        "Pictures that are furthest from their own class, by how much the cosine to the answer "
+        "Images that are furthest from their own class, by how much the cosine to the answer "
         "is above the one to the truth."
     )
     return _section(
         "Worst mistakes",
-        f'<p class="quiet">{about}</p><div class="pictures">{"".join(figures)}</div>',
+        f'<p class="quiet">{about}</p><div class="images">{"".join(figures)}</div>',
     )
 
 
 def _thumbnail(file: Path, name: str) -> str:
     try:
-        picture = preprocess.decode(file.read_bytes(), _MOST_PIXELS)
+        image = preprocess.decode(file.read_bytes(), _MOST_PIXELS)
     except (OSError, RowError):  # gone, or another since it was evaluated
         return ""
-    return webpage.thumbnail(picture, name, _THUMBNAIL)
+    return webpage.thumbnail(image, name, _THUMBNAIL)
 
 
 def _mistakes(evaluation: ZeroShot) -> str:
     shown = labels(evaluation.classes)
     rows = [
-        (shown[m.true], shown[m.predicted], f"{m.pictures:,}") for m in evaluation.mistakes[:_ROWS]
+        (shown[m.true], shown[m.predicted], f"{m.images:,}") for m in evaluation.mistakes[:_ROWS]
     ]
-    return _section("Most frequent mistakes", _table(("is", "was taken for", "#pictures"), rows))
+    return _section("Most frequent mistakes", _table(("is", "was taken for", "#images"), rows))
 
 
 def _failures(failures: Failures) -> str:

@@ -1,7 +1,7 @@
 """What classes are called, and the texts around those names.
 
 Names and templates of ImageNet are OpenAI's, shipped in `data/`, where their source and licence
-stand. Knows files; knows nothing of models and pictures.
+stand. Knows files; knows nothing of models and images.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def as_text(evaluation: Evaluation, model: Model) -> str:
         lines.append("  most frequent mistakes:")
         shown = labels(evaluation.classes)
         lines += [
-            f"    {m.pictures:,} × {shown[m.true]} → {shown[m.predicted]}"
+            f"    {m.images:,} × {shown[m.true]} → {shown[m.predicted]}"
             for m in evaluation.mistakes[:_LINES]
         ]
     return "\n".join(lines)

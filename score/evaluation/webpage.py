@@ -1,4 +1,4 @@
-"""A page of HTML that needs nothing from elsewhere: its head, its base styles, its pictures.
+"""A page of HTML that needs nothing from elsewhere: its head, its base styles, its images.
 
 Pages fit a phone and follow the reader's choice of light or dark. Colours are the variables at the
 top of the styles; what a page adds of its own uses them.
@@ -39,7 +39,7 @@ h3 { margin: 1.5rem 0 .5rem; font-size: 1rem; }
 p { margin: .4rem 0; max-width: 46rem; }
 b { font-variant-numeric: tabular-nums; }
 .quiet { color: var(--quiet); }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr));
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr));
   gap: .75rem; margin-top: .75rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; border: 1px solid var(--line); border-radius: .5rem; }
@@ -75,12 +75,12 @@ def wide(label: str, content: str) -> str:
     )
 
 
-def thumbnail(picture: Image.Image, alt: str, side: int) -> str:
-    """An `<img>` of a square cut from the middle of a picture, as a JPEG of `side` pixels.
+def thumbnail(image: Image.Image, alt: str, side: int) -> str:
+    """An `<img>` of a square cut from the middle of an image, as a JPEG of `side` pixels.
 
     Transparent parts are white.
     """
-    drawn = picture.convert("RGBA")
+    drawn = image.convert("RGBA")
     paper = Image.new("RGB", drawn.size, "white")
     paper.paste(drawn, (0, 0), drawn)
     stream = io.BytesIO()

@@ -1,7 +1,7 @@
 """What a `Content-Encoding` was applied to: gzip, deflate, br and zstd undone (RFC 9110, 8.4.1).
 
 Results are bounded while they are decoded. Labels are often false: stores keep whatever an upload
-said. A body that does not decode, but begins as pictures do, is taken as it is.
+said. A body that does not decode, but begins as images do, is taken as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from score.errors import FetchFailed
 _MOST_CODINGS = 5
 _MOST_MEMBERS = 100  # gzip members or zstd frames: each costs a copy of all that follow it
 _ZSTD_WINDOW_LOG = 23  # 8 MiB, the most that RFC 9659 lets a server use
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 Decode = Callable[[bytes, int], bytes]
 """Encoded bytes → at most so many decoded ones. Raises _Undecodable."""
@@ -41,7 +41,7 @@ def decoded(body: bytes, header: str, limit: int) -> bytes:
         try:
             body = _undone(name, body, limit + 1)
         except _Undecodable as error:
-            if body.startswith(_PICTURES):
+            if body.startswith(_IMAGES):
                 return body
             raise FetchFailed(f"Content-Encoding {_shown(name)}: {error}") from None
     return body

@@ -1,4 +1,4 @@
-"""Connections to the servers of pictures, each of which keeps two rules.
+"""Connections to the servers of images, each of which keeps two rules.
 
 The address rule. A URL may lead only to public addresses, or to those that `allow_hosts` names.
 The rule is applied where the socket is opened, to the very address it is about to connect to:

@@ -3,7 +3,7 @@
 A download goes: place at the host → one of `fetch_workers` places → request → room for its body →
 body. Retries and redirects give their places up in between, so that what waits holds up nobody.
 
-Knows nothing of pictures.
+Knows nothing of images.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from score.settings import Settings
 
 _READ = 64 * 1024
 _BODIES = 16  # of the largest size may be in memory at a time; of smaller ones more
-_PICTURES = frozenset({200, 203})  # 203: a proxy has changed the body
+_IMAGES = frozenset({200, 203})  # 203: a proxy has changed the body
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _SHEDDING = frozenset({429, 503})
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Fetcher:
-    """Turns what an image cell says into the picture's bytes. Safe to share between threads."""
+    """Turns what an image cell says into the image's bytes. Safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -90,7 +90,7 @@ class Fetcher:
         if root and (file := cells.file_below(root.resolve(), cell)):
             self._room.reserve(limit, deadline)
             data = cells.from_file(file, limit)
-            self._room.give_back(limit - len(data))
+            self._room.release_free_memory(limit - len(data))
             return data
         if looks_missing(cell):
             raise BadBase64(f"{cell!r} looks like a missing value: leave the cell empty instead")
@@ -159,7 +159,7 @@ class Fetcher:
     def _body(
         self, answer: BaseHTTPResponse, target: Url, pause: float, deadline: Deadline
     ) -> bytes:
-        if answer.status not in _PICTURES:
+        if answer.status not in _IMAGES:
             raise _refusal(answer.status, target, pause)
         limit = self._settings.max_image_bytes
         coding = answer.headers.get("Content-Encoding", "")
@@ -179,12 +179,12 @@ class Fetcher:
         finally:
             # All of it after a failure: rows that wait for a retry, or for more room, must hold
             # none that others wait for.
-            self._room.give_back(reserved - kept)
+            self._room.release_free_memory(reserved - kept)
         return data
 
 
 class _Refused(FetchFailed):
-    """A status that brings no picture, with the pause the server asks for."""
+    """A status that brings no image, with the pause the server asks for."""
 
     def __init__(self, message: str, *, retryable: bool, retry_after: float) -> None:
         super().__init__(message, retryable=retryable)

@@ -1,8 +1,8 @@
-"""Memory for encoded pictures: how many bytes of them may be held at a time.
+"""Memory for encoded images: how many bytes of them may be held at a time.
 
 A download reserves its size before it reads its body, so that any number may wait for a server's
 first byte while the bodies in memory stay bounded. What a thread has reserved is given back when
-its `holding` block ends, which is after the picture has been decoded.
+its `holding` block ends, which is after the image has been decoded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Room:
         finally:
             self._mine.depth -= 1
             if not self._mine.depth:
-                self.give_back(self._mine.held)
+                self.release_free_memory(self._mine.held)
 
     def reserve(self, count: int, deadline: Deadline) -> None:
         """Waits until `count` bytes are free. Raises FetchTimeout."""
@@ -43,7 +43,7 @@ class Room:
             self._free -= count
         self._mine.held += count
 
-    def give_back(self, count: int) -> None:
+    def release_free_memory(self, count: int) -> None:
         """Frees bytes that this thread has reserved."""
         with self._changed:
             self._free += count

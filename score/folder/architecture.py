@@ -38,7 +38,7 @@ class Transformer:
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """The image tower: square pictures, cut into square patches; sizes in pixels."""
+    """The image tower: square images, cut into square patches; sizes in pixels."""
 
     tower: Transformer
     image: int
@@ -95,7 +95,7 @@ class Architecture:
             ),
         )
         if vision.get("num_channels", 3) != 3:
-            raise ModelError(f"num_channels {vision['num_channels']!r}: pictures have 3")
+            raise ModelError(f"num_channels {vision['num_channels']!r}: images have 3")
         if architecture.vision.patch > architecture.vision.image:
             raise ModelError("patch_size is larger than image_size")
         return architecture
@@ -122,14 +122,14 @@ class Architecture:
             "pad_token_id": self.text.pad,
         }
         words = {"vocab_size": self.text.vocabulary, "max_position_embeddings": self.text.context}
-        picture = {"image_size": self.vision.image, "patch_size": self.vision.patch}
+        image = {"image_size": self.vision.image, "patch_size": self.vision.patch}
         return {
             "architectures": ["CLIPModel" if self.kind == "clip" else "MetaClip2Model"],
             "model_type": self.kind,
             "projection_dim": self.dimension,
             "logit_scale_init_value": 2.6592,  # ln(1/0.07), as transformers rounds it
             "text_config": tower("text", self.text.tower, {**words, **ids}),
-            "vision_config": tower("vision", self.vision.tower, picture),
+            "vision_config": tower("vision", self.vision.tower, image),
         }
 
     def differences(self, other: Architecture) -> dict[str, tuple[Any, Any]]:

@@ -1,6 +1,6 @@
 """A model folder as a typed value: where it is, and what its JSON files say.
 
-Knows files and JSON; knows nothing of torch, pictures or words.
+Knows files and JSON; knows nothing of torch, images or words.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ModelFolder:
 
     path: the folder that holds `config.json`, `model.safetensors` and the tokenizer.
     architecture: what its `config.json` declares.
-    preprocessor: how pictures become pixels, from `preprocessor_config.json`.
+    preprocessor: how images become pixels, from `preprocessor_config.json`.
     tokenizer: the folder that holds the tokenizer; `path`, unless it lacks one.
     """
 

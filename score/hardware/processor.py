@@ -49,7 +49,7 @@ def computes(precision: str) -> bool:
     return precision not in _HALVES or not _HALVES[precision].isdisjoint(cpu_flags())
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Gives the system what was freed; glibc would keep what lies between things still in use."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

@@ -3,7 +3,7 @@
 A file can be cut short, damaged, or sound and of a kind that nobody decodes; Pillow's exceptions
 say which only in their text. None of the messages made here claims more than that text does.
 
-Knows exceptions; nothing of pictures.
+Knows exceptions; nothing of images.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _LONGEST = 120  # characters
 
 
 def row_error(name: str, error: Exception) -> RowError:
-    """One of `ERRORS`, met while reading a picture of format `name`, as a row's error."""
+    """One of `ERRORS`, met while reading an image of format `name`, as a row's error."""
     said = str(error).strip().partition("\n")[0][:_LONGEST]
     if isinstance(error.__cause__, KeyError):  # the reader looked up how to decode it
         return NotAnImage(f"this kind of {name} cannot be read: {_kind(error.__cause__.args[0])}")
     if _UNSUPPORTED.match(said):
         return NotAnImage(f"this kind of {name} cannot be read: {said}")
     if isinstance(error, EOFError) or _ENDED.search(said):
-        return TruncatedImage(f"the {name}'s data end before the picture does")
+        return TruncatedImage(f"the {name}'s data end before the image does")
     if said == "cannot load this image":
         return TruncatedImage(f"the {name} holds no pixels")
     if isinstance(error, _TELLING) and said and not _VAGUE.search(said):

@@ -1,6 +1,6 @@
-"""Pictures of more than 8 bits a channel → 8 bits, which is what models were trained on.
+"""Images of more than 8 bits a channel → 8 bits, which is what models were trained on.
 
-transformers leaves that to Pillow, which clips: of a 16-bit grey picture all but the 255 darkest
+transformers leaves that to Pillow, which clips: of a 16-bit grey image all but the 255 darkest
 levels become white, and floats from 0 to 1 become black. This is the one place where pixels differ
 from the reference on purpose. Black stays black, white becomes white, and what lies between goes to
 the nearest of 256 levels: `round(v * 255 / white)`, the rescaling that the PNG specification
@@ -36,7 +36,7 @@ _ADVICE = "convert it to 8 bits, or set wide_pixels=reference to have it clipped
 
 
 def narrow(image: Image.Image, wide: WidePixels) -> Image.Image:
-    """A loaded picture in 8 bits a channel: itself, unless it is grey of more than 8.
+    """A loaded image in 8 bits a channel: itself, unless it is grey of more than 8.
 
     `wide`: "scale" as above, "reference" leaves it for Pillow to clip, "error" refuses it. Raises
     NotAnImage for what is refused, and for numbers of which nothing says where white is: integers

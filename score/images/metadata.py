@@ -1,7 +1,7 @@
 """Metadata that no pixel depends on, cut out of a file before it is decoded.
 
-To Pillow it is part of the picture: more than a megabyte of packed text or of a colour profile in a
-PNG, a damaged Photoshop block or index of further pictures in a JPEG are errors, and EXIF segments
+To Pillow it is part of the image: more than a megabyte of packed text or of a colour profile in a
+PNG, a damaged Photoshop block or index of further images in a JPEG are errors, and EXIF segments
 are joined in quadratic time. Here one pass over the file's structure, which unpacks one text at
 most, leaves out what neither pixels nor their orientation need. Where the structure breaks off or
 makes no sense, the decoder gets enough of the rest to report it.
@@ -96,7 +96,7 @@ def _spare_segments(data: bytes) -> Iterator[tuple[int, int]]:
         start, content, marker = found.start(), found.end(), found[1][0]
         if start > position:
             yield position, start
-        if marker in (_START, _END):  # no decoder takes a picture that begins twice, or ends here
+        if marker in (_START, _END):  # no decoder takes an image that begins twice, or ends here
             yield content, len(data)
             return
         position = content + int.from_bytes(data[content : content + 2], "big")

@@ -1,10 +1,10 @@
 """Bytes → RGB → uint8 pixels, as transformers' PIL image processor makes them, bit for bit.
 
-What happens to a picture is the model folder's to say (`preprocessor_config.json`). The steps,
+What happens to an image is the model folder's to say (`preprocessor_config.json`). The steps,
 their order and their rounding are those of transformers' PIL image processors (5.x): convert to
 RGB (transparency over white), resize, crop or pad to the centre. Rescaling and normalising are left
 to the model, whose first weights take them in (`towers`). On purpose there is one difference:
-pictures of more than 8 bits a channel are scaled, not clipped (`depth`).
+images of more than 8 bits a channel are scaled, not clipped (`depth`).
 
 Knows nothing of torch or URLs.
 """
@@ -33,7 +33,7 @@ Channels = npt.NDArray[np.float64]
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
 """The formats that may be opened. Others hide dangers: EPS runs a program, ICO lies about sizes.
 
-(MPO, a phone's JPEG with more pictures behind it, is opened as the JPEG it begins with.)
+(MPO, a phone's JPEG with more images behind it, is opened as the JPEG it begins with.)
 """
 
 _ENDINGS = {
@@ -66,19 +66,19 @@ _SCANS_OF_LARGEST = 20
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 
-# Pillow warns of damaged metadata and of large pictures. Damage that matters fails the decoding,
+# Pillow warns of damaged metadata and of large images. Damage that matters fails the decoding,
 # and which size is too large is for our caller to say. (`catch_warnings` is not for threads.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 CLIP_MEAN, CLIP_STD = processors.CLIP_MEAN, processors.CLIP_STD
 _LARGEST_SIDE = 10_000  # pixels; models want some hundreds
-_ENOUGH = 2  # times the model's size, to make its picture from
+_ENOUGH = 2  # times the model's size, to make its image from
 BICUBIC = Image.Resampling.BICUBIC
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """How a model wants its pictures.
+    """How a model wants its images.
 
     resize: shortest edge (an int) or (height, width); None leaves the size alone.
     crop: (height, width) around the centre; None leaves all.
@@ -96,7 +96,7 @@ class Preprocessor:
     def from_config(cls, config: Mapping[str, Any]) -> Preprocessor:
         """From a `preprocessor_config.json`, old spellings included. Raises ModelError.
 
-        `do_convert_rgb` is taken for granted: without it transformers fails on every picture that
+        `do_convert_rgb` is taken for granted: without it transformers fails on every image that
         is not RGB already, and does the same to those that are.
         """
         try:
@@ -141,12 +141,12 @@ class Preprocessor:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of every prepared picture. Raises ModelError where it is not fixed."""
+        """(height, width) of every prepared image. Raises ModelError where it is not fixed."""
         if self.crop:
             return self.crop
         if isinstance(self.resize, tuple):
             return self.resize
-        raise ModelError("preprocessor_config.json fixes no picture size")
+        raise ModelError("preprocessor_config.json fixes no image size")
 
     def read(
         self,
@@ -157,7 +157,7 @@ class Preprocessor:
         wide: WidePixels = "scale",
         fast: bool = False,
     ) -> Pixels:
-        """A picture's bytes → uint8 [height, width, 3]. Raises as `decode` and `pixels` do.
+        """An image's bytes → uint8 [height, width, 3]. Raises as `decode` and `pixels` do.
 
         `wide`: what becomes of more than 8 bits a channel, as `depth.narrow` has it. `fast` reads
         a JPEG that is much larger than the model's size at a half, a quarter or an eighth of its
@@ -174,7 +174,7 @@ class Preprocessor:
         return self._cropped(image, max_pixels) if fast else self.pixels(image, max_pixels)
 
     def _draft(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) that are enough to make the model's picture from."""
+        """(width, height) that are enough to make the model's image from."""
         if self.resize is None:
             return size
         width, height = self._resized(size)
@@ -193,7 +193,7 @@ class Preprocessor:
         return np.asarray(image.resize((columns, rows), self.resample, box))
 
     def pixels(self, image: Image.Image, max_pixels: int) -> Pixels:
-        """An RGB picture resized and cropped: uint8 [height, width, 3]. Raises TooManyPixels."""
+        """An RGB image resized and cropped: uint8 [height, width, 3]. Raises TooManyPixels."""
         if self.resize is not None:
             width, height = self._resized(image.size)
             if width * height > max_pixels:
@@ -235,7 +235,7 @@ def decode(
     wide: WidePixels = "scale",
     draft: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
 ) -> Image.Image:
-    """The picture's first frame in RGB.
+    """The image's first frame in RGB.
 
     The work it asks for is checked before any pixel is decoded. `wide`: as `depth.narrow` has it.
     `draft`: its (width, height) → the least that will do; a JPEG is then read no larger than need
@@ -260,21 +260,21 @@ def decode(
     except MemoryError as error:
         raise TooManyPixels(f"{width}×{height} does not fit in memory") from error
     except decoder_errors.ERRORS as error:
-        raise decoder_errors.row_error(image.format or "picture", error) from error
+        raise decoder_errors.row_error(image.format or "image", error) from error
 
 
 def ending(data: bytes) -> str:
-    """The usual file name ending of a picture's format, such as `.jpg`. Raises as `decode`."""
+    """The usual file name ending of an image's format, such as `.jpg`. Raises as `decode`."""
     return _ENDINGS[_open(data).format or ""][0]
 
 
 def is_wide(data: bytes) -> bool:
-    """Whether a picture has more than the 8 bits a channel that most programs show."""
+    """Whether an image has more than the 8 bits a channel that most programs show."""
     return _open(data).mode in depth.WIDE
 
 
 def as_png(image: Image.Image) -> bytes:
-    """A decoded picture as a file, without loss."""
+    """A decoded image as a file, without loss."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
@@ -289,9 +289,9 @@ def _open(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except MemoryError as error:
-        raise TooManyPixels("the picture does not fit in memory") from error
+        raise TooManyPixels("the image does not fit in memory") from error
     except decoder_errors.ERRORS as error:
-        raise decoder_errors.row_error(_signed(data) or "picture", error) from error
+        raise decoder_errors.row_error(_signed(data) or "image", error) from error
 
 
 def _signed(data: bytes) -> str | None:
@@ -321,7 +321,7 @@ def _check_tiles(image: Image.Image, max_pixels: int) -> None:
 
 
 def _check_scans(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Bounds the passes over a JPEG's pixels: many over a small picture, few over the largest."""
+    """Bounds the passes over a JPEG's pixels: many over a small image, few over the largest."""
     if image.format not in ("JPEG", "MPO"):
         return
     most = min(_MOST_SCANS, _SCANS_OF_LARGEST * max_pixels // (image.width * image.height))
@@ -344,17 +344,17 @@ def _scans(data: bytes, most: int) -> int:
 
 
 def _guess(data: bytes) -> str:
-    """Why bytes are no picture, as far as their beginning tells."""
+    """Why bytes are no image, as far as their beginning tells."""
     if not data:
         return "0 bytes"
     head = data[:256].lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not a picture"
+        return "an HTML page, not an image"
     if head.startswith((b"<?xml", b"<svg")):
-        return "XML or SVG, not a picture of pixels"
+        return "XML or SVG, not an image of pixels"
     if head.startswith((b"{", b"[")):
-        return "looks like JSON, not a picture"
-    return f"{len(data):,} bytes that are no picture in {', '.join(FORMATS)}"
+        return "looks like JSON, not an image"
+    return f"{len(data):,} bytes that are no image in {', '.join(FORMATS)}"
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -367,7 +367,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _center_crop(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
-    """The centre of a picture; black where the picture is smaller than the crop."""
+    """The centre of an image; black where the image is smaller than the crop."""
     height, width = pixels.shape[:2]
     rows, columns = crop
     top, left = (height - rows) // 2, (width - columns) // 2

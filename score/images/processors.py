@@ -6,7 +6,7 @@ the classes differ: `"size": 224` is a square to `ViTImageProcessor` and the sho
 RGB, resize, centre crop, rescale, normalise); any other is refused by name.
 
 The defaults are the class attributes in transformers 5, models/*/image_processing_pil_*.py.
-Knows JSON; nothing of pictures.
+Knows JSON; nothing of images.
 """
 
 from __future__ import annotations

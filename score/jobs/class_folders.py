@@ -1,9 +1,9 @@
-"""A folder of class folders of pictures, as torchvision's `ImageFolder` reads one.
+"""A folder of class folders of images, as torchvision's `ImageFolder` reads one.
 
-Pictures in other formats are passed over, as there, so that figures can be compared; how many is
+Images in other formats are passed over, as there, so that figures can be compared; how many is
 known.
 
-Knows names, not pictures: no file is opened here.
+Knows names, not images: no file is opened here.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from score.errors import RequestError
 from score.images.preprocess import ENDINGS
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""The endings of picture files, in whatever case: torchvision's IMG_EXTENSIONS."""
+"""The endings of image files, in whatever case: torchvision's IMG_EXTENSIONS."""
 
 _OTHERS = tuple(sorted(ENDINGS - set(EXTENSIONS)))
 
 
 @dataclass(frozen=True, slots=True)
 class ClassFolders:
-    """Classes and their pictures.
+    """Classes and their images.
 
     classes: the names of the folders in `path`, sorted; hidden ones are no classes.
-    counts: how many pictures each of them holds, at any depth, links followed.
-    passed_over: ending → how many pictures have it that torchvision does not read.
+    counts: how many images each of them holds, at any depth, links followed.
+    passed_over: ending → how many images have it that torchvision does not read.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class ClassFolders:
 
     @classmethod
     def open(cls, path: Path) -> ClassFolders:
-        """Raises RequestError for a folder without class folders or pictures, OSError."""
+        """Raises RequestError for a folder without class folders or images, OSError."""
         if not path.is_dir():
             raise FileNotFoundError(f"no such folder: {path}")
         with os.scandir(path) as entries:
@@ -52,7 +52,7 @@ class ClassFolders:
         others = {ending: total[ending] for ending in _OTHERS if total[ending]}
         if not any(counts):
             raise RequestError(
-                f"the class folders of {path} hold no pictures ({', '.join(EXTENSIONS)})"
+                f"the class folders of {path} hold no images ({', '.join(EXTENSIONS)})"
                 + (f"; torchvision does not read {listed(others)}" if others else "")
             )
         return cls(path, tuple(classes), counts, others)
@@ -60,10 +60,10 @@ class ClassFolders:
     def __len__(self) -> int:
         return sum(self.counts)
 
-    def pictures(self) -> Iterator[tuple[int, Path]]:
-        """Class number and file of each picture, sorted; one class folder's list at a time."""
+    def images(self) -> Iterator[tuple[int, Path]]:
+        """Class number and file of each image, sorted; one class folder's list at a time."""
         for number, name in enumerate(self.classes):
-            for file in sorted(_pictures(self.path / name)):
+            for file in sorted(_images(self.path / name)):
                 yield number, file
 
 
@@ -72,7 +72,7 @@ def listed(endings: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {ending}" for ending, count in endings.items())
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
+def _images(folder: Path) -> Iterator[Path]:
     return (file for file in _files(folder) if _ending(file) in EXTENSIONS)
 
 
@@ -81,7 +81,7 @@ def _ending(file: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files whose ending is a picture's, to torchvision or to us."""
+    """The files whose ending is an image's, to torchvision or to us."""
     for where, _, names in os.walk(folder, followlinks=True, onerror=_raise):
         if os.path.islink(where):
             _check_link(Path(where))
@@ -91,7 +91,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _check_link(link: Path) -> None:
-    """Round a loop each picture would be counted some forty times, until the system gives up."""
+    """Round a loop each image would be counted some forty times, until the system gives up."""
     if link.parent.resolve().is_relative_to(link.resolve()):
         raise RequestError(f"{link} is a link to a folder that it is in")
 

@@ -66,7 +66,7 @@ def blocked_hint(failed: Counter[str], good: int) -> str:
     if good or not failed[BlockedHost.code]:
         return ""
     return (
-        "the pictures are on private addresses, from which nothing is fetched unless they are "
+        "the images are on private addresses, from which nothing is fetched unless they are "
         "named: --allow-hosts NAME|ADDRESS|RANGE (SCORE_ALLOW_HOSTS)"
     )
 
@@ -77,7 +77,7 @@ Progress = Callable[[Summary], None]
 
 
 def open_lines(source: Path) -> Lines:
-    """The rows of a CSV or parquet file, or the pictures below a folder.
+    """The rows of a CSV or parquet file, or the images below a folder.
 
     Raises RequestError for what holds none, FileNotFoundError.
     """
@@ -96,7 +96,7 @@ def embed_file(
     progress: Progress | None = None,
     summary: Summary | None = None,
 ) -> Summary:
-    """Embeds every row of a CSV or parquet file, or every picture below a folder, into `output`.
+    """Embeds every row of a CSV or parquet file, or every image below a folder, into `output`.
 
     As `embed_lines`. Raises RequestError for a file that is no table, or that the output would
     replace.

@@ -1,6 +1,6 @@
 """A data set in torchvision's ImageFolder layout: FOLDER/<label>/<file>, and FOLDER/labels.csv.
 
-It is made beside its place, under a hidden name, and moved there when it is whole. Pictures come to
+It is made beside its place, under a hidden name, and moved there when it is whole. Images come to
 the disk as they are fetched, the very bytes that the model sees, and are moved to their label once
 it is known: nothing is fetched twice and nothing waits in memory.
 
@@ -58,7 +58,7 @@ class ImageFolder:
     """The data set in the making. Use it as a context manager: leaving it puts the folder in its
     place, leaving it by an exception removes what was begun.
 
-    converted: how many of the pictures placed so far are PNGs made here.
+    converted: how many of the images placed so far are PNGs made here.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class ImageFolder:
         self.path.mkdir()
 
     def stage(self, number: int, cell: object) -> object:
-        """The cell of picture `number`, which brings the bytes to disk when it is fetched."""
+        """The cell of image `number`, which brings the bytes to disk when it is fetched."""
         return Kept(cell, self._file(number)) if isinstance(cell, str) else cell
 
     def place(self, number: int, name: str, label: str) -> str:
-        """Moves picture `number` to its label, under `name` or one like it.
+        """Moves image `number` to its label, under `name` or one like it.
 
         Returns its path below the data set, with slashes.
         """
@@ -121,7 +121,7 @@ class ImageFolder:
         return stem, ".png"
 
     def drop(self, number: int) -> None:
-        """Removes picture `number`, if its bytes ever came."""
+        """Removes image `number`, if its bytes ever came."""
         self._file(number).unlink(missing_ok=True)
 
     def __enter__(self) -> ImageFolder:

@@ -1,4 +1,4 @@
-"""A job's pictures, one after the other: the files of a folder, or the image column of a CSV."""
+"""A job's images, one after the other: the files of a folder, or the image column of a CSV."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _URL = re.compile(r"\s*https?://[^/?#]*([^?#]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a job.
+class SourceImage:
+    """One image of a job.
 
     cell: what stands for it, as in `Row.image`: a RowError where it cannot be had.
     name: the file name it came by; empty where it came by none.
@@ -34,24 +34,24 @@ class Picture:
     position: int
 
 
-class Pictures(Protocol):
-    """Where pictures come from. Use it as a context manager.
+class SourceImages(Protocol):
+    """Where images come from. Use it as a context manager.
 
-    columns: of the lines that the pictures keep; root: the folder below which cells may name files;
-    size: the last picture's position.
+    columns: of the lines that the images keep; root: the folder below which cells may name files;
+    size: the last image's position.
     """
 
     columns: list[str]
     root: Path
     size: int
 
-    def __enter__(self) -> Pictures: ...
+    def __enter__(self) -> SourceImages: ...
     def __exit__(self, *_: object) -> None: ...
-    def __iter__(self) -> Iterator[Picture]: ...
+    def __iter__(self) -> Iterator[SourceImage]: ...
 
 
-def open_pictures(source: Path) -> Pictures:
-    """The pictures of a folder or of a CSV file. Raises RequestError, FileNotFoundError."""
+def open_images(source: Path) -> SourceImages:
+    """The images of a folder or of a CSV file. Raises RequestError, FileNotFoundError."""
     if source.is_dir():
         return Folder(source)
     if source.is_file():
@@ -60,11 +60,11 @@ def open_pictures(source: Path) -> Pictures:
 
 
 class Folder:
-    """The files below a folder whose ending is a picture's, in the order of their paths.
+    """The files below a folder whose ending is an image's, in the order of their paths.
 
-    Hidden files and folders are passed over and linked folders not entered. A linked file is a
-    picture as long as it lies below the folder itself. Only the names in the folders on the way to
-    the file at hand are in memory. Raises RequestError for a folder without pictures.
+    Hidden files and folders are passed over and linked folders not entered. A linked file is an
+    image as long as it lies below the folder itself. Only the names in the folders on the way to
+    the file at hand are in memory. Raises RequestError for a folder without images.
     """
 
     def __init__(self, root: Path) -> None:
@@ -72,22 +72,22 @@ class Folder:
         self.columns = [IMAGE]
         self.size = sum(1 for _ in _files(root))
         if not self.size:
-            raise RequestError(f"no picture below {root}: no file ends in {_listed(ENDINGS)}")
+            raise RequestError(f"no image below {root}: no file ends in {_listed(ENDINGS)}")
 
     def __enter__(self) -> Folder:
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[SourceImage]:
         root = self.root.resolve()
         for position, path in enumerate(_files(self.root), 1):
             shown = os.fsencode(path).decode("utf-8", "replace")
-            yield Picture(_cell(root, path), PurePath(path).name, [shown], position)
+            yield SourceImage(_cell(root, path), PurePath(path).name, [shown], position)
 
 
 class FolderLines:
-    """A folder's pictures as the rows of a table whose one column, `image`, holds their paths."""
+    """A folder's images as the rows of a table whose one column, `image`, holds their paths."""
 
     def __init__(self, root: Path) -> None:
         self._folder = Folder(root)
@@ -99,8 +99,8 @@ class FolderLines:
     def __exit__(self, *_: object) -> None: ...
 
     def __iter__(self) -> Iterator[Line]:
-        for picture in self._folder:
-            yield Line(Row(image=picture.cell), picture.kept, picture.position)
+        for image in self._folder:
+            yield Line(Row(image=image.cell), image.kept, image.position)
 
 
 class Table:
@@ -121,7 +121,7 @@ class Table:
     def __exit__(self, *_: object) -> None:
         self._table.__exit__()
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[SourceImage]:
         root = self.root.resolve()
         for line in self._table:
             cell = line.row.image
@@ -129,7 +129,7 @@ class Table:
                 # A line that could not be read says so in the other cell.
                 unread = line.row.text
                 cell = unread if isinstance(unread, RowError) else EmptyRow("is empty")
-            yield Picture(cell, _name(cell, root), line.kept, line.position)
+            yield SourceImage(cell, _name(cell, root), line.kept, line.position)
 
 
 def _files(root: Path) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Labels a data set: pictures and an ontology in, a class for each picture out.
+"""Labels a data set: images and an ontology in, a class for each image out.
 
-The class is the zero-shot one, `Embedder.classify`'s; the result a CSV, or the pictures themselves
+The class is the zero-shot one, `Embedder.classify`'s; the result a CSV, or the images themselves
 sorted into a folder for each label, ready to train a small model on.
 """
 
@@ -21,7 +21,7 @@ from score.errors import BadParams, RequestError
 from score.jobs import image_folder
 from score.jobs.embed import Summary
 from score.jobs.image_folder import ImageFolder, KeepingFetcher
-from score.jobs.image_source import Picture, Pictures
+from score.jobs.image_source import SourceImage, SourceImages
 from score.storage.outputs import check_files
 from score.tables.writers import VerdictWriter
 
@@ -31,7 +31,7 @@ _SHOWN = 50  # labels in a summary
 
 @dataclass
 class LabelSummary(Summary):
-    """How a labelling went: for each label how many pictures it got, and how many got none.
+    """How a labelling went: for each label how many images it got, and how many got none.
 
     converted: how many became PNGs, since torchvision reads no such files.
     """
@@ -106,7 +106,7 @@ def columns_of(output: Path, top: int) -> tuple[str, ...]:
 
 def label(
     embedder: Embedder,
-    pictures: Pictures,
+    images: SourceImages,
     labels: Labels,
     output: Path,
     *,
@@ -116,10 +116,10 @@ def label(
     progress: Callable[[LabelSummary], None] | None = None,
     summary: LabelSummary | None = None,
 ) -> LabelSummary:
-    """Labels every picture, into a CSV where `output` ends in .csv, else into an image folder.
+    """Labels every image, into a CSV where `output` ends in .csv, else into an image folder.
 
-    confidence: a probability from 0 to 1; a picture whose best label is below it gets none.
-    top: how many labels a line names. `progress` is called after each picture; a `summary` given is
+    confidence: a probability from 0 to 1; an image whose best label is below it gets none.
+    top: how many labels a line names. `progress` is called after each image; a `summary` given is
     counted on while the job runs. A CSV that exists is replaced; an image folder only where
     `overwrite` says so. Raises BadColumns where a column is called as one of ours, RequestError for
     a folder that may not be replaced.
@@ -136,14 +136,14 @@ def label(
             )
             table = folder.path / image_folder.TABLE
         writer = files.enter_context(
-            VerdictWriter(table, pictures.columns, top, placed=folder is not None)
+            VerdictWriter(table, images.columns, top, placed=folder is not None)
         )
-        for number, picture, record in _verdicts(embedder, pictures, labels, folder):
+        for number, image, record in _verdicts(embedder, images, labels, folder):
             given = _best(record, confidence)
-            file = _placed(folder, number, picture, given) if folder else None
+            file = _placed(folder, number, image, given) if folder else None
             summary.converted = folder.converted if folder else 0
-            writer.add(picture.kept, record, confidence, file)
-            _count(summary, picture, record, given)
+            writer.add(image.kept, record, confidence, file)
+            _count(summary, image, record, given)
             summary.seconds = time.perf_counter() - began
             if progress:
                 progress(summary)
@@ -151,40 +151,40 @@ def label(
 
 
 def _verdicts(
-    embedder: Embedder, pictures: Pictures, labels: Labels, folder: ImageFolder | None
-) -> Iterator[tuple[int, Picture, Record]]:
-    """Each picture with its number and record; what stood for it is forgotten by then."""
-    waiting: deque[Picture] = deque()
+    embedder: Embedder, images: SourceImages, labels: Labels, folder: ImageFolder | None
+) -> Iterator[tuple[int, SourceImage, Record]]:
+    """Each image with its number and record; what stood for it is forgotten by then."""
+    waiting: deque[SourceImage] = deque()
 
     def rows() -> Iterator[Row]:
-        for number, picture in enumerate(pictures):
-            waiting.append(replace(picture, cell=None))
-            yield Row(image=folder.stage(number, picture.cell) if folder else picture.cell)
+        for number, image in enumerate(images):
+            waiting.append(replace(image, cell=None))
+            yield Row(image=folder.stage(number, image.cell) if folder else image.cell)
 
     if folder:
         embedder = embedder.fetching(KeepingFetcher(embedder.settings))
     params = Params(on_error="report", labels=labels)
-    for number, record in enumerate(embedder.embed(rows(), params, root=pictures.root)):
+    for number, record in enumerate(embedder.embed(rows(), params, root=images.root)):
         yield number, waiting.popleft(), record
 
 
 def _best(record: Record, confidence: float) -> str | None:
-    """The label that a picture gets; None where it failed or none is probable enough."""
+    """The label that an image gets; None where it failed or none is probable enough."""
     if record.labels and record.probs and record.probs[0] >= confidence:
         return record.labels[0]
     return None
 
 
-def _placed(folder: ImageFolder, number: int, picture: Picture, given: str | None) -> str | None:
+def _placed(folder: ImageFolder, number: int, image: SourceImage, given: str | None) -> str | None:
     if given is not None:
-        return folder.place(number, picture.name, given)
+        return folder.place(number, image.name, given)
     folder.drop(number)
     return None
 
 
-def _count(summary: LabelSummary, picture: Picture, record: Record, given: str | None) -> None:
+def _count(summary: LabelSummary, image: SourceImage, record: Record, given: str | None) -> None:
     summary.rows += 1
-    summary.position = picture.position
+    summary.position = image.position
     if record.error:
         summary.failed[record.error.code] += 1
     elif given is None:

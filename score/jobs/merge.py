@@ -21,7 +21,7 @@ _ROW_GROUP = 16_384
 
 
 @dataclass
-class Account:
+class JobReport:
     """What came out of a job, against what went in."""
 
     shards: int = 0
@@ -52,7 +52,7 @@ class Account:
         return not self.missing and not self.unreadable
 
 
-def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
+def merge(shards: Path, results: Path, table: Path | None = None) -> JobReport:
     """Accounts for each file of a folder by the result that `score/shards.py` wrote for it.
 
     A result belongs to a file of its name and content, so older results in the same folder do no
@@ -65,7 +65,7 @@ def merge(shards: Path, results: Path, table: Path | None = None) -> Account:
     inputs = _shards_in(shards)
     if not inputs:
         raise RequestError(f"{shards} holds no shards")
-    account, codes = Account(shards=len(inputs)), Counter[str]()
+    account, codes = JobReport(shards=len(inputs)), Counter[str]()
     whole: list[Path] = []
     for shard in inputs:
         try:
@@ -104,7 +104,7 @@ def check_table(table: Path) -> None:
         raise RequestError(f"{table}: the table is a .parquet file")
 
 
-def write(account: Account, file: Path) -> None:
+def write(account: JobReport, file: Path) -> None:
     """The account as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**asdict(account), "complete": account.complete}, indent=2)
@@ -143,7 +143,7 @@ def _concatenate(results: Sequence[Path], table: Path) -> None:
 
 
 def _schema(results: Sequence[Path]) -> pa.Schema:
-    """The columns of all: pictures alone have no vectors of texts, and lie beside files that do."""
+    """The columns of all: images alone have no vectors of texts, and lie beside files that do."""
     schema = pq.read_schema(results[0])
     for result in results[1:]:
         try:

@@ -12,7 +12,7 @@ from score.errors import RequestError
 from score.storage.outputs import check_folder, filling
 from score.tables.csv_table import CsvTable
 
-_LONGEST_PATH = 1024  # characters; a longer cell is a picture itself
+_LONGEST_PATH = 1024  # characters; a longer cell is an image itself
 
 
 def split(source: Path, folder: Path, rows: int, *, overwrite: bool = False) -> list[Path]:
@@ -20,7 +20,7 @@ def split(source: Path, folder: Path, rows: int, *, overwrite: bool = False) -> 
 
     Cells are kept as they are, bytes that are not UTF-8 too. The folder must be new or empty, so
     that no shard of another table is taken along; with `overwrite`, older shards are replaced.
-    Raises RequestError for a source that is no table or has no rows, for one whose pictures are
+    Raises RequestError for a source that is no table or has no rows, for one whose images are
     files, and for a folder that holds something else.
     """
     check_folder(folder, _are_shards, overwrite=overwrite, inputs=[source])
@@ -58,7 +58,7 @@ def _without_files(table: CsvTable) -> Iterator[list[str]]:
         if 0 < len(cell) <= _LONGEST_PATH and "://" not in cell and _is_file(table, cell):
             raise RequestError(
                 f"{table.path.name}, row {number}: {cell} is a file here, and machines that share "
-                "the work do not see it; name pictures by URL"
+                "the work do not see it; name images by URL"
             )
         yield cells
 

@@ -1,6 +1,6 @@
 """Model folder → `Encoder`: pixels or token ids in, float32 vectors out.
 
-Makes the batches that an engine computes. Knows nothing of rows, strings or pictures' bytes.
+Makes the batches that an engine computes. Knows nothing of rows, strings or images' bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Encoder:
     """A CLIP model. Safe to share between threads: passes run one after another."""
 
     def __init__(self, architecture: Architecture, engine: Engine, batch_size: int) -> None:
-        """`batch_size`: pictures in one forward pass."""
+        """`batch_size`: images in one forward pass."""
         self.architecture = architecture
         self.dimension = architecture.dimension
         self.logit_scale = engine.logit_scale
@@ -41,16 +41,16 @@ class Encoder:
         size = Preprocessor.from_config(folder.preprocessor).size
         if size != (wanted, wanted):
             raise ModelError(
-                f"preprocessor_config.json makes pictures of {size}, "
+                f"preprocessor_config.json makes images of {size}, "
                 f"config.json wants {wanted}×{wanted}"
             )
         return cls(folder.architecture, _engine(folder, settings), settings.batch_size)
 
-    def images(self, pictures: Sequence[Pixels]) -> Matrix:
-        """uint8 pictures of one size [height, width, 3] → vectors [pictures, dimension]."""
-        vectors = self._empty(len(pictures))
-        for part in self._parts(len(pictures)):
-            vectors[part] = self.engine.images(np.stack(pictures[part]))
+    def images(self, images: Sequence[Pixels]) -> Matrix:
+        """uint8 images of one size [height, width, 3] → vectors [images, dimension]."""
+        vectors = self._empty(len(images))
+        for part in self._parts(len(images)):
+            vectors[part] = self.engine.images(np.stack(images[part]))
         return _finite(vectors)
 
     def texts(self, texts: Sequence[Ids]) -> Matrix:
@@ -60,7 +60,7 @@ class Encoder:
         """
         vectors = self._empty(len(texts))
         for batch, rows in packed([self._ended(ids) for ids in texts]):
-            alone = self.engine.few_shapes and len(rows) == 1
+            alone = self.engine.new_shapes_are_costly and len(rows) == 1
             for found, row in zip(
                 self.engine.texts(batch.roomy() if alone else batch), rows, strict=True
             ):
@@ -68,8 +68,8 @@ class Encoder:
         return _finite(vectors)
 
     def _parts(self, count: int) -> Iterator[slice]:
-        """Batches that make up a number of pictures."""
-        if self.engine.few_shapes:
+        """Batches that make up a number of images."""
+        if self.engine.new_shapes_are_costly:
             return powers(count, self._batch_size)
         starts = range(0, count, self._batch_size)
         return (slice(start, start + self._batch_size) for start in starts)

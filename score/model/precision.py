@@ -12,7 +12,7 @@ from score.images.preprocess import Preprocessor
 from score.model.encoder import Encoder
 from score.model.probes import Finding, Probes
 from score.settings import Settings
-from score.texts.tokenizer import Texts
+from score.texts.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ LEAST_COSINE = 0.9999
 
 
 def fastest(
-    folder: ModelFolder, texts: Texts, preprocessor: Preprocessor, settings: Settings
+    folder: ModelFolder, texts: Tokenizer, preprocessor: Preprocessor, settings: Settings
 ) -> Encoder:
     """The folder's model in the precision that the settings ask for, or `auto` settles on.
 
@@ -57,7 +57,7 @@ def _as_told(folder: ModelFolder, settings: Settings) -> Encoder:
 def _proven(
     folder: ModelFolder,
     probes: Probes,
-    texts: Texts,
+    texts: Tokenizer,
     preprocessor: Preprocessor,
     settings: Settings,
 ) -> Encoder | None:
@@ -75,9 +75,9 @@ def _proven(
 def _faster(settings: Settings) -> tuple[str, ...]:
     """What computes faster than fp32 here, the fastest first."""
     if settings.engine != "openvino":
-        from score.model.engines.pytorch import Place  # PyTorch takes a second to come
+        from score.model.engines.pytorch import Placement  # PyTorch takes a second to come
 
-        if Place.of(settings).device.type != "cpu":
+        if Placement.of(settings).device.type != "cpu":
             return ("fp16", "bf16")
     return ("bf16",) if computes("bf16") else ()
 

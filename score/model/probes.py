@@ -1,6 +1,6 @@
 """`probes.json`: what a model folder promises to compute, and whether it does so here.
 
-A handful of texts and small pictures, with the token ids, pixels and vectors that the reference
+A handful of texts and small images, with the token ids, pixels and vectors that the reference
 implementation made of them when the package was built. They tell a wrong activation, end token,
 resize or tokenizer, on this machine, its device and its precision, from the right one.
 """
@@ -24,11 +24,11 @@ from score.images import preprocess
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
 from score.model.engines.base import Matrix
-from score.texts.tokenizer import Ids, Texts
+from score.texts.tokenizer import Ids, Tokenizer
 
 FILE = "probes.json"
 _VERSION = 1
-_SAMPLES = 256  # pixels of each prepared picture that are compared
+_SAMPLES = 256  # pixels of each prepared image that are compared
 _MOST_PIXELS = 10**7
 _LEVELS = 2  # of 255, by which decoders and resizers may differ between versions and processors
 
@@ -59,7 +59,7 @@ class TextProbe:
     vector: Vector
 
     def check(
-        self, encoder: Encoder, texts: Texts, tolerance: Tolerance, *, vectors: bool
+        self, encoder: Encoder, texts: Tokenizer, tolerance: Tolerance, *, vectors: bool
     ) -> Finding:
         """What it comes to here; without `vectors` only its ids are looked at."""
         (ids,) = texts.encode([self.text], "end")
@@ -71,8 +71,8 @@ class TextProbe:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureProbe:
-    """A picture, and the reference's pixels (`sample`) and vector for it."""
+class ImageProbe:
+    """An image, and the reference's pixels (`sample`) and vector for it."""
 
     name: str
     data: bytes
@@ -86,12 +86,12 @@ class PictureProbe:
         try:
             pixels = preprocessor.pixels(preprocess.decode(self.data, _MOST_PIXELS), _MOST_PIXELS)
         except RowError:
-            return Finding("picture", self.name, False, None, None, False)
+            return Finding("image", self.name, False, None, None, False)
         near = _near(sample(pixels), self.pixels)
         if not vectors:
-            return Finding("picture", self.name, near, None, None, near)
+            return Finding("image", self.name, near, None, None, near)
         return _judged(
-            "picture", self.name, near, encoder.images([pixels])[0], self.vector, tolerance
+            "image", self.name, near, encoder.images([pixels])[0], self.vector, tolerance
         )
 
 
@@ -129,7 +129,7 @@ class Probes:
     reference: str
     architecture: Architecture
     texts: tuple[TextProbe, ...]
-    pictures: tuple[PictureProbe, ...]
+    images: tuple[ImageProbe, ...]
     tolerances: Mapping[str, Tolerance]
 
     @classmethod
@@ -154,14 +154,14 @@ class Probes:
                 TextProbe(str(probe["text"]), list(probe["ids"]), _vector(probe["vector"]))
                 for probe in content["texts"]
             ),
-            pictures=tuple(
-                PictureProbe(
+            images=tuple(
+                ImageProbe(
                     str(probe["name"]),
                     base64.b64decode(probe["data"], validate=True),
                     np.frombuffer(base64.b64decode(probe["pixels"]), np.uint8).reshape(-1, 3),
                     _vector(probe["vector"]),
                 )
-                for probe in content["pictures"]
+                for probe in content["images"]
             ),
             tolerances={
                 precision: Tolerance(float(given["cosine"]), float(given["error"]))
@@ -180,25 +180,25 @@ class Probes:
                 {"text": probe.text, "ids": probe.ids, "vector": _text(probe.vector)}
                 for probe in self.texts
             ],
-            "pictures": [
+            "images": [
                 {
                     "name": probe.name,
                     "data": base64.b64encode(probe.data).decode(),
                     "pixels": base64.b64encode(probe.pixels.tobytes()).decode(),
                     "vector": _text(probe.vector),
                 }
-                for probe in self.pictures
+                for probe in self.images
             ],
         }
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     def check(
-        self, encoder: Encoder, texts: Texts, preprocessor: Preprocessor, *, quick: bool = False
+        self, encoder: Encoder, texts: Tokenizer, preprocessor: Preprocessor, *, quick: bool = False
     ) -> list[Finding]:
         """Computes the probes again.
 
-        `quick`: every text's ids and every picture's pixels, but only the first vector of each
+        `quick`: every text's ids and every image's pixels, but only the first vector of each
         kind. Raises ModelError for a precision without a tolerance.
         """
         tolerance = self.tolerances.get(encoder.engine.precision)
@@ -212,7 +212,7 @@ class Probes:
             ),
             *(
                 probe.check(encoder, preprocessor, tolerance, vectors=not (quick and place))
-                for place, probe in enumerate(self.pictures)
+                for place, probe in enumerate(self.images)
             ),
         ]
 
@@ -228,7 +228,7 @@ class Probes:
 
 
 def sample(pixels: Pixels) -> Pixels:
-    """Some pixels of a prepared picture [height, width, 3], spread evenly: uint8 [samples, 3]."""
+    """Some pixels of a prepared image [height, width, 3], spread evenly: uint8 [samples, 3]."""
     flat = pixels.reshape(-1, 3)
     some: Pixels = flat[np.linspace(0, len(flat) - 1, _SAMPLES).astype(int)]
     return some

@@ -26,7 +26,7 @@ from score.folder.architecture import Text, Transformer, Vision
 from score.images.preprocess import Channels
 
 
-class Take(Protocol):
+class TensorLoader(Protocol):
     """Hands over tensors by their names."""
 
     def __call__(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
@@ -94,7 +94,7 @@ class Tower:
 
     def __init__(
         self,
-        take: Take,
+        take: TensorLoader,
         prefix: str,
         made: Transformer,
         linear: MakeLinear,
@@ -160,7 +160,7 @@ class Tower:
 class Head:
     """What makes vectors of pooled tokens: the last norm and the projection, in fp32."""
 
-    def __init__(self, take: Take, norm: str, projection: str, epsilon: float) -> None:
+    def __init__(self, take: TensorLoader, norm: str, projection: str, epsilon: float) -> None:
         """`norm`, `projection`: the prefixes of their names in a checkpoint."""
         self._norm = _affine(take, norm, torch.float32)
         self._projection = take(f"{projection}.weight", torch.float32)
@@ -176,11 +176,11 @@ _MIDDLE = 128  # of 0…255; values about it are exact in bf16, too, and their s
 
 
 class ImageTower:
-    """uint8 pictures [n, height, width, 3] → vectors [n, dimension]."""
+    """uint8 images [n, height, width, 3] → vectors [n, dimension]."""
 
     def __init__(
         self,
-        take: Take,
+        take: TensorLoader,
         made: Vision,
         normalisation: tuple[Channels, Channels],
         linear: MakeLinear,
@@ -201,11 +201,11 @@ class ImageTower:
         self._tower = Tower(take, "vision_model", made.tower, linear, dtype, fused=fused)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """The vectors of pictures, in fp32."""
+        """The vectors of images, in fp32."""
         return self.head(self.pool(pixels))
 
     def pool(self, pixels: Tensor) -> Tensor:
-        """The pooled tokens of pictures [n, width], for `head`."""
+        """The pooled tokens of images [n, width], for `head`."""
         side = self._side
         n, height, width, _ = pixels.shape
         rows, columns = height // side, width // side
@@ -221,7 +221,7 @@ class ImageTower:
 class TextTower:
     """Token ids [n, t] → vectors [n, k, dimension] of the texts that stand in each row."""
 
-    def __init__(self, take: Take, made: Text, linear: MakeLinear, *, fused: bool) -> None:
+    def __init__(self, take: TensorLoader, made: Text, linear: MakeLinear, *, fused: bool) -> None:
         """`fused`: as `Tower` has it."""
         embeddings = "text_model.embeddings"
         self._tokens = take(f"{embeddings}.token_embedding.weight")
@@ -248,7 +248,7 @@ def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=owners.device).masked_fill(~seen, -torch.inf)
 
 
-def _layer(take: Take, prefix: str, linear: MakeLinear, sloped: bool, fused: bool) -> Layer:
+def _layer(take: TensorLoader, prefix: str, linear: MakeLinear, sloped: bool, fused: bool) -> Layer:
     """A layer's weights, by their names in a checkpoint.
 
     `sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values of one multiplication.
@@ -277,11 +277,11 @@ def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: T
     Σ w (f v + o) = Σ w f (v - m) + Σ w f (m + o / f), with m the values' middle. Where weights are
     rounded, they are alike in both sums, which then stay in step.
     """
-    last = patch.cpu().double().permute(0, 2, 3, 1)  # channels last, as in a picture
+    last = patch.cpu().double().permute(0, 2, 3, 1)  # channels last, as in an image
     weight = (last * torch.from_numpy(factors)).to(like.dtype)
     bias = (weight.double() @ torch.from_numpy(_MIDDLE + offsets / factors)).sum((1, 2))
     return Affine(weight.flatten(1).to(like.device), bias.to(like))
 
 
-def _affine(take: Take, prefix: str, dtype: torch.dtype | None = None) -> Affine:
+def _affine(take: TensorLoader, prefix: str, dtype: torch.dtype | None = None) -> Affine:
     return Affine(take(f"{prefix}.weight", dtype), take(f"{prefix}.bias", dtype))

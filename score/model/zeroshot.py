@@ -2,7 +2,7 @@
 
 The formulas are those of the CLIP paper (Radford et al. 2021, section 3.1) and of openai/CLIP's
 notebook: a label's vector is the mean of its prompts' unit vectors, made unit length again; a
-picture's probabilities are the softmax of its cosines with them, times the checkpoint's own
+image's probabilities are the softmax of its cosines with them, times the checkpoint's own
 temperature. Knows no model and does no I/O.
 """
 

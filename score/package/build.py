@@ -23,7 +23,7 @@ from PIL import Image
 
 from score.checkpoints import canonical
 from score.checkpoints.canonical import Precision
-from score.checkpoints.resolve import Found, find
+from score.checkpoints.resolve import ResolvedCheckpoint, find
 from score.checkpoints.source import Tensors
 from score.core.embedder import Embedder
 from score.errors import ModelError
@@ -182,7 +182,7 @@ def package(
     `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`, `weights`, `base`, `cleaning`:
     as `find.find` has them. `name` is what the metadata calls the model, by default the
     checkpoint's. `precision`: what the weights are stored in, by default each tensor as it comes.
-    `int8`: a folder or CSV of pictures by which the towers are put into int8, too; `force`: even
+    `int8`: a folder or CSV of images by which the towers are put into int8, too; `force`: even
     where that costs much. `torch`: the build that the package's conda.yaml asks for, which Azure
     installs where it serves the package without an entry script. `overwrite`: `output` may hold an
     older package. `say` is told what happens, the licence first of all.
@@ -264,7 +264,7 @@ def _prove(model: Path) -> Sequence[Finding]:
     return findings
 
 
-def _metadata(found: Found) -> dict[str, str]:
+def _metadata(found: ResolvedCheckpoint) -> dict[str, str]:
     entry = found.entry
     known = {
         "source": found.origin,
@@ -323,7 +323,7 @@ def _quoted(text: str) -> str:
 
 
 def _dot() -> str:
-    """A small picture in base64: a red square."""
+    """A small image in base64: a red square."""
     stream = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 30, 30)).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from score.checkpoints.resolve import Found
+from score.checkpoints.resolve import ResolvedCheckpoint
 from score.checkpoints.source import Source
 from score.model.probes import Finding, Probes
 from score.package.verify import table
@@ -22,14 +22,14 @@ _UNCONFIRMED = (
 def write(
     root: Path,
     name: str,
-    found: Found,
+    found: ResolvedCheckpoint,
     findings: Sequence[Finding],
-    picture: str,
+    image: str,
     int8: str | None = None,
 ) -> None:
     """Writes the card of the package at `root`.
 
-    `picture`: one in base64, for the example. `int8`: what it costs, where the package has it.
+    `image`: one in base64, for the example. `int8`: what it costs, where the package has it.
     """
     probes = Probes.read(root / "model")
     assert probes, "a package has probes"
@@ -38,7 +38,7 @@ def write(
         found.notice,
         "Made by clip-endpoints. This folder is an MLflow model: it needs nothing beside it.",
         "## The model\n\n" + _facts(root, found),
-        "## Ask it\n\n" + _requests(picture),
+        "## Ask it\n\n" + _requests(image),
         "## Limits\n\n" + _limits(found),
         "## Proof\n\n" + _proof(probes, findings),
         *(["## In int8\n\n" + _int8(int8)] if int8 else []),
@@ -46,7 +46,7 @@ def write(
     (root / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _facts(root: Path, found: Found) -> str:
+def _facts(root: Path, found: ResolvedCheckpoint) -> str:
     made, entry = found.source.architecture, found.entry
     preprocessor = found.source.preprocessor
     vision, text = made.vision, made.text
@@ -59,7 +59,7 @@ def _facts(root: Path, found: Found) -> str:
         **({"tokenizer, image processor": f"from {found.base.name}"} if found.base else {}),
         "vectors": f"{made.dimension} numbers, not normalised",
         "parameters": f"{made.parameters:,}, stored as {_precisions(found.source)}",
-        "pictures": f"{vision.image}×{vision.image} pixels in patches of {vision.patch}; "
+        "images": f"{vision.image}×{vision.image} pixels in patches of {vision.patch}; "
         + ("squashed to a square" if squash else "shortest edge resized, centre cropped")
         + f", {preprocessor.resample.name.lower()}",
         "texts": f"{texts(found)}; up to {text.context} tokens of {text.vocabulary:,}; "
@@ -83,7 +83,7 @@ def _precisions(written: Source) -> str:
     return ", ".join(several) if len(counts) > 1 else next(iter(counts))
 
 
-def texts(found: Found) -> str:
+def texts(found: ResolvedCheckpoint) -> str:
     """How texts are cleaned; and how the authors' own are, where the catalog knows otherwise."""
     entry, name = found.entry, found.source.cleaning.name
     said = {
@@ -95,9 +95,9 @@ def texts(found: Found) -> str:
     return said
 
 
-def _requests(picture: str) -> str:
-    both = {"columns": ["image", "text"], "data": [[picture, ""], ["", "a photo of a cat"]]}
-    labels = {"columns": ["image"], "data": [[picture]]}
+def _requests(image: str) -> str:
+    both = {"columns": ["image", "text"], "data": [[image, ""], ["", "a photo of a cat"]]}
+    labels = {"columns": ["image"], "data": [[image]]}
     ask = {"input_data": both}
     classify = {"input_data": labels, "params": {"labels": '["a red square", "a cat"]'}}
     command = "curl http://127.0.0.1:5002/invocations -H 'Content-Type: application/json' -d"
@@ -113,7 +113,7 @@ The first answers with vectors, the second with probabilities beside them. An im
 URL, base64 or a `data:` URI."""
 
 
-def _limits(found: Found) -> str:
+def _limits(found: ResolvedCheckpoint) -> str:
     entry = found.entry
     limits = entry.limits if entry else ("Not in the catalog: see what its authors say.",)
     if found.source.original is None and entry is None:
@@ -124,7 +124,7 @@ def _limits(found: Found) -> str:
 def _proof(probes: Probes, findings: Sequence[Finding]) -> str:
     return f"""\
 `model/probes.json` holds what the reference implementation ({probes.reference}) computes for the
-texts and pictures below. Loading the model recomputes some of it, and refuses to serve if it
+texts and images below. Loading the model recomputes some of it, and refuses to serve if it
 differs; `score verify .` recomputes all of it on the machine at hand. When this package was made:
 
 ```
@@ -134,9 +134,9 @@ differs; `score verify .` recomputes all of it on the machine at hand. When this
 
 def _int8(agreement: str) -> str:
     return f"""\
-`model/int8` holds the towers in int8, calibrated and measured on pictures given with
+`model/int8` holds the towers in int8, calibrated and measured on images given with
 `score package --int8` (`agreement.json`): {agreement}.
-Up to 128 of the pictures were calibrated on, too. "In part" leaves the perceptrons' second layers
+Up to 128 of the images were calibrated on, too. "In part" leaves the perceptrons' second layers
 in fp32.
 
 Nothing uses them unless asked to: `SCORE_PRECISION=int8`, or in Python

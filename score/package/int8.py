@@ -1,8 +1,8 @@
-"""Towers in int8, calibrated on pictures, and what they still find of what fp32 finds.
+"""Towers in int8, calibrated on images, and what they still find of what fp32 finds.
 
-NNCF quantises after training: weights by channel, activations by the ranges seen on the pictures.
+NNCF quantises after training: weights by channel, activations by the ranges seen on the images.
 What that does to the vectors depends on the model and on what it is asked, so it is measured on
-one's own pictures, and kept with the towers.
+one's own images, and kept with the towers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from score.errors import ModelError, RowError
 from score.evaluation import prompts
 from score.folder.model_folder import ModelFolder
 from score.images.preprocess import Pixels, Preprocessor
-from score.jobs.image_source import Folder, open_pictures
+from score.jobs.image_source import Folder, open_images
 from score.model import zeroshot
 from score.model.encoder import Encoder
 from score.model.engines import openvino
@@ -36,17 +36,17 @@ from score.model.engines.pytorch import PyTorch
 from score.model.probes import Probes, Tolerance
 from score.settings import Settings
 from score.texts.packing import Tokens, packed
-from score.texts.tokenizer import Ids, Texts
+from score.texts.tokenizer import Ids, Tokenizer
 
 Item = TypeVar("Item")
 
 REPORT = "agreement.json"
 LEAST = 0.98
-"""Of fp32's ten nearest pictures, the share that int8 must find, too."""
+"""Of fp32's ten nearest images, the share that int8 must find, too."""
 
 _NEAREST = 10
-_FEWEST, _MOST = 50, 2000  # pictures that the agreement is measured on
-_CALIBRATED = 128  # pictures, and texts, whose ranges are taken
+_FEWEST, _MOST = 50, 2000  # images that the agreement is measured on
+_CALIBRATED = 128  # images, and texts, whose ranges are taken
 _PROMPTS = 500
 _SLACK = 2  # times as far off as here may a vector of a probe be elsewhere
 
@@ -54,14 +54,14 @@ _SLACK = 2  # times as far off as here may a vector of a probe be elsewhere
 class Agreement(NamedTuple):
     """How far int8 finds what fp32 finds.
 
-    whole: whether all is in int8, or the perceptrons' second layers are not. pictures: they were
-    measured on. top1: share of them whose nearest other picture is the same;
+    whole: whether all is in int8, or the perceptrons' second layers are not. images: they were
+    measured on. top1: share of them whose nearest other image is the same;
     top10: share of the ten nearest that are among the ten. text_top1, text_top10: likewise of the
-    pictures nearest to texts. image_cosine, text_cosine: least similarity of a vector to fp32's.
+    images nearest to texts. image_cosine, text_cosine: least similarity of a vector to fp32's.
     """
 
     whole: bool
-    pictures: int
+    images: int
     top1: float
     top10: float
     text_top1: float
@@ -71,10 +71,10 @@ class Agreement(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"int8{'' if self.whole else ' in part'} against fp32 on {self.pictures} pictures: the "
+            f"int8{'' if self.whole else ' in part'} against fp32 on {self.images} images: the "
             f"nearest is the same for {self.top1:.1%}, and {self.top10:.1%} of the ten nearest; of "
             f"those nearest to texts {self.text_top1:.1%} and {self.text_top10:.1%}; least cosine "
-            f"{self.image_cosine:.4f} (pictures), {self.text_cosine:.4f} (texts)"
+            f"{self.image_cosine:.4f} (images), {self.text_cosine:.4f} (texts)"
         )
 
 
@@ -82,9 +82,9 @@ def ready(source: Path) -> None:
     """Raises what `quantise` would raise late: ImportError, ModelError, RequestError, OSError."""
     import nncf  # noqa: F401
 
-    pictures = open_pictures(source)
-    if isinstance(pictures, Folder) and pictures.size < _FEWEST:
-        raise ModelError(f"{source}: {pictures.size} pictures; int8 needs {_FEWEST} at least")
+    images = open_images(source)
+    if isinstance(images, Folder) and images.size < _FEWEST:
+        raise ModelError(f"{source}: {images.size} images; int8 needs {_FEWEST} at least")
 
 
 def quantise(
@@ -95,20 +95,20 @@ def quantise(
     whole: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Agreement:
-    """Writes `int8/` into a model folder, calibrated and measured on a folder or CSV of pictures.
+    """Writes `int8/` into a model folder, calibrated and measured on a folder or CSV of images.
 
     Where int8 throughout finds less than 98 % of what fp32 finds, the perceptrons' second layers,
     which suffer most, stay in fp32, unless it is to be `whole`. Raises ModelError for fewer than 50
-    pictures, and, without `force`, where that finds too little, too; RequestError and OSError for
-    what is no folder or CSV of pictures.
+    images, and, without `force`, where that finds too little, too; RequestError and OSError for
+    what is no folder or CSV of images.
     """
     if (model / openvino.INT8).exists():
         raise ModelError(f"{model} has int8 already")
     exact = _exact(ModelFolder.open(model))
     pixels, ids = list(_pixels(exact, source)), _texts(exact)
     if len(pixels) < _FEWEST:
-        raise ModelError(f"{source}: {len(pixels)} good pictures; int8 needs {_FEWEST} at least")
-    say(f"calibrating int8 on {min(len(pixels), _CALIBRATED)} of {len(pixels)} pictures")
+        raise ModelError(f"{source}: {len(pixels)} good images; int8 needs {_FEWEST} at least")
+    say(f"calibrating int8 on {min(len(pixels), _CALIBRATED)} of {len(pixels)} images")
     with TemporaryDirectory(dir=model, prefix=".int8-") as scratch:
         folder = Path(scratch) / openvino.INT8
         folder.mkdir()
@@ -122,7 +122,7 @@ def quantise(
         else:
             if not force:
                 raise ModelError(
-                    f"{agreement.top10:.1%} of the ten nearest pictures are fewer than "
+                    f"{agreement.top10:.1%} of the ten nearest images are fewer than "
                     f"{LEAST:.0%}: int8 costs this model too much; --force takes it as it is"
                 )
         report = json.dumps(agreement._asdict(), indent=1) + "\n"
@@ -138,15 +138,15 @@ def _exact(folder: ModelFolder) -> Embedder:
     engine = PyTorch.load(folder, settings, plain=True)
     encoder = Encoder(folder.architecture, engine, settings.batch_size)
     preprocessor = Preprocessor.from_config(folder.preprocessor)
-    return Embedder(encoder, Texts.load(folder), preprocessor, settings)
+    return Embedder(encoder, Tokenizer.load(folder), preprocessor, settings)
 
 
 def _pixels(embedder: Embedder, source: Path) -> Iterator[Pixels]:
-    with open_pictures(source) as pictures:
+    with open_images(source) as images:
         count = 0
-        for picture in pictures:
+        for image in images:
             try:
-                inputs = embedder.prepare(Row(image=picture.cell), Params(), pictures.root, None)
+                inputs = embedder.prepare(Row(image=image.cell), Params(), images.root, None)
             except RowError:
                 continue
             assert inputs.pixels is not None
@@ -175,11 +175,11 @@ def _write(
     engine = exact.encoder.engine
     assert isinstance(engine, PyTorch)
     (images,), (tokens,) = openvino.convert(engine, exact.encoder.architecture.vision.image)
-    pictures = [picture[None] for picture in pixels]
+    image_vectors = [image[None] for image in pixels]
     texts = [list(batch) for text in ids for batch, _ in packed([text])]
     quantised = [
         _quantised(tower, examples, _in_fp32(tower, whole=whole))
-        for tower, examples in ((images, pictures), (tokens, texts))
+        for tower, examples in ((images, image_vectors), (tokens, texts))
     ]
     openvino.save(quantised, engine.logit_scale, folder)
 
@@ -188,7 +188,7 @@ def _quantised(tower: Any, examples: list[Any], ignored: list[str]) -> Any:
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    # On the embedded model and 400 pictures, of the ten nearest: 92.7 % with NNCF's defaults, 94 %
+    # On the embedded model and 400 images, of the ten nearest: 92.7 % with NNCF's defaults, 94 %
     # with this share of smoothing, 97 % with ranges from histograms.
     parameters = nncf.AdvancedQuantizationParameters(
         activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM,
@@ -239,17 +239,18 @@ def _measure(
     exact: Embedder, engine: Engine, pixels: Sequence[Pixels], ids: Sequence[Ids], whole: bool
 ) -> Agreement:
     encoders = (exact.encoder, _encoder(exact, engine))
-    pictures = [zeroshot.unit(encoder.images(pixels)) for encoder in encoders]
+    image_vectors = [zeroshot.unit(encoder.images(pixels)) for encoder in encoders]
     texts = [zeroshot.unit(encoder.texts(ids)) for encoder in encoders]
     itself = 4 * np.eye(len(pixels), dtype=np.float32)
-    others = [_nearest(vectors @ vectors.T - itself) for vectors in pictures]
-    found = [_nearest(asked @ vectors.T) for asked, vectors in zip(texts, pictures, strict=True)]
+    others = [_nearest(vectors @ vectors.T - itself) for vectors in image_vectors]
+    pairs = zip(texts, image_vectors, strict=True)
+    found = [_nearest(asked @ vectors.T) for asked, vectors in pairs]
     return Agreement(
         whole,
         len(pixels),
         *_overlaps(*others),
         *_overlaps(*found),
-        *(float((one * two).sum(1).min()) for one, two in (pictures, texts)),
+        *(float((one * two).sum(1).min()) for one, two in (image_vectors, texts)),
     )
 
 

@@ -1,7 +1,7 @@
-"""What a package promises: the reference's vectors for a fixed set of texts and pictures.
+"""What a package promises: the reference's vectors for a fixed set of texts and images.
 
-The pictures are computed, so that they need no licence, and small. Each is there for a mistake that
-it shows: fine chequers for a resize without antialiasing or with another filter, long pictures for
+The images are computed, so that they need no licence, and small. Each is there for a mistake that
+it shows: fine chequers for a resize without antialiasing or with another filter, long images for
 a crop where there should be none, palettes, transparency and CMYK for the conversion to RGB.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from score.images.preprocess import Pixels
-from score.model.probes import TOLERANCES, PictureProbe, Probes, TextProbe, sample
+from score.model.probes import TOLERANCES, ImageProbe, Probes, TextProbe, sample
 from score.package.reference import Reference
 
 # The first one's vector is computed on every loading: many tokens, none at the context's end.
@@ -56,16 +56,16 @@ def promise(reference: Reference) -> Probes:
             TextProbe(text, reference.ids(text), reference.text_vector(text))
             for text in (*TEXTS, *map(spoken, reference.added_tokens()[:_MOST_TOKENS]))
         ),
-        pictures=tuple(
-            PictureProbe(name, data, sample(reference.pixels(data)), reference.image_vector(data))
-            for name, data in pictures().items()
+        images=tuple(
+            ImageProbe(name, data, sample(reference.pixels(data)), reference.image_vector(data))
+            for name, data in images().items()
         ),
         tolerances=TOLERANCES,
     )
 
 
-def pictures() -> dict[str, bytes]:
-    """Name → picture, each in a lossless format, the same bytes every time."""
+def images() -> dict[str, bytes]:
+    """Name → image, each in a lossless format, the same bytes every time."""
     colours = Image.fromarray(_chequers(300, 301)).quantize(8, dither=Image.Dither.NONE)
     alpha = np.dstack([_chequers(300, 300), _ramp(300, 300)])
     noise = np.random.default_rng(20261121).integers(0, 256, (64, 65, 3), dtype=np.uint8)
@@ -96,8 +96,8 @@ def _ramp(width: int, height: int) -> Pixels:
     return pixels
 
 
-def _encoded(picture: Image.Image, format: str, **options: object) -> bytes:
+def _encoded(image: Image.Image, format: str, **options: object) -> bytes:
     stream = io.BytesIO()
     compression = {"compression": "tiff_adobe_deflate"} if format == "TIFF" else {"optimize": True}
-    picture.save(stream, format, **compression, **options)
+    image.save(stream, format, **compression, **options)
     return stream.getvalue()

@@ -36,7 +36,7 @@ from score.errors import ModelError
 from score.extras import install
 from score.folder.model_folder import image_processor, read_json
 from score.folder.weights import FILE, INDEX, Weights
-from score.hardware.processor import give_back
+from score.hardware.processor import release_free_memory
 from score.images import processors
 from score.images.preprocess import Pixels
 from score.model.engines.base import Matrix
@@ -98,7 +98,7 @@ class Reference:
     def __exit__(self, *_: object) -> None:
         del self._model
         gc.collect()
-        give_back()  # before the next model comes
+        release_free_memory()  # before the next model comes
 
     def unlike(self, written: Tensors) -> Iterator[str]:
         """The names of its weights that are others in `written`, if only in their last bit."""
@@ -118,7 +118,7 @@ class Reference:
         return [token for token, id in added.items() if id not in usual and id < most]
 
     def pixels(self, data: bytes) -> Pixels:
-        """A picture's prepared pixels before they are normalised: uint8 [height, width, 3]."""
+        """An image's prepared pixels before they are normalised: uint8 [height, width, 3]."""
         plain = {"do_rescale": False, "do_normalize": False}
         values = self._prepared(data, **plain)[0].numpy()
         return np.moveaxis(values, 0, -1).astype(np.uint8)
@@ -135,8 +135,8 @@ class Reference:
         return _vector(self._model.get_image_features(pixel_values=self._prepared(data)))
 
     def _prepared(self, data: bytes, **options: bool) -> torch.Tensor:
-        with Image.open(io.BytesIO(data)) as picture:
-            values: torch.Tensor = self._processor([picture], return_tensors="pt", **options)[
+        with Image.open(io.BytesIO(data)) as image:
+            values: torch.Tensor = self._processor([image], return_tensors="pt", **options)[
                 "pixel_values"
             ]
         return values

@@ -20,7 +20,7 @@ from score.contract.rows import IMAGE, TEXT, Row, check_columns
 from score.errors import BadColumns, BadType, RequestError
 
 _MAX_CELL = 256 * 2**20  # characters; an open quote would otherwise swallow the file
-_MAX_KEPT_IMAGE = 2048  # characters: URLs and paths stay in the output, inline pictures do not
+_MAX_KEPT_IMAGE = 2048  # characters: URLs and paths stay in the output, inline images do not
 _NO_CSV = (".parquet", ".pqt", ".jsonl", ".json", ".npy")
 _END = "\0the end\0"  # a line after the last, known by its place
 
@@ -174,7 +174,7 @@ class CsvTable(CsvRows):
 
 
 def kept_cells(cells: list[str | None], image: int | None) -> list[str | None]:
-    """A line's cells as an output keeps them: without an inline picture in the place `image`."""
+    """A line's cells as an output keeps them: without an inline image in the place `image`."""
     if image is not None and (cell := cells[image]):
         inline = len(cell) > _MAX_KEPT_IMAGE or cell[:5].lower() == "data:"
         cells[image] = None if inline else cell

@@ -184,7 +184,7 @@ class CsvWriter(Writer):
 
 
 class VerdictWriter(CsvWriter):
-    """CSV: what each picture was called, in place of its vectors.
+    """CSV: what each image was called, in place of its vectors.
 
     `label` and `confidence` (a probability), `label_2` and `confidence_2` and so on to `top`,
     where `placed` also `file`, then the errors.
@@ -212,7 +212,7 @@ class VerdictWriter(CsvWriter):
         confidence: float = 0.0,
         file: str | None = None,
     ) -> None:
-        """Adds a picture's verdict. A label below `confidence` is left out, its probability not."""
+        """Adds an image's verdict. A label below `confidence` is left out, its probability not."""
         cells: list[object] = []
         for label, prob in zip(record.labels or (), record.probs or (), strict=True):
             cells += [label if prob >= confidence else None, prob]

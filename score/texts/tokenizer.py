@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+import tokenizers
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 
 from score.contract.params import Truncate
@@ -50,11 +51,11 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _MOST_CHARACTERS = 100_000
 
 
-class Texts:
+class Tokenizer:
     """The folder's tokenizer, cut to the model's context. Safe to share between threads."""
 
     def __init__(
-        self, tokenizer: Tokenizer, context: int, cleaning: Cleaning | None = None
+        self, tokenizer: tokenizers.Tokenizer, context: int, cleaning: Cleaning | None = None
     ) -> None:
         """`context`: most token ids a text may have, begin and end tokens included.
 
@@ -68,14 +69,14 @@ class Texts:
         self._specials = len(tokenizer.encode("").ids)
 
     @classmethod
-    def load(cls, folder: ModelFolder) -> Texts:
+    def load(cls, folder: ModelFolder) -> Tokenizer:
         """The tokenizer of a model folder. Raises ModelError for one that is not the model's."""
         texts = cls.of(folder.tokenizer, folder.architecture.text.context)
         texts.check(folder.architecture)
         return texts
 
     @classmethod
-    def of(cls, path: Path, context: int) -> Texts:
+    def of(cls, path: Path, context: int) -> Tokenizer:
         """The tokenizer whose files lie in `path`. Raises ModelError."""
         config = read_optional_json(path / CONFIG)
         file = path / "tokenizer.json"
@@ -94,9 +95,9 @@ class Texts:
         raise ModelError(f"no tokenizer.json, nor vocab.json and merges.txt, in {path}")
 
     @classmethod
-    def parse(cls, text: str, context: int, cleaning: Cleaning | None = None) -> Texts:
+    def parse(cls, text: str, context: int, cleaning: Cleaning | None = None) -> Tokenizer:
         """The tokenizer that a `tokenizer.json` spells out."""
-        return cls(Tokenizer.from_str(text), context, cleaning)
+        return cls(tokenizers.Tokenizer.from_str(text), context, cleaning)
 
     @property
     def ends(self) -> tuple[str, str]:
@@ -130,7 +131,7 @@ class Texts:
 
     def to_json(self) -> str:
         """The `tokenizer.json` of this tokenizer, neither padding nor truncation in it."""
-        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.no_truncation()
         text: str = tokenizer.to_str()
         return text
@@ -164,7 +165,9 @@ def _readable(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text.lstrip()[:_MOST_CHARACTERS]
 
 
-def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
+def clip_tokenizer(
+    vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
+) -> tokenizers.Tokenizer:
     """CLIP's byte-level BPE from its two tables.
 
     The rules are those of openai/CLIP's `simple_tokenizer.py`, as `transformers.CLIPTokenizer`
@@ -178,7 +181,7 @@ def clip_tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
 
 def open_clip_tokenizer(
     vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]
-) -> Tokenizer:
+) -> tokenizers.Tokenizer:
     """CLIP's byte-level BPE by the rules of `open_clip.tokenizer.SimpleTokenizer`.
 
     For texts that `Cleaning("openclip", lower=True)` has cleaned: nothing is normalised here, so
@@ -197,7 +200,7 @@ def open_clip_tokenizer(
 
 def _clip_pairs(
     vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], unknown: str | None
-) -> Tokenizer:
+) -> tokenizers.Tokenizer:
     """CLIP's byte pairs by transformers' rules, without tokens around a text."""
     tokenizer = _byte_pairs(vocabulary, merges, unknown)
     tokenizer.pre_tokenizer = _split(rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}", again=True)
@@ -209,8 +212,8 @@ def _clip_pairs(
 
 def _byte_pairs(
     vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], unknown: str | None
-) -> Tokenizer:
-    tokenizer = Tokenizer(
+) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(
         BPE(
             vocab=dict(vocabulary),
             merges=list(merges),
@@ -233,7 +236,7 @@ def _split(words: str, *, again: bool) -> pre_tokenizers.Sequence:
     )
 
 
-def _enclose(tokenizer: Tokenizer, begin: str, end: str) -> None:
+def _enclose(tokenizer: tokenizers.Tokenizer, begin: str, end: str) -> None:
     """Has every text begin and end with these tokens."""
     tokenizer.post_processor = processors.RobertaProcessing(
         _with_id(tokenizer, end),
@@ -243,14 +246,16 @@ def _enclose(tokenizer: Tokenizer, begin: str, end: str) -> None:
     )
 
 
-def _with_id(tokenizer: Tokenizer, token: str) -> tuple[str, int]:
+def _with_id(tokenizer: tokenizers.Tokenizer, token: str) -> tuple[str, int]:
     id = tokenizer.token_to_id(token)
     if id is None:
         raise ModelError(f"the vocabulary has no {token[:80]!r}")
     return token, id
 
 
-def xlm_tokenizer(pieces: Sequence[tuple[str, float]], charsmap: bytes, *, mask: bool) -> Tokenizer:
+def xlm_tokenizer(
+    pieces: Sequence[tuple[str, float]], charsmap: bytes, *, mask: bool
+) -> tokenizers.Tokenizer:
     """XLM-V's and XLM-RoBERTa's tokenizer from SentencePiece's Unigram pieces and their scores.
 
     The rules are those of `transformers.XLMRobertaTokenizer` (5.x): ids 0 to 3 are fairseq's
@@ -262,7 +267,7 @@ def xlm_tokenizer(pieces: Sequence[tuple[str, float]], charsmap: bytes, *, mask:
     if mask:
         specials.append("<mask>")
         vocabulary.append(("<mask>", 0.0))
-    tokenizer = Tokenizer(Unigram(vocabulary, unk_id=3, byte_fallback=False))
+    tokenizer = tokenizers.Tokenizer(Unigram(vocabulary, unk_id=3, byte_fallback=False))
     if charsmap:
         tokenizer.normalizer = normalizers.Precompiled(charsmap)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -276,14 +281,14 @@ def xlm_tokenizer(pieces: Sequence[tuple[str, float]], charsmap: bytes, *, mask:
     return tokenizer
 
 
-def _from_json(file: Path, config: Json) -> Tokenizer:
+def _from_json(file: Path, config: Json) -> tokenizers.Tokenizer:
     """The tokenizer in a `tokenizer.json`, with the tokens that files beside it add."""
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = tokenizers.Tokenizer.from_file(str(file))
     AddedTokens.read(file.parent, _names(config, tokenizer)).add_to(tokenizer)
     return tokenizer
 
 
-def _from_merges(folder: Path, config: Json) -> Tokenizer:
+def _from_merges(folder: Path, config: Json) -> tokenizers.Tokenizer:
     """CLIP's tokenizer from `vocab.json` and `merges.txt`, with the tokens that others add."""
     kind = _kind(config)
     if kind not in ("", "CLIPTokenizer"):
@@ -304,7 +309,7 @@ def _from_merges(folder: Path, config: Json) -> Tokenizer:
     return tokenizer
 
 
-def _names(config: Json, tokenizer: Tokenizer) -> Mapping[str, str]:
+def _names(config: Json, tokenizer: tokenizers.Tokenizer) -> Mapping[str, str]:
     """The special tokens of a class of tokenizers, by default of the model's kind."""
     kind = _kind(config)
     if kind == "CLIPTokenizer" or (not kind and isinstance(tokenizer.model, BPE)):

@@ -1,7 +1,7 @@
 """Trains the embedded model: a small CLIP that knows emoji, from nothing but a font and its names.
 
-`python -m score.training.train FOLDER` draws the pictures, writes the captions, trains and leaves a
-model folder. The pictures are the glyphs of Debian's `fonts-noto-color-emoji`, drawn by Pillow at
+`python -m score.training.train FOLDER` draws the images, writes the captions, trains and leaves a
+model folder. The images are the glyphs of Debian's `fonts-noto-color-emoji`, drawn by Pillow at
 random size, place, rotation, colour and background; the words are the names and synonyms that the
 `emoji` package carries. Nothing is read from the network. The same seed gives the same weights, on
 a CPU with the same libraries and number of threads.
@@ -65,13 +65,13 @@ class Config:
 
     seed: int = 20261121
     steps: int = 7600
-    batch: int = 192  # pictures a step, each of another pictogram
+    batch: int = 192  # images a step, each of another pictogram
     rate: float = 3e-3  # of learning, at its highest
     warmup: int = 100  # steps until then
     decay: float = 0.1  # of weights, per unit of rate
     mixed: float = 0.2  # first share of the steps, in which a batch is of any pictograms
     group: int = 16  # look-alikes that come together in a batch after that
-    keep: float = 0.5  # share of a picture's patches that the tower is shown (FLIP), but at the end
+    keep: float = 0.5  # share of an image's patches that the tower is shown (FLIP), but at the end
     whole: float = 0.2  # last share of the steps, in which it is shown all
     image: int = 96  # pixels
     patch: int = 16
@@ -304,11 +304,11 @@ def draw(
     backgrounds: Sequence[str] = TRAINING,
     tint: str | None = None,
 ) -> Image.Image:
-    """One picture, RGB, `size` pixels square, of one glyph or several side by side.
+    """One image, RGB, `size` pixels square, of one glyph or several side by side.
 
     `strength`: how far it may be from a clean one, 0 to 1. `tint`: the colour it is all drawn in.
     """
-    picture = background(random, pick(random, backgrounds), size)
+    image = background(random, pick(random, backgrounds), size)
     centres = _places(random, len(glyphs))
     for glyph, (x, y, room) in zip(glyphs, centres, strict=True):
         extent = room * size * random.uniform(0.9 - 0.5 * strength, 1.0)
@@ -316,12 +316,12 @@ def draw(
         slack = max(0.0, room * size - extent) / 2
         left = x * size - thing.width / 2 + random.uniform(-slack, slack)
         top = y * size - thing.height / 2 + random.uniform(-slack, slack)
-        picture.paste(thing, (round(left), round(top)), thing)
-    return _spoilt(random, picture, strength)
+        image.paste(thing, (round(left), round(top)), thing)
+    return _spoilt(random, image, strength)
 
 
 def _places(random: Random, count: int) -> list[tuple[float, float, float]]:
-    """Centre and room of each thing, in shares of the picture's side."""
+    """Centre and room of each thing, in shares of the image's side."""
     if count == 1:
         return [(0.5, 0.5, 1.0)]
     if count == 2 and random.random() < 0.5:
@@ -474,20 +474,20 @@ def _warped(random: Random, image: Image.Image, strength: float) -> Image.Image:
     return image.transform((width, height), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
 
 
-def _spoilt(random: Random, picture: Image.Image, strength: float) -> Image.Image:
-    """Blurred, noisy and compressed, as pictures are that have been about."""
+def _spoilt(random: Random, image: Image.Image, strength: float) -> Image.Image:
+    """Blurred, noisy and compressed, as images are that have been about."""
     blur, noise, jpeg = random.random(3)
     if blur < 0.25 * strength:
-        picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.2)))
+        image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.2)))
     if noise < 0.3 * strength:
-        grain = random.standard_normal((picture.height, picture.width, 1), np.float32)
-        values = np.asarray(picture, dtype=np.float32) + random.uniform(2, 14) * grain
-        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+        grain = random.standard_normal((image.height, image.width, 1), np.float32)
+        values = np.asarray(image, dtype=np.float32) + random.uniform(2, 14) * grain
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if jpeg < 0.4 * strength:
         stream = io.BytesIO()
-        picture.save(stream, "JPEG", quality=int(random.integers(25, 95)))
-        picture = Image.open(stream).convert("RGB")
-    return picture
+        image.save(stream, "JPEG", quality=int(random.integers(25, 95)))
+        image = Image.open(stream).convert("RGB")
+    return image
 
 
 # --- Data: captions -------------------------------------------------------------------------------
@@ -525,9 +525,9 @@ def phrase(template: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, its caption, and the pictograms that the caption would be true of."""
+    """An image, its caption, and the pictograms that the caption would be true of."""
 
-    picture: Image.Image
+    image: Image.Image
     caption: str
     true_of: tuple[int, ...]
     plain: bool  # it shows one pictogram as it is, and the caption says so
@@ -536,12 +536,12 @@ class Sample:
 class Batch(NamedTuple):
     """N samples, each of another pictogram."""
 
-    pictures: np.ndarray  # N × S × S × 3 bytes
+    images: np.ndarray  # N × S × S × 3 bytes
     ids: np.ndarray  # N × T token ids
     classes: np.ndarray  # N places of pictograms
-    unclear: np.ndarray  # N × N, symmetric: one row's caption is true of the other's picture, too
+    unclear: np.ndarray  # N × N, symmetric: one row's caption is true of the other's image, too
     plain: np.ndarray  # N
-    true_of: np.ndarray  # N × P: the caption is true of such a picture of the pictogram
+    true_of: np.ndarray  # N × P: the caption is true of such an image of the pictogram
 
 
 class Samples:
@@ -562,7 +562,7 @@ class Samples:
         """The batch of a step, of these pictograms."""
         config = self._config
         rest = np.setdiff1d(np.arange(len(self._things)), classes).tolist()
-        # It begins with clean pictures: with spoilt ones nothing is learnt for long.
+        # It begins with clean images: with spoilt ones nothing is learnt for long.
         strength = min(0.65, 0.25 + step / config.steps)
         true_of = np.zeros((len(classes), len(self._things)), dtype=bool)
         samples = []
@@ -571,7 +571,7 @@ class Samples:
             sample = self.sample(random, place, pick(random, rest), strength)
             true_of[row, list(sample.true_of)] = True
             samples.append(sample)
-        pictures = np.stack([np.asarray(sample.picture) for sample in samples])
+        images = np.stack([np.asarray(sample.image) for sample in samples])
         ids = [
             encoding.ids for encoding in self._tokenizer.encode_batch([s.caption for s in samples])
         ]
@@ -582,7 +582,7 @@ class Samples:
         ]
         plain = np.array([sample.plain for sample in samples])
         unclear = true_of[:, classes] & ~np.eye(len(classes), dtype=bool)
-        return Batch(pictures, np.array(padded), classes, unclear | unclear.T, plain, true_of)
+        return Batch(images, np.array(padded), classes, unclear | unclear.T, plain, true_of)
 
     def sample(self, random: Random, place: int, other: int, strength: float) -> Sample:
         """One sample of a pictogram; `other` is what may stand beside it."""
@@ -611,10 +611,10 @@ class Samples:
             plain = True
             name = self._name(random, thing)
             caption = self._said(random, thing, name)
-        picture = draw(random, glyphs, self._config.image, strength=strength, tint=tint)
+        image = draw(random, glyphs, self._config.image, strength=strength, tint=tint)
         true_of = self._called[name] | self._alike[thing.glyph.tobytes()] | beside
         true_of |= self._called.get(caption, set())  # a cat tinted black is called as another is
-        return Sample(picture, caption, tuple(sorted(true_of)), plain)
+        return Sample(image, caption, tuple(sorted(true_of)), plain)
 
     def _name(self, random: Random, thing: Pictogram) -> str:
         choice = random.random()
@@ -673,18 +673,18 @@ def build(config: Config) -> CLIPModel:
     return CLIPModel(CLIPConfig.from_dict(config.architecture.config()))
 
 
-def embed_images(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
-    """Unit vectors of pictures (N × S × S × 3 bytes).
+def embed_images(model: CLIPModel, images: Tensor, keep: float) -> Tensor:
+    """Unit vectors of images (N × S × S × 3 bytes).
 
     `keep`: the share of patches that the tower sees. Hiding half of them halves the cost of a step
     and costs little (Li et al., 2023, "FLIP", https://arxiv.org/abs/2212.00794).
     """
-    return F.normalize(model.visual_projection(_see(model, pictures, keep)), dim=-1)
+    return F.normalize(model.visual_projection(_see(model, images, keep)), dim=-1)
 
 
-def _see(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
+def _see(model: CLIPModel, images: Tensor, keep: float) -> Tensor:
     tower = model.vision_model
-    patches = _patches(pictures, tower.config.patch_size)
+    patches = _patches(images, tower.config.patch_size)
     places = tower.embeddings.position_embedding.weight
     if keep < 1:
         count = patches.shape[1]
@@ -695,7 +695,7 @@ def _see(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
         placed = F.embedding(shown + 1, places)
     else:
         placed = places[1:].expand(len(patches), -1, -1)
-    mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=pictures.device)
+    mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=images.device)
     pixels = (patches.reshape(*patches.shape[:2], -1, 3).float() / 255 - mean) / std
     weight = tower.embeddings.patch_embedding.weight.permute(0, 2, 3, 1).flatten(1)
     first = (tower.embeddings.class_embedding + places[0]).expand(len(patches), 1, -1)
@@ -705,9 +705,9 @@ def _see(model: CLIPModel, pictures: Tensor, keep: float) -> Tensor:
     return pooled
 
 
-def _patches(pictures: Tensor, side: int) -> Tensor:
-    """The bytes of each patch of pictures (N × S × S × 3), row by row: N × patches × bytes."""
-    tiles = pictures.unfold(1, side, side).unfold(2, side, side)  # N × rows × columns × 3 × y × x
+def _patches(images: Tensor, side: int) -> Tensor:
+    """The bytes of each patch of images (N × S × S × 3), row by row: N × patches × bytes."""
+    tiles = images.unfold(1, side, side).unfold(2, side, side)  # N × rows × columns × 3 × y × x
     return tiles.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(1, 2)
 
 
@@ -730,13 +730,13 @@ def _read(model: CLIPModel, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def centre(model: CLIPModel, pictures: Tensor, ids: Tensor) -> None:
+def centre(model: CLIPModel, images: Tensor, ids: Tensor) -> None:
     """Takes out what an untrained model's vectors have in common, by a bias of either tower.
 
-    They are all but equal at first, and steps would go by until they are not. The pictures
+    They are all but equal at first, and steps would go by until they are not. The images
     (N × S × S × 3 bytes) and token ids (N × T) are a batch's.
     """
-    seen, said = _see(model, pictures, 1.0), _read(model, ids)
+    seen, said = _see(model, images, 1.0), _read(model, ids)
     model.vision_model.post_layernorm.bias -= seen.mean(0)
     model.text_model.final_layer_norm.bias -= said.mean(0)
 
@@ -750,7 +750,7 @@ class LookAlikes:
     """Which pictograms go into which batch: none twice, nor again before the epoch is over.
 
     What is left of an epoch, less than a batch, is passed over. Two are alike as their vectors are:
-    of each the last picture's and text's, added, so that likeness of either kind counts.
+    of each the last image's and text's, added, so that likeness of either kind counts.
     """
 
     def __init__(self, count: int, config: Config) -> None:
@@ -788,9 +788,9 @@ class LookAlikes:
 
 
 def contrast(seen: Tensor, said: Tensor, unclear: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE, both ways: the loss of pictures and texts (N × D each) that belong together by row.
+    """InfoNCE, both ways: the loss of images and texts (N × D each) that belong together by row.
 
-    `unclear` (N × N): the pairs of a picture and a text that are neither right nor wrong answers.
+    `unclear` (N × N): the pairs of an image and a text that are neither right nor wrong answers.
     """
     logits = (scale * seen @ said.T).masked_fill(unclear, -torch.inf)
     target = torch.arange(len(seen), device=seen.device)
@@ -823,7 +823,7 @@ def train(
     """The trained model, its weights fp32.
 
     Every SAVE_EVERY steps it is left in `folder` as it is. `processes`: how many others draw the
-    pictures. Raises ModelError for fewer pictograms than a batch needs.
+    images. Raises ModelError for fewer pictograms than a batch needs.
     """
     model = build(config).train().to(device)
     known = 0.1 * torch.randn(len(things), config.architecture.dimension)
@@ -837,13 +837,13 @@ def train(
     samples, alike = Samples(things, config, tokenizer), LookAlikes(len(things), config)
     began = time.perf_counter()
     for step, batch in enumerate(batches(samples, alike, config.steps, processes)):
-        pictures, ids, classes, unclear, plain, true_of = (
+        images, ids, classes, unclear, plain, true_of = (
             torch.from_numpy(part).to(device) for part in batch
         )
         if step == 0:
-            centre(model, pictures, ids)
+            centre(model, images, ids)
         keep = config.keep if step < (1 - config.whole) * config.steps else 1.0
-        seen, said = embed_images(model, pictures, keep), embed_texts(model, ids)
+        seen, said = embed_images(model, images, keep), embed_texts(model, ids)
         scale = model.logit_scale.exp().clamp(max=100)  # CLIP's limit
         loss = contrast(seen, said, unclear, scale)
         loss = loss + classify(seen, classes, true_of, known, scale) / 2

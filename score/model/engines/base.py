@@ -32,7 +32,7 @@ class Engine(Protocol):
         """Where: cpu, cuda, …"""
 
     @property
-    def few_shapes(self) -> bool:
+    def new_shapes_are_costly(self) -> bool:
         """Whether each new shape of inputs takes it some time, and some megabytes for good."""
 
     @property
@@ -40,7 +40,7 @@ class Engine(Protocol):
         """What cosines are multiplied with, the exponential taken."""
 
     def images(self, pixels: Pixels) -> Matrix:
-        """uint8 pictures [n, height, width, 3] → vectors [n, dimension]."""
+        """uint8 images [n, height, width, 3] → vectors [n, dimension]."""
 
     def texts(self, texts: Packed) -> Matrix:
         """Token ids [rows, length] → the vectors of their texts [rows, texts, dimension]."""

@@ -14,7 +14,7 @@ from score.hardware.processor import computes, cpu_flags, cpu_maker
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
 
-class Blocked:
+class OneDnnLinear:
     """A linear layer, as `towers.Linear` has it."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -30,7 +30,7 @@ class Blocked:
 
 
 def works(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch computes `Blocked` on this CPU: in fp32, or in bf16."""
+    """Whether this PyTorch computes `OneDnnLinear` on this CPU: in fp32, or in bf16."""
     if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS):
         return False
     if dtype == torch.bfloat16:
@@ -39,7 +39,7 @@ def works(dtype: torch.dtype) -> bool:
 
 
 def pays(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `Blocked` is faster than PyTorch's own way, as measured on CPUs with AVX-512.
+    """Whether `OneDnnLinear` is faster than PyTorch's own way, as measured on CPUs with AVX-512.
 
     In bf16 that way is oneDNN, too. In fp32 it is MKL, which is at its best on Intel's CPUs.
     """

@@ -25,7 +25,7 @@ import openvino
 
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
-from score.hardware.processor import cores, cpu_flags, give_back
+from score.hardware.processor import cores, cpu_flags, release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.engines.base import Matrix
 from score.settings import Settings
@@ -69,7 +69,7 @@ class OpenVINO:
 
     name = "openvino"
     device = "cpu"
-    few_shapes = True  # 10 to 60 ms each, and 4 to 9 MB
+    new_shapes_are_costly = True  # 10 to 60 ms each, and 4 to 9 MB
 
     def __init__(self, towers: Towers, precision: str) -> None:
         self.precision = precision
@@ -165,10 +165,10 @@ class Towers(NamedTuple):
     def of_blobs(cls, folder: Path, precision: str, side: int) -> Towers:
         """Those that `export` wrote, warmed. Raises what is in `_BROKEN`.
 
-        `side`: of a picture, in pixels.
+        `side`: of an image, in pixels.
         """
         # One is warm before the other is read, so that no more than one file is in memory.
-        first = (_first_picture(side), _first_text())
+        first = (_first_image(side), _first_text())
         images, texts = (
             _imported(folder, name, precision).warmed(*inputs)
             for name, inputs in zip(_BLOBS, first, strict=True)
@@ -177,7 +177,7 @@ class Towers(NamedTuple):
 
     def warmed(self, side: int) -> Towers:
         """These, as `Tower.warmed` has it."""
-        self.images.warmed(*_first_picture(side))
+        self.images.warmed(*_first_image(side))
         self.texts.warmed(*_first_text())
         return self
 
@@ -192,7 +192,7 @@ class Towers(NamedTuple):
         _write_facts(folder, self.logit_scale)
 
 
-def _first_picture(side: int) -> tuple[np.ndarray]:
+def _first_image(side: int) -> tuple[np.ndarray]:
     return (np.zeros((1, side, side, 3), np.uint8),)
 
 
@@ -232,7 +232,7 @@ def load(folder: ModelFolder, settings: Settings) -> OpenVINO:
     if settings.device not in ("auto", "cpu"):
         raise ModelError(f"OpenVINO computes on the CPU, not on {settings.device!r}")
     if precision == "int8" and not (folder.path / INT8 / FACTS).is_file():
-        raise ModelError(f"{folder.path} has no int8: `score package … --int8 PICTURES` makes it")
+        raise ModelError(f"{folder.path} has no int8: `score package … --int8 IMAGES` makes it")
     side = folder.architecture.vision.image
     made: list[Towers] = []
 
@@ -286,11 +286,11 @@ def _reason(error: Exception) -> str:
 def _forget_traces() -> None:
     """PyTorch's hold themselves, and glibc what was freed: together twice the model."""
     gc.collect()
-    give_back()
+    release_free_memory()
 
 
 def convert(engine: PyTorch, side: int, *, head_apart: bool = False) -> list[list[Any]]:
-    """Both towers → OpenVINO's models of them, of any number of pictures of a side, or of texts.
+    """Both towers → OpenVINO's models of them, of any number of images of a side, or of texts.
 
     `head_apart`: two models a tower, the second being its head; else one.
     """
@@ -350,7 +350,7 @@ def _properties(precision: str) -> Mapping[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",  # one pass at a time, on all cores
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "INFERENCE_NUM_THREADS": cores(),
-        "ENABLE_CPU_PINNING": False,  # pictures are decoded on the same cores
+        "ENABLE_CPU_PINNING": False,  # images are decoded on the same cores
     }
 
 

@@ -15,10 +15,10 @@ from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.folder.weights import Weights
 from score.hardware import drivers, gpus
-from score.hardware.processor import give_back
+from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.engines.base import Matrix
-from score.model.engines.one_dnn import Blocked, pays
+from score.model.engines.one_dnn import OneDnnLinear, pays
 from score.model.towers import ImageTower, Plain, TextTower
 from score.settings import Settings
 from score.texts.packing import Packed
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """Where a model computes, and in which precision."""
 
     device: torch.device
@@ -40,7 +40,7 @@ class Place(NamedTuple):
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
     @classmethod
-    def of(cls, settings: Settings) -> Place:
+    def of(cls, settings: Settings) -> Placement:
         """What the settings ask for; `auto` takes a GPU where one works.
 
         Precision `auto` is fp32 here: whether another will do is for probes to say. Raises
@@ -110,7 +110,7 @@ def _uuids() -> list[str]:
     return [str(torch.cuda.get_device_properties(number).uuid) for number in range(count)]
 
 
-class Pass(torch.nn.Module):
+class TowerModule(torch.nn.Module):
     """What a tower computes, or a part of it, as a module."""
 
     def __init__(self, owner: object, compute: Callable[..., Tensor]) -> None:
@@ -147,14 +147,14 @@ class PyTorch:
         images: ImageTower,
         texts: TextTower,
         logit_scale: float,
-        place: Place,
+        place: Placement,
         *,
         plain: bool,
-        few_shapes: bool,
+        new_shapes_are_costly: bool,
     ) -> None:
         self._images, self._texts = images, texts
         self.logit_scale = logit_scale
-        self.few_shapes = few_shapes
+        self.new_shapes_are_costly = new_shapes_are_costly
         self.precision, self.device = place.precision, place.device.type
         self._place, self._plain = place, plain
         self._turn = threading.Lock()
@@ -166,7 +166,7 @@ class PyTorch:
         `plain`: with the weights as they come, each apart, which `modules` needs. Raises ModelError
         for a folder that is not, or not wholly, a CLIP model in safetensors.
         """
-        place, made = Place.of(settings), folder.architecture
+        place, made = Placement.of(settings), folder.architecture
         weights = Weights.open(folder.path)
         weights.check(made.shapes())
         scale = weights.read("logit_scale").float().exp()
@@ -178,16 +178,16 @@ class PyTorch:
 
         normalisation = Preprocessor.from_config(folder.preprocessor).normalisation()
         blocked = not plain and pays(place.device, place.dtype)
-        linear = Blocked if blocked else Plain
+        linear = OneDnnLinear if blocked else Plain
         images = ImageTower(take, made.vision, normalisation, linear, fused=not plain)
         texts = TextTower(take, made.text, linear, fused=not plain)
-        give_back()  # matrices were read one by one, and rearranged
+        release_free_memory()  # matrices were read one by one, and rearranged
         # oneDNN makes a routine for each: 0.6 MB for each matrix, a thousand of which it keeps.
         dear = blocked or (place.device.type == "cpu" and place.dtype != torch.float32)
-        return cls(images, texts, float(scale), place, plain=plain, few_shapes=dear)
+        return cls(images, texts, float(scale), place, plain=plain, new_shapes_are_costly=dear)
 
-    def modules(self, *, head_apart: bool = False) -> tuple[list[Pass], list[Pass]]:
-        """What it computes of pictures and of texts, to be converted: modules to call in turn.
+    def modules(self, *, head_apart: bool = False) -> tuple[list[TowerModule], list[TowerModule]]:
+        """What it computes of images and of texts, to be converted: modules to call in turn.
 
         `head_apart`: the towers' heads are modules of their own, else there is one for each kind.
         Raises TypeError unless it was loaded `plain`: OpenVINO would copy queries, keys and values
@@ -197,10 +197,10 @@ class PyTorch:
             raise TypeError("weights that were rearranged cannot be taken apart")
         images, texts = self._images, self._texts
         if not head_apart:
-            return [Pass(images, images.encode)], [Pass(texts, texts.encode)]
+            return [TowerModule(images, images.encode)], [TowerModule(texts, texts.encode)]
         return (
-            [Pass(images, images.pool), Pass(images.head, images.head)],
-            [Pass(texts, texts.pool), Pass(texts.head, texts.head)],
+            [TowerModule(images, images.pool), TowerModule(images.head, images.head)],
+            [TowerModule(texts, texts.pool), TowerModule(texts.head, texts.head)],
         )
 
     def images(self, pixels: Pixels) -> Matrix:

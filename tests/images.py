@@ -1,4 +1,4 @@
-"""A picture server on a free local port, and small pictures in memory."""
+"""An image server on a free local port, and small images in memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from score.images.preprocess import Pixels, Preprocessor
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 ALBUM = Path(__file__).parent / "data" / "album"
-"""Six pictures, each in another format, with an ontology and a CSV of URLs around them."""
+"""Six images, each in another format, with an ontology and a CSV of URLs around them."""
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG") -> bytes:
-    """A picture of random pixels, encoded."""
+def random_image(seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG") -> bytes:
+    """An image of random pixels, encoded."""
     width, height = size
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     stream = io.BytesIO()
@@ -31,10 +31,10 @@ def picture(seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG"
     return stream.getvalue()
 
 
-def as_png(picture: Image.Image) -> bytes:
-    """A picture, encoded."""
+def as_png(image: Image.Image) -> bytes:
+    """An image, encoded."""
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    image.save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -1,6 +1,6 @@
 """Whether a hundred times the rows take a hundred times as long, and no more memory.
 
-    python -m benchmarks.linear [--model DIR]
+    python -m benchmarks.scaling [--model DIR]
 
 One long stream of distinct texts, a thousand at a time; after each thousand the same texts again,
 as a stream of their own, so that whatever else the machine does hits both. The embedded model by
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 
-from benchmarks import material
+from benchmarks import fixtures
 from score.console import commands
 from score.contract.rows import Row
 from score.core.embedder import Embedder
@@ -49,7 +49,7 @@ def main() -> None:
     if options.rows < SHORT:
         parser.error(f"--rows must be {SHORT:,} at least")
     embedder = Embedder.load(options.model)
-    texts = material.texts(options.rows)
+    texts = fixtures.texts(options.rows)
     seconds(stream(embedder, texts[:SHORT]))
     before, long = peak(), stream(embedder, texts)
     pairs = []

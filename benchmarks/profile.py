@@ -1,6 +1,6 @@
-"""Where the time of pictures goes: decoding them, then kind of operation by kind of operation.
+"""Where the time of images goes: decoding them, then kind of operation by kind of operation.
 
-    python -m benchmarks.shares [--model DIR]
+    python -m benchmarks.profile [--model DIR]
 
 In PyTorch, fp32 and, where the CPU has it, bf16, as its profiler counts; and, where the model has
 it, in OpenVINO's int8, as OpenVINO counts.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import material
+from benchmarks import fixtures
 from score.console import commands
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import computes
@@ -56,9 +56,9 @@ def of_int8(model: Path, pixels: Pixels) -> Counter[str]:
 
 
 def decoding(model: Path, *, fast: bool) -> float:
-    """Seconds that one core takes for 64 pictures of mixed sizes."""
+    """Seconds that one core takes for 64 images of mixed sizes."""
     preprocessor = Preprocessor.from_config(ModelFolder.open(model).preprocessor)
-    cells = material.mixed(material.pictures(material.SMALL + material.LARGER), 64)
+    cells = fixtures.mixed(fixtures.images(fixtures.SMALL + fixtures.LARGER), 64)
     most = Settings().max_pixels
     began = time.process_time()
     for data in cells:
@@ -68,7 +68,7 @@ def decoding(model: Path, *, fast: bool) -> float:
 
 def show(title: str, seconds: Counter[str]) -> None:
     whole = seconds.total()
-    print(f"{title}: {whole / BATCH * 1e3:.1f} ms a picture")
+    print(f"{title}: {whole / BATCH * 1e3:.1f} ms an image")
     for kind, spent in seconds.most_common(SHOWN):
         print(f"  {spent / whole:6.1%}  {kind}")
 
@@ -78,12 +78,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="default: a ViT-B/32 with random weights")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        model = material.model(options.model, Path(scratch), int8=True)
+        model = fixtures.model(options.model, Path(scratch), int8=True)
         for fast in (False, True):
             how = "fast" if fast else "exact"
-            print(
-                f"decoding 64 mixed pictures, {how}: {decoding(model, fast=fast):.2f} s of a core"
-            )
+            print(f"decoding 64 mixed images, {how}: {decoding(model, fast=fast):.2f} s of a core")
         side = ModelFolder.open(model).architecture.vision.image
         noise = np.random.default_rng(0)
         pixels = noise.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)

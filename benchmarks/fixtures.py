@@ -1,4 +1,4 @@
-"""What the benchmarks work on: pictures, texts, a checkpoint, and a picture server."""
+"""What the benchmarks work on: images, texts, a checkpoint, and an image server."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Cell = TypeVar("Cell")
 
 HERE = "127.0.0.1"
 
-# Distinct pictures, since what repeats is computed once; more than 64 rows repeat them.
+# Distinct images, since what repeats is computed once; more than 64 rows repeat them.
 SMALL = [(640, 480)] * 64
 LARGER = [(1920, 1080)] * 21 + [(4000, 3000)] * 3
 THUMBNAILS = [(320, 240)] * 64
 
 
-def pictures(sizes: list[tuple[int, int]]) -> list[bytes]:
+def images(sizes: list[tuple[int, int]]) -> list[bytes]:
     """JPEGs, of a photo's size in bytes too (60 KB at 640×480): soft shapes and grain."""
     return [_jpeg(size, seed) for seed, size in enumerate(sizes)]
 
@@ -49,10 +49,10 @@ def _jpeg(size: tuple[int, int], seed: int) -> bytes:
 
 def distinct() -> Iterator[bytes]:
     """JPEGs of about 640×480 without end, no two alike."""
-    drawn = [Image.open(io.BytesIO(picture)) for picture in pictures(SMALL)]
-    for number, picture in enumerate(cycle(drawn)):
+    drawn = [Image.open(io.BytesIO(image)) for image in images(SMALL)]
+    for number, image in enumerate(cycle(drawn)):
         file = io.BytesIO()
-        picture.crop((number // len(drawn) % 320, 0, 640, 480)).save(file, "JPEG", quality=85)
+        image.crop((number // len(drawn) % 320, 0, 640, 480)).save(file, "JPEG", quality=85)
         yield file.getvalue()
 
 
@@ -105,8 +105,8 @@ def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
     if int8:
         seen = scratch / "seen"
         seen.mkdir()
-        for number, picture in enumerate(pictures([(320, 240)] * 64)):
-            (seen / f"{number}.jpg").write_bytes(picture)
+        for number, image in enumerate(images([(320, 240)] * 64)):
+            (seen / f"{number}.jpg").write_bytes(image)
         code = "import sys; from pathlib import Path; from score.package.int8 import quantise; "
         code += "quantise(*map(Path, sys.argv[1:]), force=True, whole=True)"
         command = [sys.executable, "-c", code, str(folder), str(seen)]
@@ -115,10 +115,10 @@ def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
 
 
 @contextmanager
-def picture_server(
+def image_server(
     latency: float = 0.0, *, thumbnails: bool = False, crowd: int = 0
 ) -> Iterator[list[str]]:
-    """Serves SMALL and LARGER pictures, or THUMBNAILS, from a process of its own; yields their
+    """Serves SMALL and LARGER images, or THUMBNAILS, from a process of its own; yields their
     URLs. `crowd`: of more requests at a time than this, the rest is told to come back in 1 s.
     """
     command = [sys.executable, "-m", __spec__.name, "--latency", str(latency)]
@@ -134,7 +134,7 @@ def picture_server(
 
 
 def _serve(latency: float, sizes: list[tuple[int, int]], crowd: int) -> None:
-    bodies = {f"/{number}.jpg": body for number, body in enumerate(pictures(sizes))}
+    bodies = {f"/{number}.jpg": body for number, body in enumerate(images(sizes))}
     places = threading.Semaphore(crowd or 10**9)
 
     class Handler(BaseHTTPRequestHandler):
@@ -166,7 +166,7 @@ def _serve(latency: float, sizes: list[tuple[int, int]], crowd: int) -> None:
 
 
 def main() -> None:
-    parser = commands.Parser(description="Serves pictures on a free port, which it prints.")
+    parser = commands.Parser(description="Serves images on a free port, which it prints.")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--crowd", type=int, default=0, help="requests it takes at a time")
     parser.add_argument("--thumbnails", action="store_true", help="320×240 instead of photos")

@@ -1,4 +1,4 @@
-"""Pictures that lie, blow up or break off, made by hand; and whole ones, to break."""
+"""Images that lie, blow up or break off, made by hand; and whole ones, to break."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
-from tests.pictures import picture
+from tests.images import random_image
 
 
 def whole(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """A picture of random pixels."""
-    return Image.open(io.BytesIO(picture(seed, size)))
+    """An image of random pixels."""
+    return Image.open(io.BytesIO(random_image(seed, size)))
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
