@@ -1,7 +1,7 @@
 """Every error this package raises on purpose, and what each one means for the caller.
 
     ScoreError
-    ├── ModelError               a model folder that cannot be loaded or computes nonsense
+    ├── ModelError               a model folder that cannot be loaded or computes other vectors
     ├── SettingError             a setting with an unusable value
     ├── AzureError               a size, plan or file that Azure ML would not take
     ├── RequestError             the whole request is refused                        HTTP 400
@@ -9,17 +9,17 @@
     │   ├── BadParams            an unknown param, or one with an unusable value
     │   ├── RequestTooLarge      more bytes or rows than the limits allow            HTTP 413
     │   └── RowsFailed           `on_error="raise"` met rows that failed             HTTP 422
-    └── RowError                 one row cannot be answered; its neighbours still are
+    └── RowError                 one row cannot be answered; the other rows still are
         ├── EmptyRow             neither an image nor a text
         ├── BadType              a cell that is not a string (or, for images, bytes)
-        ├── BadBase64            looks like base64, is not
+        ├── BadBase64            neither a URL, a `data:` URI nor valid base64
         ├── BadUrl               a URL that cannot be fetched as written
-        ├── BlockedHost          a URL that leads to an address that may not be fetched
-        ├── FetchFailed          the server, the network or TLS said no
-        ├── FetchTimeout         the server took too long
+        ├── BlockedHost          a URL that leads to a private or local address
+        ├── FetchFailed          the image's server, a proxy, the network or TLS refused
+        ├── FetchTimeout         the download did not finish in time
         ├── TooManyBytes         larger than `max_image_bytes`
-        ├── NotAnImage           bytes that are no image, or one of a kind that is not read
-        ├── TruncatedImage       an image that ends too early or is damaged
+        ├── NotAnImage           bytes that are no image of a supported format
+        ├── TruncatedImage       an image file that ends too early or is damaged
         ├── TooManyPixels        larger than `max_pixels`
         └── TextTooLong          longer than the model's context, under `truncate="error"`
 
@@ -52,19 +52,34 @@ class ScoreError(Exception):
 
 
 class ModelError(ScoreError):
-    """A model folder that cannot be loaded or computes nonsense."""
+    """A model folder that cannot be loaded, or whose vectors differ from its probes.
+
+    What to do: the message names the file or the probe. Complete the folder (`git lfs pull`, or
+    `score package` with `--base`); for a failed probe, run `score verify` on the folder, and try
+    `--precision fp32`.
+    """
 
 
 class SettingError(ScoreError):
-    """A setting (environment variable or flag) with an unusable value."""
+    """A setting (environment variable or flag) with an unusable value.
+
+    What to do: the message names the setting and the values it may have; correct it.
+    """
 
 
 class AzureError(ScoreError):
-    """A size, plan or file that Azure ML would not take."""
+    """A machine size, plan or file that Azure ML would not take.
+
+    What to do: change the option or the line of YAML that the message names; `score azure check`
+    checks YAML again without an Azure subscription.
+    """
 
 
 class RequestError(ScoreError):
-    """The whole request is refused."""
+    """The whole request is refused: its body is not the JSON table that is documented.
+
+    What to do: correct the request as the message says. Sent again unchanged, it fails again.
+    """
 
     code: ClassVar[str] = "bad_request"
     status: ClassVar[int] = 400
@@ -76,19 +91,30 @@ class RequestError(ScoreError):
 
 
 class BadColumns(RequestError):
-    """No usable `image` / `text` column."""
+    """No usable `image` or `text` column.
+
+    What to do: name the columns exactly `image` and `text`, in lower case and each at most once.
+    Other columns are ignored.
+    """
 
     code = "bad_columns"
 
 
 class BadParams(RequestError):
-    """An unknown param, or one with an unusable value."""
+    """An unknown param, or one with an unusable value.
+
+    What to do: correct the param that the message names, or leave it out for its default.
+    """
 
     code = "bad_params"
 
 
 class RequestTooLarge(RequestError):
-    """More bytes or rows than the limits allow."""
+    """More bytes or rows than the limits allow.
+
+    What to do: divide the rows among several requests, or raise `SCORE_MAX_REQUEST_BYTES` or
+    `SCORE_MAX_REQUEST_ROWS` on the server.
+    """
 
     code = "too_large"
     status = 413
@@ -105,7 +131,11 @@ def too_many_rows(most: int) -> RequestTooLarge:
 
 
 class RowsFailed(RequestError):
-    """`on_error="raise"` met rows that failed; names every one of them."""
+    """At least one row failed, under `on_error="raise"`; `rows` lists every failed row.
+
+    What to do: correct or remove those rows, each by its own code, or send `on_error="report"`,
+    which answers the good rows and puts an error record in place of each bad one.
+    """
 
     code = "bad_rows"
     status = 422
@@ -137,7 +167,11 @@ class RowsFailed(RequestError):
 
 
 class RowError(ScoreError):
-    """One row cannot be answered; its neighbours still are."""
+    """One row cannot be answered; the other rows still are.
+
+    What to do: see the row's own code. If `retryable` is true, sending the row again later may
+    succeed; otherwise the row or a setting has to change first.
+    """
 
     code: ClassVar[str]
     retryable: bool = False
@@ -155,74 +189,126 @@ class RowError(ScoreError):
 
 
 class EmptyRow(RowError):
-    """Neither an image nor a text."""
+    """The row has neither an image nor a text.
+
+    What to do: fill the `image` cell, the `text` cell or both, or remove the row. Blank strings,
+    `null` and NaN count as empty.
+    """
 
     code = "empty_row"
 
 
 class BadType(RowError):
-    """A cell that is not a string (or, for images, bytes)."""
+    """A cell that is not a string (or, for images in Python and Spark, bytes).
+
+    What to do: send the cell as a string. Write numbers as text; send raw image bytes as base64 in
+    JSON.
+    """
 
     code = "bad_type"
 
 
 class BadBase64(RowError):
-    """Looks like base64, is not."""
+    """An image cell that is neither an http(s) URL, a `data:` URI nor valid base64.
+
+    What to do: check that the string is complete and is base64 of the image file itself. File
+    paths work in batch jobs only, below the table's folder (`score embed --root`).
+    """
 
     code = "bad_base64"
 
 
 class BadUrl(RowError):
-    """A URL that cannot be fetched as written."""
+    """A URL that cannot be fetched as written.
+
+    What to do: use `http://` or `https://` with a host name and without `user:password@`; send a
+    signed URL for private storage.
+    """
 
     code = "bad_url"
 
 
 class BlockedHost(RowError):
-    """A URL that leads to an address that may not be fetched."""
+    """A URL that leads to a private, local or otherwise non-public address.
+
+    What to do: if the host is one of yours and this is meant, add its name, address or CIDR range
+    to `SCORE_ALLOW_HOSTS`; otherwise correct the URL.
+    """
 
     code = "blocked_host"
 
 
 class FetchFailed(RowError):
-    """The server, the network or TLS said no."""
+    """The image's server, the network, a proxy or TLS refused the download.
+
+    Retryable where another attempt may succeed: connection errors, truncated answers, and status
+    408, 425, 429, 500, 502, 503 and 504. By then the download has been retried `SCORE_MAX_RETRIES`
+    times, as long as the row's time limit allowed it.
+
+    What to do: read the status in the message. 401, 403 and 404 need another URL (an expired
+    signature, say), TLS errors of a private authority need `SCORE_CA_BUNDLE`; send the row again
+    later if `retryable` is true.
+    """
 
     code = "fetch_failed"
 
 
 class FetchTimeout(RowError):
-    """The server took too long."""
+    """The download did not finish in time.
+
+    What to do: send the row again later, or raise `SCORE_ROW_DEADLINE`, `SCORE_READ_TIMEOUT`,
+    `SCORE_CONNECT_TIMEOUT` or, for requests of many URLs, `SCORE_REQUEST_DEADLINE`.
+    """
 
     code = "fetch_timeout"
     retryable = True
 
 
 class TooManyBytes(RowError):
-    """Larger than `max_image_bytes`."""
+    """The encoded image is larger than `SCORE_MAX_IMAGE_BYTES`.
+
+    What to do: send a smaller image (the model sees a few hundred pixels a side), or raise the
+    limit.
+    """
 
     code = "too_many_bytes"
 
 
 class NotAnImage(RowError):
-    """Bytes that no allowed image format explains, or pixels of a kind that is not read."""
+    """Bytes that are no image of a supported format, or whose kind of pixels is not supported.
+
+    What to do: open the URL in a browser: it often shows an HTML page. Convert other formats to
+    JPEG, PNG, GIF, WebP, AVIF, BMP, TIFF, JPEG 2000 or PPM.
+    """
 
     code = "not_an_image"
 
 
 class TruncatedImage(RowError):
-    """An image that ends too early or is damaged."""
+    """An image file that ends too early or is damaged.
+
+    What to do: upload or copy the file again. Images are not decoded in part: half an image has
+    another vector.
+    """
 
     code = "truncated_image"
 
 
 class TooManyPixels(RowError):
-    """Larger than `max_pixels`."""
+    """The image has more pixels (width × height) than `SCORE_MAX_PIXELS`.
+
+    What to do: send a smaller image, or raise the limit; memory use grows with it.
+    """
 
     code = "too_many_pixels"
 
 
 class TextTooLong(RowError):
-    """Longer than the model's context, under `truncate="error"`."""
+    """The text has more tokens than the model's context, under `truncate="error"`.
+
+    What to do: shorten the text, or use the default `truncate="end"`, which cuts it and keeps the
+    end-of-text token.
+    """
 
     code = "text_too_long"
 
