@@ -76,65 +76,74 @@ class Settings:
     allow_hosts: tuple[str, ...] = _setting(
         (), "host names, addresses or CIDR ranges that may be fetched although private"
     )
-    connect_timeout: float = _setting(5.0, "seconds to reach an image's server", least=0.01)
-    read_timeout: float = _setting(10.0, "seconds without a byte from it", least=0.01)
+    connect_timeout: float = _setting(5.0, "seconds to connect to an image's server", least=0.01)
+    read_timeout: float = _setting(10.0, "seconds to wait for its next bytes", least=0.01)
     row_deadline: float = _setting(30.0, "seconds for one image, retries included", least=0.01)
     request_deadline: float = _setting(
         60.0, "seconds for all the downloads of one request", least=0.01
     )
     max_redirects: int = _setting(5, "redirects followed for one image", least=0)
-    max_retries: int = _setting(2, "times a failed download is tried again", least=0)
-    retry_wait: float = _setting(0.25, "seconds before the first retry; doubles", least=0)
+    max_retries: int = _setting(2, "retries of a failed download", least=0)
+    retry_wait: float = _setting(
+        0.25, "seconds before the first retry, doubled for each later one", least=0
+    )
     per_host: int = _setting(
         64, "most downloads from one host at a time; fewer while it is slow or busy", least=1
     )
-    fetch_workers: int = _setting(128, "downloads at a time", least=1)
-    ca_bundle: str = _setting("", "file of extra certificate authorities to trust")
+    fetch_workers: int = _setting(128, "downloads at a time, from all hosts together", least=1)
+    ca_bundle: str = _setting("", "PEM file of extra certificate authorities to trust")
     user_agent: str = _setting(
         USER_AGENT,
-        "what servers are told of who asks: name a contact, some refuse who has none",
+        "User-Agent header of downloads: name a contact, some servers refuse clients without one",
         fault=_user_agent_fault,
     )
     proxy: str = _setting(
         "",
-        "http://[user:password@]host:port that downloads for us; it then decides which addresses "
-        "a host name may lead to",
+        "HTTP proxy for downloads, http://[user:password@]host:port; it resolves host names, so it "
+        "then decides which addresses they may lead to",
         fault=_proxy_fault,
         secret=True,
     )
 
     # The image door.
-    max_image_bytes: int = _setting(20 * MIB, "largest encoded image", least=1)
+    max_image_bytes: int = _setting(20 * MIB, "bytes of the largest encoded image", least=1)
     # Pillow refuses 178,956,971 pixels and more by itself.
-    max_pixels: int = _setting(50_000_000, "largest image, width times height", least=1)
+    max_pixels: int = _setting(
+        50_000_000, "pixels of the largest image, width times height", least=1
+    )
     exif_orientation: bool = _setting(
-        False, "turn images upright by their EXIF tag (the reference does not)"
+        False, "rotate images by their EXIF orientation (the reference does not)"
     )
     decoding: Decoding = _setting(
-        "exact", "exact: the reference's pixels; fast: large JPEGs read at half their size or less"
+        "exact",
+        "exact: the reference's pixels; fast: large JPEGs decoded at half their size or less",
     )
     wide_pixels: WidePixels = _setting(
         "scale",
-        "16-bit grey and floats: scale to 8 bits, clip as the reference, or make it a row error",
+        "16-bit grey and float images: scale to 8 bits, clip as the reference, or a row error",
     )
 
     # The request's door.
-    max_request_bytes: int = _setting(128 * MIB, "largest request body", least=1)
+    max_request_bytes: int = _setting(128 * MIB, "bytes of the largest request body", least=1)
     max_request_rows: int = _setting(10_000, "most rows in one request", least=1)
-    max_prompts: int = _setting(2_000, "most prompts of one request's labels", least=1)
+    max_prompts: int = _setting(2_000, "most prompts in one request's labels", least=1)
 
     # The model.
-    device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto takes a GPU where one works")
+    device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto uses a GPU if one works")
     precision: Precision = _setting(
-        "auto", "of the arithmetic; auto takes the fastest that computes the model's probes right"
+        "auto", "of the arithmetic; auto: the fastest whose probes reach cosine 0.9999, else fp32"
     )
-    engine: EngineName = _setting("auto", "what computes; auto takes openvino for int8 alone")
-    cache: str = _setting("~/.cache/clip-endpoints", "folder of compiled models")
-    verify: Verify = _setting("quick", "the model's probes on loading")
+    engine: EngineName = _setting(
+        "auto", "library that runs the model; auto: torch, for int8 openvino"
+    )
+    cache: str = _setting("~/.cache/clip-endpoints", "folder for compiled OpenVINO models")
+    verify: Verify = _setting(
+        "quick", "the package's probes on loading: none, the first vectors only, or all"
+    )
     batch_size: int = _setting(32, "images in one forward pass", least=1)
-    decode_workers: int = _setting(0, "images decoded at a time; 0 means one a core", least=0)
+    decode_workers: int = _setting(0, "images decoded at a time; 0: one per CPU core", least=0)
 
-    log_level: LogLevel = _setting("info", "least weight of what is logged")
+    log_level: LogLevel = _setting("info", "lowest level that is logged")
 
     def __post_init__(self) -> None:
         if not self.cache:
