@@ -132,10 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m score.checkpoints.random_checkpoint ViT-B-32-quickgelu FOLDER`."""
     parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     known = {"tiny": TINY, **ARCHITECTURES}
-    parser.add_argument("architecture", choices=known)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=DTYPES, default="fp32")
+    parser.add_argument("architecture", choices=known, help="its sizes")
+    parser.add_argument("folder", type=Path, help="where it is written")
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    parser.add_argument("--precision", choices=DTYPES, default="fp32", help="of the weights")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint")
     options = parser.parse_args(arguments)
     files = [options.folder / name for name in ("config.json", "model.safetensors")]

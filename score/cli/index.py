@@ -19,7 +19,10 @@ def add(parser: Parser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
     add_overwrite(parser)
     parser.add_argument(
-        "--column", choices=("image_features", "text_features"), default="image_features"
+        "--column",
+        choices=("image_features", "text_features"),
+        default="image_features",
+        help="the vectors to index",
     )
 
 

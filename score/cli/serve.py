@@ -15,9 +15,11 @@ HELP = "answer POST /score and GET /ping"
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument("model", nargs="?", default=EMBEDDED, metavar="DIR")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=flags.port, default=5001)
+    parser.add_argument(
+        "model", nargs="?", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=flags.port, default=5001, help="port (5001)")
     add_settings(parser)
 
 

@@ -70,7 +70,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _add_render(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("kind", choices=("online", "batch", "endpoint", "model", "cluster", "autoscale"))
+    kinds = ("online", "batch", "endpoint", "model", "cluster", "autoscale")
+    add("kind", choices=kinds, help="what the YAML (autoscale: JSON) is of")
     add("--output", type=Path, metavar="FILE", help="default: printed")
     add("--sku", metavar="SIZE", help="of the machines: Standard_…")
     add("--path", metavar="DIR", help="model: its folder, seen from the YAML")

@@ -57,7 +57,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="where; made anew",
     )
     image.add_argument(
-        "--build-arg", type=flags.pair, action="append", default=[], metavar="NAME=VALUE"
+        "--build-arg",
+        type=flags.pair,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a value for one of its ARG lines; may be given again",
     )
     for kind in (online, batch, parallel):
         kind.add_argument("yaml", type=Path, help="the deployment's file, or the component's")

@@ -35,7 +35,14 @@ def build(root: Path) -> None:
 def main() -> None:
     """`python -m score.package.default_model [FOLDER]`."""
     parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("root", type=Path, nargs="?", default=EMBEDDED.parent, metavar="FOLDER")
+    parser.add_argument(
+        "root",
+        type=Path,
+        nargs="?",
+        default=EMBEDDED.parent,
+        metavar="FOLDER",
+        help="default: this clone",
+    )
     build(parser.parse_args().root)
 
 
