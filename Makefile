@@ -14,7 +14,7 @@ WORKERS ?= 2
 TWEMOJI := $(CACHE)/twemoji-15.0.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench venv clean
+.PHONY: demo test lint bench reference venv clean
 
 demo: $(VENV)/demo.installed  ## Find, name and compare images behind URLs, in each of the ways there are to ask.
 	$(BIN)/python samples/demo.py
@@ -33,6 +33,9 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reference: $(VENV)/dev.installed  ## Rewrites docs/reference/ from the code.
+	$(BIN)/python -m docs.generator
 
 bench: $(VENV)/dev.installed  ## How fast, beside what a user would write first; to out/bench. An hour.
 	$(BIN)/python -m benchmarks.bench

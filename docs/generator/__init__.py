@@ -1,0 +1,5 @@
+"""Writes the pages of docs/reference/ from the code: settings, command line, errors, Python API.
+
+`make reference` rewrites them; a test fails where one is out of date. Nothing in them depends on
+the Python version, the terminal or the machine.
+"""

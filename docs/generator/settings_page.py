@@ -1,0 +1,69 @@
+"""docs/reference/settings.md: every setting, from the definitions in score/settings.py."""
+
+from __future__ import annotations
+
+from dataclasses import Field
+from typing import Any
+
+from docs.generator.cli_page import commands, setting_flags
+from docs.generator.markdown import page, sentence
+from docs.generator.sources import VERSION, settings
+
+
+def settings_page() -> str:
+    """Every setting: its variable and flag, default, allowed values and meaning."""
+    verbs = {name: set(setting_flags(parser)) for name, parser in commands()}
+    every = {f"--{flag(name)}" for name in settings.names()}
+    complete = ", ".join(f"`{verb}`" for verb, flags in verbs.items() if flags == every)
+    partial = " ".join(
+        f"`{verb}` has {', '.join(f'`{name}`' for name in sorted(flags))} only."
+        for verb, flags in verbs.items()
+        if flags and flags != every
+    )
+    rows = "\n".join(setting_row(knob) for knob in settings.knobs())
+    return page(
+        "score/settings.py",
+        "Settings",
+        "A setting is an environment variable `SCORE_…` on every surface (server, Azure ML, MLflow,"
+        f" Spark, Python) and a flag of {complete}. {partial}",
+        "A flag overrides the variable, the variable overrides MLflow's `model_config`, and that "
+        "overrides the default. A blank variable counts as unset. In Python, pass "
+        "`Settings(name=value)` to `Embedder.load`. Times are in seconds, sizes in bytes.",
+        f"| Setting | Default | Allowed values | Meaning |\n|---|---|---|---|\n{rows}",
+    )
+
+
+def setting_row(knob: Field[Any]) -> str:
+    """A setting's line in the table, with an anchor of its name."""
+    variable = settings.PREFIX + knob.name.upper()
+    name = f'<a id="{knob.name}"></a>`{variable}`<br>`--{flag(knob.name)}`'
+    return f"| {name} | {default_of(knob)} | {allowed(knob)} | {sentence(knob.metadata['help'])} |"
+
+
+def default_of(knob: Field[Any]) -> str:
+    """A setting's default as a variable would spell it."""
+    value: Any = knob.default
+    if value in ((), ""):
+        return "none"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    mib = f" ({value // settings.MIB} MiB)" if knob.name.endswith("_bytes") else ""
+    return f"`{text.replace(VERSION, 'VERSION')}`{mib}"
+
+
+def allowed(knob: Field[Any]) -> str:
+    """What a setting may be."""
+    least = knob.metadata["least"]
+    fault = knob.metadata["fault"]
+    if choices := settings.choices(knob):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if fault is not None:
+        found = fault("") or f"empty, or {fault(' ').removeprefix('must be ')}"
+        return str(found.removeprefix("must be "))
+    kinds: dict[type, str] = {bool: "`true` or `false`", tuple: "comma-separated list", str: "text"}
+    kinds |= {int: f"whole number ≥ {least}", float: f"number ≥ {least or 0:g}"}
+    return kinds[type(knob.default)]
+
+
+def flag(name: str) -> str:
+    """A setting's name as a flag spells it, without the dashes."""
+    return name.replace("_", "-")
