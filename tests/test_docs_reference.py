@@ -45,7 +45,7 @@ def test_every_setting_is_listed_with_its_meaning() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_an_example_that_its_parser_takes(command: str) -> None:
     example = cli_page.EXAMPLES[command]
-    assert f"```sh\n{example}\n```" in text_of("cli.md")
+    assert f"```text\n{example}\n```" in text_of("cli.md")
     assert example.startswith(command)
     COMMANDS[command].parse_args(shlex.split(example.removeprefix(command)))
 

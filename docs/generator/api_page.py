@@ -145,4 +145,4 @@ def paragraph(text: str) -> str:
 
 def code(text: str) -> str:
     """A block of Python that is read, not run."""
-    return f"```py\n{text}\n```"
+    return f"```text\n{text}\n```"

@@ -87,13 +87,13 @@ def cli_page() -> str:
 def command_sections(name: str, parser: Parser, help_text: str, level: int) -> list[str]:
     """A command's section and those of the verbs below it."""
     verbs = verbs_of(parser)
-    shown = [f"{'#' * min(level, 4)} {name}", sentence(help_text)]
+    shown = [f"{'#' * min(level, 5)} {name}", sentence(help_text)]
     if verbs:
         shown.append("\n".join(f"- `{name} {verb}`: {line}" for verb, (_, line) in verbs.items()))
     else:
         shown += [
             f"```text\n{usage(name, parser)}\n```",
-            f"<!-- not run: a test parses it -->\n```sh\n{EXAMPLES[name]}\n```",
+            f"For example:\n\n```text\n{EXAMPLES[name]}\n```",
         ]
     shown.append("\n".join(arguments(parser)))
     for verb, (child, line) in verbs.items():
