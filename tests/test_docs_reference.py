@@ -84,6 +84,20 @@ def test_every_error_says_what_to_do() -> None:
     assert "- HTTP status: 413" in text_of("errors.md")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "| `too_large` | 413 | no | [RequestTooLarge](#requesttoolarge) |",
+        "| `bad_rows` | 422 | as its rows | [RowsFailed](#rowsfailed) |",
+        "| `fetch_failed` | 422 | depends | [FetchFailed](#fetchfailed) |",
+        "| `fetch_timeout` | 422 | yes | [FetchTimeout](#fetchtimeout) |",
+        "| `not_an_image` | 422 | no | [NotAnImage](#notanimage) |",
+    ],
+)
+def test_codes_are_listed_with_their_consequences(line: str) -> None:
+    assert line in text_of("errors.md").splitlines()
+
+
 def test_errors_name_only_settings_that_exist() -> None:
     named = set(re.findall(r"SCORE_[A-Z_]+", text_of("errors.md")))
     assert named

@@ -31,12 +31,17 @@ def errors_page() -> str:
         '`{"error": {"code", "message", "rows"}}`, where `rows` lists the failed rows, each with '
         "`index`, `column`, `code`, `message` and `retryable`. Clients of an Azure ML endpoint get "
         "status 424 with the same body, and the status below in the header "
-        "`ms-azureml-model-error-statuscode`.",
+        "`ms-azureml-model-error-statuscode`. MLflow's server answers 400 instead of 422, with the "
+        "same object under `error`.",
+        "Three codes are of no class: `not_found` (404) and `method_not_allowed` (405), for another "
+        "path or method than `POST /score`, and `internal_error` (500), a failure inside the model "
+        "or a bug: the server's log has the details.",
         'Under `on_error="report"`, and in batch jobs, a failed row does not fail the others: its '
         'record is `{"error": {"code", "message", "retryable"}}`, in tables the columns '
         "`error_code`, `error_message` and `error_retryable`.",
         "On the command line any error but a row's ends the command with its message and exit code "
         "2.",
+        "\n".join(["| Code | HTTP status | Retryable | Error |", "|---|---|---|---|", *codes()]),
         *(section(error) for error in (root, *below(root))),
     )
 
@@ -64,6 +69,15 @@ def tree(error: Error) -> Iterator[str]:
         yield from (bar + line for line in more)
 
 
+def codes() -> Iterator[str]:
+    """A table's line for each error that has a code."""
+    for error in below(errors.ScoreError):
+        if code := getattr(error, "code", None):
+            name = error.__name__
+            link = f"[{name}](#{name.lower()})"
+            yield f"| `{code}` | {status(error)} | {retryable(error)} | {link} |"
+
+
 def section(error: Error) -> str:
     """What one error means, its facts, and what to do."""
     meaning, advice = explanation(error)
@@ -86,9 +100,25 @@ def facts(error: Error) -> Iterator[str]:
     """Code, status and retryability, as far as the class has them."""
     if code := getattr(error, "code", None):
         yield f"code: `{code}`"
+    if text := status(error):
+        of_request = ', of the request under `on_error="raise"`'
+        yield f"HTTP status: {text}{of_request if issubclass(error, errors.RowError) else ''}"
+    if text := retryable(error):
+        yield f"retryable: {text}"
+
+
+def status(error: Error) -> str:
+    """The HTTP status of a refused request; nothing for an error that no request meets."""
     if issubclass(error, errors.RequestError):
-        yield f"HTTP status: {error.status}"
+        return str(error.status)
+    return str(errors.RowsFailed.status) if issubclass(error, errors.RowError) else ""
+
+
+def retryable(error: Error) -> str:
+    """Whether a row may succeed later; of a request, whether any of its rows may."""
     if issubclass(error, errors.RowError):
-        yield f'HTTP status: {errors.RowsFailed.status}, of the request, under `on_error="raise"`'
         depends = any(part.startswith(DEPENDS) for part in explanation(error)[0])
-        yield f"retryable: {'depends' if depends else 'yes' if error.retryable else 'no'}"
+        return "depends" if depends else "yes" if error.retryable else "no"
+    if issubclass(error, errors.RowsFailed):
+        return "as its rows"
+    return "no" if issubclass(error, errors.RequestError) else ""

@@ -47,7 +47,8 @@ def default_of(knob: Field[Any]) -> str:
         return "none"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     mib = f" ({value // settings.MIB} MiB)" if knob.name.endswith("_bytes") else ""
-    return f"`{text.replace(VERSION, 'VERSION')}`{mib}"
+    text = text.replace(VERSION, "VERSION")
+    return text if " " in text else f"`{text}`{mib}"  # a sentence may break into lines
 
 
 def allowed(knob: Field[Any]) -> str:
