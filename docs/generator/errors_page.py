@@ -33,8 +33,8 @@ def errors_page() -> str:
         "status 424 with the same body, and the status below in the header "
         "`ms-azureml-model-error-statuscode`. MLflow's server answers 400 instead of 422, with the "
         "same object under `error`.",
-        "Three codes have no class: `not_found` (404) and `method_not_allowed` (405), for a path or "
-        "method that is not served, and `internal_error` (500), a failure inside the model or a "
+        "Three codes have no class: `not_found` (404) and `method_not_allowed` (405), for a path "
+        "or method that is not served, and `internal_error` (500), a failure inside the model or a "
         "bug: the server's log has the details.",
         'Under `on_error="report"`, and in batch jobs, a failed row does not fail the others: its '
         'record is `{"error": {"code", "message", "retryable"}}`, in tables the columns '

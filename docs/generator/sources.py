@@ -15,12 +15,11 @@ from score.training import train
 
 __all__ = ["COMMANDS", "NAMES", "VERSION", "errors", "resolved", "settings"]
 
+_MODULES = (random_checkpoint, default_model, train)  # that run by `python -m`
+
 COMMANDS: dict[str, Callable[[], Any]] = {
     "score": score_main,
-    **{
-        f"python -m {module.__name__}": module.main
-        for module in (random_checkpoint, default_model, train)
-    },
+    **{f"python -m {module.__name__}": module.main for module in _MODULES},
 }
 """Every command line, and the function that parses it."""
 
