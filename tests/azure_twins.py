@@ -1,4 +1,7 @@
-"""What the tests of the twins share: the twins, and a client that keeps what they make."""
+"""Fixtures for the tests of the twins: the twins, and a client that keeps what they make.
+
+A test file uses them with `pytest_plugins = ["tests.azure_twins"]`.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,14 @@ class Client:
         return found
 
 
-def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture
+def client() -> Client:
+    """A client of an empty workspace."""
+    return Client()
+
+
+@pytest.fixture
+def twins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The twins as modules, which are forgotten afterwards."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     for name in MODULES:

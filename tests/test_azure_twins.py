@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,18 +21,10 @@ from azure.core.exceptions import (
 from score.checkpoints.catalog import CATALOG
 from score.deploy.registered import PROPERTY, described
 from score.errors import AzureError
-from tests.azure_twins import GPU, OTHER, Client, loaded
+from tests.azure_twins import GPU, OTHER, Client
 from tests.surfaces import ROOT
 
-
-@pytest.fixture
-def twins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    yield from loaded(monkeypatch)
-
-
-@pytest.fixture
-def client() -> Client:
-    return Client()
+pytest_plugins = ["tests.azure_twins"]
 
 
 QUICK = {"mirror": 0, "steps": [100], "wait": 0}
@@ -355,6 +346,7 @@ def test_no_endpoint_is_named_for_a_workspace_without_an_id(twins: Any, client: 
         twins.online.deploy(client)
 
 
+@pytest.mark.process
 def test_the_twins_agree_on_a_name(twins: Any, client: Client) -> None:
     shell = "az() { echo /subscriptions/s/workspaces/w; }; . samples/azure/common.sh"
     shell += "; endpoint_named clip"

@@ -13,18 +13,10 @@ import pytest
 from score import shards
 from score.core.embedder import Embedder
 from score.errors import AzureError
-from tests.azure_twins import GPU, OTHER, Client, loaded
+from tests.azure_twins import GPU, OTHER, Client
 from tests.surfaces import ROOT
 
-
-@pytest.fixture
-def twins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    yield from loaded(monkeypatch)
-
-
-@pytest.fixture
-def client() -> Client:
-    return Client()
+pytest_plugins = ["tests.azure_twins"]
 
 
 def test_each_size_and_tier_has_its_cluster_and_keeps_its_limits(
