@@ -10,9 +10,11 @@ job-spark, compute-aml.
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from score.deploy.check import Findings, findings
@@ -274,13 +276,36 @@ FILES = {
 
 def build(folder: Path) -> None:
     """Writes every document and what they refer to."""
-    for name, text in FILES.items():
+    for name, text in _texts().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    for kind, content in DOCUMENTS.items():
-        write(folder, kind, content)
-    (folder / "serving.yml").write_text(_dumped("environment", _SERVING), encoding="utf-8")
-    (folder / "behind.yml").write_text(_dumped("pipelineComponent", _behind()), encoding="utf-8")
+
+
+@functools.cache
+def _texts() -> dict[str, str]:
+    """Name → text of each file."""
+    documents = {f"{kind}.yml": _dumped(kind, content) for kind, content in DOCUMENTS.items()}
+    documents["serving.yml"] = _dumped("environment", _SERVING)
+    documents["behind.yml"] = _dumped("pipelineComponent", _behind())
+    return {**FILES, **documents}
+
+
+_parsed: dict[str | bytes, Any] = {}
+
+
+def parse_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has YAML that many tests read parsed once; each gets a copy of its own."""
+
+    def load(stream: Any) -> Any:
+        text = stream.read() if hasattr(stream, "read") else stream
+        if text not in _parsed:
+            if text is not stream:
+                stream.seek(0)
+            _parsed[text] = parse(stream)
+        return copy.deepcopy(_parsed[text])
+
+    parse = yaml.safe_load
+    monkeypatch.setattr(yaml, "safe_load", load)
 
 
 def _behind() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 from score.__main__ import _parser, main
 from score.deploy.check import check, findings
 from score.deploy.rules.contents import Contents
+from tests.azure_workspace import parse_once
 from tests.surfaces import ROOT
 
 FOLDERS = ("components", "environment", "samples/azure")
@@ -226,10 +227,17 @@ MISTAKES = [
     ("components/model.yml", "path: ..", "path: ../samples", "there is no MLmodel in ../samples"),
 ]
 
+# The YAML of which the complaint is, where the mistake is in a file that it names.
+YML = {
+    "environment/cpu-batch.conda.yaml": "environment/cpu-batch.yml",
+    "environment/cpu/Dockerfile": "environment/cpu.yml",
+}
+
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the YAML refers to, to be changed."""
+    parse_once(monkeypatch)
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for file in ("MLmodel", "conda.yaml", "samples/urls.csv"):
@@ -256,9 +264,9 @@ def test_a_mistake_is_seen(clone: Path, file: str, right: str, wrong: str, said:
     text = (clone / file).read_text(encoding="utf-8")
     assert right in text
     (clone / file).write_text(text.replace(right, wrong), encoding="utf-8")
-    found = problems(clone)
-    named = "cpu.yml" if "Dockerfile" in file else Path(file).name.replace(".conda.yaml", "")
-    assert any(said in problem and named in problem for problem in found), found
+    yml = clone / YML.get(file, file)
+    found = check([yml], [clone / folder for folder in FOLDERS])
+    assert any(said in problem and yml.name in problem for problem in found), found
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import yaml
 
 from score.deploy.check import check, findings
 from score.errors import AzureError
-from tests.azure_workspace import DOCUMENTS, GONE, build, changed, checked, write
+from tests.azure_workspace import DOCUMENTS, GONE, build, changed, checked, parse_once, write
 from tests.surfaces import ROOT
 
 ENDPOINT, PODS, NIGHTLY = "managedOnlineEndpoint", "kubernetesOnlineEndpoint", "batchEndpoint"
@@ -222,7 +222,8 @@ ACCEPTED: list[tuple[str, Mapping[str, Any]]] = [
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    parse_once(monkeypatch)
     build(tmp_path)
     return tmp_path
 

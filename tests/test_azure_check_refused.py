@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.azure_workspace import GONE, build, changed, checked, write
+from tests.azure_workspace import GONE, build, changed, checked, parse_once, write
 
 ENDPOINT, PODS, NIGHTLY = "managedOnlineEndpoint", "kubernetesOnlineEndpoint", "batchEndpoint"
 ONLINE, POD, BATCH = "managedOnlineDeployment", "kubernetesOnlineDeployment", "modelBatchDeployment"
@@ -265,7 +265,8 @@ REFUSED: list[tuple[str, str, Any, str]] = [
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    parse_once(monkeypatch)
     build(tmp_path)
     return tmp_path
 
