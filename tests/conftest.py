@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import signal
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,12 @@ import torch
 
 from score.checkpoints import random_checkpoint
 from score.core.embedder import Embedder
+from score.fetch import connections
 from score.hardware import processor
 from score.settings import Settings
 from tests import processes
 from tests.images import SAMPLES, served
+from tests.process_guard import ProcessGuard
 
 # A shell starts background jobs with SIGINT ignored (`nohup make test &`), which the processes that
 # tests start would inherit, those that are to be interrupted too. SIGTERM is an interrupt, so that
@@ -36,7 +41,38 @@ processor._CPUINFO = Path(os.devnull)
 os.environ["SCORE_PRECISION"] = "fp32"
 
 
+# Reading the certificate authorities takes 0.1 s, which every model that is loaded would do again.
+_read_authorities = connections._trust
+
+
+@functools.cache
+def _authorities(ca_bundle: str, *state: object) -> ssl.SSLContext:
+    return _read_authorities(ca_bundle)
+
+
+def _trust(ca_bundle: str) -> ssl.SSLContext:
+    """What was read for the same files in the same environment."""
+    changed = os.path.getmtime(ca_bundle) if os.path.isfile(ca_bundle) else None
+    environ = [os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
+    return _authorities(ca_bundle, changed, *environ)
+
+
+connections._trust = _trust
+
+# Fixtures that test files load as a plugin; a file that was imported before is not rewritten.
+pytest.register_assert_rewrite("tests.azure_twins")
+
 _forgotten: list[str] = []  # processes that workers of pytest-xdist found left running
+
+
+def pytest_collection_finish() -> None:
+    """Each full garbage collection would look at the million objects that imports have made."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(ProcessGuard())
 
 
 @pytest.hookimpl(optionalhook=True)

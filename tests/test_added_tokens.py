@@ -24,6 +24,8 @@ from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 from tests.test_reference import CONTEXT, TEXTS, Reference, relative_error
 
+pytestmark = pytest.mark.reference
+
 FP32 = Settings(device="cpu", precision="fp32")
 Json = dict[str, Any]
 SIZE = 49408  # of CLIP's vocabulary

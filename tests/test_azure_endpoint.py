@@ -16,6 +16,8 @@ from score.deploy.cli import add
 from score.errors import AzureError
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 ONLINE = ROOT / "components/online"
 
 

@@ -24,6 +24,8 @@ from score.deploy.skus import lookup
 from tests.images import SAMPLES
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 SCHEMAS = "https://azuremlschemas.azureedge.net/latest"
 
 # The CLI's; endpoint, model and compute are given by `--set`.

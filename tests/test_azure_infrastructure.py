@@ -75,6 +75,7 @@ def test_terraform_is_terraform_and_closed() -> None:
     assert set(re.findall(r"\bvar\.(\w+)", text)) == variables
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not shutil.which("terraform"), reason="Terraform is not installed")
 def test_terraform_is_formatted() -> None:
     command = ["terraform", "fmt", "-check", "-diff", str(TERRAFORM.parent)]
@@ -143,6 +144,7 @@ def test_both_make_the_same() -> None:
 # -- the workflow --------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_github_takes_the_workflow() -> None:
     command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", WORKFLOW]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -174,6 +176,7 @@ def test_the_workflow_takes_its_tokens_while_github_vouches_for_it() -> None:
 # -- the scripts ---------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_shellcheck_has_nothing_to_say(name: str) -> None:
     command = [BIN / "shellcheck", "--external-sources", "--source-path", ROOT, AZURE / name]
@@ -212,6 +215,7 @@ def test_variables_of_the_scripts_are_in_their_heads(name: str) -> None:
         assert {"MODEL", "REGISTRY", "ENVIRONMENT", "INSTANCES", "ENDPOINT", "YES"} < read
 
 
+@pytest.mark.process
 def test_python_twins_parse_their_options() -> None:
     for name in ("online.py", "batch.py"):
         command = [sys.executable, str(AZURE / name), "--help"]

@@ -22,6 +22,8 @@ from tests.azure_client import Service, absent, client
 from tests.azure_scripts import Az, prepared, script
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 JOBS = ROOT / "samples/azure/jobs"
 
 

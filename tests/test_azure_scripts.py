@@ -14,6 +14,8 @@ from score.deploy.registered import PROPERTY, described
 from tests.azure_scripts import ENDPOINT, GPU, OTHER, Az, prepared, script
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:

@@ -15,6 +15,8 @@ from score.core.embedder import Embedder
 from tests.azure_scripts import BATCH, GPU, OTHER, Az, prepared, script
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:

@@ -32,6 +32,8 @@ from score.settings import Settings
 from tests.images import in_base64, random_image
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 BATCH = ROOT / "components/batch"
 ONLINE = ROOT / "components/online"
 ROWS = 12  # of a file

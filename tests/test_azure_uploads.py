@@ -144,6 +144,7 @@ def test_what_an_image_copies_is_uploaded(clone: Path) -> None:
         assert copied <= found
 
 
+@pytest.mark.process
 def test_what_is_uploaded_is_enough(clone: Path, parts: set[str], tmp_path: Path) -> None:
     for name in parts:
         (tmp_path / "code" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +163,7 @@ def test_the_clones_list_is_what_the_builder_writes() -> None:
     assert (ROOT / IGNORE).read_text(encoding="utf-8") == allow_list(ROOT)
 
 
+@pytest.mark.process
 def test_all_code_is_on_the_list() -> None:
     """A new folder of the package, or a file of data, belongs into `contents.CODE`."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "score"]

@@ -322,6 +322,7 @@ def test_that_the_bomb_would_go_off(tmp_path: Path) -> None:
     assert (tmp_path / "executed").exists()
 
 
+@pytest.mark.process
 def test_a_lying_config_costs_no_memory(folder: Path, tmp_path: Path) -> None:
     """A table of 16 million words and as many columns would be a petabyte."""
     config(lambda c: c["text_config"].update(vocab_size=2**24, hidden_size=2**24))(folder)
@@ -359,6 +360,7 @@ def test_links_are_read_as_files_and_copied_as_what_they_are_worth(
         package(folder, tmp_path / "p")
 
 
+@pytest.mark.process
 def test_the_command_says_it_in_a_line(folder: Path, tmp_path: Path) -> None:
     BAD["a pickle with code"][0](folder)
     result = subprocess.run(

@@ -24,6 +24,8 @@ from tests.open_clip_reference import OpenClip
 from tests.surfaces import free_port
 from tests.test_layouts import SMALL, write_open_clip
 
+pytestmark = pytest.mark.reference
+
 BESIDE = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 OPENAI = "openai/clip-vit-base-patch32"
 

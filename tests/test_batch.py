@@ -386,6 +386,7 @@ def test_unusable_arguments_are_a_sentence_and_exit_code_2(
     assert not Path("out.csv").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_job_leaves_no_finished_file(tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "out.parquet"
@@ -413,6 +414,7 @@ def begun(part: Path) -> None:
     time.sleep(1)
 
 
+@pytest.mark.process
 def test_a_job_in_the_background_ignores_interrupts_and_stops_when_it_is_ended(
     tmp_path: Path,
 ) -> None:
@@ -434,6 +436,7 @@ def test_a_job_in_the_background_ignores_interrupts_and_stops_when_it_is_ended(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+@pytest.mark.process
 def test_a_terminal_sees_rows_rate_errors_and_time_left(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text("text\n" + 'a cat\n""\n' * 3000)
@@ -453,6 +456,7 @@ def test_a_terminal_sees_rows_rate_errors_and_time_left(tmp_path: Path) -> None:
     assert re.search(r"100%\|█+\| 6,000 rows, [\d.]+ rows/s, 3,000 errors \[\d+", shown.decode())
 
 
+@pytest.mark.process
 def test_the_last_batch_is_not_lost_on_the_way_out(tmp_path: Path) -> None:
     """As many rows out as in, whatever the row groups' size."""
     source = tmp_path / "in.csv"

@@ -40,6 +40,8 @@ from tests.open_clip_reference import package as open_clip_package
 from tests.test_layouts import SMALL, shallow, write_open_clip
 from tests.test_reference import TEXTS
 
+pytestmark = pytest.mark.reference
+
 CONTEXT = 77
 FP32 = Settings(device="cpu", precision="fp32")
 OPEN_CLIP = Cleaning("openclip", lower=True)
@@ -329,6 +331,7 @@ def test_levels_that_occur_are_resolved_as_openclip_does(levels: int, theirs: Mo
 # -- what is missing -------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_without_ftfy_the_package_says_what_to_install(made: Path) -> None:
     code = (
         "import sys; sys.modules['ftfy'] = None\n"

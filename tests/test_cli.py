@@ -560,6 +560,7 @@ SURFACES = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("surface", SURFACES)
 def test_every_surface_warns_where_people_look(surface: str, tmp_path: Path) -> None:
     environ = {**os.environ, "SCORE_BATCHSIZE": "4", "PYTHONPATH": str(ROOT)}

@@ -64,6 +64,7 @@ def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "library", "extra"),
     [
@@ -89,6 +90,7 @@ def test_a_missing_library_is_named_with_its_extra(
     assert library in message
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["bench", "memory", "linear", "shares", "embedded"])
 def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None:
     font = ["--font", __file__] if module == "embedded" else []
@@ -97,6 +99,7 @@ def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None
     assert message.startswith("score: ")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("module", "said"),
     [
@@ -109,6 +112,7 @@ def test_modules_name_what_was_meant_too(module: str, said: str) -> None:
     assert (code, said in message) == (2, True)
 
 
+@pytest.mark.process
 def test_a_checkpoint_is_not_overwritten() -> None:
     code, message = ended("score.checkpoints.random_checkpoint", "tiny", "model")
     assert (code, "model/config.json is there already" in message) == (2, True)

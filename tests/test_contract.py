@@ -370,6 +370,7 @@ def test_the_core_keeps_the_contract(case: Case, reference: dict[str, Outcome]) 
         assert [_kind(record) for record in outcome.records] == case.expect
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_every_surface_answers_alike(
@@ -397,6 +398,7 @@ def test_every_surface_answers_alike(
         _same_records(got.records, wanted.records or [])
 
 
+@pytest.mark.process
 def test_features_are_those_of_the_rows_asked_alone(
     embedder: Embedder, surfaces: dict[str, Surface]
 ) -> None:
@@ -413,6 +415,7 @@ def test_features_are_those_of_the_rows_asked_alone(
                     _close(other[name], vector)
 
 
+@pytest.mark.process
 def test_vectors_are_not_normalised_unless_asked(surfaces: dict[str, Surface]) -> None:
     for surface in surfaces.values():
         (plain,) = surface.ask(table([[CELL, "a cat"]])).records or []
@@ -424,6 +427,7 @@ def test_vectors_are_not_normalised_unless_asked(surfaces: dict[str, Surface]) -
             _close(unit[name], vector / np.linalg.norm(vector))
 
 
+@pytest.mark.process
 def test_labels_are_those_of_classify(embedder: Embedder, surfaces: dict[str, Surface]) -> None:
     body = table([[CELL, ""], ["", "a cat"]], labels=ONTOLOGY, confidence=0.3)
     wanted = embedder.classify(PNG, ONTOLOGY, confidence=0.3)
@@ -436,6 +440,7 @@ def test_labels_are_those_of_classify(embedder: Embedder, surfaces: dict[str, Su
             assert set(text) == TEXT
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
 def test_statuses(surface: str, surfaces: dict[str, Surface]) -> None:
     server = surfaces[surface]
@@ -446,6 +451,7 @@ def test_statuses(surface: str, surfaces: dict[str, Surface]) -> None:
     assert server.post(b"{").status_code == 400
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
 def test_a_body_without_a_content_type_is_json(surface: str, surfaces: dict[str, Surface]) -> None:
     server = surfaces[surface]
@@ -457,6 +463,7 @@ def test_a_body_without_a_content_type_is_json(surface: str, surfaces: dict[str,
 # -- tables in other formats -------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", tables.CSVS, ids=lambda case: case.id)
 def test_a_csv_file_is_read_as_it_must_be(case: tables.Case, surfaces: dict[str, Surface]) -> None:
     batch = surfaces["batch"]
@@ -464,6 +471,7 @@ def test_a_csv_file_is_read_as_it_must_be(case: tables.Case, surfaces: dict[str,
     _assert_comes_of(batch.ask_csv(case.data), case)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", tables.CSVS, ids=lambda case: case.id)
 def test_mlflow_reads_a_csv_body_as_batch_jobs_do(
     case: tables.Case, surfaces: dict[str, Surface]
@@ -476,6 +484,7 @@ def test_mlflow_reads_a_csv_body_as_batch_jobs_do(
         _same_records(got.records or [], batch.ask_csv(case.data).records or [])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", tables.PARQUETS, ids=lambda case: case.id)
 def test_mlflow_reads_a_parquet_body_as_json(
     case: tables.Case, surfaces: dict[str, Surface]
@@ -554,6 +563,7 @@ def test_what_is_over_a_limit_is_so_on_disk_alone() -> None:
     assert all(len(body) < MOST_BYTES for name, (_, body) in OVER.items() if "unpacked" in name)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
 @pytest.mark.parametrize("name", OVER)
 def test_limits_hold_for_every_format(name: str, surface: str, narrow: dict[str, Served]) -> None:
@@ -566,6 +576,7 @@ def test_limits_hold_for_every_format(name: str, surface: str, narrow: dict[str,
     assert len(response.text) < 2_000, "a refusal repeats no body"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
 @pytest.mark.parametrize("name", JUST)
 def test_what_is_within_the_limits_is_answered(
@@ -577,6 +588,7 @@ def test_what_is_within_the_limits_is_answered(
     assert len(narrow[surface].ask(body, kind).records or []) == rows
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
 def test_limits_hold_for_a_body_in_chunks(surface: str, narrow: dict[str, Served]) -> None:
     """Sent without its length, as `requests` sends an iterator."""
@@ -596,6 +608,7 @@ def test_rows_given_in_python_are_no_body(monkeypatch: pytest.MonkeyPatch) -> No
 # -- Python's own ways to ask ------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "given",
     [
@@ -615,6 +628,7 @@ def test_python_asks_in_many_ways(given: Any, surfaces: dict[str, Surface]) -> N
     _same_records(pyfunc.predict(given).records or [], wanted)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -331,6 +331,7 @@ def test_decoding_is_a_setting(embedder: Embedder) -> None:
     assert not np.array_equal(fast.embed_image(data), embedder.embed_image(data))
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_decodes_on(embedder: Embedder) -> None:

@@ -200,6 +200,7 @@ print(embedder.embed_text("a cat")[0], "torch" in sys.modules)
 """
 
 
+@pytest.mark.process
 def test_what_was_converted_once_needs_no_pytorch(tiny: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE, str(tiny), str(tmp_path)]
 
@@ -250,17 +251,27 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.fixture(scope="module")
+def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A cache that holds the tiny model, not to be changed, and a vector of it."""
+    cache = tmp_path_factory.mktemp("converted")
+    settings = replace(OPENVINO, cache=str(cache))
+    return cache, Embedder.load(tiny, settings).embed_text("a cat")
+
+
 @pytest.mark.parametrize("name", ["facts.json", "images.blob", "texts.blob", "sums.json"])
 @pytest.mark.parametrize("harm", [cut, flip, Path.unlink, lambda file: file.write_bytes(b"")])
 def test_a_damaged_cache_is_made_anew(
     harm: Callable[[Path], object],
     name: str,
     tiny: Path,
+    converted: tuple[Path, np.ndarray],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    cache, vector = converted
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
     settings = replace(OPENVINO, cache=str(tmp_path))
-    vector = Embedder.load(tiny, settings).embed_text("a cat")
     (kept,) = (tmp_path / "engines").iterdir()
     harm(kept / name)
     harmed = kept.stat().st_mtime_ns
@@ -549,6 +560,7 @@ def quantised(seen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.process
 def test_int8_finds_nearly_what_fp32_finds(quantised: Path, seen: Path) -> None:
     told = json.loads((quantised / "model/int8/agreement.json").read_text())
     assert told["images"] == 196
@@ -564,6 +576,7 @@ def test_int8_finds_nearly_what_fp32_finds(quantised: Path, seen: Path) -> None:
     assert not np.allclose(*vectors, rtol=1e-4)  # it is another arithmetic
 
 
+@pytest.mark.process
 def test_int8_leaves_the_projection_in_fp32(quantised: Path) -> None:
     for name in (openvino.IMAGES, openvino.TEXTS):
         tower = openvino._CORE.read_model(quantised / "model/int8" / name)
@@ -578,6 +591,7 @@ def test_int8_leaves_the_projection_in_fp32(quantised: Path) -> None:
         assert sum(quantised_inputs) > len(layers) / 2
 
 
+@pytest.mark.process
 def test_int8_keeps_a_promise_of_its_own(
     quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -590,6 +604,7 @@ def test_int8_keeps_a_promise_of_its_own(
     assert main(["verify", str(spoilt), "--precision", "int8"]) in (1, 2)
 
 
+@pytest.mark.process
 def test_int8_is_compiled_once(quantised: Path, tmp_path: Path) -> None:
     settings = Settings(precision="int8", cache=str(tmp_path / "cache"))
     vectors = [Embedder.load(quantised, settings).embed_text("a cat")]
@@ -631,6 +646,7 @@ def test_int8_needs_images(seen: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "--force is for --int8" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_a_package_with_int8_installs_openvino(quantised: Path) -> None:
     assert "openvino==" in (quantised / "conda.yaml").read_text()
     assert "openvino" not in (ROOT / "conda.yaml").read_text()

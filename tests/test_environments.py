@@ -180,6 +180,7 @@ BUILDS = pytest.mark.skipif(
 TORCH = "torch==2.13.0"  # whichever build this machine gets of it
 
 
+@pytest.mark.process
 @BUILDS
 def test_what_the_cpu_image_installs_answers(tmp_path: Path) -> None:
     """The Dockerfile's steps in a virtual environment, then its command, on a clone."""
@@ -200,6 +201,7 @@ def test_what_the_cpu_image_installs_answers(tmp_path: Path) -> None:
     assert [len(record[kind]) for record in records for kind in kinds] == [512] * 4
 
 
+@pytest.mark.process
 @BUILDS
 def test_what_batch_installs_embeds(tmp_path: Path) -> None:
     """Azure's runner, whose packages are old and choosy, beside ours."""

@@ -672,6 +672,7 @@ class Tags(HTMLParser):
         self.words += data
 
 
+@pytest.mark.process
 def test_zeroshot_from_the_command_line(shapes: Path, tmp_path: Path) -> None:
     names = tmp_path / "names.json"
     listed = ["<b>bold</b>", "$x$ & co", "日本の犬", "line", "quo\"te'", "noise"]
@@ -721,6 +722,7 @@ def test_zeroshot_from_the_command_line(shapes: Path, tmp_path: Path) -> None:
     assert sorted(file.name for file in output.parent.iterdir()) == ["result.html", "result.json"]
 
 
+@pytest.mark.process
 def test_retrieval_from_the_command_line(captions: Path, tmp_path: Path) -> None:
     output = tmp_path / "r.json"
     result = run("retrieval", captions, "--output", output, "--precision", "bf16")
@@ -972,6 +974,7 @@ def test_progress_is_told(embedder: Embedder, shapes: Path, captions: Path) -> N
     assert 0 < told[0][1] <= size
 
 
+@pytest.mark.process
 def test_without_matplotlib_only_the_report_is_missing(shapes: Path, tmp_path: Path) -> None:
     code = "import sys; sys.modules['matplotlib'] = None\nfrom score.__main__ import main\n"
     command = ["evaluate", "zeroshot", str(shapes), "--templates", "simple"]

@@ -17,6 +17,8 @@ from score.model.engines.pytorch import Placement
 from score.settings import Settings
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 CODE = (
     "import sys; from pathlib import Path; from score.hardware.gpus import take;"
     "one, two = (take('abc', Path(sys.argv[1])) for _ in range(2)); assert one == two;"

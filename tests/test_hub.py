@@ -25,6 +25,8 @@ from tests.open_clip_reference import OpenClip
 from tests.surfaces import ROOT
 from tests.test_layouts import SMALL, write_open_clip
 
+pytestmark = pytest.mark.process
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "fedcba9876543210fedcba9876543210fedcba98"
 

@@ -276,6 +276,7 @@ def test_an_image_of_exactly_the_limit_is_read():
     assert isinstance(failure(data, 999), TooManyPixels)
 
 
+@pytest.mark.process
 def test_a_limit_above_pillows_warning_is_ours_to_set():
     """What Pillow thinks large is no error where the deployment allows it."""
     script = """
@@ -369,6 +370,7 @@ def _outside(script: str, data: bytes) -> str:
     return done.stdout.decode()
 
 
+@pytest.mark.process
 def test_damaged_metadata_is_no_reason_to_refuse_or_to_warn():
     """Pillow warns of it, into the log of whoever serves us; the image itself is in order."""
     data = FILES["JPEG EXIF"]()

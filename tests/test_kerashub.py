@@ -39,6 +39,7 @@ os.environ["KERAS_BACKEND"] = "torch"  # read when Keras is imported
 keras_hub: Any = importlib.import_module("keras_hub")
 
 pytestmark = [
+    pytest.mark.reference,
     # Keras turns its variables to arrays in the way of NumPy 1; KerasHub leaves a file open.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:unclosed file .*vocabulary.spm:ResourceWarning"),

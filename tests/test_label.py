@@ -316,6 +316,7 @@ def test_names_that_are_not_unicode(embedder: Embedder, tmp_path: Path) -> None:
     assert (tmp_path / "out" / line["file"]).read_bytes() == PNG
 
 
+@pytest.mark.process
 def test_a_deep_folder_is_no_deep_stack(embedder: Embedder, tmp_path: Path) -> None:
     root = tmp_path / "in"
     here = os.getcwd()
@@ -833,6 +834,7 @@ def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 def test_the_command_labels_the_samples(tmp_path: Path, web: tuple[str, Counter[str]]) -> None:
     done = run(ALBUM / "images", "--ontology", ONTOLOGY, "--output", tmp_path / "a.csv", "--top", 2)
     assert done.returncode == 0, done.stderr
@@ -872,6 +874,7 @@ def test_exit_codes(tmp_path: Path, images_url: str, flags: list[str], code: int
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.process
 def test_unusable_arguments_are_a_sentence_and_exit_code_2(tmp_path: Path) -> None:
     images, o, out = ALBUM / "images", ["--ontology", str(ONTOLOGY)], str(tmp_path / "out")
     (tmp_path / "nothing").mkdir()
@@ -926,6 +929,7 @@ def in_process(arguments: list[str]) -> tuple[object, str]:
             return ended.code, errors.getvalue()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["out", "out.csv"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_job_leaves_no_output(

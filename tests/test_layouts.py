@@ -34,6 +34,8 @@ from tests.images import normalised
 from tests.open_clip_reference import OpenClip, config
 from tests.open_clip_reference import package as open_clip_package
 
+pytestmark = pytest.mark.reference
+
 Json = dict[str, Any]
 FP32 = Settings(device="cpu", precision="fp32")
 TEXTS = probe_set.TEXTS

@@ -30,6 +30,8 @@ from score.settings import Settings
 from tests.open_clip_reference import OpenClip
 from tests.test_layouts import SMALL, assert_as_open_clip, write_open_clip
 
+pytestmark = pytest.mark.reference
+
 State = dict[str, Tensor]
 FP32 = Settings(device="cpu", precision="fp32")
 

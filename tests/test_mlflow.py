@@ -37,6 +37,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- environments
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("flags", [[], ["--env-manager", "uv"]], ids=["the default", "uv"])
 def test_mlflow_makes_the_models_environment(
     flags: list[str], package: Path, tmp_path: Path
@@ -58,6 +59,7 @@ def test_mlflow_makes_the_models_environment(
     assert {len(record["text_features"]) for record in records} == {512}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("manager", "base"), [(None, "python:3.11-slim"), ("virtualenv", "ubuntu")]
 )
@@ -203,6 +205,7 @@ def test_every_verb_takes_a_registered_model(
     assert {file.name for file in (tmp_path / "copy").iterdir()} == set(PARTS)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("server", [OwnServer, MlflowServe])
 def test_a_registered_model_is_served(
     server: type[OwnServer | MlflowServe], tracking: str, embedder: Embedder

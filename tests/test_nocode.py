@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.surfaces import ROOT, Azure
 from tests.test_contract import CELL, IMAGE, TEXT, table
+
+pytestmark = pytest.mark.process
 
 
 def test_good_requests_work_under_a_script_of_azures_kind(tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ def wheel(folder: Path, version: str) -> None:
     (folder / "index.html").write_text(f'<a href="{name.replace("+", "%2B")}">{name}</a>')
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("torch", "build"), [("cpu", "2.13.0+cpu"), ("cuda", "2.13.0+cu126")])
 def test_what_azure_installs_without_an_entry_script_is_the_build_that_was_asked_for(
     torch: Torch, build: str, tmp_path: Path, rebuilt: Path
@@ -212,6 +213,7 @@ def test_what_azure_installs_without_an_entry_script_is_the_build_that_was_asked
     assert found["metadata"]["version"] == build
 
 
+@pytest.mark.process
 def test_a_package_serves_without_this_project(tmp_path: Path, rebuilt: Path) -> None:
     output = package(rebuilt / "model", tmp_path / "dist" / "mine", "my-clip")
     script = (
@@ -275,6 +277,7 @@ def test_a_checkpoint_that_does_not_load_leaves_nothing(tmp_path: Path, rebuilt:
     assert not (tmp_path / "dist").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_packager_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "score", "package", str(EMBEDDED)]

@@ -272,6 +272,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 def test_verify_prints_a_table_and_exits_0(made: Path) -> None:
     result = run("verify", str(made))
     assert result.returncode == 0, result.stderr
@@ -281,6 +282,7 @@ def test_verify_prints_a_table_and_exits_0(made: Path) -> None:
     assert all(" equal " in line for line in lines[1:-1])
 
 
+@pytest.mark.process
 def test_verify_exits_1_and_serve_refuses_where_a_probe_fails(model: Path) -> None:
     WRONG["activation"][0](model)
     result = run("verify", str(model))
@@ -293,6 +295,7 @@ def test_verify_exits_1_and_serve_refuses_where_a_probe_fails(model: Path) -> No
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.process
 def test_verify_exits_2_for_what_is_no_package(tmp_path: Path) -> None:
     result = run("verify", str(tmp_path))
     assert result.returncode == 2

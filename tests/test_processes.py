@@ -14,7 +14,10 @@ import pytest
 
 from tests.processes import started
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
+]
 
 LEAVES_ONE = """
 import subprocess, sys, time

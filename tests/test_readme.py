@@ -20,6 +20,8 @@ from score.deploy.harness import free_port
 from tests.processes import started
 from tests.surfaces import BIN, ROOT
 
+pytestmark = pytest.mark.process
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # A comment on the line before it, if there is one, the language, the content.

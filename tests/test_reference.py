@@ -51,6 +51,8 @@ from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 from tests.images import normalised
 
+pytestmark = pytest.mark.reference
+
 TOLERANCE = 1e-5
 CONTEXT = 77
 NO_LIMIT = 10**9

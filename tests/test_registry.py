@@ -14,6 +14,8 @@ import pytest
 from score.folder import registry
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 SCRIPT = """
 import sys
 from score import registry

@@ -54,6 +54,7 @@ def test_a_request_whose_rows_may_fail_asks_for_a_report(name: str) -> None:
     assert body["params"]["on_error"] == "report"
 
 
+@pytest.mark.process
 def test_the_tables_are_what_their_script_writes(tmp_path: Path) -> None:
     script = shutil.copy(ROOT / "samples/draw.py", tmp_path)
     shutil.copytree(ROOT / "samples/images", tmp_path / "images")
@@ -75,6 +76,7 @@ def has_the_font() -> bool:
     )
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not has_the_font(), reason="needs Debian 12's fonts-noto-color-emoji")
 def test_the_images_are_what_their_script_draws(tmp_path: Path) -> None:
     script = shutil.copy(ROOT / "samples/draw.py", tmp_path)
@@ -186,6 +188,7 @@ def demo() -> str:
     return result.stdout
 
 
+@pytest.mark.process
 def test_the_demo_finds_what_is_asked_for(demo: str) -> None:
     ranked = re.findall(r"“(.+)”\n +[\d.-]+ █* +(\S+)", demo)
     assert [query for query, _ in ranked] == [
@@ -205,6 +208,7 @@ def test_the_demo_finds_what_is_asked_for(demo: str) -> None:
     assert "gone.jpg" in demo  # the row that fails
 
 
+@pytest.mark.process
 def test_the_demo_asks_in_four_ways(demo: str) -> None:
     (apart,) = re.findall(r"They differ by (\S+) at most", demo)
     assert float(apart) < 1e-5
@@ -212,6 +216,7 @@ def test_the_demo_asks_in_four_ways(demo: str) -> None:
     assert (ROOT / body).is_file()
 
 
+@pytest.mark.process
 def test_the_demos_page_needs_nothing_from_elsewhere(demo: str) -> None:
     page = (ROOT / "out/demo.html").read_text(encoding="utf-8")
     assert page.count("<img ") == 3 * 5 + 1 + 20
@@ -221,6 +226,7 @@ def test_the_demos_page_needs_nothing_from_elsewhere(demo: str) -> None:
         assert word in page
 
 
+@pytest.mark.process
 def test_the_readme_names_every_code_setting_and_command() -> None:
     for name in (*ROW_CODES, *names()):
         assert f"`{name}`" in README, name

@@ -13,6 +13,8 @@ import requests
 from score.deploy.harness import free_port
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 USERS = "def init(): ...\ndef run(data): return 'the users'\n"
 
 # As in Azure's images, the project is not installed: it is the code of a deployment alone.

@@ -17,6 +17,8 @@ import requests
 from tests.images import SAMPLES, in_base64, random_image, served
 from tests.surfaces import OwnServer
 
+pytestmark = pytest.mark.process
+
 TEXT = json.dumps({"input_data": {"columns": ["text"], "data": [["a cat"]]}}).encode()
 
 

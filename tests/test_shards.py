@@ -210,6 +210,7 @@ def test_a_shard_that_is_no_table_is_named(job: Path, tmp_path: Path) -> None:
     assert not account.complete
 
 
+@pytest.mark.process
 def test_long_cells_are_counted_in_a_process_of_its_own(job: Path, tmp_path: Path) -> None:
     """Python's own limit of a cell is shorter than an image."""
     photo = in_base64(random_image(size=(300, 300)))

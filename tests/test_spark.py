@@ -32,6 +32,8 @@ from tests.images import in_base64, random_image
 from tests.java import java_home
 from tests.surfaces import ROOT
 
+pytestmark = pytest.mark.process
+
 IMAGE = in_base64(random_image(1))
 VECTORS = "image_features: array<float>, text_features: array<float>"
 ERROR = "error: struct<code: string, message: string, retryable: boolean>"

@@ -21,6 +21,8 @@ from score.package.build import package
 from tests.open_clip_reference import OpenClip
 from tests.test_layouts import assert_as_open_clip
 
+pytestmark = pytest.mark.reference
+
 State = dict[str, Tensor]
 Wrap = Callable[[State], dict[str, Any]]
 

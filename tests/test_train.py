@@ -131,6 +131,7 @@ def test_a_run_is_the_same_every_time() -> None:
     assert not torch.equal(one["visual_projection.weight"], other["visual_projection.weight"])
 
 
+@pytest.mark.process
 def test_the_vocabulary_is_the_same_in_every_process() -> None:
     code = (
         "from hashlib import sha256; from tests.test_train import SIGNS, SMALL, vocabulary;"
@@ -475,6 +476,7 @@ def test_a_run_of_no_steps_is_refused(tmp_path: Path, steps: str) -> None:
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.process
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "score.training.train", str(tmp_path / "m")]
     command += ["--font", str(tmp_path / "none.ttf")]

@@ -31,6 +31,8 @@ from score.settings import Settings
 from score.texts.tokenizer import Ids
 from tests.images import SAMPLES, in_base64, normalised, random_image
 
+pytestmark = pytest.mark.reference
+
 TOLERANCE = 1e-5
 FILES = [path.read_bytes() for path in sorted((SAMPLES / "images").iterdir())]
 ONTOLOGY = {

@@ -1,0 +1,80 @@
+"""A test that starts a process must have the marker `process`.
+
+`make test-fast` leaves marked tests out; a test that started a process without the marker would
+make it slow, and nobody would see why. The guard fails such a test, and every unmarked test that
+uses a fixture which started one, whichever test was the first to need that fixture.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing.process
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+# What libraries ask the system about itself, once a process and within milliseconds.
+_SYSTEM = frozenset({"uname", "ldconfig", "/sbin/ldconfig", "lscpu", "git", "gcc"})
+
+
+class ProcessGuard:
+    """A pytest plugin: notes what each test and each fixture starts."""
+
+    def __init__(self) -> None:
+        self._started: list[str] = []
+        self._of_fixtures: dict[Any, list[str]] = {}  # fixture definition → commands
+        self._patch = pytest.MonkeyPatch()
+
+    def pytest_configure(self) -> None:
+        """Wraps what starts processes. An audit hook would cost more: `id` and `open` call it."""
+        self._before(subprocess.Popen, "__init__", self._note_command)
+        self._before(multiprocessing.process.BaseProcess, "start", self._note)
+        self._before(os, "fork", self._note)
+
+    def pytest_unconfigure(self) -> None:
+        self._patch.undo()
+
+    def _before(self, owner: Any, name: str, note: Callable[..., None]) -> None:
+        """Has a function tell `note` its arguments first."""
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def noted(*arguments: Any, **options: Any) -> Any:
+            note(*arguments, **options)
+            return function(*arguments, **options)
+
+        self._patch.setattr(owner, name, noted)
+
+    def _note_command(self, _: object, args: Any, *rest: object, **options: object) -> None:
+        words = [args] if isinstance(args, (str, bytes, os.PathLike)) else [*args]
+        if os.fsdecode(words[0]) not in _SYSTEM:
+            self._note(*words)
+
+    def _note(self, *what: object) -> None:
+        self._started.append(" ".join(map(str, what))[:200] or "a fork")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self) -> Iterator[None]:
+        self._started.clear()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        before = len(self._started)
+        try:
+            return (yield)
+        finally:
+            self._of_fixtures[fixturedef] = self._started[before:]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Function) -> Iterator[None]:
+        result = yield
+        started = [*self._started]
+        for fixtures in item._fixtureinfo.name2fixturedefs.values():
+            started += self._of_fixtures.get(fixtures[-1], [])
+        if started and not item.get_closest_marker("process"):
+            pytest.fail(f"without the marker `process`, it started {started[0]}", pytrace=False)
+        return result
