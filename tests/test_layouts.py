@@ -1,6 +1,7 @@
 """Every layout that a checkpoint may come in becomes the same model, as its own code computes it.
 
-The architectures are the published ones at full width, two layers deep; the weights are random.
+The architectures are the published ones, two layers deep, large towers at half their width; the
+weights are random. That the published sizes are read as they are is a test of its own.
 Packaging itself compares with transformers, so a package that exists has passed that; here it is
 compared with OpenCLIP too.
 """
@@ -68,9 +69,17 @@ def test_every_published_architecture_is_named() -> None:
 
 
 def shallow(name: str, layers: int = 2) -> Json:
-    """OpenCLIP's configuration of that name at full width, few layers deep, few words of XLM-V."""
+    """OpenCLIP's configuration of that name with few layers, and few words of XLM-V.
+
+    Towers of 1024 and more are half as wide, with half the heads: heads are as wide as they were.
+    """
     content = config(name)
-    content["vision_cfg"]["layers"] = content["text_cfg"]["layers"] = layers
+    for tower in (content["vision_cfg"], content["text_cfg"]):
+        tower["layers"] = layers
+        if tower["width"] >= 1024:
+            tower["width"] //= 2
+            if "heads" in tower:
+                tower["heads"] //= 2
     if content["text_cfg"].get("pool_type") == "eos":
         content["text_cfg"]["vocab_size"] = 1000
     return content
