@@ -252,6 +252,7 @@ def problems(clone: Path) -> list[str]:
     return check([clone / folder for folder in FOLDERS])
 
 
+@pytest.mark.slow
 def test_what_is_checked_in_is_right(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = findings([clone / folder for folder in FOLDERS])
     assert (found.problems, found.notes) == ([], [])

@@ -243,6 +243,7 @@ def test_what_is_accepted_is_much() -> None:
     assert len(ACCEPTED) >= 60 + len(DOCUMENTS)
 
 
+@pytest.mark.slow
 def test_the_folder_as_it_is_has_nothing_to_note(folder: Path) -> None:
     found = findings([folder])
     assert (found.problems, found.notes) == ([], [])
@@ -457,6 +458,7 @@ LONG = "a" * 5000  # no file system has such a name
 _LISTS = ("py_files", "jars", "files", "archives", "additional_includes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DOCUMENTS)
 def test_a_long_text_in_any_field_does_not_end_the_check(folder: Path, kind: str) -> None:
     documents = [*_with(DOCUMENTS[kind], LONG)]

@@ -59,6 +59,7 @@ def bicep() -> Node:
     return parser.parse(BICEP.read_bytes()).root_node
 
 
+@pytest.mark.slow
 def test_terraform_is_terraform_and_closed() -> None:
     found = resources()
     workspace = found["azurerm_machine_learning_workspace.this"]

@@ -88,6 +88,7 @@ def figures(model: Embedder) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_it_knows_what_it_was_shown(embedder: Embedder) -> None:
     found = figures(embedder)
     assert {name: value for name, value in found.items() if value < WANTED[name]} == {}
@@ -111,11 +112,13 @@ def wrong(request: pytest.FixtureRequest, tmp_path: Path, tiny: Path) -> Embedde
     return Embedder.load(folder)
 
 
+@pytest.mark.slow
 def test_another_model_does_not(wrong: Embedder) -> None:
     found = figures(wrong)
     assert all(value < WANTED[name] for name, value in found.items()), found
 
 
+@pytest.mark.slow
 def test_it_knows_them_in_another_hand(embedder: Embedder) -> None:
     """Twemoji, a style of drawing that was never trained on."""
     if not TWEMOJI.is_dir():

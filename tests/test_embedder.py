@@ -71,6 +71,7 @@ def test_records_come_in_the_rows_order(slow: Embedder) -> None:
         np.testing.assert_allclose(record.text_features, alone.text_features, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
     encoded: list[int] = []
     preprocess = slow.encode_images
@@ -93,6 +94,7 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
         slow.encode_images = preprocess
 
 
+@pytest.mark.slow
 def test_requests_that_come_together_share_the_threads(slow: Embedder) -> None:
     alone = 2 * slow.settings.batch_size + slow.settings.fetch_workers
     streams = [slow.embed([Row(f"0.1:{seed}") for seed in range(40)]) for _ in range(10)]
@@ -258,6 +260,7 @@ def test_an_empty_stream_is_an_empty_answer(embedder: Embedder) -> None:
     assert list(embedder.embed([])) == []
 
 
+@pytest.mark.slow
 def test_what_comes_again_is_computed_once(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +377,7 @@ def test_rows_of_a_host_that_does_not_answer_hold_up_no_other_hosts(embedder: Em
         assert held == 2, "the others were asked while the first rows were still held"
 
 
+@pytest.mark.slow
 def test_a_host_that_sheds_load_is_asked_less_and_loses_no_row(embedder: Embedder) -> None:
     with Server() as server:
         settings = Settings(allow_hosts=("127.0.0.1",), retry_wait=0.01)

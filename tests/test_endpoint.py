@@ -39,6 +39,7 @@ _bodies = _json | st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_bodies)
 def test_any_json_is_answered(embedder: Embedder, body: Any) -> None:

@@ -73,6 +73,7 @@ def made(kind: str, folder: Path) -> Path:
     return random_checkpoint.write(folder, tiny)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "largest id", "gelu", "metaclip_2"])
 def test_openvino_computes_pytorchs_vectors(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path / "c")
@@ -92,6 +93,7 @@ def vectors_of(model: Path, settings: Settings) -> np.ndarray:
     return np.stack(vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["clip", "gelu"])
 def test_weights_in_blocks_compute_the_same(
@@ -175,6 +177,7 @@ def test_weights_are_in_blocks_where_that_is_faster(
     assert not one_dnn.pays(torch.device("cuda"), torch.bfloat16)
 
 
+@pytest.mark.slow
 def test_any_number_of_images_and_threads(tiny: Path) -> None:
     ours, theirs = (Embedder.load(tiny, settings).encoder for settings in (OPENVINO, TORCH))
     noise = np.random.default_rng(0)
@@ -231,6 +234,7 @@ def test_a_trace_holds_no_weights(tiny: Path) -> None:
         assert sum(tensor.numel() for tensor in tensors) < 1000
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_model(tmp_path: Path) -> None:
     one = random_checkpoint.write(tmp_path / "one", random_checkpoint.TINY, seed=1)
     before = Embedder.load(one, OPENVINO).embed_text("a cat")
@@ -259,6 +263,7 @@ def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return cache, Embedder.load(tiny, settings).embed_text("a cat")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["facts.json", "images.blob", "texts.blob", "sums.json"])
 @pytest.mark.parametrize("harm", [cut, flip, Path.unlink, lambda file: file.write_bytes(b"")])
 def test_a_damaged_cache_is_made_anew(
@@ -282,6 +287,7 @@ def test_a_damaged_cache_is_made_anew(
     assert f"{kept} is damaged, and made anew" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_whole_cache_that_does_not_load_is_made_anew(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -300,6 +306,7 @@ def test_a_whole_cache_that_does_not_load_is_made_anew(
     assert len(list((tmp_path / "engines").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_what_killed_processes_began_is_removed(tiny: Path, tmp_path: Path) -> None:
     for name, age in ((".making-old", 7200), (".making-new", 60), (".discarded-old", 7200)):
         (tmp_path / "engines" / name).mkdir(parents=True)
@@ -310,6 +317,7 @@ def test_what_killed_processes_began_is_removed(tiny: Path, tmp_path: Path) -> N
     assert hidden == [".making-new"]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_done_without(
     tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -418,6 +426,7 @@ def test_the_head_is_in_fp32_whatever_its_weights_are_stored_in(tmp_path: Path) 
             assert vectors.isfinite().all()
 
 
+@pytest.mark.slow
 def test_openvinos_bf16_does_not_round_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +461,7 @@ def test_openvinos_bf16_does_not_round_vectors(
         assert (cosine > 0.999, error < 0.03) == (True, True)
 
 
+@pytest.mark.slow
 def test_openvinos_bf16_is_kept_with_its_heads(tmp_path: Path) -> None:
     settings = replace(OPENVINO, precision="bf16", cache=str(tmp_path))
     first, again = (of_each_kind(Embedder.load(EMBEDDED, settings).encoder.engine) for _ in "12")
@@ -621,6 +631,7 @@ def test_int8_is_compiled_once(quantised: Path, tmp_path: Path) -> None:
     assert np.array_equal(vectors[0], vectors[2])
 
 
+@pytest.mark.slow
 def test_int8_that_costs_too_much_is_refused(
     seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,7 @@ def test_steps_that_cannot_be_done_here_are_named(text: str, said: str, tmp_path
         build(tmp_path, tmp_path / "venv")
 
 
+@pytest.mark.process
 def test_a_context_may_be_relative_and_a_folder_of_ones_own_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,6 +164,7 @@ def run_of(uri: str) -> str:
     return f"runs:/{version.run_id}/model"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("at")
 @pytest.mark.parametrize("uri", ["models:/clip/1", "models:/clip@champion", "runs"])
 def test_a_registered_model_is_loaded_by_any_of_its_names(uri: str, embedder: Embedder) -> None:
@@ -175,12 +176,14 @@ def test_a_registered_model_is_loaded_by_any_of_its_names(uri: str, embedder: Em
     assert mlflow.models.get_model_info(uri).signature.inputs.input_names() == ["image", "text"]
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("at")
 def test_what_is_registered_is_the_package_alone() -> None:
     artifacts = mlflow.artifacts.list_artifacts(run_of("models:/clip/1"))
     assert {Path(artifact.path).name for artifact in artifacts} == set(PARTS)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("at")
 def test_every_verb_takes_a_registered_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -219,6 +222,7 @@ def test_a_registered_model_is_served(
     np.testing.assert_allclose(record["text_features"], embedder.embed_text("a cat"), atol=1e-5)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("at")
 def test_an_alias_moves_to_the_next_version(package: Path) -> None:
     before = Path(str(registry.download("models:/clip/1")))
@@ -230,6 +234,7 @@ def test_an_alias_moves_to_the_next_version(package: Path) -> None:
     assert ModelFolder.open(before).path == before / "model"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("at")
 @pytest.mark.parametrize(
     ("name", "alias", "said"),
@@ -251,12 +256,14 @@ def test_what_cannot_be_registered_is_refused_before_it_is_logged(
     assert len(mlflow.search_runs(search_all_experiments=True)) == runs
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("at")
 def test_a_checkpoint_must_be_packaged_first(tiny: Path) -> None:
     with pytest.raises(ModelError, match="run `score package` on it"):
         register(tiny, "refused")
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("at")
 @pytest.mark.parametrize(
     "uri",
@@ -279,6 +286,7 @@ def test_a_name_that_mlflow_does_not_know_is_an_error_that_says_so(
     assert "MLFLOW_TRACKING_URI" in said
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("at")
 def test_a_registered_model_that_is_no_clip_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text("flavors: {}\n")

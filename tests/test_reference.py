@@ -50,6 +50,7 @@ from score.images.preprocess import Preprocessor
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 from tests.images import normalised
+from tests.shared import built_once
 
 pytestmark = pytest.mark.reference
 
@@ -355,8 +356,9 @@ def every_core() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint.write(
-        tmp_path_factory.mktemp("vit-b-32"), ARCHITECTURES["ViT-B-32-quickgelu"]
+    made = ARCHITECTURES["ViT-B-32-quickgelu"]
+    return built_once(
+        tmp_path_factory, "vit-b-32", lambda path: random_checkpoint.write(path, made)
     )
 
 
@@ -371,13 +373,23 @@ def embedder(folder: Path) -> Embedder:
 
 
 @pytest.fixture(scope="session")
-def image_vectors(reference: Reference) -> Made:
-    return dict(zip(RECIPES, reference.images([*map(image_of, RECIPES)]), strict=True))
+def image_vectors(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Made:
+    def build(folder: Path) -> None:
+        reference: Reference = request.getfixturevalue("reference")
+        np.save(folder / "vectors.npy", reference.images([*map(image_of, RECIPES)]))
+
+    vectors = np.load(built_once(tmp_path_factory, "images", build) / "vectors.npy")
+    return dict(zip(RECIPES, vectors, strict=True))
 
 
 @pytest.fixture(scope="session")
-def text_vectors(reference: Reference) -> Made:
-    return dict(zip(TEXTS, reference.texts(TEXTS), strict=True))
+def text_vectors(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Made:
+    def build(folder: Path) -> None:
+        reference: Reference = request.getfixturevalue("reference")
+        np.save(folder / "vectors.npy", reference.texts(TEXTS))
+
+    vectors = np.load(built_once(tmp_path_factory, "texts", build) / "vectors.npy")
+    return dict(zip(TEXTS, vectors, strict=True))
 
 
 # -- pixels --------------------------------------------------------------------------------------
@@ -661,9 +673,9 @@ def test_vectors_in_order(embedder: Embedder, image_vectors: Made, text_vectors:
 def test_vectors_in_other_company(
     embedder: Embedder, image_vectors: Made, text_vectors: Made
 ) -> None:
-    """Images, texts and rows of both, shuffled together."""
+    """Every second image and text, and rows of both, shuffled together."""
     dice = random.Random(1)
-    names, texts = list(RECIPES), list(TEXTS)
+    names, texts = list(RECIPES)[::2], TEXTS[::2]
     dice.shuffle(names)
     dice.shuffle(texts)
     both = [(names.pop(), texts.pop()) for _ in range(70)]
