@@ -32,8 +32,10 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 _MARK = processes.mark()
 _WATCHER = processes.watch(_MARK)
 
-# The embedded model is so small that threads cost it more than they bring.
+# The tests' models are so small that threads cost them more than they bring: here, and in the
+# processes that tests start, which would take three times the CPU time beside another worker.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # On a processor with bf16, too, vectors are fp32's, which are what most tests compare: here, and in
 # the processes that tests start.

@@ -1,4 +1,4 @@
-"""What several workers of pytest-xdist need is built by one of them."""
+"""What the workers of pytest-xdist share: cores, and folders that one of them builds for all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+def cores() -> int:
+    """How many cores each worker has for itself: threads that wait for a busy one waste time."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:

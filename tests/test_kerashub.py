@@ -33,6 +33,7 @@ from score.images.preprocess import CLIP_MEAN, CLIP_STD
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 from tests.images import normalised
+from tests.shared import cores
 from tests.test_reference import TEXTS, relative_error, rewrite, saved, scene
 
 os.environ["KERAS_BACKEND"] = "torch"  # read when Keras is imported
@@ -54,7 +55,7 @@ Json = dict[str, Any]
 @pytest.fixture(scope="module", autouse=True)
 def every_core() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     yield
     torch.set_num_threads(before)
 

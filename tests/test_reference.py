@@ -12,7 +12,6 @@ import gzip
 import importlib.util
 import io
 import json
-import os
 import random
 import shutil
 import unicodedata
@@ -50,7 +49,7 @@ from score.images.preprocess import Preprocessor
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 from tests.images import normalised
-from tests.shared import built_once
+from tests.shared import built_once, cores
 
 pytestmark = pytest.mark.reference
 
@@ -347,9 +346,9 @@ def assert_same_pixels(
 
 @pytest.fixture(scope="module", autouse=True)
 def every_core() -> Iterator[None]:
-    """Full-size models are worth all threads; other tests' are not."""
+    """Full-size models are worth all threads; the models of other tests are not."""
     before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     yield
     torch.set_num_threads(before)
 

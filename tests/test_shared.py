@@ -1,4 +1,4 @@
-"""What workers share is built by one of them, whole."""
+"""Workers share the cores, and what one of them has built, whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shared import built_once
+from tests.shared import built_once, cores
 
 
 def test_whoever_comes_first_builds(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -55,3 +55,13 @@ def test_workers_have_one_folder(
             patch.setattr(tmp_path_factory, "_basetemp", base / f"popen-gw{number}")
             folders.append(built_once(tmp_path_factory, "workers", lambda folder: None))
     assert folders == [base / "shared-workers"] * 2
+
+
+def test_each_worker_has_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    found = []
+    for workers in ("1", "2", "9"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", workers)
+        found.append(cores())
+    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT")
+    assert (found, cores()) == ([4, 2, 1], 4)
