@@ -20,8 +20,9 @@ pytestmark = [
 ]
 
 LEAVES_ONE = """
-import subprocess, sys, time
+import pytest, subprocess, sys, time
 
+@pytest.mark.process
 def test_leaves_a_process(tmp_path):
     # In a session of its own, as servers are; what it starts is out of reach of its signals, too.
     code = "import subprocess, time; subprocess.Popen(['sleep', '300']); print(); time.sleep(300)"
@@ -32,8 +33,9 @@ def test_leaves_a_process(tmp_path):
     {then}
 """
 IGNORING = """
-import signal, subprocess, sys
+import pytest, signal, subprocess, sys
 
+@pytest.mark.process
 def test_what_it_starts_can_be_interrupted():
     code = "import signal; print(signal.getsignal(signal.SIGINT) == signal.default_int_handler)"
     assert subprocess.check_output([sys.executable, "-c", code]) == b"True\\n"
