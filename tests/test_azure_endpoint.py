@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from score.__main__ import main
-from score.deploy import harness
-from score.deploy.cli import add
+from score.deploy.cli.verbs import add
+from score.deploy.simulate import harness
 from score.errors import AzureError
 from tests.surfaces import ROOT
 

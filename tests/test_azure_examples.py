@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from score.__main__ import main
-from score.deploy import harness
+from score.deploy.simulate import harness
 from score.deploy.skus import lookup
 from tests.images import SAMPLES
 from tests.surfaces import ROOT

@@ -24,8 +24,8 @@ from score.__main__ import main
 from score.checkpoints import random_checkpoint
 from score.checkpoints.catalog import ARCHITECTURES
 from score.core.embedder import Embedder
-from score.deploy import harness
-from score.deploy.simulate import Job, run
+from score.deploy.simulate import harness
+from score.deploy.simulate.runner import Job, run
 from score.deploy.skus import lookup
 from score.errors import AzureError
 from score.settings import Settings

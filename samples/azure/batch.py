@@ -33,7 +33,7 @@ from workspace import (
     write_deployment,
 )
 
-from score.deploy.flags import whole
+from score.deploy.cli.flags import whole
 from score.errors import AzureError
 from score.jobs.merge import JobReport, merge, write
 from score.jobs.split import split

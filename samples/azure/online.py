@@ -26,7 +26,7 @@ from workspace import (
     write_deployment,
 )
 
-from score.deploy.flags import pair
+from score.deploy.cli.flags import pair
 from score.deploy.render import render_endpoint
 from score.errors import AzureError
 

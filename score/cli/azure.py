@@ -6,7 +6,7 @@ import argparse
 
 from score.cli.progress import stopping
 from score.console.commands import Parser
-from score.deploy import cli
+from score.deploy.cli import verbs as cli
 from score.settings import Settings
 
 HELP = "plan and write deployments at Azure ML"

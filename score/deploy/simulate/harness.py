@@ -28,8 +28,8 @@ from typing import NamedTuple
 import urllib3
 import yaml
 
-from score.deploy.front import STATUS, Front, Limits
-from score.deploy.simulate import Job, Report, files_of, run
+from score.deploy.simulate.front import STATUS, Front, Limits
+from score.deploy.simulate.runner import Job, Report, files_of, run
 from score.deploy.skus import Sku
 from score.deploy.values import BINDING, Json, whole
 from score.errors import AzureError

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score.deploy import flags, running, scripts
+from score.deploy.cli import flags, scripts
+from score.deploy.cli import simulate as running
 from score.errors import AzureError, meant
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.storage.outputs import check_files

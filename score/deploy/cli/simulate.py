@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from score.deploy import flags
+from score.deploy.cli import flags
 from score.errors import AzureError
 from score.folder.model_folder import EMBEDDED
 
 if TYPE_CHECKING:  # the command line is wanted without it, too
-    from score.deploy.harness import Machine
+    from score.deploy.simulate.harness import Machine
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     """Simulates it, and returns the exit code: 0, or 1 for what did not finish or pass."""
     if options.simulated == "image":
         return _image(options)
-    from score.deploy import harness
+    from score.deploy.simulate import harness
     from score.deploy.skus import lookup
 
     machine = harness.Machine.like(lookup(options.sku)) if options.sku else None
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _image(options: argparse.Namespace) -> int:
-    from score.deploy.image import build, size
+    from score.deploy.simulate.image import build, size
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -118,7 +118,7 @@ def _image(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace, machine: Machine | None) -> int:
-    from score.deploy import harness
+    from score.deploy.simulate import harness
 
     if options.container and options.key is not None:
         raise AzureError("--key is the front end's to ask for: without --container")
