@@ -33,7 +33,7 @@ from page import Hit, Story
 
 from score.__main__ import main as score  # what the console command `score` runs
 from score.core.embedder import Embedder
-from score.deploy.simulate.harness import free_port
+from score.deploy.simulate.ports import free_port
 from score.model.zeroshot import unit
 from score.settings import Settings
 

@@ -89,7 +89,7 @@ ROOMS = {
     "deploy": Room(
         8,
         "Azure ML: sizes, plans, YAML, checks, and a stand-in for Azure",
-        "checkpoints contract errors fetch folder hardware package settings storage tables",
+        "checkpoints console contract errors fetch folder hardware package settings storage tables",
     ),
     "cli": Room(
         9,
@@ -114,12 +114,12 @@ DOORS = {
     "open_clip": "",  # its tokenizer's file alone is loaded, by package.reference
     "PIL": "images checkpoints.kerashub checkpoints.openclip package.build package.probe_set "
     "package.reference training.train evaluation.webpage",
-    "urllib3": "fetch deploy.simulate.harness",
+    "urllib3": "fetch deploy.simulate.client",
     "brotli": "fetch.codings",
     "backports": "fetch.codings",
     "certifi": "fetch.connections",
     "ipaddress": "fetch.addresses settings",
-    "socket": "fetch.connections serve deploy.simulate.front deploy.simulate.harness",
+    "socket": "fetch.connections serve deploy.simulate.front deploy.simulate.ports",
     "ssl": "fetch",
     "http": "fetch deploy.simulate.front",
     "pandas": "tables.frames pyfunc batch spark entry.collector deploy.simulate.nocode_batch "
@@ -142,15 +142,16 @@ DOORS = {
     "uvicorn": "serve",
     "tqdm": "cli.progress",
     "matplotlib": "evaluation.charts",
-    "argparse": "__main__ cli console shards spark deploy.cli deploy.simulate.harness",
+    "argparse": "__main__ cli console shards spark deploy.cli deploy.simulate.parallel",
     "emoji": "training.train",
-    "yaml": "checkpoints.provenance evaluation.report deploy.cli deploy.simulate.harness "
-    "deploy.skus deploy.rules.contents deploy.rules.documents",
+    "yaml": "checkpoints.provenance evaluation.report deploy.card deploy.skus "
+    "deploy.simulate.definition deploy.rules.contents deploy.rules.documents",
     "pickle": "",
-    "subprocess": "deploy.simulate.harness deploy.simulate.image deploy.simulate.runner",
+    "subprocess": "deploy.simulate.client deploy.simulate.image deploy.simulate.online "
+    "deploy.simulate.runner",
 }
 
-ENVIRONMENT = "pyfunc online batch shards spark __main__ deploy.simulate.harness \
+ENVIRONMENT = "pyfunc online batch shards spark __main__ deploy.simulate.online \
 deploy.simulate.image deploy.simulate.runner deploy.simulate.nocode_batch \
 deploy.simulate.nocode_online"
 """Who reads `os.environ`: the surfaces, and what starts processes."""

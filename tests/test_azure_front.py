@@ -23,7 +23,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.core.rest import HttpRequest
 
 from score.deploy.simulate.front import Front, Limits
-from score.deploy.simulate.harness import free_port
+from score.deploy.simulate.ports import free_port
 from score.errors import AzureError
 
 PLENTY = Limits(seconds=20, concurrency=4, instances=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from score.deploy.simulate.harness import free_port
+from score.deploy.simulate.ports import free_port
 from tests.surfaces import ROOT
 
 USERS = "def init(): ...\ndef run(data): return 'the users'\n"

@@ -17,8 +17,8 @@ from azure.ai.ml.entities import AmlCompute
 from azure.ai.ml.exceptions import ValidationErrorType, ValidationException
 from azure.core.exceptions import ResourceNotFoundError
 
+from score.deploy.card import card
 from score.deploy.cli.flags import whole
-from score.deploy.cli.verbs import card
 from score.deploy.plan import Plan, plan
 from score.deploy.registered import Registered, registered
 from score.deploy.render import render, render_model

@@ -70,6 +70,8 @@ LEAST_RATE = 1.0  # images/s: a machine that does less is for another model
 REQUEST_ROWS = 32  # images in a request that a real-time endpoint should manage
 DOWNLOAD_SECONDS = 60  # the default of SCORE_REQUEST_DEADLINE
 LONGEST_REQUEST_SECONDS = 180  # Azure's limit of request_timeout_ms
+# How to manage quotas (learn.microsoft.com/azure/machine-learning/how-to-manage-quotas).
+MOST_INSTANCES = 50  # of a real-time deployment; Azure grants more on request
 FILE_ROWS = 1_000  # rows of a CSV in a batch job, as `prepare` cuts them
 
 
@@ -300,6 +302,13 @@ def _layer_flops(tower: Transformer, tokens: int) -> int:
     return 2 * tokens * matrices + 4 * tokens**2 * tower.width
 
 
+def instances_note(instances: int) -> str | None:
+    """What to know of so many instances of a real-time deployment, if anything."""
+    if instances <= MOST_INSTANCES:
+        return None
+    return f"a real-time deployment may have {MOST_INSTANCES} instances, and more on request"
+
+
 def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
     """A plan, for people."""
     sku = plan.sku
@@ -315,7 +324,7 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
         f"  batch       {verdicts[plan.fits]}",
         f"  real-time   {verdicts[plan.fits_online]}",
         *(f"  because     {reason}" for reason in plan.obstacles + plan.online_obstacles),
-        *(f"  note        {remark}" for remark in plan.remarks),
+        *(f"  note        {remark}" for remark in (*plan.remarks, *_instances(plan, instances))),
     ]
     if sku.gpu:
         lines.append(
@@ -340,6 +349,11 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
             f"({plan.rate.basis})"
         )
     return "\n".join(lines)
+
+
+def _instances(plan: Plan, instances: int) -> list[str]:
+    note = instances_note(instances) if plan.fits_online else None
+    return [note] if note else []
 
 
 def _quota(plan: Plan, instances: int) -> str:

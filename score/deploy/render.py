@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from score.deploy.card import Card
 from score.deploy.names import SECRET, SECRETS_FORM, checked
 from score.deploy.plan import FILE_ROWS, Plan
 from score.deploy.registered import PROPERTY, described
 from score.deploy.target import cluster as cluster_of
 from score.deploy.target import kind_of
 from score.errors import AzureError
-from score.folder.architecture import Architecture
 from score.settings import PREFIX, names
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -158,17 +157,6 @@ def render_endpoint(
 def _quoted(text: str) -> str:
     """As YAML wants it."""
     return text if re.fullmatch(r"[\w./-]+", text) else json.dumps(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What is said of a model that is registered. `hub`: its id at the Hugging Face Hub, if any."""
-
-    title: str
-    architecture: Architecture
-    hub: str
-    author: str
-    licence: str
 
 
 def render_model(

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from score.deploy.names import DEDICATED, LOW_PRIORITY, TIERS, checked, cluster_name
-from score.deploy.plan import Plan
+from score.deploy.plan import MOST_INSTANCES, Plan
 from score.deploy.render import filled
 from score.errors import AzureError
 
 _CLUSTER = Path(__file__).parent / "templates" / "cluster.yml"
 
-MOST_INSTANCES = 50  # of a deployment, by Azure's limits of managed online endpoints
 PRODUCTION = 3  # instances that Azure recommends at least, where a deployment must be there
 
 BUSY, IDLE = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from score.deploy.plan import instances_note
 from score.deploy.rules.documents import DEPLOYMENT, Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
 from score.deploy.values import THREE_DAYS, Json, at, whole
 from score.errors import AzureError
 
-_EXCEPTIONS_ABOVE = 50  # instances of a deployment; more are granted on request (quotas page)
 _Range = tuple[int, int | None]
 
 # reference-yaml-deployment-managed-online and -kubernetes-online, "ProbeSettings".
@@ -70,10 +70,8 @@ def problems(document: Document) -> Iterator[str]:
     for where in ("", "scale_settings."):
         yield from _order(document.content, f"{where}min_instances", f"{where}max_instances")
     count = document.content.get("instance_count")
-    if document.family == DEPLOYMENT and isinstance(count, int) and count > _EXCEPTIONS_ABOVE:
-        yield Note(
-            f"instance_count: a deployment may have {_EXCEPTIONS_ABOVE}, and more on request"
-        )
+    if document.family == DEPLOYMENT and isinstance(count, int) and (note := instances_note(count)):
+        yield Note(f"instance_count: {note}")
 
 
 def _range(where: str, part: Json, path: str, least: int, most: int | None) -> Iterator[str]:

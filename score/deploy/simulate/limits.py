@@ -1,8 +1,8 @@
 """Runs a command with limited CPU cores and memory.
 
-`python limits.py CORES BYTES COMMAND …`. Cores are limited by CPU affinity, from which PyTorch takes
-its thread count. Memory is limited per process by RLIMIT_DATA (setrlimit(2)), since a cgroup would
-need privileges.
+`python limits.py CORES BYTES COMMAND …`. Cores are limited by CPU affinity, from which PyTorch
+takes its thread count. Memory is limited per process by RLIMIT_DATA (setrlimit(2)), since a cgroup
+would need privileges.
 """
 
 from __future__ import annotations

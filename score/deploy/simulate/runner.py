@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from score.errors import AzureError
 
-_WORKER = Path(__file__).resolve().parent / "worker.py"
+_WORKER = Path(__file__).resolve().with_name("worker.py")
 
 INIT_SECONDS = 600  # `--first_task_creation_timeout` of Azure's runner
 
@@ -321,10 +321,3 @@ class _Worker:
         for stream in (self._orders, self._answers):
             with suppress(BrokenPipeError):
                 stream.close()
-
-
-def files_of(folder: Path) -> Iterator[Path]:
-    """The files that a job over a folder is given: those in it, not those below; none hidden."""
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and not file.name.startswith("."):
-            yield file
