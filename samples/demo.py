@@ -136,7 +136,7 @@ def embed(source: str) -> Album:
     good = [row for row in rows if not row["error_code"]]
     failed = [row["error_message"] for row in rows if row["error_code"]]
     for line in failed:
-        print(f"   one row failed, the others did not: {line}")
+        print(f"   one row failed, which does not stop the others: {line}")
     return Album(
         [IMAGES / row["image"].rpartition("/")[2] for row in good],
         [row["text"] for row in good],

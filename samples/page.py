@@ -72,7 +72,7 @@ _STRONGEST = 65  # per cent
 
 def as_html(story: Story) -> str:
     """The page; every text in it is escaped."""
-    failed = f" {len(story.failed)} failed, the others did not: " if story.failed else ""
+    failed = f" {len(story.failed)} failed: " if story.failed else ""
     subtitle = f"{story.model}. {story.images} images, downloaded by URL.{failed}"
     body = "\n".join((_searches(story), _classified(*story.classified), _map(story)))
     return webpage.page(

@@ -1,4 +1,4 @@
-"""Whole numbers, and between what each of them may lie."""
+"""Integer fields and their ranges; sizes and log levels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PROBES: dict[str, _Range] = {
     for probe in ("readiness_probe", "liveness_probe")
     for name in ("initial_delay", "period", "timeout", "success_threshold", "failure_threshold")
 }
-# Of a document and of its steps; from the reference pages of the kinds that have them.
+# Field of a document or step → its least and its greatest value; from the reference pages.
 _RANGES: dict[str, _Range] = {
     **_PROBES,
     "liveness_probe.success_threshold": (1, 1),
@@ -55,14 +55,14 @@ _RANGES: dict[str, _Range] = {
     "max_instances": (1, None),
     "idle_time_before_scale_down": (0, None),
 }
-_BATCH = {"batchDeployment"}  # which has the settings of a model's at the top
+_BATCH = {"batchDeployment"}  # has a model deployment's settings at the top level
 _SIZE = re.compile(r"([1-9]\d*)(?:[kKmMgG][bB])?")
 _SHARED = re.compile(r"[1-9]\d*[bkmg]", re.IGNORECASE)
 _LEVELS = ("warning", "info", "debug")
 
 
 def problems(document: Document) -> Iterator[str]:
-    """Numbers that are none, or are out of range."""
+    """Fields that are no integers, or are out of range."""
     for where, part in parts(document):
         for path, (least, most) in _RANGES.items():
             yield from _range(where, part, path, least, most)
@@ -85,7 +85,7 @@ def _range(where: str, part: Json, path: str, least: int, most: int | None) -> I
 
 
 def _bound(value: object) -> bool:
-    """Whether a value is another's: `${{parent.inputs.count}}`."""
+    """Whether a value is a binding: `${{parent.inputs.count}}`."""
     return isinstance(value, str) and "${{" in value
 
 
