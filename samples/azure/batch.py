@@ -106,7 +106,7 @@ def clean(client: MLClient, name: str, everything: bool = False, agreed: Agreed 
 def embed(
     client: MLClient, name: str, table: Path, rows: int = 1000, deployment: str | None = None
 ) -> tuple[Path, JobReport]:
-    """Runs a job over a CSV and waits for it. Returns the file of vectors, and a report on the rows.
+    """Runs a job over a CSV and waits for it. Returns the file of vectors, and a report.
 
     `deployment`: by default that of the endpoint.
     """

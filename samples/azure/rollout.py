@@ -154,8 +154,8 @@ class Rollout:
 
     def _roll_back(self, old: str | None, new: str) -> None:
         """Moves the traffic back and deletes the new deployment, which must have no live traffic
-        for that. Tries each step, even if one before it failed; raises nothing, but prints the commands
-        of failed steps."""
+        for that. Tries each step, even if one before it failed; raises nothing, but prints the
+        commands of failed steps."""
         try:
             if self._get(new) is None:
                 return  # it was never created
