@@ -1,15 +1,15 @@
-# Two commands on a fresh machine: `make demo` and `make test`.
+# The two main commands: `make demo` and `make test`.
 
 PYTHON ?= python3
-# Pinned, and installed before anything that would choose another build.
+# Pinned, and installed first, so that no dependency installs another build.
 TORCH  ?= torch==2.13.0
 
-# The environment lives outside the clone: the clone is an MLflow model folder, and
-# `mlflow models serve -m .` copies the model folder, environment and all.
+# The virtual environment is outside the clone: the clone is an MLflow model folder, which
+# `mlflow models serve -m .` copies as a whole.
 CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/clip-endpoints
 VENV   ?= $(CACHE)/$(notdir $(CURDIR))-$(firstword $(shell echo '$(CURDIR)' | cksum))
 BIN    := $(VENV)/bin
-# Processes that tests run in: one a core, and some 3 GiB each.
+# Test processes: one per core, of about 3 GiB each.
 WORKERS ?= 2
 # Coverage is measured by sys.monitoring where Python has it (3.12): traces cost more. COVERAGE= is without.
 COVERAGE ?= --cov
@@ -19,7 +19,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-fast lint bench reference venv clean
 
-demo: $(VENV)/demo.installed  ## Find, name and compare images behind URLs, in each of the ways there are to ask.
+demo: $(VENV)/demo.installed  ## Embed, search and classify images by URL, and compare all interfaces.
 	$(BIN)/python samples/demo.py
 
 test: lint $(TWEMOJI)  ## Everything CI runs. Fails below the coverage that pyproject.toml asks for.
@@ -28,7 +28,7 @@ test: lint $(TWEMOJI)  ## Everything CI runs. Fails below the coverage that pypr
 test-fast: $(VENV)/dev.installed  ## What one runs while working: no real processes, no references.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not process and not reference'
 
-# Images in another hand than the embedded model was trained on. Without npm their test is skipped.
+# Emoji in another style than the embedded model's training images. Without npm their test is skipped.
 $(TWEMOJI):
 	rm -rf $@.part && mkdir -p $@.part
 	{ cd $@.part && npm pack --silent --fetch-retries=0 --fetch-timeout=30000 '@twemoji/svg@15.0.0' \
@@ -43,7 +43,7 @@ lint: $(VENV)/dev.installed
 reference: $(VENV)/dev.installed  ## Rewrites docs/reference/ from the code.
 	$(BIN)/python -m docs.generator
 
-bench: $(VENV)/dev.installed  ## How fast, beside what a user would write first; to out/bench. An hour.
+bench: $(VENV)/dev.installed  ## Benchmarks against the obvious code, into out/bench. Takes an hour.
 	$(BIN)/python -m benchmarks.bench
 
 venv: $(VENV)/demo.installed  ## Prints where the environment is.
@@ -63,6 +63,7 @@ $(VENV)/demo.installed: pyproject.toml | $(BIN)/python
 $(VENV)/dev.installed: pyproject.toml | $(BIN)/python
 	$(PIP) '$(TORCH)'
 	$(PIP) --editable '.[dev]'
-	# CLIP's vocabulary, and the references: what else they ask for (TensorFlow, torchvision) is not used.
+	# CLIP's vocabulary and the reference implementations; their other dependencies (TensorFlow, torchvision)
+	# are not used.
 	$(PIP) --no-deps 'open_clip_torch==3.3.0' 'clip_benchmark==1.6.2' 'keras-hub==0.32.0'
 	@touch $@

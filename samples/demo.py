@@ -1,11 +1,11 @@
-"""What the package is for, end to end, on this machine alone. `make demo` runs it.
+"""An end-to-end demo on this machine. `make demo` runs it.
 
-Images behind URLs become vectors, are found by text, get labels, and become a page to look at;
-then the same question is put in each of the four ways there are to ask.
+It embeds images by URL, searches them by text, classifies one of them, and writes a page of HTML
+with the results. Then it embeds the same text through each of the four interfaces, and compares the
+vectors.
 
-An image server on 127.0.0.1 stands in for the web, so that URLs really are fetched. Addresses like
-that one are refused by default; the demo allows it with `--allow-hosts 127.0.0.1`. Every port is
-one that is free, so that nothing else which runs here is in the way.
+The images are served from 127.0.0.1, so that URLs really are fetched. Loopback addresses are
+refused by default; the demo allows this one with `--allow-hosts 127.0.0.1`. All ports are free.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from page import Hit, Story
 
 from score.__main__ import main as score  # what the console command `score` runs
 from score.core.embedder import Embedder
-from score.deploy.harness import free_port
+from score.deploy.simulate.ports import free_port
 from score.model.zeroshot import unit
 from score.settings import Settings
 
@@ -42,12 +42,12 @@ ROOT = HERE.parent
 IMAGES = HERE / "images"
 OUT = ROOT / "out"
 BIN = Path(sys.executable).parent
-IMAGE_PORT = 8800  # the port that samples/urls.csv names; the demo's own is another
+IMAGE_PORT = 8800  # in samples/urls.csv; the demo replaces it with a free port
 BODY = HERE / "requests" / "text.json"
 LABELLED = HERE / "requests" / "labels.json"
-QUERIES = ("a red apple", "a fruit", "eine Eule")  # a thing, a kind of thing, an owl in German
+QUERIES = ("a red apple", "a fruit", "eine Eule")  # an object, a category, "an owl" in German
 LABELS = ("an owl", "a penguin", "an eagle", "a castle")
-ASKED = IMAGES / "owl.jpg"
+CLASSIFIED = IMAGES / "owl.jpg"
 ON_THE_MAP = 20
 QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "SCORE_LOG_LEVEL": "warning"}
 
@@ -57,7 +57,7 @@ class Images(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def image_vectors() -> Iterator[int]:
+def image_server() -> Iterator[int]:
     """Serves the images; yields the port."""
     handler = functools.partial(Images, directory=str(IMAGES))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -67,7 +67,7 @@ def image_vectors() -> Iterator[int]:
 
 
 def table(port: int) -> str:
-    """A copy of samples/urls.csv that names another port."""
+    """Writes a copy of samples/urls.csv with another port; its path, relative to the clone."""
     copy = OUT / "urls.csv"
     text = (HERE / "urls.csv").read_text(encoding="utf-8")
     copy.write_text(text.replace(f":{IMAGE_PORT}/", f":{port}/"), encoding="utf-8")
@@ -76,7 +76,7 @@ def table(port: int) -> str:
 
 @contextmanager
 def started(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a command in a process group of its own, which is ended with all that it started."""
+    """Runs a command in its own process group, which is terminated on leaving the context."""
     environ = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(
         command,
@@ -102,13 +102,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(900):
         if process.poll() is not None:
-            raise SystemExit(f"{process.args} ended with {process.returncode}")
+            raise SystemExit(f"{process.args} exited with status {process.returncode}")
         try:
             if requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok:
                 return
         except requests.RequestException:
             time.sleep(0.2)
-    raise SystemExit(f"{process.args} did not come up")
+    raise SystemExit(f"{process.args} did not become ready within 3 minutes")
 
 
 def heading(number: int, title: str, how: str) -> None:
@@ -116,12 +116,12 @@ def heading(number: int, title: str, how: str) -> None:
 
 
 class Album(NamedTuple):
-    """Images that were embedded: files, captions, unit vectors of both [N, D]; what failed."""
+    """N embedded images, their captions, and the error messages of rows that failed."""
 
     files: list[Path]
     captions: list[str]
-    image_vectors: np.ndarray
-    texts: np.ndarray
+    image_vectors: np.ndarray  # [N, D], unit length
+    text_vectors: np.ndarray  # [N, D], unit length
     failed: list[str]
 
 
@@ -129,14 +129,14 @@ def embed(source: str) -> Album:
     output = OUT / "demo.parquet"
     arguments = [source, "--output", str(output.relative_to(ROOT)), "--overwrite"]
     command = ["embed", *arguments, "--allow-hosts", "127.0.0.1"]
-    heading(1, "Images behind URLs become vectors", " ".join(["$ score", *command]))
+    heading(1, "Embed images by URL", " ".join(["$ score", *command]))
     if score(command) != 0:
         raise SystemExit("the batch job failed")
     rows = pq.read_table(output).to_pylist()
     good = [row for row in rows if not row["error_code"]]
     failed = [row["error_message"] for row in rows if row["error_code"]]
     for line in failed:
-        print(f"   one row failed, and took nobody along: {line}")
+        print(f"   one row failed, which does not stop the others: {line}")
     return Album(
         [IMAGES / row["image"].rpartition("/")[2] for row in good],
         [row["text"] for row in good],
@@ -146,49 +146,48 @@ def embed(source: str) -> Album:
 
 
 def search(model: Embedder, album: Album) -> dict[str, list[Hit]]:
-    heading(2, "Found by text", "model.embed_text(query), cosine with every image")
-    found = {}
+    heading(2, "Search by text", "model.embed_text(query), then cosine similarity with each image")
+    hits = {}
     for query in QUERIES:
-        cosines = album.images @ unit(model.embed_text(query))
+        cosines = album.image_vectors @ unit(model.embed_text(query))
         best = np.argsort(-cosines)[:5]
-        found[query] = [
-            Hit(album.files[place], album.captions[place], float(cosines[place])) for place in best
-        ]
+        hits[query] = [Hit(album.files[i], album.captions[i], float(cosines[i])) for i in best]
         print(f"   “{query}”")
-        for hit in found[query][:4]:
+        for hit in hits[query][:4]:
             print(f"     {hit.score:5.2f} {bar(hit.score):20} {hit.file.name:32} {hit.caption}")
-    return found
+    return hits
 
 
 def classify(model: Embedder) -> dict[str, float]:
-    file = ASKED.relative_to(ROOT)
-    heading(3, "Named by labels", f'model.classify(Path("{file}"), {list(LABELS)})')
-    answers = model.classify(ASKED, list(LABELS))
-    for label, share in answers.items():
-        print(f"     {share:6.1%} {bar(share):20} {label}")
-    return answers
+    file = CLASSIFIED.relative_to(ROOT)
+    heading(3, "Classify by labels", f'model.classify(Path("{file}"), {list(LABELS)})')
+    probabilities = model.classify(CLASSIFIED, list(LABELS))
+    for label, probability in probabilities.items():
+        print(f"     {probability:6.1%} {bar(probability):20} {label}")
+    return probabilities
 
 
-def bar(share: float) -> str:
-    return "█" * round(20 * max(0.0, min(1.0, share)))
+def bar(fraction: float) -> str:
+    return "█" * round(20 * max(0.0, min(1.0, fraction)))
 
 
-def draw(album: Album, searches: dict[str, list[Hit]], answers: dict[str, float]) -> Path:
+def draw(album: Album, searches: dict[str, list[Hit]], probabilities: dict[str, float]) -> Path:
     file = OUT / "demo.html"
-    heading(4, "To look at", str(file.relative_to(ROOT)))
-    some = np.linspace(0, len(album.files) - 1, ON_THE_MAP).astype(int)
+    heading(4, "A page with the results", str(file.relative_to(ROOT)))
+    shown = np.linspace(0, len(album.files) - 1, ON_THE_MAP).astype(int)
     story = Story(
-        "The embedded model, a small CLIP that knows emoji and nothing else",
+        "The embedded model, a small CLIP trained on emoji alone",
         len(album.files),
         album.failed,
         searches,
-        (ASKED, answers),
-        [album.captions[place] for place in some],
-        [album.files[place] for place in some],
-        album.texts[some] @ album.images[some].T,
+        (CLASSIFIED, probabilities),
+        [album.captions[i] for i in shown],
+        [album.files[i] for i in shown],
+        album.text_vectors[shown] @ album.image_vectors[shown].T,
     )
     file.write_text(page.as_html(story), encoding="utf-8")
-    print(f"   {file.stat().st_size / 1024:.0f} KB, thumbnails and all; it needs no server")
+    size = file.stat().st_size / 1024
+    print(f"   {size:.0f} KB, thumbnails included; a browser opens it without a server")
     return file
 
 
@@ -199,7 +198,7 @@ def python() -> np.ndarray:
 
     model = mlflow.pyfunc.load_model(str(ROOT))
     (record,) = model.predict(pd.DataFrame({"image": [None], "text": [QUERIES[0]]}))
-    said('mlflow.pyfunc.load_model(".").predict(frame)', record["text_features"])
+    show('mlflow.pyfunc.load_model(".").predict(frame)', record["text_features"])
     return np.array(record["text_features"])
 
 
@@ -209,11 +208,11 @@ def post(port: int, path: str, command: str) -> np.ndarray:
     response.raise_for_status()
     answer = response.json()
     records = answer["predictions"] if isinstance(answer, dict) else answer
-    said(command, records[0]["text_features"])
+    show(command, records[0]["text_features"])
     return np.array(records[0]["text_features"])
 
 
-def said(how: str, vector: Any) -> None:
+def show(how: str, vector: Any) -> None:
     start = ", ".join(f"{value:+.3f}" for value in vector[:4])
     print(f"     {how:46} [{start}, …] {len(vector)} floats")
 
@@ -222,34 +221,34 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     os.chdir(ROOT)
     os.environ.update(QUIET)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started ends, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the servers, too
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    began = time.perf_counter()
+    start = time.perf_counter()
     server, scoring = free_port(), free_port()
     serve = [sys.executable, "-m", "score", "serve", "--port", str(server)]
     mlflow = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
-    # Both servers start while the story is told.
+    # Both servers start in the background, while the first four steps run.
     with (
-        image_vectors() as images,
-        started(*serve) as own,
-        started(*mlflow, "-p", str(scoring)) as theirs,
+        image_server() as image_port,
+        started(*serve) as score_server,
+        started(*mlflow, "-p", str(scoring)) as mlflow_server,
     ):
-        album = embed(table(images))
-        model = Embedder.load(settings=Settings.from_env(os.environ))  # as the servers have it
+        album = embed(table(image_port))
+        model = Embedder.load(settings=Settings.from_env(os.environ))  # the servers' settings
         page_file = draw(album, search(model, album), classify(model))
-        heading(5, "Four ways to ask, one answer", f"“{QUERIES[0]}”, put in each")
+        heading(5, "The same vector from four interfaces", f"the text “{QUERIES[0]}”")
         vectors = [model.embed_text(QUERIES[0]), python()]
-        said("Embedder.load().embed_text(…)", vectors[0])
-        wait_for(server, own)
+        show("Embedder.load().embed_text(…)", vectors[0])
+        wait_for(server, score_server)
         vectors.append(post(server, "/score", "score serve"))
-        wait_for(scoring, theirs)
+        wait_for(scoring, mlflow_server)
         vectors.append(post(scoring, "/invocations", "mlflow models serve -m ."))
-    apart = max(float(np.abs(vector - vectors[0]).max()) for vector in vectors)
+    difference = max(float(np.abs(vector - vectors[0]).max()) for vector in vectors)
     largest = float(np.abs(vectors[0]).max())
-    print(f"   They differ by {apart / largest:.1e} at most.")
-    if apart > 1e-5 * largest:
-        raise SystemExit("the four ways disagree")
-    print(f"\nThat took {time.perf_counter() - began:.0f} s. Look at {page_file}, and go on with\n")
+    print(f"   They differ by {difference / largest:.1e} at most, relative to the largest value.")
+    if difference > 1e-5 * largest:
+        raise SystemExit("the four interfaces disagree")
+    print(f"\nDone in {time.perf_counter() - start:.0f} s. Open {page_file}, and continue with:\n")
     print(f'  . "{BIN}/activate"')
     print("  score serve --port 5001 &")
     print("  curl --retry 30 --retry-connrefused --silent http://127.0.0.1:5001/ping")

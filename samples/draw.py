@@ -1,14 +1,14 @@
-"""Draws the sample images and writes the request bodies and CSVs around them.
+"""Draws the sample images, and writes the request bodies, CSVs and ontology that use them.
 
-    python samples/draw.py            # the tables alone, from the images that are here
-    python samples/draw.py --images # the images too; needs fonts-noto-color-emoji
+    python samples/draw.py           # everything but the images
+    python samples/draw.py --images  # the images, too; needs fonts-noto-color-emoji
 
-The extra `train` has what both need.
+Both need the extra `train`.
 
-Most images are drawn as the embedded model's training images are, by other seeds and mostly on
-backgrounds of other kinds: it has seen what they show, and never seen them. Five show the bare
-glyph in odd formats or modes, so that trying the samples tries the decoders too. `photos/` holds
-photographs, which the model knows nothing of; see `photos/README.md`.
+Most images are drawn like the embedded model's training images, with other seeds and mostly on
+kinds of background that were held out from training: the model knows the objects, not the images.
+Five show the bare glyph in less common formats or modes, so that the samples exercise the decoders.
+`photos/` holds photographs, on which the model was not trained; see `photos/README.md`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from score.errors import ModelError
 from score.training.train import HELD_OUT, Pictogram, Random, background, draw, pictograms
 
 HERE = Path(__file__).parent
-PORT = 8800  # which `demo.py` replaces by a free one
+PORT = 8800  # `demo.py` replaces it with a free port
 SEED = 20261122  # not a seed of training
 SIZE = 256
 
-# Group → emoji → what is said of it.
+# Group → emoji → its name.
 THINGS = {
     "fruit": {
         "🍎": "red apple",
@@ -112,13 +112,13 @@ THINGS = {
     },
 }
 
-ODD = {  # name → the file, where it is not a plain JPEG of that name
-    "red apple": "apple.png",  # transparent around
+ODD = {  # name → file, where that is not a plain JPEG of the same name
+    "red apple": "apple.png",  # transparent background
     "house": "house.jpg",  # progressive
     "deciduous tree": "tree.webp",
-    "sailboat": "boat.jpg",  # stored upside down, with the EXIF tag that says so
-    "sun": "sun.gif",  # a sun that wanders; only the first frame counts
-    "crescent moon": "moon.png",  # greys
+    "sailboat": "boat.jpg",  # stored upside down, with the EXIF orientation tag
+    "sun": "sun.gif",  # animated: only the first frame is decoded
+    "crescent moon": "moon.png",  # greyscale
     "snowman without snow": "snowman.jpg",
 }
 
@@ -127,7 +127,7 @@ WITHOUT_ARTICLE = ("grapes", "cherries", "broccoli", "tennis", "scissors")
 
 
 def file_of(name: str) -> str:
-    """The image's file."""
+    """The name of the image's file."""
     return ODD.get(name, name.replace(" ", "-") + ".jpg")
 
 
@@ -137,14 +137,14 @@ def names() -> Iterator[str]:
 
 
 def caption(name: str) -> str:
-    """What the CSVs say of an image."""
+    """An image's text in the CSVs: its name with an article."""
     if name in WITHOUT_ARTICLE:
         return name
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def known_emoji(file: Path, things: Sequence[Pictogram]) -> None:
-    """Lists what the embedded model was shown."""
+    """Writes the emoji that the embedded model was trained on."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["emoji", "code", "name", "colour", "group"])
@@ -203,10 +203,10 @@ def sailboat(random: Random, glyph: Image.Image, file: Path) -> None:
 
 
 def requests(folder: Path) -> None:
-    """The three cases that Azure documents, with base64 for any place; a mix; labels.
+    """The three kinds of request that Azure documents, with base64 images; a mixed one; labels.
 
-    Where a row could fail, they ask for a report: else one bad image fails a request, which an
-    endpoint of Azure's answers with a 424.
+    Those with images set `on_error: report`: otherwise one bad image fails the whole request, which
+    an Azure endpoint answers with a 424.
     """
     report = {"on_error": "report"}
     folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +217,7 @@ def requests(folder: Path) -> None:
     url = f"http://127.0.0.1:{PORT}/tree.webp"
     mixed = [[apple, ""], ["", "a red apple"], [url, "a tree"], ["", ""], ["%%%", ""]]
     _request(folder / "mixed.json", mixed, report | {"normalize": True})
-    # A string, as MLflow's signature has it, so that every surface takes it.
+    # A string, as in MLflow's signature, so that every interface accepts it.
     labels = json.dumps({"apple": "a red apple", "house": ["a house", "a picture of a house"]})
     _request(folder / "labels.json", [[apple, ""], [house, ""]], report | {"labels": labels})
 
@@ -239,7 +239,7 @@ def _request(file: Path, rows: list[list[str]], params: dict[str, object] | None
 
 
 def ontology(file: Path) -> None:
-    """For `score label`: label → prompt, or prompts."""
+    """Writes the ontology of `score label`: label → prompt, or list of prompts."""
     prompts: dict[str, str | list[str]] = {name: caption(name) for name in names()}
     prompts["red apple"] = ["a red apple", "a photo of a red apple"]
     text = json.dumps(prompts, indent=2, ensure_ascii=False)
@@ -252,7 +252,7 @@ def tables(folder: Path) -> None:
         writer.writerow(["id", "image", "text"])
         for number, name in enumerate(names()):
             url = f"http://127.0.0.1:{PORT}/{file_of(name)}"
-            writer.writerow([f"picture-{number}", url, caption(name)])
+            writer.writerow([f"image-{number}", url, caption(name)])
         writer.writerow(["gone", f"http://127.0.0.1:{PORT}/gone.jpg", ""])
     with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -267,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", action="store_true", help="draw the pictures, too")
+    parser.add_argument("--images", action="store_true", help="draw the images, too")
     if parser.parse_args().images:
         try:
             things = pictograms()

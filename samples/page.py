@@ -1,4 +1,4 @@
-"""What the demo found, as one page of HTML that needs nothing from elsewhere, and no server."""
+"""The demo's results as one HTML page, which loads no other files and needs no server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THUMBNAIL = 112  # pixels
 
 
 class Hit(NamedTuple):
-    """An image, what its CSV says of it, and how well it answers."""
+    """An image, its caption in the CSV, and its cosine similarity with the query."""
 
     file: Path
     caption: str
@@ -24,10 +24,10 @@ class Hit(NamedTuple):
 
 
 class Story(NamedTuple):
-    """What the page tells.
+    """The content of the page.
 
-    model: which one; images: how many were embedded; failed: a sentence for each that was not;
-    searches: query → hits, best first; classified: an image, and label → probability;
+    model: its description; images: the number of embedded images; failed: a message for each other
+    image; searches: query → hits, best first; classified: an image, and label → probability;
     captions, files, cosines: the heat map's rows, columns and values [rows, columns].
     """
 
@@ -65,15 +65,15 @@ _STYLE = """\
 .map .above { background: color-mix(in srgb, var(--accent) var(--share), var(--page)); }
 .map .below { background: color-mix(in srgb, var(--low) var(--share), var(--page)); }
 """
-# Of a colour's share in a cell, the most with which numbers in the page's ink stay legible (a
-# contrast of 4.5, WCAG 2.1), in light and dark.
+# The largest share of colour in a cell at which its number stays legible (a contrast of 4.5, WCAG
+# 2.1), in light and dark.
 _STRONGEST = 65  # per cent
 
 
 def as_html(story: Story) -> str:
     """The page; every text in it is escaped."""
-    failed = f" {len(story.failed)} failed and took nobody along: " if story.failed else ""
-    subtitle = f"{story.model}. {story.images} images, fetched from URLs.{failed}"
+    failed = f" {len(story.failed)} failed: " if story.failed else ""
+    subtitle = f"{story.model}. {story.images} images, downloaded by URL.{failed}"
     body = "\n".join((_searches(story), _classified(*story.classified), _map(story)))
     return webpage.page(
         "What the embedded model sees", subtitle + "; ".join(story.failed), body, _STYLE
@@ -81,17 +81,17 @@ def as_html(story: Story) -> str:
 
 
 def _searches(story: Story) -> str:
-    found = "".join(
+    results = "".join(
         f"<h3>“{escape(query)}”</h3>"
-        f'<div class="images">{"".join(_hit(hit, place) for place, hit in enumerate(hits))}</div>'
+        f'<div class="images">{"".join(_hit(hit, rank) for rank, hit in enumerate(hits))}</div>'
         for query, hits in story.searches.items()
     )
-    about = "Each text is compared with every image by the cosine of their vectors; best first."
-    return f'<section><h2>Search by text</h2><p class="quiet">{about}</p>{found}</section>'
+    about = "The images with the highest cosine similarity to each text, best first."
+    return f'<section><h2>Search by text</h2><p class="quiet">{about}</p>{results}</section>'
 
 
-def _hit(hit: Hit, place: int) -> str:
-    first = ' class="first"' if place == 0 else ""
+def _hit(hit: Hit, rank: int) -> str:
+    first = ' class="first"' if rank == 0 else ""
     return (
         f"<figure{first}>{_image(hit.file)}{_bar(hit.score)}"
         f"<figcaption><b>{hit.score:.2f}</b> {escape(hit.caption)}</figcaption></figure>"
@@ -103,7 +103,7 @@ def _classified(file: Path, answers: Mapping[str, float]) -> str:
         f'<tr><th scope="row">{escape(label)}</th><td>{_bar(share)}</td><td>{share:.1%}</td></tr>'
         for label, share in answers.items()
     )
-    about = "Labels given with the request, and how probable the model finds each."
+    about = "The probability of each label, by the model (zero-shot classification)."
     return (
         f'<section><h2>Classify by labels</h2><p class="quiet">{about}</p><div class="asked">'
         f'<figure>{_image(file)}</figure><table class="answers"><thead><tr>'
@@ -124,24 +124,24 @@ def _map(story: Story) -> str:
         )
     )
     about = (
-        f"Cosines of every text (rows) with every image (columns), from {low:.2f} to {high:.2f}. "
-        "Blue: closer than this text and this image are to the others on average; orange: "
-        "further. A model that sees has a blue diagonal."
+        f"Cosine similarity of captions (rows) and images (columns), from {low:.2f} to {high:.2f}. "
+        "Blue: higher than expected from the averages of the row and the column; orange: lower. "
+        "Each caption belongs to the image on the diagonal, so a good model has a blue diagonal."
     )
     table = (
         f'<table class="map"><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
     return (
-        f'<section><h2>Who is like whom</h2><p class="quiet">{about}</p>'
-        f"{webpage.wide('Cosines of texts and images', table)}</section>"
+        f'<section><h2>Compare captions and images</h2><p class="quiet">{about}</p>'
+        f"{webpage.wide('Cosine similarity of captions and images', table)}</section>"
     )
 
 
 def relative(cosines: np.ndarray) -> np.ndarray:
-    """Cosines [rows, columns] without what is common to a row or a column, from -1 to 1.
+    """Cosines [rows, columns] without their row and column means, scaled to -1 to 1.
 
-    Some texts, and some images, are closer to everything than others; what is left is what this
-    text and this image have with each other. Nothing is left where all are alike.
+    Some texts, and some images, have higher cosines with everything; double centring removes that.
+    All zeros where the cosines differ by rows or columns alone.
     """
     rows, columns = cosines.mean(axis=1, keepdims=True), cosines.mean(axis=0, keepdims=True)
     centred = cosines - rows - columns + cosines.mean()

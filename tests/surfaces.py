@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from score.contract.params import Params
 from score.core.embedder import Embedder
-from score.deploy.harness import free_port
+from score.deploy.simulate.ports import free_port
 from score.errors import RequestError
 from score.jobs.embed import embed_file
 

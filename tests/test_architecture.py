@@ -89,7 +89,7 @@ ROOMS = {
     "deploy": Room(
         8,
         "Azure ML: sizes, plans, YAML, checks, and a stand-in for Azure",
-        "checkpoints contract errors fetch folder hardware package settings storage tables",
+        "checkpoints console contract errors fetch folder hardware package settings storage tables",
     ),
     "cli": Room(
         9,
@@ -114,20 +114,21 @@ DOORS = {
     "open_clip": "",  # its tokenizer's file alone is loaded, by package.reference
     "PIL": "images checkpoints.kerashub checkpoints.openclip package.build package.probe_set "
     "package.reference training.train evaluation.webpage",
-    "urllib3": "fetch deploy.harness",
+    "urllib3": "fetch deploy.simulate.client",
     "brotli": "fetch.codings",
     "backports": "fetch.codings",
     "certifi": "fetch.connections",
     "ipaddress": "fetch.addresses settings",
-    "socket": "fetch.connections serve deploy.front deploy.harness",
+    "socket": "fetch.connections serve deploy.simulate.front deploy.simulate.ports",
     "ssl": "fetch",
-    "http": "fetch deploy.front",
-    "pandas": "tables.frames pyfunc batch spark entry.collector deploy.nocode_batch "
-    "deploy.nocode_online",
+    "http": "fetch deploy.simulate.front",
+    "pandas": "tables.frames pyfunc batch spark entry.collector deploy.simulate.nocode_batch "
+    "deploy.simulate.nocode_online",
     "pyarrow": "tables jobs.merge index",
     "pyspark": "spark",
     "csv": "tables jobs.split jobs.merge",
-    "mlflow": "pyfunc folder.registry package.register deploy.nocode_batch deploy.nocode_online",
+    "mlflow": "pyfunc folder.registry package.register deploy.simulate.nocode_batch "
+    "deploy.simulate.nocode_online",
     "azure": "deploy.rules.schemas",
     "marshmallow": "deploy.rules.schemas",
     "packaging": "deploy.rules.packages",
@@ -141,17 +142,18 @@ DOORS = {
     "uvicorn": "serve",
     "tqdm": "cli.progress",
     "matplotlib": "evaluation.charts",
-    "argparse": "__main__ cli console shards spark deploy.cli deploy.flags deploy.harness "
-    "deploy.running deploy.scripts",
+    "argparse": "__main__ cli console shards spark deploy.cli deploy.simulate.parallel",
     "emoji": "training.train",
-    "yaml": "checkpoints.provenance evaluation.report deploy.cli deploy.harness deploy.skus "
-    "deploy.rules.contents deploy.rules.documents",
+    "yaml": "checkpoints.provenance evaluation.report deploy.card deploy.skus "
+    "deploy.simulate.definition deploy.rules.contents deploy.rules.documents",
     "pickle": "",
-    "subprocess": "deploy.harness deploy.image deploy.simulate",
+    "subprocess": "deploy.simulate.client deploy.simulate.image deploy.simulate.online "
+    "deploy.simulate.runner",
 }
 
-ENVIRONMENT = "pyfunc online batch shards spark __main__ deploy.harness deploy.image \
-deploy.simulate deploy.nocode_batch deploy.nocode_online"
+ENVIRONMENT = "pyfunc online batch shards spark __main__ deploy.simulate.online \
+deploy.simulate.image deploy.simulate.runner deploy.simulate.nocode_batch \
+deploy.simulate.nocode_online"
 """Who reads `os.environ`: the surfaces, and what starts processes."""
 
 MODULES = {

@@ -324,7 +324,7 @@ NOTES = [
     ("modelBatchDeployment", {"model": GONE}, "model: is not here"),
     (ONLINE, {"endpoint_name": GONE}, "endpoint_name: is not here: give it on the command line"),
     (ONLINE, {"instance_count": GONE}, "instance_count: is not here"),
-    (ONLINE, {"instance_count": 60}, "50, and more on request"),
+    (ONLINE, {"instance_count": 60}, "50 instances, and more on request"),
     (ONLINE, {"environment_variables/WORKER_COUNT": GONE}, "they should be equal"),
     (BATCH, {"compute": GONE}, "compute: is not here: give it on the command line"),
     (COMMAND, {"inputs/note": {"type": "string"}}, "inputs.note: nothing uses it"),

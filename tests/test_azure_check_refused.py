@@ -179,7 +179,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (COMMAND, "inputs/rows/default", 100001, "100001 is more than 100000"),
     (COMMAND, "inputs/way/default", "quick", "is none of fast, slow"),
     (COMMAND, "inputs/table/typ", "uri_file", "inputs.table.typ: unknown field"),
-    (COMMAND, "inputs/home", {"type": "string"}, "Azure keeps this name for itself"),
+    (COMMAND, "inputs/home", {"type": "string"}, "Azure reserves this name"),
     (COMMAND, "environment", GONE, "environment"),
     (COMMAND, "resources/instance_count", 0, "resources.instance_count: 0"),
     (PARALLEL, "mini_batch_size", "0", "mini_batch_size: '0'"),

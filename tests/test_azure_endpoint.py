@@ -11,8 +11,11 @@ import pytest
 import yaml
 
 from score.__main__ import main
-from score.deploy import harness
-from score.deploy.cli import add
+from score.cli.azure import add
+from score.deploy.simulate import client
+from score.deploy.simulate.front import Limits
+from score.deploy.simulate.online import endpoint, limits
+from score.deploy.simulate.ports import free_port
 from score.errors import AzureError
 from tests.surfaces import ROOT
 
@@ -26,7 +29,7 @@ def ask(body: object, folder: Path, *more: str) -> int:
     file = folder / "0.json"
     file.write_text(json.dumps(body))
     command = ["azure", "simulate", "online", str(ONLINE / "deployment-cpu.yml")]
-    return main([*command, "--port", str(harness.free_port()), "--request", str(file), *more])
+    return main([*command, "--port", str(free_port()), "--request", str(file), *more])
 
 
 def test_the_container_alone_answers_with_its_own_status(
@@ -44,7 +47,7 @@ def test_a_key_is_sent_where_one_is_asked_for(
     assert ask(good, tmp_path, "--key", "k") == 0
     assert "0.json: 200 [{" in capfd.readouterr().out
     assert ask(good, tmp_path, "--key", "k", "--container") == 2
-    assert "--key is the front end's" in capfd.readouterr().err
+    assert "--key is checked by the front end" in capfd.readouterr().err
 
 
 def test_a_body_that_the_container_refuses_unread_is_told(tmp_path: Path) -> None:
@@ -55,9 +58,9 @@ def test_a_body_that_the_container_refuses_unread_is_told(tmp_path: Path) -> Non
     file, body = tmp_path / "deployment.yml", tmp_path / "body.json"
     file.write_text(yaml.safe_dump(content))
     body.write_text(json.dumps({"input_data": {"columns": ["text"], "data": [["a" * 5_000_000]]}}))
-    port = harness.free_port()
-    with harness.endpoint(file, model=ROOT, port=port):
-        answer = harness.ask(f"http://127.0.0.1:{port}/score", body)
+    port = free_port()
+    with endpoint(file, model=ROOT, port=port):
+        answer = client.ask(f"http://127.0.0.1:{port}/score", body)
         assert (answer.status, answer.container) == (424, "413")
         assert json.loads(answer.body)["error"]["code"] == "too_large"
 
@@ -65,9 +68,9 @@ def test_a_body_that_the_container_refuses_unread_is_told(tmp_path: Path) -> Non
 def test_a_container_that_does_not_start_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(harness, "ready", lambda *_: False)
+    monkeypatch.setattr(client, "ready", lambda *_: False)
     for more in ((), ("--container",)):
-        port = str(harness.free_port())
+        port = str(free_port())
         command = ["azure", "simulate", "online", str(ONLINE / "deployment-cpu.yml"), *more]
         assert main([*command, "--port", port]) == 2
         assert "the container did not start: its log, above, says why" in capfd.readouterr().err
@@ -85,20 +88,20 @@ def test_the_guides_commands_are_taken() -> None:
 
 
 def test_requests_have_the_limits_of_the_yaml(tmp_path: Path) -> None:
-    rendered = harness.limits(ONLINE / "deployment-cpu.yml")
+    rendered = limits(ONLINE / "deployment-cpu.yml")
     assert (rendered.seconds, rendered.concurrency, rendered.instances) == (90, 1, 1)
     file = tmp_path / "deployment.yml"
     schema = (
         "$schema: https://azuremlschemas.azureedge.net/latest/managedOnlineDeployment.schema.json\n"
     )
     file.write_text(schema)
-    assert harness.limits(file) == harness.Limits(5.0, 1, 1)
+    assert limits(file) == Limits(5.0, 1, 1)
     file.write_text(
         f"{schema}instance_count: 3\nrequest_settings:\n  request_timeout_ms: 1500\n"
         "  max_concurrent_requests_per_instance: 4\n"
     )
-    assert harness.limits(file) == harness.Limits(1.5, 4, 3)
-    assert harness.limits(file).most == 24
+    assert limits(file) == Limits(1.5, 4, 3)
+    assert limits(file).most == 24
     file.write_text(f"{schema}request_settings:\n  request_timeout_ms: soon\n")
     with pytest.raises(AzureError, match="request_timeout_ms"):
-        harness.limits(file)
+        limits(file)

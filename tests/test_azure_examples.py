@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from score.__main__ import main
-from score.deploy import harness
+from score.deploy.simulate.batch import batch
+from score.deploy.simulate.ports import free_port
 from score.deploy.skus import lookup
 from tests.images import SAMPLES
 from tests.surfaces import ROOT
@@ -104,7 +105,7 @@ def requests() -> list[tuple[dict[str, Any], set[str]]]:
 def test_online(code: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     asked = requests()
     command = ["azure", "simulate", "online", str(written(tmp_path, ONLINE | code))]
-    command += ["--port", str(harness.free_port()), "--sku", "Standard_DS3_v2"]
+    command += ["--port", str(free_port()), "--sku", "Standard_DS3_v2"]
     for number, (body, _) in enumerate(asked):
         file = tmp_path / f"{number}_request_data.json"
         file.write_text(json.dumps(body))
@@ -138,7 +139,7 @@ def test_batch(kind: str, deployment: dict[str, Any], tmp_path: Path) -> None:
     }[kind]
     given, output = shards(tmp_path / f"{kind}_batch", cells), tmp_path / "score"
     file = written(tmp_path, deployment)
-    report = harness.batch(file, given, output, model=ROOT)
+    report = batch(file, given, output, model=ROOT)
     assert (report.succeeded, report.failed) == (2, 0)
     # Where the notebooks' model leaves out the column that nothing asked for, ours is `null`.
     names = ["row_number_per_file", "image_features", "text_features", "file_name"]

@@ -22,8 +22,8 @@ from azure.core import PipelineClient
 from azure.core.exceptions import HttpResponseError
 from azure.core.rest import HttpRequest
 
-from score.deploy.front import Front, Limits
-from score.deploy.harness import free_port
+from score.deploy.simulate.front import Front, Limits
+from score.deploy.simulate.ports import free_port
 from score.errors import AzureError
 
 PLENTY = Limits(seconds=20, concurrency=4, instances=1)

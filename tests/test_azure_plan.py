@@ -455,6 +455,28 @@ def test_choices_are_in_what_is_rendered(capsys: pytest.CaptureFixture[str]) -> 
     assert text["settings"]["max_concurrency_per_instance"] == 8
 
 
+def test_more_instances_than_azure_grants_unasked_are_noted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In the same words by `plan`, `render` and `check`."""
+    note = "a real-time deployment may have 50 instances, and more on request"
+    size = ["--sku", "Standard_D4as_v4", "--instances"]
+    assert main(["azure", "plan", *size, "51"]) == 0
+    assert f"  note        {note}" in capsys.readouterr().out.splitlines()
+    assert main(["azure", "render", "online", *size, "51", "--code", str(ROOT)]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"note: {note}\n"
+    (tmp_path / "deployment.yml").write_text(out)
+    assert main(["azure", "check", str(tmp_path)]) == 0
+    assert f"instance_count: {note}" in capsys.readouterr().err
+    assert main(["azure", "render", "online", *size, "50"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["azure", "plan", *size, "50"]) == 0
+    assert note not in capsys.readouterr().out
+    assert main(["azure", "render", "batch", *size, "51"]) == 0  # a cluster has other limits
+    assert capsys.readouterr().err == ""
+
+
 def test_a_measured_rate_is_of_one_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert azure("plan", "--model", "openai-vit-b-32", "--measured", "100") == 2
     assert "of one size" in capsys.readouterr().err

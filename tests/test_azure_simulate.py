@@ -24,8 +24,11 @@ from score.__main__ import main
 from score.checkpoints import random_checkpoint
 from score.checkpoints.catalog import ARCHITECTURES
 from score.core.embedder import Embedder
-from score.deploy import harness
-from score.deploy.simulate import Job, run
+from score.deploy.simulate.batch import batch
+from score.deploy.simulate.machine import Machine
+from score.deploy.simulate.parallel import parallel
+from score.deploy.simulate.ports import free_port
+from score.deploy.simulate.runner import Job, run
 from score.deploy.skus import lookup
 from score.errors import AzureError
 from score.settings import Settings
@@ -112,7 +115,7 @@ def test_the_report_counts_retries_and_names_what_failed(
     deployment.write_text(
         deployment.read_text().replace("error_threshold: 0", "error_threshold: 1")
     )
-    report = harness.batch(deployment, shards, tmp_path / "out", model=ROOT, nodes=3)
+    report = batch(deployment, shards, tmp_path / "out", model=ROOT, nodes=3)
     assert (report.files, report.succeeded, report.stopped) == (6, 5, False)
     assert report.retried >= 1
     assert (report.failed, report.untried, list(report.reasons)) == (1, 0, ["poisoned.csv"])
@@ -144,7 +147,7 @@ def test_a_script_finds_the_model_in_a_real_folder(shards: Path, tmp_path: Path)
         "code_configuration: {code: ., scoring_script: own.py}\n",
         encoding="utf-8",
     )
-    report = harness.batch(deployment, shards, tmp_path / "out", model=ROOT, nodes=1)
+    report = batch(deployment, shards, tmp_path / "out", model=ROOT, nodes=1)
     assert (report.failed, report.succeeded) == (0, 6), report
     assert (tmp_path / "out/predictions.csv").read_text().split() == ["512"] * 6
 
@@ -164,7 +167,7 @@ def test_an_output_that_is_there_already_is_left_alone(shards: Path, tmp_path: P
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
     with pytest.raises(AzureError, match="is there already"):
-        harness.batch(BATCH / "deployment-cpu.yml", shards, tmp_path / "out", model=ROOT)
+        batch(BATCH / "deployment-cpu.yml", shards, tmp_path / "out", model=ROOT)
 
 
 def test_no_code_appends_what_azure_would(
@@ -197,7 +200,7 @@ def test_our_script_takes_the_same_files(tmp_path: Path) -> None:
     folder.mkdir()
     wrapped = base64.encodebytes(random_image(1)).decode()
     pd.DataFrame({"image": [wrapped] * 10, "text": [""] * 10}).to_csv(folder / "one.csv")
-    report = harness.batch(BATCH / "deployment-cpu.yml", folder, tmp_path / "out", model=ROOT)
+    report = batch(BATCH / "deployment-cpu.yml", folder, tmp_path / "out", model=ROOT)
     assert report.succeeded == 1
     rows = rows_of(tmp_path / "out")
     assert [row["Unnamed: 0"] for row in rows] == [str(n) for n in range(10)]
@@ -222,7 +225,7 @@ def test_values_that_cannot_be_are_told(
     file = tmp_path / "deployment.yml"
     file.write_text(text.replace(right, wrong).replace("../..", str(ROOT)), encoding="utf-8")
     with pytest.raises(AzureError, match=said):
-        harness.batch(file, shards, tmp_path / "out", model=ROOT)
+        batch(file, shards, tmp_path / "out", model=ROOT)
 
 
 def test_rows_are_appended_by_our_script(tmp_path: Path) -> None:
@@ -237,9 +240,9 @@ def test_rows_are_appended_by_our_script(tmp_path: Path) -> None:
     assert broken != text
     file.write_text(broken, encoding="utf-8")
     with pytest.raises(AzureError, match="init"):
-        harness.batch(file, folder, tmp_path / "out", model=ROOT)
+        batch(file, folder, tmp_path / "out", model=ROOT)
     file.write_text(text, encoding="utf-8")
-    report = harness.batch(file, folder, tmp_path / "out", model=ROOT)
+    report = batch(file, folder, tmp_path / "out", model=ROOT)
     assert (report.succeeded, report.failed) == (1, 0), report
     with (tmp_path / "out/predictions.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
@@ -315,7 +318,7 @@ def test_paths_are_seen_from_where_one_stands(
     write(tmp_path / "shards/one.csv", [["0", "", "a cat"]])
     component = ROOT / "components/pipeline/embed.yml"
     inputs = {"shards": "shards", "model": os.path.relpath(ROOT)}
-    report = harness.parallel(component, inputs, Path("out"), nodes=1)
+    report = parallel(component, inputs, Path("out"), nodes=1)
     assert report.succeeded == 1
     assert len(rows_of(tmp_path / "out/vectors")) == 1
 
@@ -356,7 +359,7 @@ def test_what_a_lost_shard_leaves_out_is_told(
 def test_inputs_that_are_wrong_are_named(inputs: dict[str, str], said: str, tmp_path: Path) -> None:
     component = ROOT / "components/pipeline/embed.yml"
     with pytest.raises(AzureError, match=said):
-        harness.parallel(component, inputs, tmp_path / "out")
+        parallel(component, inputs, tmp_path / "out")
 
 
 # -- scripts that misbehave --------------------------------------------------------------------
@@ -503,7 +506,7 @@ def test_a_machine_is_no_larger_than_its_size(tmp_path: Path) -> None:
         " cores, limit = os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_DATA)\n"
         " return [f'{len(cores)} {limit[0]}']\n"
     )
-    machine = harness.Machine.like(lookup("Standard_DS2_v2"))
+    machine = Machine.like(lookup("Standard_DS2_v2"))
     append = tmp_path / "lines.txt"
     made = job(tmp_path, script, append_to=append, prefix=machine.command(1, ()), timeout=20.0)
     run(made, [tmp_path / "one.csv"])
@@ -521,7 +524,7 @@ def ask(deployment: str, requests: list[Json], tmp_path: Path, *more: str) -> in
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(body))
         files += ["--request", str(file)]
-    port = ["--port", str(harness.free_port())]
+    port = ["--port", str(free_port())]
     return main(["azure", "simulate", "online", str(ONLINE / deployment), *port, *files, *more])
 
 
@@ -589,7 +592,7 @@ def test_deployments_compute_in_the_precision_of_everything_else(
         assert ask(deployment, [data], tmp_path) == 0
         (line,) = (line for line in capfd.readouterr().out.splitlines() if ": 200 " in line)
         answers.append(json.loads(line.partition(": 200 ")[2])[0]["text_features"])
-    harness.batch(BATCH / "deployment-cpu.yml", folder, tmp_path / "out", model=ROOT)
+    batch(BATCH / "deployment-cpu.yml", folder, tmp_path / "out", model=ROOT)
     answers.append(rows_of(tmp_path / "out")[0]["text_features"])
     for answer in answers:
         apart = {name: np.abs(np.array(answer) - vector).max() for name, vector in vectors.items()}
@@ -669,9 +672,9 @@ def test_vit_b_32_embeds_a_file_on_the_smallest_size(b32: Path, tmp_path: Path) 
     folder = tmp_path / "csvs"
     folder.mkdir()
     write(folder / "one.csv", [[str(n), photo, "a cat"] for n in range(100)])
-    machine = harness.Machine.like(lookup(SMALLEST))
+    machine = Machine.like(lookup(SMALLEST))
     deployment = BATCH / "deployment-cpu.yml"
-    report = harness.batch(deployment, folder, tmp_path / "out", model=b32, machine=machine)
+    report = batch(deployment, folder, tmp_path / "out", model=b32, machine=machine)
     assert report.succeeded == 1
     assert len([row for row in rows_of(tmp_path / "out") if row["image_features"]]) == 100
 
@@ -681,8 +684,6 @@ def test_memory_is_held_to_the_size(b32: Path, tmp_path: Path) -> None:
     folder = tmp_path / "csvs"
     folder.mkdir()
     write(folder / "one.csv", [["0", "", "a cat"]])
-    tight = harness.Machine(cores=2, memory=200 * 2**20)
+    tight = Machine(cores=2, memory=200 * 2**20)
     with pytest.raises(AzureError, match=r"init\(\) failed"):
-        harness.batch(
-            BATCH / "deployment-cpu.yml", folder, tmp_path / "out", model=b32, machine=tight
-        )
+        batch(BATCH / "deployment-cpu.yml", folder, tmp_path / "out", model=b32, machine=tight)

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from pyarrow.parquet import read_table
 
-from score.deploy.harness import ask, free_port, ready
-from score.deploy.image import build, size
+from score.deploy.simulate.client import ask, ready
+from score.deploy.simulate.image import build, size
+from score.deploy.simulate.ports import free_port
 from score.deploy.skus import skus
 from score.errors import AzureError
 from score.hardware import drivers

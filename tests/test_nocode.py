@@ -15,7 +15,7 @@ pytestmark = pytest.mark.process
 
 def test_good_requests_work_under_a_script_of_azures_kind(tmp_path: Path) -> None:
     (tmp_path / "clip").symlink_to(ROOT)
-    server = Azure("score/deploy/nocode_online.py", AZUREML_MODEL_DIR=str(tmp_path))
+    server = Azure("score/deploy/simulate/nocode_online.py", AZUREML_MODEL_DIR=str(tmp_path))
     try:
         server.wait()
         records = server.ask(table([[CELL, ""], ["", "a cat"]])).records or []

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from score.deploy.harness import free_port
+from score.deploy.simulate.ports import free_port
 from tests.processes import started
 from tests.surfaces import BIN, ROOT
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from score.deploy.harness import free_port
+from score.deploy.simulate.ports import free_port
 from tests.surfaces import ROOT
 
 pytestmark = pytest.mark.process

@@ -21,7 +21,7 @@ from score.contract import wire
 from score.contract.labels import Labels
 from score.contract.params import Params
 from score.core.embedder import Embedder
-from score.deploy import nocode_batch
+from score.deploy.simulate import nocode_batch
 from score.errors import BadColumns, RequestError, RequestTooLarge, RowError
 from score.evaluation.evaluate import retrieval
 from score.jobs.embed import embed_file

@@ -1,4 +1,4 @@
-"""A batch endpoint by Azure's SDK: what deploy-batch.sh does, in Python.
+"""Deploys a batch endpoint with Azure's Python SDK, and runs a job. Same as deploy-batch.sh.
 
 python samples/azure/batch.py my-urls.csv --subscription … --group … --workspace …
 python samples/azure/batch.py --clean --subscription … --group … --workspace …
@@ -33,18 +33,18 @@ from workspace import (
     write_deployment,
 )
 
-from score.deploy.flags import whole
+from score.deploy.cli.flags import whole
 from score.errors import AzureError
 from score.jobs.merge import JobReport, merge, write
 from score.jobs.split import split
 
 
 def deploy(client: MLClient, name: str | None = None, nodes: int = 4, **choices: Any) -> str:
-    """Creates or updates model, environment, endpoint and deployment, and the cluster of the size
-    where there is none; returns the endpoint's name.
+    """Creates or updates model, environment, endpoint and deployment, and creates the cluster of
+    the size if there is none. Returns the endpoint's name.
 
     `nodes`: the most machines of a new cluster; `choices`: fields of Wanted. Raises AzureError for
-    what does not fit or go together, and for a deployment that others made.
+    choices that do not fit each other, and for a deployment that was not created by these samples.
     """
     wanted = Wanted(**choices)
     name = name or endpoint_name(client, "clip-batch")
@@ -55,7 +55,7 @@ def deploy(client: MLClient, name: str | None = None, nodes: int = 4, **choices:
     most = make_cluster(
         client, wanted.target, max(nodes, wanted.instances or 1), wanted.tier
     ).max_instances
-    if (wanted.instances or 1) > most:  # others use it, too: its limits are left as they are
+    if (wanted.instances or 1) > most:  # others may use the cluster, so its limit is not raised
         raise AzureError(f"{wanted.instances} machines: {wanted.target.cluster} has {most} at most")
     _make_endpoint(client, name)
     listed = {one.name: one for one in client.batch_deployments.list(name)}
@@ -64,7 +64,7 @@ def deploy(client: MLClient, name: str | None = None, nodes: int = 4, **choices:
     deployment.endpoint_name = name
     client.batch_deployments.begin_create_or_update(deployment).result()
     endpoint = client.batch_endpoints.get(name)
-    if not _default(endpoint):  # somebody's default stays what it is
+    if not _default(endpoint):  # an existing default is kept
         endpoint.defaults = {"deployment_name": deployment.name}
         client.batch_endpoints.begin_create_or_update(endpoint).result()
     return name
@@ -80,7 +80,7 @@ def _make_endpoint(client: MLClient, name: str) -> None:
 
 
 def _default(endpoint: Any) -> str | None:
-    """The deployment of jobs that name none."""
+    """The deployment that runs jobs which name none."""
     defaults = endpoint.defaults
     if isinstance(defaults, dict):
         return defaults.get("deployment_name")
@@ -88,15 +88,15 @@ def _default(endpoint: Any) -> str | None:
 
 
 def clean(client: MLClient, name: str, everything: bool = False, agreed: Agreed = asked) -> None:
-    """Takes down what these samples made at an endpoint, as `workspace.clean` says."""
+    """Deletes what these samples created at an endpoint, as `workspace.clean` does."""
 
     def release(endpoint: Any, ours: list[str], others: list[str]) -> None:
-        """Jobs that name no deployment go to one of the others, or nowhere."""
-        default, heir = _default(endpoint), next(iter(others), "")
+        """Makes another deployment the default, if there is one."""
+        default, successor = _default(endpoint), next(iter(others), "")
         if default in ours:
-            whose = f"Shall {heir or 'nothing'} take its place?"
-            must(agreed(f"{default} is the default of {name}. {whose}"))
-            endpoint.defaults = {"deployment_name": heir}
+            question = f"Shall {successor or 'nothing'} take its place?"
+            must(agreed(f"{default} is the default of {name}. {question}"))
+            endpoint.defaults = {"deployment_name": successor}
             client.batch_endpoints.begin_create_or_update(endpoint).result()
 
     operations = (client.batch_endpoints, client.batch_deployments)
@@ -106,19 +106,21 @@ def clean(client: MLClient, name: str, everything: bool = False, agreed: Agreed 
 def embed(
     client: MLClient, name: str, table: Path, rows: int = 1000, deployment: str | None = None
 ) -> tuple[Path, JobReport]:
-    """Runs a job over a CSV and waits for it; the table of vectors, and what became of each row.
-    `deployment`: by default the endpoint's own default."""
+    """Runs a job over a CSV and waits for it. Returns the file of vectors, and a report.
+
+    `deployment`: by default that of the endpoint.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         shards = Path(scratch) / "shards"
         split(table, shards, rows)
-        given = Input(type="uri_folder", path=str(shards))
-        job = client.batch_endpoints.invoke(name, deployment_name=deployment, input=given)
+        folder = Input(type="uri_folder", path=str(shards))
+        job = client.batch_endpoints.invoke(name, deployment_name=deployment, input=folder)
         client.jobs.stream(job.name)
         out = ROOT / "out" / "azure" / job.name
         client.jobs.download(job.name, output_name="score", download_path=out)
-        account = merge(shards, out / "named-outputs" / "score", out / "vectors.parquet")
-    write(account, out / "report.json")
-    return out / "vectors.parquet", account
+        report = merge(shards, out / "named-outputs" / "score", out / "vectors.parquet")
+    write(report, out / "report.json")
+    return out / "vectors.parquet", report
 
 
 def main() -> int:
@@ -140,11 +142,11 @@ def main() -> int:
         choices = {key: getattr(options, key) for key in names}
         deploy(client, name, registry=registry, **choices)
         kind = Wanted(device=options.device, sku=options.sku).target.kind
-        vectors, account = embed(client, name, options.table, deployment=kind)
+        vectors, report = embed(client, name, options.table, deployment=kind)
     except AzureError as error:
         print(error, file=sys.stderr)
         return 2
-    print(account)
+    print(report)
     print(vectors)
     return 0
 

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# What the scripts of this folder share. Sourced, from the clone's root; bash 4.4 or later.
+# Functions of the scripts in this folder. Sourced from the clone's root; needs bash 4.4 or later.
 #
-# What these scripts make carries the tag `made_by`, and they take nothing else down unasked.
+# What these scripts create has the tag `made_by`; they delete nothing else without a question.
 made_by=clip-endpoints
-shopt -s inherit_errexit  # a command that fails within $(…) ends that, too
+shopt -s inherit_errexit  # a failing command within $(…) ends it, too
 
-# refuse SENTENCE: ends the script.
+# refuse SENTENCE: prints it and exits with 2.
 refuse() {
   echo "$*" >&2
   exit 2
 }
 
-# agreed QUESTION: whether the user says yes. YES=1 and --yes say it; where nobody can be asked, no.
+# agreed QUESTION: whether the user answers yes. YES=1 and --yes do; without a terminal it is no.
 agreed() {
   [ "${YES:-}" = 1 ] && return
   if [ ! -t 0 ]; then
@@ -22,7 +22,7 @@ agreed() {
   [[ $answer = [yY]* ]]
 }
 
-# begin: a folder for what is written on the way, $scratch, that goes when the script ends.
+# begin: creates the temporary folder $scratch, which is deleted when the script ends.
 begin() {
   scratch=$(mktemp -d)
   trap 'exit 130' INT TERM
@@ -37,14 +37,14 @@ ended() {
   exit "$status"
 }
 
-# choose_size [KIND]: $size, and what follows from it: $kind (cpu or gpu) and $cluster.
+# choose_size [KIND]: sets $size, and what follows from it: $kind (cpu or gpu) and $cluster.
 choose_size() {
-  local found
-  found=$(score azure target ${1:+"$1"} ${SKU:+--sku "$SKU"} ${TIER:+--tier "$TIER"})
-  read -r size kind cluster <<< "$found"
+  local target
+  target=$(score azure target ${1:+"$1"} ${SKU:+--sku "$SKU"} ${TIER:+--tier "$TIER"})
+  read -r size kind cluster <<< "$target"
 }
 
-# Names of endpoints are a region's, not a workspace's: ours ends in a number made of the workspace's.
+# endpoint_named STEM: a name that is unique in the region: STEM and a number made from the workspace's id.
 endpoint_named() {
   if [ -n "${ENDPOINT:-}" ]; then
     echo "$ENDPOINT"
@@ -56,9 +56,10 @@ endpoint_named() {
   echo "$1-$(printf %s "$id" | gzip -c | tail -c8 | od -An -N4 -tu4 | tr -d ' ')"  # its CRC-32
 }
 
-# find_model KIND: what Azure tells of the model to deploy, into $scratch/registered.json.
-# MODEL=azureml:… is there already; MODEL=FOLDER is registered as `clip`; without MODEL it is the
-# latest `clip`, or the embedded model where there is none. Nothing is registered that does not fit.
+# find_model KIND: writes the model to deploy, as `az ml model show` prints it, to
+# $scratch/registered.json. MODEL=azureml:… exists already; MODEL=FOLDER is registered as `clip`;
+# without MODEL it is the latest `clip`, or the embedded model if there is none. A model that does not
+# fit is not registered.
 find_model() {
   case ${MODEL:-} in
     azureml:*) show_model "$MODEL" > "$scratch/registered.json" ;;
@@ -78,7 +79,7 @@ find_model() {
   esac
 }
 
-# show_model REFERENCE: azureml:NAME:VERSION, azureml:NAME@LABEL, or one of a registry.
+# show_model REFERENCE: azureml:NAME:VERSION, azureml:NAME@LABEL, or a reference into a registry.
 show_model() {
   local name=${1#azureml:} kind
   model_registry=""
@@ -94,7 +95,7 @@ show_model() {
   az ml model show "$@" ${model_registry:+--registry-name "$model_registry"}
 }
 
-# register KIND FOLDER FILE: as a new version of `clip`, where a deployment of KIND fits.
+# register KIND FOLDER FILE: registers a new version of `clip`, if a deployment of KIND fits.
 register() {
   model_registry=${REGISTRY:-}
   score azure render "$1" --sku "$size" --model "$2" > /dev/null
@@ -102,29 +103,31 @@ register() {
     > "$scratch/registered.json"
 }
 
-# write_deployment KIND [option …]: $file, with the settings of the model found, and the $dimension
-# of its vectors. A model that does not say what it is, is downloaded to read that from its files.
+# write_deployment KIND [option …]: writes $file, with the model's settings, and sets $dimension, the
+# length of its vectors. A model that was registered without its architecture is downloaded to read it.
 write_deployment() {
-  local name version said
+  local name version architecture
   file="$scratch/deployment.yml"
-  said=$(score azure registered "$scratch/registered.json")
-  read -r name version said <<< "$said"
-  if [ "$said" != described ]; then
+  architecture=$(score azure registered "$scratch/registered.json")
+  read -r name version architecture <<< "$architecture"
+  if [ "$architecture" != described ]; then
+    local mlmodel
     if [ ! -d "$scratch/model" ]; then
       echo "$name:$version was not registered with its architecture: it is downloaded to read that" >&2
       az ml model download --name "$name" --version "$version" --download-path "$scratch/model" \
         ${model_registry:+--registry-name "$model_registry"} > /dev/null
     fi
-    said=$(find "$scratch/model" -name MLmodel | head -n 1)
-    [ -n "$said" ] || refuse "$name:$version holds no MLmodel: what settings it needs cannot be known"
-    set -- "$@" --model "$(dirname "$said")"
+    mlmodel=$(find "$scratch/model" -name MLmodel | head -n 1)
+    [ -n "$mlmodel" ] || refuse "$name:$version holds no MLmodel: what settings it needs cannot be known"
+    set -- "$@" --model "$(dirname "$mlmodel")"
   fi
   score azure render "$@" --sku "$size" --described "$scratch/registered.json" --code "$PWD" \
     ${INSTANCES:+--instances "$INSTANCES"} > "$file"
   dimension=$(sed -n 's/^  dimension: "\([0-9]*\)".*/\1/p' "$file")
 }
 
-# make_environment NAME: $environment, a version of clip-NAME; or ENVIRONMENT=azureml:…, as it is.
+# make_environment NAME: registers a version of clip-NAME, or takes ENVIRONMENT=azureml:… as it is; sets
+# $environment.
 make_environment() {
   local version
   if [ -n "${ENVIRONMENT:-}" ]; then
@@ -140,9 +143,9 @@ make_environment() {
   fi
 }
 
-# exists GROUP NAME [option …]: whether `az ml GROUP list` has it. Where that fails the script ends with
-# what Azure says. `show` would not do: what is not there and what cannot be asked both fail, and the
-# texts by which they differ are not the same for endpoints, computes and models.
+# exists GROUP NAME [option …]: whether `az ml GROUP list` has it. Where that fails, the script ends with
+# Azure's message. `show` is no substitute: it fails both for what does not exist and for what cannot be
+# asked, with different messages for endpoints, computes and models.
 exists() {
   local names
   names=$(az ml "$1" list "${@:3}" --query "[].name" --output tsv) \
@@ -150,19 +153,19 @@ exists() {
   grep --quiet --line-regexp --fixed-strings --ignore-case -e "$2" <<< "$names"
 }
 
-# make_cluster NODES: $cluster, of machines of $size, 0 to NODES of them, where there is none.
+# make_cluster NODES: creates $cluster, with 0 to NODES machines of $size, if there is none.
 make_cluster() {
   exists compute "$cluster" || az ml compute create --name "$cluster" --type amlcompute \
     --size "$size" --min-instances 0 --max-instances "$1" ${TIER:+--tier "$TIER"}
 }
 
-# deployments GROUP: name and maker of each deployment of $endpoint, a line each.
+# deployments GROUP: name and tag `made_by` of each deployment of $endpoint, a line each.
 deployments() {
   az ml "$1" list --endpoint-name "$endpoint" --query "[].[name, tags.made_by]" --output tsv
 }
 
-# clean KIND: takes down what these scripts made at $endpoint, and the endpoint where nothing else
-# is on it. `all` as $2 takes down everything on it, whoever made it, after a question.
+# clean KIND [all]: deletes what these scripts created at $endpoint, and the endpoint if nothing else is
+# on it; with `all` everything on it, whoever created it, after a question.
 clean() {
   local listed maker name by ours=() others=()
   exists "$1-endpoint" "$endpoint" || refuse "there is no $1 endpoint $endpoint"

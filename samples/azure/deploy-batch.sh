@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# A batch endpoint, from nothing to files of vectors:
+# Deploys a batch endpoint, runs a job, and downloads the vectors:
 #   az login && az configure --defaults group=… workspace=…
-#   samples/azure/deploy-batch.sh my-urls.csv   # CPU; with `gpu` after it, GPUs
-#   samples/azure/deploy-batch.sh clean         # takes down what it made; `clean all`: everything there
-# What is there already is updated; a cluster is left as it is. Variables, set before the command:
+#   samples/azure/deploy-batch.sh my-urls.csv   # on CPUs; on GPUs with `gpu` after it
+#   samples/azure/deploy-batch.sh clean         # deletes what it created; `clean all`: everything there
+# Existing resources are updated; a cluster is left unchanged. Environment variables:
 #   MODEL        a package's folder, or azureml:clip:3, azureml://registries/…; else the latest clip
-#   SKU          size of machine (score azure plan), which also decides between cpu and gpu; each
-#                size has a cluster of its own
-#   INSTANCES    machines of a job (1)   NODES      the most that a new cluster has (4)
-#   TIER         low_priority: cheaper machines that Azure may take away; a job then tries again
+#   SKU          size of machine (score azure plan), which also determines cpu or gpu; each
+#                size has its own cluster
+#   INSTANCES    machines of a job (1)   NODES      the most machines of a new cluster (4)
+#   TIER         low_priority: cheaper machines that Azure may take away; the job then retries
 #   ENDPOINT     its name                REGISTRY ENVIRONMENT YES   as in deploy-online.sh
 # Needs bash 4.4, the Azure CLI with its ml extension (az extension add --name ml) and this project's
-# command `score` (README: `pip install -e '.[azure]'`). The twin in Python is samples/azure/batch.py.
+# command `score` (README: `pip install -e '.[azure]'`). The same in Python: samples/azure/batch.py.
 set -euo pipefail
 case ${MODEL:-} in "" | azureml:*) ;; *) MODEL=$(realpath --canonicalize-existing "$MODEL") ;; esac
 words=()
@@ -21,17 +21,18 @@ if [ "$table" != clean ]; then table=$(realpath --canonicalize-existing "$table"
 cd "$(dirname "$0")/../.."
 . samples/azure/common.sh
 
-# release_batch: before `clean` deletes $ours of an endpoint that stays: jobs that name no deployment
-# go to the default, which $others get, or nobody.
+# release_batch: if the default deployment, which runs jobs that name none, is one of $ours, makes one
+# of $others the default, or none. Called before `clean` deletes $ours of an endpoint that stays.
 release_batch() {
-  local default heir=${others[0]:-}
+  local default successor=${others[0]:-}
   default=$(az ml batch-endpoint show --name "$endpoint" --query defaults.deployment_name --output tsv)
   [[ " ${ours[*]} " = *" $default "* ]] || return 0
-  agreed "$default is the default of $endpoint. Shall ${heir:-nothing} take its place?" || exit 1
-  az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=$heir"
+  agreed "$default is the default of $endpoint. Shall ${successor:-nothing} take its place?" || exit 1
+  az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=$successor"
 }
 
-# check_cluster: one that is there keeps its limits, since others use it, too.
+# check_cluster: refuses more machines than an existing cluster has: others may use it, so its limit is
+# not raised.
 check_cluster() {
   local has
   exists compute "$cluster" || return 0
@@ -75,12 +76,12 @@ listed=$(deployments batch-deployment)
 while IFS=$'\t' read -r name maker; do
   [ "$name" = "$kind" ] || continue
   [ "$maker" = "$made_by" ] || refuse "$endpoint has a deployment $kind that this script did not make:" \
-    "take an endpoint of its own, ENDPOINT=…"
+    "use another endpoint, ENDPOINT=…"
   action=update
 done <<< "$listed"
 az ml batch-deployment "$action" --name "$kind" --endpoint-name "$endpoint" --file "$file"
 default=$(az ml batch-endpoint show --name "$endpoint" --query defaults.deployment_name --output tsv)
-if [ -z "$default" ]; then  # somebody's default stays what it is: the job below names its deployment
+if [ -z "$default" ]; then  # an existing default is kept: the job below names its deployment
   az ml batch-endpoint update --name "$endpoint" --set "defaults.deployment_name=$kind"
 fi
 

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# A real-time endpoint, from nothing to an answer:
+# Deploys a real-time endpoint, and tests it:
 #   az login && az configure --defaults group=… workspace=…
-#   samples/azure/deploy-online.sh            # CPU; with `gpu` after it, a GPU
-#   samples/azure/deploy-online.sh clean      # takes down what it made; `clean all`: everything there
-# Run again, it puts a new deployment beside the one that serves (blue, green), tries it, and moves
-# the traffic step by step; if anything fails, all is as before. Variables, set before the command:
+#   samples/azure/deploy-online.sh            # on CPUs; on GPUs with `gpu` after it
+#   samples/azure/deploy-online.sh clean      # deletes what it created; `clean all`: everything there
+# Run again, it creates a new deployment beside the current one (blue, green), tests it, and moves the
+# traffic in steps; if anything fails, it rolls back. Environment variables:
 #   MODEL        a package's folder, or azureml:clip:3, azureml://registries/…; else the latest clip
-#   SKU          size of machine (score azure plan), which also decides between cpu and gpu
+#   SKU          size of machine (score azure plan), which also determines cpu or gpu
 #   INSTANCES    machines (1)            ENDPOINT   its name
-#   MIRROR STEPS WAIT   percent that is copied first (10), percentages of the traffic (10 50 100),
-#                seconds between (60)    KEEP=1     deletes no deployment, neither old nor failed
+#   MIRROR STEPS WAIT   per cent of requests to mirror first (10), steps of the traffic in per cent
+#                (10 50 100), seconds between (60)    KEEP=1   deletes neither the old deployment nor a failed one
 #   AUTH IDENTITY PRIVATE=1             of a new endpoint: key, aml_token or aad_token; the ARM id of
 #                a user-assigned identity; closed to the public network
 #   SECRETS      SCORE_…=https://VAULT.vault.azure.net/secrets/NAME/VERSION, for each
 #   REGISTRY ENVIRONMENT                a registry for model and environment; azureml:… as it is
 #   YES=1        answers questions (also --yes)
 # Needs bash 4.4, the Azure CLI with its ml extension (az extension add --name ml) and this project's
-# command `score` (README: `pip install -e '.[azure]'`). The twin in Python is samples/azure/online.py.
+# command `score` (README: `pip install -e '.[azure]'`). The same in Python: samples/azure/online.py.
 set -euo pipefail
 case ${MODEL:-} in "" | azureml:*) ;; *) MODEL=$(realpath --canonicalize-existing "$MODEL") ;; esac
 cd "$(dirname "$0")/../.."
@@ -57,7 +57,7 @@ if exists online-endpoint "$endpoint"; then
   [ -z "${PRIVATE:-}" ] || [ "${access,,}" = disabled ] || refuse "$endpoint is open to the public" \
     "network. To close it: az ml online-endpoint update --name $endpoint --set public_network_access=disabled"
   [ -z "${IDENTITY:-}" ] || [ "${identity,,}" = "${IDENTITY,,}" ] || refuse \
-    "$endpoint has another identity ($identity): take an endpoint of its own, ENDPOINT=…"
+    "$endpoint has another identity ($identity): use another endpoint, ENDPOINT=…"
 else
   az ml online-endpoint create --name "$endpoint" --file "$scratch/endpoint.yml"
 fi

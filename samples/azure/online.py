@@ -1,4 +1,4 @@
-"""A real-time endpoint by Azure's SDK: what deploy-online.sh does, in Python.
+"""Deploys a real-time endpoint with Azure's Python SDK. Same as deploy-online.sh.
 
 python samples/azure/online.py --subscription … --group … --workspace … [--sku Standard_…]
   [--model dist/clip] [--clean]
@@ -26,7 +26,7 @@ from workspace import (
     write_deployment,
 )
 
-from score.deploy.flags import pair
+from score.deploy.cli.flags import pair
 from score.deploy.render import render_endpoint
 from score.errors import AzureError
 
@@ -34,11 +34,11 @@ __all__ = ["clean", "deploy", "endpoint_name"]
 
 
 def deploy(client: MLClient, name: str | None = None, **choices: Any) -> str:
-    """Puts a new deployment beside the one that serves, waits until it has all requests, and
-    returns the endpoint's name. `choices`: fields of Wanted, Rollout and `make_endpoint`.
+    """Creates a new deployment beside the current one, and moves all requests to it in steps.
+    Returns the endpoint's name. `choices`: fields of Wanted, Rollout and `make_endpoint`.
 
-    Raises AzureError for what does not fit or go together, before anything is made, and for wrong
-    answers, after everything is as it was before.
+    Raises AzureError for choices that do not fit each other, before anything is created, and for
+    wrong answers, after rolling back.
     """
     of_rollout = {key: choices.pop(key) for key in Rollout.__annotations__ if key in choices}
     of_endpoint = {key: choices.pop(key) for key in _ACCESS if key in choices}
@@ -50,8 +50,8 @@ def deploy(client: MLClient, name: str | None = None, **choices: Any) -> str:
         plan = write_deployment(client, "online", wanted, file)
         deployment = load_online_deployment(file)
         make_endpoint(client, name, Path(scratch), **of_endpoint)
-    asked = {"instance_type": wanted.sku or wanted.device, "instance_count": wanted.instances}
-    rollout.run(deployment, plan.dimension, [field for field, given in asked.items() if given])
+    chosen = {"instance_type": wanted.sku or wanted.device, "instance_count": wanted.instances}
+    rollout.run(deployment, plan.dimension, [field for field, value in chosen.items() if value])
     return name
 
 
@@ -66,12 +66,12 @@ def make_endpoint(
     identity: str | None = None,
     private: bool = False,
 ) -> None:
-    """The endpoint, where there is none. One that is there keeps its ways to get in.
+    """Creates the endpoint if there is none. The access settings of an existing one are kept.
 
-    Raises AzureError where those are others than the ones asked for.
+    Raises AzureError where those differ from the ones given.
     """
     try:
-        found = client.online_endpoints.get(name)
+        existing = client.online_endpoints.get(name)
     except ResourceNotFoundError:
         file = folder / "endpoint.yml"
         access = {"auth": auth or "key", "identity": identity, "private": private}
@@ -80,14 +80,14 @@ def make_endpoint(
         return
     has = {
         one.resource_id.lower()
-        for one in getattr(found.identity, "user_assigned_identities", None) or []
+        for one in getattr(existing.identity, "user_assigned_identities", None) or []
     }
-    if auth and str(found.auth_mode).lower() != auth:
-        raise AzureError(f"{name} has the auth mode {found.auth_mode}: change it by yourself")
-    if private and str(found.public_network_access).lower() != "disabled":
-        raise AzureError(f"{name} is open to the public network: close it by yourself")
+    if auth and str(existing.auth_mode).lower() != auth:
+        raise AzureError(f"{name} has the auth mode {existing.auth_mode}: change it yourself")
+    if private and str(existing.public_network_access).lower() != "disabled":
+        raise AzureError(f"{name} is open to the public network: close it yourself")
     if identity and identity.lower() not in has:
-        raise AzureError(f"{name} has another identity: take an endpoint of its own")
+        raise AzureError(f"{name} has another identity: use another endpoint")
 
 
 def main() -> int:

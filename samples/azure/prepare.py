@@ -1,4 +1,4 @@
-"""What the jobs of samples/azure/jobs need, by Azure's SDK: what prepare.sh does, in Python.
+"""Creates what the jobs of samples/azure/jobs need, with Azure's Python SDK. Same as prepare.sh.
 
 python samples/azure/prepare.py [embed] [package] [spark] --subscription … --group … --workspace …
   [--sku Standard_…]
@@ -25,19 +25,19 @@ ENVIRONMENTS = {"embed": "cpu-batch", "package": "package", "spark": "spark"}
 def prepare(
     client: MLClient, jobs: Sequence[str] = tuple(ENVIRONMENTS), sku: str | None = None
 ) -> dict[str, list[str]]:
-    """Makes what the jobs need and is not there yet; what to give `--set` for each of them.
+    """Creates what the jobs need. Returns the arguments of `--set` for each of them.
 
-    Environments are registered as they are here. A cluster or a model `clip` stays as it is. Raises
-    AzureError for an unknown size of machine.
+    Environments are registered in any case; an existing cluster or model `clip` is left unchanged.
+    Raises AzureError for an unknown machine size.
     """
-    found = target(size=sku)
-    on = [f"settings.default_compute=azureml:{found.cluster}"] if sku else []
+    machines = target(size=sku)
+    on = [f"settings.default_compute=azureml:{machines.cluster}"] if sku else []
     options: dict[str, list[str]] = {}
     for job in jobs:
         file = ROOT / f"environment/{ENVIRONMENTS[job]}.yml"
         client.environments.create_or_update(load_environment(file))
         if job != "spark":
-            make_cluster(client, found, 4)
+            make_cluster(client, machines, 4)
         if job == "embed":
             make_model(client)
             options[job] = ['inputs.table.path="$PWD/my-urls.csv"', *on]
@@ -50,7 +50,7 @@ def prepare(
 
 
 def make_model(client: MLClient) -> str:
-    """The embedded model as `clip`, where there is no `clip` yet; where the latest one is kept."""
+    """Registers the embedded model as `clip` if there is none. Returns the latest one's path."""
     model = latest_model(client.models)
     if model is None:
         model = client.models.create_or_update(load_model(ROOT / "components/model.yml"))

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What the jobs of samples/azure/jobs need, and a fresh workspace lacks:
+# Creates what the jobs of samples/azure/jobs need in a new workspace:
 #   az login && az configure --defaults group=… workspace=…
 #   samples/azure/prepare.sh            # for all of them, or: prepare.sh embed spark package
-# Ends with the command of each job. Environments are registered as they are here; a cluster or a
-# model `clip` that is there stays as it is. The cluster has no machine while no job runs.
-# SKU=Standard_… is another size of machine, which has a cluster of its own. Needs bash 4.4, the
-# Azure CLI with its ml extension and this project's command `score`. The twin in Python is
+# Prints the command of each job at the end. Environments are registered in any case; an existing
+# cluster or model `clip` is left unchanged. Without jobs the cluster has no machines.
+# SKU=Standard_… is another machine size, which has its own cluster. Needs bash 4.4, the
+# Azure CLI with its ml extension and this project's command `score`. The same in Python:
 # samples/azure/prepare.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -1,4 +1,4 @@
-"""Blue/green: a new deployment beside the one that serves, as Azure describes it in
+"""Blue/green rollout: a new deployment beside the current one, as Azure describes it in
 https://learn.microsoft.com/azure/machine-learning/how-to-safely-rollout-online-endpoints."""
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CONTAINERS = ("inference-server", "storage-initializer")
 class Rollout:
     """How the traffic of an endpoint moves to a new deployment.
 
-    mirror: percent of the requests that are copied first, 0 to 50; steps: percentages of the
-    traffic, the last 100; wait: seconds between them; keep: delete no deployment.
+    mirror: per cent of the requests that are mirrored first, 0 to 50; steps: per cent of the
+    traffic, the last 100; wait: seconds between the steps; keep: delete no deployment.
     """
 
     client: MLClient
@@ -45,15 +45,15 @@ class Rollout:
         if not 0 <= self.wait < 86400:
             raise AzureError("wait: seconds between the steps, a day at most")
 
-    # -- what there is
+    # -- the current state
 
     def shares(self) -> dict[str, int]:
-        """Percent of the live requests of each deployment that gets any."""
+        """Deployment → per cent of the live traffic, for those that get any."""
         traffic = self.client.online_endpoints.get(self.endpoint).traffic or {}
         return {name: int(percent) for name, percent in traffic.items() if int(percent)}
 
     def choose(self, dimension: int) -> tuple[str | None, str]:
-        """The deployment that serves, if any, and the name of the new one. Raises AzureError."""
+        """The current deployment, if any, and the name of the new one. Raises AzureError."""
         shares = self.shares()
         if len(shares) > 1:
             raise AzureError(
@@ -62,8 +62,8 @@ class Rollout:
             )
         old = next(iter(shares), None)
         new = "green" if old == "blue" else "blue"
-        found = self._get(new)
-        if found and not is_ours(found):
+        existing = self._get(new)
+        if existing and not is_ours(existing):
             raise AzureError(f"{self.endpoint} has a deployment {new} that was not made here")
         before = (self._get(old).tags or {}).get("dimension") if old else None
         if before and before != str(dimension):
@@ -89,15 +89,14 @@ class Rollout:
         except ResourceNotFoundError:
             return None
 
-    # -- what is done
+    # -- the rollout
 
     def run(self, deployment: Any, dimension: int, asked_for: Sequence[str] = ()) -> None:
-        """Creates a deployment with no live requests, tries it, and gives it more and more of
-        them; whatever fails, requests go where they went before, and the deployment goes.
+        """Creates a deployment without live traffic, tests it, and moves the traffic to it in
+        steps. On any failure the traffic is moved back, and the deployment is deleted.
 
-        asked_for: which of `instance_type` and `instance_count` somebody chose: the other is not
-        changed without a question. Raises AzureError for answers that are not the model's, and
-        what Azure raises.
+        asked_for: which of `instance_type` and `instance_count` the user has set; others are
+        changed only after a question. Raises AzureError for wrong answers, and what Azure raises.
         """
         old, new = self.choose(dimension)
         if old:
@@ -115,14 +114,14 @@ class Rollout:
             self._retire(old, new)
 
     def smoke(self, dimension: int, deployment: str | None = None) -> None:
-        """Asks, and checks that each row has its vectors. Raises AzureError."""
+        """Sends sample requests, and checks that each row has its vectors. Raises AzureError."""
         for body in BODIES:
             answer = self.client.online_endpoints.invoke(
                 self.endpoint, request_file=str(body), deployment_name=deployment
             )
-            found = problems(json.loads(body.read_text(encoding="utf-8")), answer, dimension)
-            if found:
-                raise AzureError(f"{deployment or self.endpoint}: {body.name}: {'; '.join(found)}")
+            wrong = problems(json.loads(body.read_text(encoding="utf-8")), answer, dimension)
+            if wrong:
+                raise AzureError(f"{deployment or self.endpoint}: {body.name}: {'; '.join(wrong)}")
             print(f"{body.name}: {answer[:200]}")
 
     def _shift_traffic(self, old: str | None, new: str, dimension: int) -> None:
@@ -154,11 +153,12 @@ class Rollout:
         self.client.online_deployments.begin_delete(name, self.endpoint).result()
 
     def _roll_back(self, old: str | None, new: str) -> None:
-        """Tries each step, whatever became of those before it: Azure refuses to delete what has
-        live traffic. Says what is left to be done, and raises no error of its own."""
+        """Moves the traffic back and deletes the new deployment, which must have no live traffic
+        for that. Tries each step, even if one before it failed; raises nothing, but prints the
+        commands of failed steps."""
         try:
             if self._get(new) is None:
-                return  # it was never made
+                return  # it was never created
         except Exception as error:
             _tell(f"Azure does not say whether the deployment {new} is there: {error}")
         traffic = {**({old: 100} if old else {}), new: 0}
@@ -212,14 +212,14 @@ def _done(step: Callable[..., None], *arguments: Any, **options: Any) -> bool:
 
 
 def clean(client: MLClient, name: str, everything: bool = False, agreed: Agreed = asked) -> None:
-    """Takes down what these samples made at an endpoint, as `workspace.clean` says.
+    """Deletes what these samples created at an endpoint, as `workspace.clean` does.
 
-    Raises AzureError besides where others must decide first who gets the requests.
+    Also raises AzureError where several other deployments share the traffic.
     """
     rollout = Rollout(client, name)
 
     def release(_: Any, ours: list[str], others: list[str]) -> None:
-        """Requests go to the one deployment of the others that has some, or nowhere."""
+        """Moves the traffic to the only other deployment that has some, or to none."""
         shares = rollout.shares()
         live = {one: 0 for one in ours if one in shares}
         staying = [one for one in others if one in shares]

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Blue/green: a new deployment beside the one that serves, as Azure describes it in
+# Blue/green rollout: a new deployment beside the current one, as Azure describes it in
 # https://learn.microsoft.com/azure/machine-learning/how-to-safely-rollout-online-endpoints.
-# Sourced by deploy-online.sh. Until `began` is set nothing has to be undone.
-began="" moved="" mirrored=""
+# Sourced by deploy-online.sh. `started`: whether there is anything to roll back.
+started="" moved="" mirrored=""
 
-# check_rollout: whether MIRROR, STEPS and WAIT can be.
+# check_rollout: refuses invalid values of MIRROR, STEPS and WAIT.
 check_rollout() {
   local before=0 percent
   mirror=${MIRROR:-10} wait=${WAIT:-60} steps=${STEPS:-10 50 100}
@@ -18,12 +18,12 @@ check_rollout() {
   [ "$before" = 100 ] || refuse "STEPS=$steps: growing percentages, the last of them 100"
 }
 
-# live_of: $live, the deployments that get live requests, and $shares: NAME=PERCENT of each.
+# live_of: sets $live, the deployments with live traffic, and $shares: NAME=PERCENT of each.
 live_of() {
-  local told names percents i
-  told=$(az ml online-endpoint show --name "$endpoint" \
+  local traffic names percents i
+  traffic=$(az ml online-endpoint show --name "$endpoint" \
     --query "[keys(traffic || \`{}\`), values(traffic || \`{}\`)]" --output tsv)
-  { IFS=$'\t' read -r -a names && IFS=$'\t' read -r -a percents; } <<< "$told" || true
+  { IFS=$'\t' read -r -a names && IFS=$'\t' read -r -a percents; } <<< "$traffic" || true
   live=() shares=""
   for i in "${!names[@]}"; do
     [ "${percents[i]}" != 0 ] || continue
@@ -32,7 +32,7 @@ live_of() {
   done
 }
 
-# choose: $old, the deployment that serves (or none), and $new, the name of the one to come.
+# choose: sets $old, the current deployment (if any), and $new, the name of the new one.
 choose() {
   local listed
   live_of
@@ -51,12 +51,12 @@ choose() {
   fi
 }
 
-# A size or a number of machines that nobody asked for this time is not changed unasked.
+# same_machines: asks before it changes a size or a number of machines that the user has not set.
 same_machines() {
-  local is size_before count
-  is=$(az ml online-deployment show --name "$old" --endpoint-name "$endpoint" \
+  local machines size_before count
+  machines=$(az ml online-deployment show --name "$old" --endpoint-name "$endpoint" \
     --query "[[instance_type, instance_count]]" --output tsv)
-  IFS=$'\t' read -r size_before count <<< "$is"
+  IFS=$'\t' read -r size_before count <<< "$machines"
   if [ -z "$asked_size" ] && [ "$size_before" != None ] && [ "${size_before,,}" != "${size,,}" ]; then
     agreed "$old runs on $size_before, $new would on $size (SKU). Replace it?" || exit 1
   fi
@@ -65,7 +65,7 @@ same_machines() {
   fi
 }
 
-# Vectors of another length, or of another model, are not to be compared with those that clients keep.
+# same_dimension: asks before vectors change their length: clients may have stored the old ones.
 same_dimension() {
   local before
   before=$(az ml online-deployment show --name "$old" --endpoint-name "$endpoint" \
@@ -75,7 +75,7 @@ same_dimension() {
   fi
 }
 
-# smoke [option …]: asks, and checks that each row has its vectors, of the model's dimension.
+# smoke [option …]: sends sample requests, and checks that each row has vectors of the model's dimension.
 smoke() {
   local body
   for body in samples/requests/both.json samples/requests/labels.json; do
@@ -85,16 +85,16 @@ smoke() {
   done
 }
 
-# set_traffic OPTION …: --traffic or --mirror-traffic, with the percentages.
+# set_traffic OPTION …: sets --traffic or --mirror-traffic.
 set_traffic() {
   az ml online-endpoint update --name "$endpoint" "$@" > /dev/null
 }
 
-# roll_out FILE: creates $new with no live requests, tries it, and gives it more and more of them.
+# roll_out FILE: creates $new without live traffic, tests it, and moves the traffic to it in steps.
 roll_out() {
   local action=create percent
-  [ -z "$maker_of_new" ] || action=update  # left over at 0 %: KEEP=1 kept it
-  began=yes
+  [ -z "$maker_of_new" ] || action=update  # kept at 0 % by KEEP=1
+  started=yes
   az ml online-deployment "$action" --name "$new" --endpoint-name "$endpoint" --file "$1"
   smoke --deployment-name "$new"
   moved=yes
@@ -104,7 +104,7 @@ roll_out() {
     set_traffic --traffic "$new=100"
   fi
   smoke
-  began=""
+  started=""
 }
 
 shift_traffic() {
@@ -126,16 +126,16 @@ shift_traffic() {
   done
 }
 
-# Whatever failed: requests go where they went before, and the new deployment goes. Each step is
-# tried, whatever became of those before it: Azure refuses to delete what has live traffic.
+# roll_back: moves the traffic back and deletes the new deployment, which must have no live traffic for
+# that. Tries each step, even if one before it failed.
 roll_back() {
-  [ -n "$began" ] || return 0
+  [ -n "$started" ] || return 0
   local status=0 left=() container
   local traffic="az ml online-endpoint update --name $endpoint --traffic '${old:+$old=100 }$new=0'"
   local mirror="az ml online-endpoint update --name $endpoint --mirror-traffic '$new=0'"
   local delete="az ml online-deployment delete --name $new --endpoint-name $endpoint"
   (exists online-deployment "$new" --endpoint-name "$endpoint") || status=$?
-  [ "$status" != 1 ] || return 0  # 1: it was never made; 2: nobody knows
+  [ "$status" != 1 ] || return 0  # 1: it was never created; 2: unknown
   printf '%s\n' "$new failed: putting everything back. If that breaks off, by hand:" \
     "  $traffic" "  $delete" >&2
   if [ -n "$mirrored" ]; then set_traffic --mirror-traffic "$new=0" || left+=("$mirror"); fi
@@ -158,7 +158,7 @@ roll_back() {
   fi
 }
 
-# retire: what becomes of the deployment that served before.
+# retire: deletes the previous deployment, or says why it is kept.
 retire() {
   [ -n "$old" ] || return 0
   local delete="az ml online-deployment delete --name $old --endpoint-name $endpoint"
@@ -172,7 +172,8 @@ retire() {
   fi
 }
 
-# release_online: before `clean` deletes $ours beside $others: none of them may have live traffic.
+# release_online: moves live traffic away from $ours, to the only one of $others that has some, or to
+# none. Called before `clean` deletes $ours.
 release_online() {
   local name zero="" staying=()
   live_of

@@ -1,4 +1,4 @@
-"""What the twins share: a client, the model to deploy with its settings, clusters, taking down."""
+"""What the Python samples share: clients, the model and its settings, clusters, and deletion."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from azure.ai.ml.entities import AmlCompute
 from azure.ai.ml.exceptions import ValidationErrorType, ValidationException
 from azure.core.exceptions import ResourceNotFoundError
 
-from score.deploy.cli import card
-from score.deploy.flags import whole
+from score.deploy.card import card
+from score.deploy.cli.flags import whole
 from score.deploy.plan import Plan, plan
 from score.deploy.registered import Registered, registered
 from score.deploy.render import render, render_model
@@ -30,7 +30,7 @@ from score.folder.model_folder import ModelFolder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MADE_BY = {"made_by": "clip-endpoints"}
-"""The tag of whatever is made here; nothing else is taken down unasked."""
+"""The tag of what these samples create; they delete nothing else without a question."""
 
 Agreed = Callable[[str], bool]
 
@@ -39,12 +39,12 @@ _REGISTRIES = "azureml://registries/"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to deploy, and on what; the scripts' variables of the same names.
+    """What to deploy, and on which machines; the scripts have variables of the same names.
 
-    device: cpu or gpu; by default what the size is. model: a package's folder, or azureml:…; by
-    default the latest `clip`, or the embedded model where there is none. registry: a client of the
-    registry that holds model and environment; `azureml:NAME:VERSION` is the workspace's all the
-    same. secrets: settings and the addresses of their values.
+    device: cpu or gpu; by default that of the size. model: a package's folder, or azureml:…; by
+    default the latest `clip`, or the embedded model if there is none. registry: a client of the
+    registry that holds model and environment; `azureml:NAME:VERSION` is in the workspace even then.
+    secrets: setting → the address of its value.
     """
 
     device: str | None = None
@@ -58,14 +58,14 @@ class Wanted:
 
     @property
     def target(self) -> Target:
-        """Size, kind and cluster. Raises AzureError for those that do not go together."""
+        """Size, kind and cluster. Raises AzureError where they do not fit each other."""
         return target(self.device, self.sku, self.tier)
 
 
 def endpoint_name(client: MLClient, stem: str) -> str:
-    """One of a region's, which a number made of the workspace's tells from other people's.
+    """A name that is unique in the region: the stem, and a number made from the workspace's id.
 
-    Raises AzureError where the workspace tells no id.
+    Raises AzureError where the workspace has no id.
     """
     workspace = client.workspaces.get(client.workspace_name)
     if not workspace.id:
@@ -74,12 +74,12 @@ def endpoint_name(client: MLClient, stem: str) -> str:
 
 
 def is_ours(thing: Any) -> bool:
-    """Whether these samples made an endpoint or a deployment."""
+    """Whether an endpoint or a deployment has the tag of these samples."""
     return MADE_BY.items() <= (thing.tags or {}).items()
 
 
 def asked(question: str) -> bool:
-    """Whether the user says yes; where nobody can be asked, no."""
+    """Whether the user answers yes; False without a terminal."""
     if not sys.stdin or not sys.stdin.isatty():
         print(f"{question} Nobody is here to ask: --yes says yes.", file=sys.stderr)
         return False
@@ -90,23 +90,23 @@ def asked(question: str) -> bool:
 
 
 def write_deployment(client: MLClient, kind: str, wanted: Wanted, file: Path) -> Plan:
-    """Writes the YAML of a deployment (online, batch) with the settings of the model that is
-    deployed, registers model and environment where needed, and returns the plan.
+    """Writes the YAML of a deployment (online or batch), registers model and environment if needed,
+    and returns the plan.
 
-    Raises AzureError where the model does not fit, before anything is made.
+    Raises AzureError for a model that does not fit, before anything is registered.
     """
     size = lookup(wanted.target.size)
-    found = find_model(client, kind, wanted)
-    architecture = found.architecture or _downloaded(_holder(client, wanted, found), found)
-    made = plan(size, found.title, architecture)
+    model = find_model(client, kind, wanted)
+    architecture = model.architecture or _downloaded(_holder(client, wanted, model), model)
+    fitted = plan(size, model.title, architecture)
 
     def text(environment: str | None) -> str:
         return render(
-            made,
+            fitted,
             kind,
             command=f"{kind} --sku {size.name}",
             code=str(ROOT),
-            registered=found.reference,
+            registered=model.reference,
             environment=environment,
             cluster=wanted.target.cluster,
             instances=wanted.instances or 1,
@@ -116,16 +116,16 @@ def write_deployment(client: MLClient, kind: str, wanted: Wanted, file: Path) ->
     text(wanted.environment)
     name = wanted.target.kind if kind == "online" else f"{wanted.target.kind}-batch"
     file.write_text(text(wanted.environment or make_environment(client, name, wanted)))
-    return made
+    return fitted
 
 
 def find_model(client: MLClient, kind: str, wanted: Wanted) -> Registered:
-    """The model to deploy: registered now, or there already. Raises AzureError."""
+    """The model to deploy: an existing one, or one that is registered now. Raises AzureError."""
     if str(wanted.model or "").startswith("azureml:"):
         return _named(client, wanted.registry, str(wanted.model))
     models = (wanted.registry or client).models
     if not wanted.model and (latest := latest_model(models)):
-        return _told(latest)
+        return _registered(latest)
     folder = Path(wanted.model or ROOT).resolve()
     architecture = ModelFolder.open(folder).architecture
     render(plan(lookup(wanted.target.size), folder.name, architecture), kind, command="")  # fits?
@@ -134,11 +134,11 @@ def find_model(client: MLClient, kind: str, wanted: Wanted) -> Registered:
         plans = [plan(sku, folder.name, architecture) for sku in skus().values()]
         about = card(str(folder), folder.name, architecture)
         file.write_text(render_model(about, plans, path=str(folder), command="model"))
-        return _told(models.create_or_update(load_model(file)))
+        return _registered(models.create_or_update(load_model(file)))
 
 
 def latest_model(models: Any) -> Any:
-    """The latest `clip` of a workspace or registry, or None; the SDK has two errors for that."""
+    """The latest `clip` of a workspace or registry, or None, for which the SDK has two errors."""
     try:
         return models.get("clip", label="latest")
     except ResourceNotFoundError:
@@ -151,16 +151,16 @@ def latest_model(models: Any) -> Any:
 
 def _named(client: MLClient, registry: MLClient | None, reference: str) -> Registered:
     """A model of the workspace, or of the registry that its reference names. Raises AzureError."""
-    where, name, found = _reference(reference)
+    where, name, version = _reference(reference)
     if not where:
-        return _told(client.models.get(name, **found))
+        return _registered(client.models.get(name, **version))
     needed = f"{reference} is of the registry {where}: name that registry (--registry {where})"
     if registry is None:
         raise AzureError(needed)
-    told = _told(registry.models.get(name, **found))
-    if not told.reference.startswith(f"{_REGISTRIES}{where}/"):
-        raise AzureError(f"{needed}; the one given has {told.reference}")
-    return told
+    model = _registered(registry.models.get(name, **version))
+    if not model.reference.startswith(f"{_REGISTRIES}{where}/"):
+        raise AzureError(f"{needed}; the one given has {model.reference}")
+    return model
 
 
 def _reference(reference: str) -> tuple[str | None, str, dict[str, str]]:
@@ -176,48 +176,48 @@ def _reference(reference: str) -> tuple[str | None, str, dict[str, str]]:
             f"{reference}: azureml:NAME:VERSION, azureml:NAME@LABEL, or "
             f"{_REGISTRIES}…/models/NAME/versions/VERSION"
         )
-    found = {key: match[key] for key in ("version", "label") if match[key]}
-    return match.groupdict().get("registry"), match["name"], found
+    version = {key: match[key] for key in ("version", "label") if match[key]}
+    return match.groupdict().get("registry"), match["name"], version
 
 
-def _holder(client: MLClient, wanted: Wanted, found: Registered) -> MLClient:
+def _holder(client: MLClient, wanted: Wanted, model: Registered) -> MLClient:
     """The client of the workspace or registry that has a model."""
-    if wanted.registry and found.reference.startswith(_REGISTRIES):
+    if wanted.registry and model.reference.startswith(_REGISTRIES):
         return wanted.registry
     return client
 
 
-def _told(model: Any) -> Registered:
+def _registered(model: Any) -> Registered:
     names = ("name", "version", "id", "properties")
     return registered({name: getattr(model, name, None) for name in names})
 
 
-def _downloaded(client: MLClient, found: Registered) -> Architecture:
-    """Of a model that does not say what it is, from its files. Raises AzureError."""
+def _downloaded(client: MLClient, model: Registered) -> Architecture:
+    """The architecture of a model registered without it, from its files. Raises AzureError."""
     with tempfile.TemporaryDirectory() as scratch:
-        client.models.download(found.name, found.version, download_path=scratch)
+        client.models.download(model.name, model.version, download_path=scratch)
         for file in Path(scratch).rglob("MLmodel"):
             return ModelFolder.open(file.parent).architecture
-    raise AzureError(f"{found.title} holds no MLmodel: what settings it needs cannot be known")
+    raise AzureError(f"{model.title} holds no MLmodel: what settings it needs cannot be known")
 
 
 def make_environment(client: MLClient, name: str, wanted: Wanted) -> str:
-    """A version of clip-NAME, as a reference."""
+    """Registers a version of clip-NAME. Returns a reference to it."""
     environments = (wanted.registry or client).environments
-    made = environments.create_or_update(load_environment(ROOT / f"environment/{name}.yml"))
+    environment = environments.create_or_update(load_environment(ROOT / f"environment/{name}.yml"))
     if wanted.registry:
-        return str(made.id)
-    return f"azureml:{made.name}:{made.version}"
+        return str(environment.id)
+    return f"azureml:{environment.name}:{environment.version}"
 
 
-def make_cluster(client: MLClient, made: Target, most: int, tier: str | None = None) -> Any:
-    """The cluster of a size, with 0 to `most` machines where there is none; as it is otherwise."""
+def make_cluster(client: MLClient, machines: Target, most: int, tier: str | None = None) -> Any:
+    """The cluster of a size; created with 0 to `most` machines if there is none."""
     try:
-        return client.compute.get(made.cluster)
+        return client.compute.get(machines.cluster)
     except ResourceNotFoundError:
         cluster = AmlCompute(
-            name=made.cluster,
-            size=made.size,
+            name=machines.cluster,
+            size=machines.size,
             min_instances=0,
             max_instances=most,
             tier=tier or "dedicated",
@@ -225,21 +225,21 @@ def make_cluster(client: MLClient, made: Target, most: int, tier: str | None = N
         return client.compute.begin_create_or_update(cluster).result()
 
 
-# -- taking it down ------------------------------------------------------------------------------
+# -- deletion -----------------------------------------------------------------------------------
 
 Release = Callable[[Any, list[str], list[str]], None]
-"""Told the endpoint, what these samples made of its deployments, and the others: makes sure that no
-requests or jobs go to the former."""
+"""Takes the endpoint, the names of its deployments that these samples created, and those of others.
+Moves requests or jobs away from the former."""
 
 
 def clean(
     endpoints: Any, deployments: Any, name: str, everything: bool, agreed: Agreed, release: Release
 ) -> None:
-    """Takes down what these samples made at an endpoint, and the endpoint where nothing else is on
-    it; with `everything` all of it, after a question.
+    """Deletes what these samples created at an endpoint, and the endpoint if nothing else is on it;
+    with `everything` all of it, after a question.
 
-    `endpoints`, `deployments`: of a client, online or batch. Raises AzureError where the answer is
-    no, and what `release` raises.
+    `endpoints`, `deployments`: operations of a client, online or batch. Raises AzureError where the
+    answer is no, and what `release` raises.
     """
     endpoint = endpoints.get(name)
     listed = list(deployments.list(name))
@@ -256,7 +256,7 @@ def clean(
 
 
 def must(agreed: bool) -> None:
-    """Raises AzureError where the answer was no."""
+    """Raises AzureError for the answer no."""
     if not agreed:
         raise AzureError("nothing was deleted")
 
@@ -265,7 +265,7 @@ def must(agreed: bool) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, stem: str) -> None:
-    """What both twins are told; `stem`: of the endpoint's name."""
+    """The options that both samples have. `stem`: the start of the endpoint's default name."""
     for option in ("subscription", "group", "workspace"):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--endpoint", help=f"default: {stem} and a number of the workspace's")
@@ -291,5 +291,5 @@ def connected(options: argparse.Namespace) -> tuple[MLClient, MLClient | None]:
 
 
 def agreed_by(options: argparse.Namespace) -> Agreed:
-    """How questions are answered: --yes says yes."""
+    """Who answers questions: --yes, or the user."""
     return (lambda question: True) if options.yes else asked

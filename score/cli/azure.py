@@ -1,23 +1,37 @@
-"""`score azure`: deployments at Azure ML, planned, written, checked and tried here."""
+"""`score azure …`: plans, writes, checks and simulates deployments; a verb each."""
 
 from __future__ import annotations
 
 import argparse
+from types import ModuleType
 
 from score.cli.progress import stopping
 from score.console.commands import Parser
-from score.deploy import cli
+from score.deploy.cli import check, plan, registered, render, simulate, smoke, target
 from score.settings import Settings
 
 HELP = "plan and write deployments at Azure ML"
 
+_VERBS: dict[str, ModuleType] = {
+    "plan": plan,
+    "render": render,
+    "target": target,
+    "registered": registered,
+    "smoke": smoke,
+    "check": check,
+    "simulate": simulate,
+}
+
 
 def add(parser: Parser) -> None:
-    """Adds the verbs below."""
-    cli.add(parser)
+    """Adds the verbs below `score azure`."""
+    verbs = parser.add_subparsers(dest="azure", required=True, metavar="WHAT")
+    for name, verb in _VERBS.items():
+        verb.add(verbs.add_parser(name, help=verb.HELP))
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Runs one of them."""
-    with stopping():  # what it starts is ended with it
-        return cli.run(options)
+    """Runs one of them: 0, or 1 for what does not fit, pass or finish."""
+    with stopping():  # ends the processes that it has started, too
+        code: int = _VERBS[options.azure].run(options)
+        return code

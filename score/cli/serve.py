@@ -6,7 +6,7 @@ import argparse
 
 from score.cli.arguments import add_settings
 from score.console.commands import DONE, UNUSABLE, Parser
-from score.deploy import flags
+from score.deploy.cli import flags
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 

@@ -1,1 +1,1 @@
-"""What deploying at Azure ML takes: sizes, plans, YAML, and a stand-in for Azure itself."""
+"""Deployment at Azure ML: machine sizes, plans, YAML, checks, and a simulator."""

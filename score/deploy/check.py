@@ -1,8 +1,8 @@
-"""Whether files for Azure ML are right, as far as that shows without Azure.
+"""Checks YAML files for Azure ML, as far as that is possible without a workspace.
 
 Each file goes through azure-ai-ml's own loader, which refuses unknown fields and wrong types. Then
-the modules of `score.deploy.rules` look at what the loader lets pass: values that Azure refuses,
-parts that do not fit each other, and everything that a file refers to.
+the modules of `score.deploy.rules` check what the loader accepts: values that Azure refuses, parts
+that do not fit each other, and whether what a file refers to exists.
 """
 
 from __future__ import annotations
@@ -36,29 +36,28 @@ from score.errors import AzureError
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a check found: a sentence each, which begins with the file and the field."""
+    """The result of a check: sentences, each of which begins with the file and the field."""
 
     problems: list[str]
-    notes: list[str]  # what only a workspace can show, what works and may surprise, what is skipped
-    files: int  # that were checked
+    notes: list[str]  # what only a workspace knows, what works but may surprise, what is skipped
+    files: int  # number of files checked
 
 
 def check(folders: Sequence[Path], beside: Sequence[Path] = ()) -> list[str]:
-    """The problems that `findings` finds."""
+    """The problems alone of `findings`."""
     return findings(folders, beside).problems
 
 
 def findings(folders: Sequence[Path], beside: Sequence[Path] = ()) -> Findings:
-    """What there is to say of the YAML files below these folders.
+    """Checks the YAML files below these folders.
 
-    Their environments, models and endpoints may be their own, or in the folders `beside`, which are
-    not checked. A file that is nothing of Azure's is passed over, and so is a template: a note says
-    that. Raises AzureError for folders in
-    which there is nothing else.
+    What they refer to may be in these folders, or in the folders `beside`, which are not checked.
+    Files that are not for Azure ML are skipped; so are templates, with a note. Raises AzureError
+    where there is no file to check.
     """
     problems: list[str] = []
     notes: list[str] = []
-    opened: list[Document] = []
+    documents_read: list[Document] = []
     for file in documents.files(folders):
         try:
             document = documents.read(file)
@@ -66,16 +65,16 @@ def findings(folders: Sequence[Path], beside: Sequence[Path] = ()) -> Findings:
             problems.append(str(error))
             continue
         if isinstance(document, Document):
-            opened.append(document)
+            documents_read.append(document)
         elif document:
             notes.append(document)
-    files = len(opened) + len(problems)
+    files = len(documents_read) + len(problems)
     if not files:
         raise AzureError(
             "; ".join([f"no YAML for Azure in {', '.join(map(str, folders))}", *notes])
         )
-    known = Known([*opened, *documents.beside(beside)])
-    for document in opened:
+    known = Known([*documents_read, *documents.beside(beside)])
+    for document in documents_read:
         for sentence in _findings(document, known):
             group = notes if isinstance(sentence, Note) else problems
             group.append(f"{document.file}: {sentence}")

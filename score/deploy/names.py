@@ -1,4 +1,4 @@
-"""Names that Azure takes: what resources of a workspace are called, and the rules for that."""
+"""Names of a workspace's resources, and Azure's rules for them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from score.errors import AzureError
 
 # Azure's pages differ on an AML compute: 32 characters by
 # https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules, and 24 by
-# https://learn.microsoft.com/azure/machine-learning/how-to-create-attach-compute-cluster, where the
-# rule about dashes is, too. Our own names keep to the shorter, a user's may have the longer.
+# https://learn.microsoft.com/azure/machine-learning/how-to-create-attach-compute-cluster, which
+# also has the rule about dashes. Names made here keep to the shorter, a user's to the longer.
 LONGEST_CLUSTER = 24
 _COMPUTES = {"cluster": 32, "compute instance": 24}
 
 # Endpoints and deployments: learn.microsoft.com/azure/machine-learning/how-to-manage-quotas, "Azure
 # Machine Learning online endpoints and batch endpoints". Components: reference-yaml-component-
-# command. Assets: the letters that an azureml: reference may have.
+# command. Assets: the characters that an azureml: reference may have.
 _ENDPOINT = (
     re.compile(r"(?=.{3,32}$)[A-Za-z](?:-?[A-Za-z0-9])*"),
     "3 to 32 letters, digits and single dashes, a letter first",
@@ -37,12 +37,12 @@ _RULES = {
 }
 
 DEDICATED, LOW_PRIORITY = TIERS = ("dedicated", "low_priority")
-"""Of a cluster, as Azure spells them."""
+"""The tiers of a cluster, as Azure spells them."""
 
 _LOW = "-lp"
 
 
-# As an environment variable refers to it; the version is needed:
+# A key vault secret as an environment variable refers to it; the version is required:
 # https://learn.microsoft.com/azure/machine-learning/how-to-deploy-online-endpoint-with-secret-injection
 SECRET = re.compile(r"https://[\w-]+\.vault\.[\w.]+/secrets/[\w-]+/\w+")
 SECRETS_FORM = "https://VAULT.vault.azure.net/secrets/NAME/VERSION (the version is needed)"
@@ -51,30 +51,30 @@ SECRETS_FORM = "https://VAULT.vault.azure.net/secrets/NAME/VERSION (the version 
 def cluster_name(size: str, tier: str = DEDICATED) -> str:
     """The name of the cluster of a size: clip-nc4as-t4-v3 for Standard_NC4as_T4_v3.
 
-    A cluster's size and tier cannot be changed, so each has its own. Raises AzureError for a size
-    that makes no name of a compute.
+    A cluster's size and tier cannot be changed, so each has a cluster of its own. Raises AzureError
+    for a size from which no valid name can be made.
     """
     short = re.sub(r"(?i)^standard_", "", size).lower().replace("_", "-")
     name = f"clip-{short}{_LOW if tier == LOW_PRIORITY else ''}"
-    if found := _compute_fault(name, LONGEST_CLUSTER):
+    if problem := _compute_fault(name, LONGEST_CLUSTER):
         raise AzureError(
-            f"{size!r} makes no name of a cluster: {name!r} {found}; give it one of your own"
+            f"{size!r} makes no name of a cluster: {name!r} {problem}; give it one of your own"
         )
     return name
 
 
 def checked(what: str, name: str) -> str:
-    """A name for a resource, if Azure takes it. Raises AzureError."""
-    if found := fault(what, name):
-        raise AzureError(f"{name!r} is no name for Azure: that of a {what} {found}")
+    """The name of a resource, if it is valid. Raises AzureError."""
+    if problem := fault(what, name):
+        raise AzureError(f"{name!r} is no name for Azure: that of a {what} {problem}")
     return name
 
 
 def fault(what: str, name: str) -> str | None:
-    """What is wrong with the name of a resource, or None: the end of a sentence about it.
+    """What is wrong with a resource's name, as the rest of a sentence about it; None if nothing.
 
-    `what`: endpoint, deployment, component, model, environment, data, cluster, compute instance;
-    others may be called anything.
+    `what`: endpoint, deployment, component, model, environment, data, cluster or compute instance;
+    other resources may have any name.
     """
     if what in _COMPUTES:
         return _compute_fault(name, _COMPUTES[what])

@@ -1,8 +1,8 @@
-"""Which settings a model gets on a size of machine, whether it fits, and how long a job takes.
+"""Whether a model fits a machine size, with which settings, and how long a job takes.
 
-Memory and speed follow from the model's architecture and the size's published numbers by the
-constants below, each with its source. Nothing here was run at Azure: a plan says which of its
-figures are stated so, and takes a measured rate in their place.
+Memory and speed are estimated from the model's architecture and the size's published numbers, with
+the constants below, each with its source. Constants marked `stated` are assumptions: nothing was
+measured at Azure. A plan says whether its rate is stated or measured.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ Precision = Literal["fp32", "bf16", "fp16"]
 GIB = 2**30
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
-# -- What a process takes --------------------------------------------------------------------------
+# -- Memory and disk of a process -----------------------------------------------------------------
 
 # Resident memory of a serving process beside weights and activations. For ViT-B/32 in fp32
 # `python -m benchmarks.memory` reports up to 1,601 MiB, of which 577 are weights.
 PROCESS_GIB = 1.0
 CUDA_PROCESS_GIB = 3.0  # the same with a CUDA context and libraries loaded; stated
-GPU_PROCESS_GIB = 1.0  # on each GPU: context and workspaces; stated
-SYSTEM_GIB = 1.0  # what Azure's own containers and the kernel keep; stated
+GPU_PROCESS_GIB = 1.0  # on each GPU: CUDA context and workspaces; stated
+SYSTEM_GIB = 1.0  # for Azure's own containers and the kernel; stated
 CPU_ENVIRONMENT_GIB = 5.0  # base image and Python packages on disk; stated
 CUDA_ENVIRONMENT_GIB = 13.0  # the same with CUDA's libraries; stated
-CORES_PER_WORKER = 8  # one process's matrix products gain little from more; stated
-BATCHES = {"cpu": (32, 16, 8, 4, 2, 1), "gpu": (128, 64, 32, 16, 8, 4, 2, 1)}  # what is tried
+CORES_PER_WORKER = 8  # matrix products in one process gain little from more; stated
+BATCHES = {"cpu": (32, 16, 8, 4, 2, 1), "gpu": (128, 64, 32, 16, 8, 4, 2, 1)}  # batch sizes to try
 
-# -- How fast it is --------------------------------------------------------------------------------
+# -- Speed ----------------------------------------------------------------------------------------
 
 # Sustained fp32 arithmetic of a core. With AVX-512, two cores at 2.8 GHz do 190 to 230 GFLOP/s
-# (python -m timeit -s "import torch; a = torch.rand(2048, 2048)" "a @ a", at 17.2 GFLOP); of that
-# four fifths, and without AVX-512 half as much. Stated: not at Azure.
+# (python -m timeit -s "import torch; a = torch.rand(2048, 2048)" "a @ a", at 17.2 GFLOP). Used are
+# four fifths of that, and half as much without AVX-512. Stated.
 CORE_GFLOPS = {True: 80.0, False: 40.0}
 # NVIDIA's data sheets: dense half-precision tensor arithmetic, TFLOP/s. (Those of the H100 count
 # sparse matrices, twice as much: 1,979 and, for the NVL, 1,671.)
@@ -51,7 +51,7 @@ GPU_TFLOPS = {
     "NVIDIA H100": 989.0,
     "NVIDIA H100 NVL": 835.0,
 }
-GPU_SHARE = 0.35  # of that, which a ViT reaches in practice; stated
+GPU_SHARE = 0.35  # the fraction of it that a ViT reaches in practice; stated
 # Compute capabilities (https://developer.nvidia.com/cuda-gpus).
 CAPABILITIES = {
     "NVIDIA T4": (7, 5),
@@ -62,20 +62,22 @@ CAPABILITIES = {
     "NVIDIA H100": (9, 0),
     "NVIDIA H100 NVL": (9, 0),
 }
-# One JPEG of 640 × 480 takes 4.3 ms of a core to decode and resize, bit-exact with the reference,
-# and about as much again to fetch and hand on. Stated: not at Azure.
+# Images/s of a core: decoding and resizing a JPEG of 640 × 480, bit-exact with the reference, takes
+# 4.3 ms, downloading and queueing about as much. Stated.
 DECODED_PER_CORE = 120.0
 
-LEAST_RATE = 1.0  # images/s: a machine that does less is for another model
-REQUEST_ROWS = 32  # images in a request that a real-time endpoint should manage
+LEAST_RATE = 1.0  # images/s; a slower machine is not suggested for the model
+REQUEST_ROWS = 32  # images of a request that must finish within Azure's time limit
 DOWNLOAD_SECONDS = 60  # the default of SCORE_REQUEST_DEADLINE
 LONGEST_REQUEST_SECONDS = 180  # Azure's limit of request_timeout_ms
+# How to manage quotas (learn.microsoft.com/azure/machine-learning/how-to-manage-quotas).
+MOST_INSTANCES = 50  # of a real-time deployment; Azure grants more on request
 FILE_ROWS = 1_000  # rows of a CSV in a batch job, as `prepare` cuts them
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Images a second of one machine, and where the number is from."""
+    """Images per second of one machine; whether that is an estimate; what limits it."""
 
     images: float
     basis: Literal["measured", "stated"]
@@ -84,15 +86,15 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Settings for a model on a size, and what stands in the way. Memory and disk in GiB.
+    """Settings for a model on a machine size, and why it does not fit. Memory and disk in GiB.
 
-    precision: what memory and speed are figured in. Deployments do not set it: `auto` decides on
-    the machine itself, by the model's probes, as it does for `score serve`.
+    precision: for which memory and speed are estimated. Deployments do not set it: `auto` chooses
+    one on the machine, by the model's probes, as for `score serve`.
     """
 
     sku: Sku
     model: str
-    dimension: int  # of the model's vectors
+    dimension: int  # numbers in a vector of the model
     precision: Precision
     workers: int
     batch_size: int
@@ -100,8 +102,8 @@ class Plan:
     gpu_memory: float  # on each GPU
     disk: float
     rate: Rate
-    obstacles: tuple[str, ...]  # to any deployment
-    online_obstacles: tuple[str, ...]  # to a real-time deployment beyond those
+    obstacles: tuple[str, ...]  # why no deployment works
+    online_obstacles: tuple[str, ...]  # why a real-time deployment does not work, beyond those
     remarks: tuple[str, ...]
 
     @property
@@ -122,35 +124,35 @@ class Plan:
 
     @property
     def request_timeout_ms(self) -> int:
-        """Time for the downloads of a request, and to encode what they brought."""
+        """Time for the downloads of a request, and for encoding its images."""
         seconds = DOWNLOAD_SECONDS + 2 * REQUEST_ROWS * self.workers / self.rate.images
         return min(LONGEST_REQUEST_SECONDS, max(90, 10 * math.ceil(seconds / 10))) * 1000
 
     @property
     def mini_batch_seconds(self) -> int:
-        """Time for one CSV of a batch job, three times over, since images and networks vary."""
+        """Three times the estimate for one CSV of a batch job, since images and networks vary."""
         seconds = 3 * FILE_ROWS * self.workers / self.rate.images
         return max(600, 60 * math.ceil(seconds / 60))
 
     def hours(self, rows: float, instances: int) -> float:
-        """How long a job of so many images takes on so many machines."""
+        """Hours that a job of `rows` images takes on `instances` machines."""
         return rows / (self.rate.images * instances) / 3600
 
 
 def plan(
     sku: Sku, model: str, architecture: Architecture, *, measured: float | None = None
 ) -> Plan:
-    """The plan for a model on a size. `measured`: images/s that one machine was seen to do.
+    """The plan for a model on a machine size. `measured`: the images/s of one such machine.
 
-    Raises AzureError for a rate that is none.
+    Raises AzureError for a measured rate that is not positive and finite.
     """
     if measured is not None and not 0 < measured < math.inf:
         raise AzureError(f"a rate is a positive number of images a second, not {measured!r}")
     precision: Precision = "fp16" if sku.gpus else "fp32"
-    stored = architecture.parameters * _BYTES["fp32"] / GIB
+    weights = architecture.parameters * _BYTES["fp32"] / GIB
     needs = _needs(sku, architecture, precision)
     environment = CUDA_ENVIRONMENT_GIB if sku.gpus else CPU_ENVIRONMENT_GIB
-    disk = environment + stored
+    disk = environment + weights
     rate = _rate(sku, architecture, measured)
     return Plan(
         sku=sku,
@@ -177,39 +179,41 @@ class _Needs:
     gpu_memory: float
 
 
-def _needs(sku: Sku, made: Architecture, precision: Precision) -> _Needs:
-    """The most workers, then the largest batch, that fit; the least of both where none does."""
+def _needs(sku: Sku, architecture: Architecture, precision: Precision) -> _Needs:
+    """The most workers that fit, with the largest batch; the least of both if nothing fits."""
     fewest = max(1, sku.gpus)
     most = sku.gpus or math.ceil(sku.cores / CORES_PER_WORKER)
-    tried = [
-        _memory(sku, made, precision, workers, batch)
+    candidates = [
+        _memory(sku, architecture, precision, workers, batch)
         for workers in range(most, fewest - 1, -1)
         for batch in BATCHES["gpu" if sku.gpus else "cpu"]
     ]
     fitting = (
         needs
-        for needs in tried
+        for needs in candidates
         if needs.memory <= sku.memory_gib and needs.gpu_memory <= sku.gpu_memory_gib
     )
-    return next(fitting, tried[-1])
+    return next(fitting, candidates[-1])
 
 
-def _memory(sku: Sku, made: Architecture, precision: Precision, workers: int, batch: int) -> _Needs:
-    weights = made.parameters * _BYTES[precision] / GIB
-    inside = batch * activation_bytes(made, precision) / GIB
+def _memory(
+    sku: Sku, architecture: Architecture, precision: Precision, workers: int, batch: int
+) -> _Needs:
+    weights = architecture.parameters * _BYTES[precision] / GIB
+    activations = batch * activation_bytes(architecture, precision) / GIB
     if not sku.gpus:
-        memory = SYSTEM_GIB + workers * (weights + inside + PROCESS_GIB)
+        memory = SYSTEM_GIB + workers * (weights + activations + PROCESS_GIB)
         return _Needs(workers, batch, memory, 0.0)
-    # Weights pass through a process's memory a tensor at a time on their way to the GPU.
+    # Weights are copied to the GPU one tensor at a time, so they take no memory of the process.
     memory = SYSTEM_GIB + workers * CUDA_PROCESS_GIB
-    return _Needs(workers, batch, memory, weights + inside + GPU_PROCESS_GIB)
+    return _Needs(workers, batch, memory, weights + activations + GPU_PROCESS_GIB)
 
 
 def activation_bytes(architecture: Architecture, precision: Precision) -> float:
-    """Of one image: what the widest point of a layer holds, T·(h + 4·w) numbers.
+    """Bytes of one image's activations at a layer's widest point: T·(h + 4·w) numbers.
 
-    T tokens of width w, perceptrons of width h: the stream, queries, keys and values, and the
-    perceptron's inside. Attention's T × T is never whole in memory.
+    For T tokens of width w and an MLP of width h: the residual stream, queries, keys and values,
+    and the MLP's hidden layer. The T × T attention matrix is never held in memory as a whole.
     """
     vision = architecture.vision
     width = vision.tower.hidden + 4 * vision.tower.width
@@ -217,59 +221,59 @@ def activation_bytes(architecture: Architecture, precision: Precision) -> float:
 
 
 def _obstacles(sku: Sku, needs: _Needs, disk: float, rate: Rate) -> list[str]:
-    found = []
+    reasons = []
     if needs.memory > sku.memory_gib:
-        found.append(f"it needs {needs.memory:.1f} GiB of memory, the size has {sku.memory_gib}")
+        reasons.append(f"it needs {needs.memory:.1f} GiB of memory, the size has {sku.memory_gib}")
     if needs.gpu_memory > sku.gpu_memory_gib:
-        found.append(
+        reasons.append(
             f"it needs {needs.gpu_memory:.1f} GiB of a GPU's memory, "
             f"one of the size has {sku.gpu_memory_gib}"
         )
     if disk > sku.temp_disk_gib:
-        found.append(
+        reasons.append(
             f"environment and model take {disk:.1f} GiB of disk, the size has {sku.temp_disk_gib}"
         )
     if rate.images < LEAST_RATE:
-        found.append(f"it does {rate.images:.2g} images/s there: too slow for any use")
+        reasons.append(f"it does {rate.images:.2g} images/s there: too slow for any use")
     if sku.gpu and not drivers.has_kernels(CAPABILITIES[sku.gpu], drivers.CUDA):
         major, minor = CAPABILITIES[sku.gpu]
-        found.append(
+        reasons.append(
             f"PyTorch for CUDA {drivers.CUDA} has no kernels for {sku.gpu} "
             f"(compute capability {major}.{minor})"
         )
     if sku.status == "retired":
-        found.append(f"Azure retired the size on {sku.retires}")
-    return found
+        reasons.append(f"Azure retired the size on {sku.retires}")
+    return reasons
 
 
 def _online_obstacles(sku: Sku, rate: Rate, workers: int) -> list[str]:
-    found = []
+    reasons = []
     if not sku.online:
-        found.append("Azure's list of sizes for managed online endpoints does not have it")
+        reasons.append("Azure's list of sizes for managed online endpoints does not have it")
     seconds = REQUEST_ROWS * workers / rate.images
-    room = LONGEST_REQUEST_SECONDS - DOWNLOAD_SECONDS
-    if seconds > room:
-        found.append(
+    left = LONGEST_REQUEST_SECONDS - DOWNLOAD_SECONDS
+    if seconds > left:
+        reasons.append(
             f"a request of {REQUEST_ROWS} images takes {seconds:.0f} s to encode, "
-            f"and Azure's limit of {LONGEST_REQUEST_SECONDS} s leaves {room}"
+            f"and Azure's limit of {LONGEST_REQUEST_SECONDS} s leaves {left}"
         )
-    return found
+    return reasons
 
 
 def _remarks(sku: Sku) -> list[str]:
-    found = []
+    reasons = []
     if sku.status == "retiring":
-        found.append(f"Azure retires the size on {sku.retires}; new subscriptions cannot have it")
+        reasons.append(f"Azure retires the size on {sku.retires}; new subscriptions cannot have it")
     if sku.gpu_shared_by > 1:
-        found.append(f"it has one part in {sku.gpu_shared_by} of a GPU, time and memory")
-    return found
+        reasons.append(f"it has one part in {sku.gpu_shared_by} of a GPU, time and memory")
+    return reasons
 
 
 def _rate(sku: Sku, architecture: Architecture, measured: float | None) -> Rate:
     if measured is not None:
         return Rate(measured, "measured", "as given")
     decoding = sku.cores * DECODED_PER_CORE
-    if not sku.gpu:  # the same cores do both, one after the other
+    if not sku.gpu:  # the same cores decode and encode, one after the other
         encoding = sku.cores * CORE_GFLOPS[sku.avx512] * 1e9 / image_flops(architecture)
         return Rate(1 / (1 / encoding + 1 / decoding), "stated", _slower(encoding, decoding))
     peak = sku.gpus * GPU_TFLOPS[sku.gpu] / sku.gpu_shared_by
@@ -282,11 +286,11 @@ def _slower(encoding: float, decoding: float) -> Literal["encoding", "decoding"]
 
 
 def image_flops(architecture: Architecture) -> float:
-    """Arithmetic of one image's vector: two for each multiplication of the image tower.
+    """FLOPs of encoding one image: two for each multiply-add of the image tower.
 
-    Projections and perceptrons, 2·T·(4·w² + 2·w·h) a layer, attention's 4·T²·w, and the patches'
-    2·(T - 1)·w·3·p², with T tokens of width w, perceptrons of width h, patches of p pixels (Kaplan
-    et al., 2020, https://arxiv.org/abs/2001.08361, section 2.1, with the patches beside).
+    Of each layer, projections and MLP take 2·T·(4·w² + 2·w·h) and attention 4·T²·w; the patch
+    embedding takes 2·(T - 1)·w·3·p². T tokens of width w, an MLP of width h, patches of p × p
+    pixels (Kaplan et al., 2020, https://arxiv.org/abs/2001.08361, section 2.1, without patches).
     """
     vision = architecture.vision
     tower, tokens = vision.tower, vision.tokens
@@ -300,8 +304,15 @@ def _layer_flops(tower: Transformer, tokens: int) -> int:
     return 2 * tokens * matrices + 4 * tokens**2 * tower.width
 
 
+def instances_note(instances: int) -> str | None:
+    """A note on more instances of a real-time deployment than Azure grants by default."""
+    if instances <= MOST_INSTANCES:
+        return None
+    return f"a real-time deployment may have {MOST_INSTANCES} instances, and more on request"
+
+
 def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
-    """A plan, for people."""
+    """A plan as text for the terminal. `rows`: images of a job whose time is added."""
     sku = plan.sku
     part = f"1/{sku.gpu_shared_by}" if sku.gpu_shared_by > 1 else str(sku.gpus)
     gpus = f", {part} × {sku.gpu} of {sku.gpu_memory_gib} GiB" if sku.gpu else ""
@@ -315,7 +326,7 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
         f"  batch       {verdicts[plan.fits]}",
         f"  real-time   {verdicts[plan.fits_online]}",
         *(f"  because     {reason}" for reason in plan.obstacles + plan.online_obstacles),
-        *(f"  note        {remark}" for remark in plan.remarks),
+        *(f"  note        {remark}" for remark in (*plan.remarks, *_instances(plan, instances))),
     ]
     if sku.gpu:
         lines.append(
@@ -325,7 +336,7 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
     if plan.fits:
         lines += [
             f"  quota       {_quota(plan, instances)}",
-            f"  settings    precision auto (figured in {plan.precision}), "
+            f"  settings    precision auto (estimated for {plan.precision}), "
             f"batch size {plan.batch_size}, "
             f"{plan.workers} worker{'s' if plan.workers > 1 else ''}, one request each at a time",
             f"  timeouts    {plan.request_timeout_ms // 1000} s a request, "
@@ -342,8 +353,13 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
     return "\n".join(lines)
 
 
+def _instances(plan: Plan, instances: int) -> list[str]:
+    note = instances_note(instances) if plan.fits_online else None
+    return [note] if note else []
+
+
 def _quota(plan: Plan, instances: int) -> str:
-    """vCPUs to ask Azure for, for so many machines."""
+    """The quota of vCPUs that so many machines need."""
     sku = plan.sku
     machines = f"{instances} machine{'s' if instances > 1 else ''}"
     batch = f"{sku.batch_quota(instances)} for batch"

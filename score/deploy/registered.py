@@ -1,8 +1,8 @@
-"""What a registered model says of itself: by which name it is deployed, and its architecture.
+"""A registered model: its reference, and the architecture in its properties.
 
-`score azure render model` writes the architecture into the model's properties, which Azure keeps
-unchanged with the version. Deployments are planned from there: the model itself, gigabytes of it,
-need not be downloaded for that.
+`score azure render model` writes the architecture into the model's properties, which Azure stores
+with the version and never changes. Deployments are planned from it, without downloading gigabytes
+of weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from score.errors import AzureError, ModelError
 from score.folder.architecture import Architecture
 
 PROPERTY = "clip-architecture"
-"""Of a registered model: its `config.json`, as one line."""
+"""The property that holds a registered model's `config.json`, as one line."""
 
 _REGISTRY = "azureml://registries/"
 
@@ -25,8 +25,8 @@ _REGISTRY = "azureml://registries/"
 class Registered:
     """A version of a model in a workspace or a registry.
 
-    reference: as a deployment's YAML names it, the version included, so that what is deployed is
-    what was planned for. architecture: None where the model does not say it.
+    reference: how a deployment's YAML names it, with the version, so that exactly this version is
+    deployed. architecture: None where the properties do not hold it.
     """
 
     name: str
@@ -36,20 +36,20 @@ class Registered:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Name and version, for messages."""
         return f"{self.name}:{self.version}"
 
 
 def described(architecture: Architecture) -> str:
-    """The value of `PROPERTY`."""
+    """The value of `PROPERTY` for an architecture."""
     return json.dumps(architecture.config(), separators=(",", ":"))
 
 
 def registered(shown: Json) -> Registered:
-    """From what `az ml model show` prints, or a Model of azure-ai-ml as a mapping: `name`,
+    """Reads what `az ml model show` prints, or a Model of azure-ai-ml as a mapping: `name`,
     `version`, `id`, `properties`.
 
-    Raises AzureError for what is no model, and for an architecture that is none.
+    Raises AzureError for what is no model, and for an architecture that cannot be read.
     """
     name, version = shown.get("name"), shown.get("version")
     if not name or not version:
@@ -61,7 +61,7 @@ def registered(shown: Json) -> Registered:
 
 
 def read(file: Path) -> Registered:
-    """From a file with what `az ml model show` printed. Raises AzureError, as `registered` does."""
+    """Reads a file with what `az ml model show` printed. Raises AzureError as `registered` does."""
     try:
         return registered(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError) as error:

@@ -1,21 +1,20 @@
-"""A plan → the YAML of a deployment, comments and all."""
+"""Writes the YAML of deployments, endpoints and models, with comments, from a plan."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from score.deploy.card import Card
 from score.deploy.names import SECRET, SECRETS_FORM, checked
 from score.deploy.plan import FILE_ROWS, Plan
 from score.deploy.registered import PROPERTY, described
 from score.deploy.target import cluster as cluster_of
 from score.deploy.target import kind_of
 from score.errors import AzureError
-from score.folder.architecture import Architecture
 from score.settings import PREFIX, names
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -26,7 +25,7 @@ _IDENTITY = (
 
 
 class _At(Template):
-    """`@name`, since `$` and `{}` are YAML's and Azure's; `@@` is an at sign."""
+    """Placeholders are `@name`, since Azure's YAML uses `$` and `{}`; `@@` is an at sign."""
 
     delimiter = "@"
 
@@ -47,14 +46,13 @@ def render(
 ) -> str:
     """The deployment's YAML.
 
-    `command`: what is said to have written it, after `score azure render`; `code`: the clone, from
-    where the YAML will be; `registered` and `environment`: names in a workspace, or references
-    (azureml:…, azureml://registries/…); `cluster`: the compute's name, by default that of the
-    size's cluster of a `tier`; `name`: the deployment's own; `secrets`: settings and where Azure
-    finds their values, for real-time deployments.
+    `kind`: online or batch. `command`: the arguments of `score azure render`, for the first lines.
+    `code`: the path of the clone, relative to the YAML. `registered` and `environment`: names in a
+    workspace, or references (azureml:…, azureml://registries/…). `cluster`: the compute's name, by
+    default that of the cluster of this size and `tier`. `name`: the deployment's name. `secrets`:
+    setting → the address of its value, for real-time deployments.
 
-    Raises AzureError for a plan that does not fit, and for names and references that Azure does
-    not take.
+    Raises AzureError for a plan that does not fit, and for invalid names and references.
     """
     plan.check(online=kind == "online")
     device = kind_of(plan.sku)
@@ -78,33 +76,33 @@ def render(
 
 
 def filled(template: Path, plan: Plan, values: Mapping[str, str]) -> str:
-    """A template with a plan's values, and others before them."""
+    """Fills a template with a plan's values, and with `values`, which take precedence."""
     return _At(template.read_text(encoding="utf-8")).substitute(_values(plan) | dict(values))
 
 
 def _check_kind(environment: str | None, plan: Plan) -> None:
-    """Raises AzureError for an environment of ours that is not for the plan's kind of machine."""
-    ours = re.search(r"\bclip-(cpu|gpu)\b", environment or "")
-    if ours and ours[1] != kind_of(plan.sku):
+    """Raises AzureError for clip-cpu on a size with GPUs, or clip-gpu on one without."""
+    match = re.search(r"\bclip-(cpu|gpu)\b", environment or "")
+    if match and match[1] != kind_of(plan.sku):
         has = "GPUs" if plan.sku.gpus else "no GPU"
         raise AzureError(f"{plan.sku.name} has {has}, and {environment} is not for such machines")
 
 
-def _reference(what: str, given: str) -> str:
-    """An asset as YAML names it; of a bare name, the latest version."""
-    if not given.startswith("azureml:"):
-        return f"azureml:{checked(what, given)}@latest"
+def _reference(what: str, name: str) -> str:
+    """A reference to an asset as it is; a bare name becomes a reference to its latest version."""
+    if not name.startswith("azureml:"):
+        return f"azureml:{checked(what, name)}@latest"
     in_registry = rf"azureml://registries/[\w.-]+/{what}s/[\w.-]+/(versions|labels)/[\w.-]+"
-    if re.fullmatch(rf"azureml:[\w.-]+(:[\w.-]+|@latest)|{in_registry}", given):
-        return given
+    if re.fullmatch(rf"azureml:[\w.-]+(:[\w.-]+|@latest)|{in_registry}", name):
+        return name
     raise AzureError(
-        f"{given!r} is not azureml:NAME:VERSION, azureml:NAME@latest or "
+        f"{name!r} is not azureml:NAME:VERSION, azureml:NAME@latest or "
         f"azureml://registries/REGISTRY/{what}s/NAME/versions/VERSION"
     )
 
 
 def _secret(setting: str, where: str) -> str:
-    """A line of `environment_variables`."""
+    """A line of `environment_variables` that refers to a secret."""
     if setting.removeprefix(PREFIX).lower() not in names() or not setting.startswith(PREFIX):
         raise AzureError(f"{setting}: there is no such setting")
     vault = SECRET.fullmatch(where)
@@ -114,7 +112,7 @@ def _secret(setting: str, where: str) -> str:
             "azureml://connections/NAME/credentials/KEY"
         )
     reference = f"keyvault:{where}" if vault else where
-    return f'\n  {setting}: "${{{{{reference}}}}}"  # which Azure replaces by the secret'
+    return f'\n  {setting}: "${{{{{reference}}}}}"  # Azure inserts the secret'
 
 
 def render_endpoint(
@@ -128,11 +126,12 @@ def render_endpoint(
 ) -> str:
     """The YAML of a real-time endpoint.
 
-    `auth`: how clients prove who they are; `identity`: the ARM id of a user-assigned identity, in
-    place of one that Azure makes; `private`: reached through the workspace's private endpoint
-    alone; `connections`: its own identity may read the secrets of the workspace's connections.
+    `auth`: how clients authenticate: key, aml_token or aad_token. `identity`: the ARM id of a
+    user-assigned identity, in place of the one that Azure creates. `private`: reachable only by
+    the workspace's private endpoint. `connections`: its identity may read the secrets of the
+    workspace's connections.
 
-    Raises AzureError for what Azure does not take.
+    Raises AzureError for values that Azure does not accept.
     """
     more = ""
     if identity:
@@ -156,19 +155,8 @@ def render_endpoint(
 
 
 def _quoted(text: str) -> str:
-    """As YAML wants it."""
+    """A string as YAML, quoted where needed."""
     return text if re.fullmatch(r"[\w./-]+", text) else json.dumps(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What is said of a model that is registered. `hub`: its id at the Hugging Face Hub, if any."""
-
-    title: str
-    architecture: Architecture
-    hub: str
-    author: str
-    licence: str
 
 
 def render_model(
@@ -179,8 +167,8 @@ def render_model(
     registered: str = "clip",
     command: str,
 ) -> str:
-    """The YAML of a registered model. `plans`: its plan on every size; `path`: its folder, from
-    where the YAML will be.
+    """The YAML of a registered model. `plans`: its plan on every size; `path`: its folder, relative
+    to the YAML.
 
     Raises AzureError for a model that fits no size.
     """
@@ -218,7 +206,7 @@ def _values(plan: Plan) -> dict[str, str]:
         "per_gpu": ", and a GPU" if sku.gpus else "",
         "batch_size": str(plan.batch_size),
         "request_timeout_ms": str(plan.request_timeout_ms),
-        # As long as a request, with some room; Azure's most is not stated, Microsoft uses 299.
+        # As long as a request may take. Azure documents no maximum; Microsoft's examples use 299.
         "probe_timeout": str(plan.request_timeout_ms // 1000),
         "probe_period": str(plan.request_timeout_ms // 1000 + 10),
         "mini_batch_seconds": str(plan.mini_batch_seconds),

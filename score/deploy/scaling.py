@@ -1,6 +1,6 @@
-"""A plan → how many machines there are: a cluster's YAML, a real-time deployment's autoscale rules.
+"""Writes a cluster's YAML, and the autoscale rules of a real-time deployment, from a plan.
 
-The rules are an ARM template, since that is how Azure takes all of them at once:
+The rules are an ARM template, in which Azure accepts all of them at once:
 https://learn.microsoft.com/azure/machine-learning/how-to-autoscale-endpoints and
 https://learn.microsoft.com/azure/templates/microsoft.insights/autoscalesettings.
 """
@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from score.deploy.names import DEDICATED, LOW_PRIORITY, TIERS, checked, cluster_name
-from score.deploy.plan import Plan
+from score.deploy.plan import MOST_INSTANCES, Plan
 from score.deploy.render import filled
 from score.errors import AzureError
 
 _CLUSTER = Path(__file__).parent / "templates" / "cluster.yml"
 
-MOST_INSTANCES = 50  # of a deployment, by Azure's limits of managed online endpoints
-PRODUCTION = 3  # instances that Azure recommends at least, where a deployment must be there
+PRODUCTION = 3  # the least number of instances that Azure recommends for production
 
-BUSY, IDLE = (
-    70,
-    25,
-)  # percent, as in Azure's example (azureml-examples, cli/deploy-moe-autoscale.sh)
-WINDOW = "PT5M"  # what is averaged
-# A machine takes its time to get image and model; until then the others stay as busy. Stated.
+# Per cent of utilisation, as in Azure's example (azureml-examples, cli/deploy-moe-autoscale.sh).
+BUSY, IDLE = 70, 25
+WINDOW = "PT5M"  # over which metrics are averaged
+# Pauses after a change: a new machine needs time to download image and model, and only then takes
+# load off the others. Stated.
 AFTER_MORE, AFTER_LESS = "PT15M", "PT30M"
 
 _DEPLOYMENT = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments"
@@ -41,11 +39,11 @@ def render_cluster(
     instances: int = 4,
     tier: str = DEDICATED,
 ) -> str:
-    """A cluster's YAML. `instances`: the most nodes; `name`: by default that of size and tier.
+    """A cluster's YAML. `instances`: the most nodes; `name`: by default made of size and tier.
 
-    `command`: what is said to have written it, after `score azure render`. Raises AzureError for a
-    plan that does not fit, a tier that is none, and a low-priority cluster of a single node, which
-    loses its job with its machine.
+    `command`: the arguments of `score azure render`, for the first lines. Raises AzureError for a
+    plan that does not fit, an unknown tier, and a low-priority cluster of a single node: Azure may
+    take that node away, and cancels the job.
     """
     plan.check()
     if tier not in TIERS:
@@ -74,9 +72,9 @@ def render_autoscale(
 ) -> str:
     """Azure Monitor's rules for a deployment, as an ARM template in JSON.
 
-    Between `instances` and `most` (twice as many) machines: one more while what limits them is busy
-    or requests take half of their time limit, one less while it is idle. Raises AzureError for a
-    plan that does not fit, and for numbers that Azure does not take.
+    Between `instances` and `most` (by default twice as many) machines: one is added while the
+    limiting processor is busy or requests take half of their time limit, one is removed while it is
+    idle. Raises AzureError for a plan that does not fit, and for numbers out of Azure's range.
     """
     plan.check(online=True)
     most = min(2 * instances, MOST_INSTANCES) if most is None else most
@@ -85,8 +83,8 @@ def render_autoscale(
             f"from {instances} to {most} instances: Azure takes 1 to {MOST_INSTANCES}, and no "
             "minimum above maximum"
         )
-    limited = plan.sku.gpus and plan.rate.limit == "encoding"
-    metric = "GpuUtilizationPercentage" if limited else "CpuUtilizationPercentage"
+    gpu_bound = plan.sku.gpus and plan.rate.limit == "encoding"
+    metric = "GpuUtilizationPercentage" if gpu_bound else "CpuUtilizationPercentage"
     half = plan.request_timeout_ms // 2
     rules = [
         _rule(metric, "deployment", "GreaterThan", BUSY, "Increase"),

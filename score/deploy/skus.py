@@ -1,4 +1,4 @@
-"""Machine sizes of Azure, and the quota they take: `score/deploy/skus.yml` as values."""
+"""Azure's machine sizes and the quota that they take, from `skus.yml`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ TABLE = Path(__file__).with_name("skus.yml")
 
 @dataclass(frozen=True, slots=True)
 class Sku:
-    """One size. Memory and disk in GiB; `gpu` is the model of its `gpus` GPUs, or None."""
+    """A machine size. Memory and disk in GiB; `gpu` is the model of its `gpus` GPUs, or None."""
 
     name: str
     vcpus: int
-    smt: bool | None  # a vCPU is a hardware thread, half a core; None where it is not documented
+    smt: bool | None  # whether a vCPU is a hardware thread, half a core; None if not documented
     memory_gib: int
     temp_disk_gib: int
     gpu: str | None
     gpus: int
-    gpu_memory_gib: int  # of one GPU, or of the part of one that the size has
+    gpu_memory_gib: int  # of one GPU, or of the fraction of one that the size has
     gpu_shared_by: int  # machines that share each GPU
-    avx512: bool  # promised for every machine of this size
+    avx512: bool  # whether Azure documents it for every machine of this size
     status: str  # available, retiring or retired
     retires: str | None  # date
-    family: str  # whose quota of vCPUs it takes
-    reserved: bool  # endpoints keep a fifth more machines of it for upgrades
-    online: bool  # managed online endpoints have it
-    allowed: bool  # one of the 52 that Azure's catalog allows its CLIP on
+    family: str  # the quota of vCPUs that it counts against
+    reserved: bool  # endpoints reserve 20 % more machines for upgrades
+    online: bool  # available for managed online endpoints
+    allowed: bool  # one of the 52 sizes that Azure's catalog lists for its CLIP model
 
     @property
     def cores(self) -> float:
-        """Whole cores, in case of doubt the fewer."""
+        """Physical cores; half the vCPUs where it is not documented."""
         return self.vcpus if self.smt is False else self.vcpus / 2
 
     def online_quota(self, instances: int) -> int:
@@ -50,7 +50,7 @@ class Sku:
         return machines * self.vcpus
 
     def batch_quota(self, instances: int) -> int:
-        """vCPUs of quota that so many nodes of a cluster take; nothing is reserved."""
+        """vCPUs of quota that so many nodes of a cluster take; there is no reserve."""
         return instances * self.vcpus
 
     @property
@@ -61,11 +61,11 @@ class Sku:
 
 @cache
 def skus() -> Mapping[str, Sku]:
-    """Name → size, those that Azure allows its CLIP on first, each in the order of the table.
+    """Name → size, in the order of the table: first those that Azure lists for its CLIP model.
 
     Raises AzureError where the table is not here.
     """
-    import yaml  # of the extra `azure`; the command line is wanted without, too
+    import yaml  # of the extra `azure`; the other verbs work without it
 
     try:
         table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
@@ -80,19 +80,19 @@ def skus() -> Mapping[str, Sku]:
 
 
 def _sku(entry: Mapping[str, Any], allowed: bool) -> Sku:
-    made = {
+    derived = {
         "allowed": allowed,
         "avx512": "avx512" in entry["guarantees"],
         "gpu_shared_by": entry.get("gpu_shared_by", 1),
     }
-    return Sku(**made, **{name: entry[name] for name in Sku.__slots__ if name not in made})
+    return Sku(**derived, **{name: entry[name] for name in Sku.__slots__ if name not in derived})
 
 
 def lookup(name: str) -> Sku:
-    """A size by its name, in any case, as Azure takes it. Raises AzureError."""
+    """A size by its name, in upper or lower case. Raises AzureError for an unknown one."""
     known = {size.lower(): sku for size, sku in skus().items()}
-    found = known.get(name.lower())
-    if found is None:
+    sku = known.get(name.lower())
+    if sku is None:
         hint = meant(name, skus())
         raise AzureError(f"no size {name!r} among the {len(known)} of score/deploy/skus.yml{hint}")
-    return found
+    return sku

@@ -1,4 +1,4 @@
-"""Whether the answer of an endpoint is what its request asked for: the check after a deployment."""
+"""The smoke test after a deployment: whether an answer holds the vectors that were asked for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _FEATURES = {"image": "image_features", "text": "text_features"}
 
 
 def problems(request: Json, answer: str, dimension: int) -> list[str]:
-    """A sentence for each thing that is wrong with an answer; `dimension`: of the model's vectors.
+    """What is wrong with an answer, a sentence each. `dimension`: length of the model's vectors.
 
-    `answer`: a JSON list, or that list as a JSON string, which is how `az ml online-endpoint
-    invoke` prints it. Raises AzureError for a request that is no `input_data` table.
+    `answer`: a JSON list, or that list as a JSON string, as `az ml online-endpoint invoke` prints
+    it. Raises AzureError for a request that is no `input_data` table.
     """
-    asked = list(_asked(request))
+    expected = list(_expected(request))
     try:
         records = json.loads(answer)
         records = json.loads(records) if isinstance(records, str) else records
@@ -27,17 +27,17 @@ def problems(request: Json, answer: str, dimension: int) -> list[str]:
         return [f"the answer is no JSON: {answer.strip()[:300]!r}"]
     if not isinstance(records, list):
         return [f"the answer is no list of records: {json.dumps(records)[:300]}"]
-    if len(records) != len(asked):
-        return [f"{len(asked)} rows were asked, {len(records)} answered"]
+    if len(records) != len(expected):
+        return [f"{len(expected)} rows were asked, {len(records)} answered"]
     return [
         f"row {index}: {problem}"
-        for index, (wanted, record) in enumerate(zip(asked, records, strict=True))
+        for index, (wanted, record) in enumerate(zip(expected, records, strict=True))
         for problem in _record(wanted, record, dimension)
     ]
 
 
-def _asked(request: Json) -> Iterator[list[str]]:
-    """The vectors that each row asks for."""
+def _expected(request: Json) -> Iterator[list[str]]:
+    """The names of the vectors that each row asks for."""
     table = request.get("input_data")
     if not isinstance(table, dict) or not {"columns", "data"} <= table.keys():
         raise AzureError("the request has no input_data of columns and data")

@@ -1,4 +1,4 @@
-"""Where a deployment runs: a size of machine, and the names of what a workspace has for it."""
+"""What a deployment runs on: a machine size, and the kind and cluster that follow from it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from score.errors import AzureError
 
 Kind = Literal["cpu", "gpu"]
 
-# What a deployment runs on where nobody names a size.
+# The default sizes.
 SMALL: Mapping[str, str] = {"cpu": "Standard_D4as_v4", "gpu": "Standard_NC4as_T4_v3"}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A size, as Azure spells it; `kind`: of the environments and images that fit it.
+    """A size, as Azure spells it, and the kind of environment that it needs.
 
-    cluster: the name of the batch cluster of this size and tier; neither can be changed after a
-    cluster is made.
+    cluster: the name of the batch cluster of this size and tier, which cannot be changed once the
+    cluster exists.
     """
 
     size: str
@@ -30,12 +30,12 @@ class Target:
 
 
 def kind_of(sku: Sku) -> Kind:
-    """Of the environments that a size needs: those with CUDA where it has GPUs."""
+    """The kind of environment that a size needs: `gpu` has CUDA."""
     return "gpu" if sku.gpus else "cpu"
 
 
 def target(kind: str | None = None, size: str | None = None, tier: str | None = None) -> Target:
-    """What follows from a size; without one, from the small size of a kind (cpu).
+    """The target of a size; by default the small size of a kind, and the kind cpu.
 
     `tier`: of a batch cluster, dedicated or low_priority. Raises AzureError for an unknown size,
     kind or tier, and for a size that is not of the kind.
@@ -43,13 +43,13 @@ def target(kind: str | None = None, size: str | None = None, tier: str | None = 
     if kind not in (None, *SMALL):
         raise AzureError(f"{kind!r} is neither cpu nor gpu")
     sku = lookup(size or SMALL[kind or "cpu"])
-    found = kind_of(sku)
-    if kind and kind != found:
+    actual = kind_of(sku)
+    if kind and kind != actual:
         other = "has a GPU" if sku.gpus else "has no GPU"
         raise AzureError(
             f"{sku.name} {other}, and {kind} was asked for: leave out {kind}, or name another size"
         )
-    return Target(sku.name, found, cluster(sku.name, tier))
+    return Target(sku.name, actual, cluster(sku.name, tier))
 
 
 def cluster(size: str, tier: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Values as YAML gives them: found by a path, read as numbers, compared with an input's type."""
+"""Values of a YAML file: looked up by path, parsed as numbers, checked against an input's type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from score.errors import AzureError
 Json = Mapping[str, Any]
 
 BINDING = re.compile(r"\$\{\{([^{}]*)\}\}")
-"""`${{inputs.table}}`: a value that Azure fills in."""
+"""`${{inputs.table}}`: a value that Azure inserts."""
 
 THREE_DAYS = 259_200  # seconds; the most of a batch runner's timeouts (reference-yaml-job-parallel)
 
@@ -20,12 +20,12 @@ _BOOLEANS = ("true", "false")
 
 
 def mapping(value: object) -> Json:
-    """A value that should be a mapping; an empty one in place of anything else."""
+    """The value if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def at(content: object, path: str) -> object:
-    """The value at `settings.retry_settings.timeout`, or None. A key may hold dots itself."""
+    """The value at a path such as `retry_settings.timeout`, or None. Keys may contain dots."""
     if not isinstance(content, dict):
         return None
     if path in content:
@@ -35,19 +35,19 @@ def at(content: object, path: str) -> object:
 
 
 def strings(value: object, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a value, with its path."""
+    """Every string in a value, with its path."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict):
         for name, item in value.items():
             yield from strings(item, f"{where}.{name}".lstrip("."))
     elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from strings(item, f"{where}[{place}]")
+        for index, item in enumerate(value):
+            yield from strings(item, f"{where}[{index}]")
 
 
 def whole(where: str, value: object, least: int, most: int | None = None) -> int:
-    """A value as the whole number that it must be. Raises AzureError, which begins with `where`."""
+    """A value as an integer from `least` to `most`. Raises AzureError, beginning with `where`."""
     try:
         number = int(str(value))
     except ValueError:
@@ -60,7 +60,7 @@ def whole(where: str, value: object, least: int, most: int | None = None) -> int
 
 
 def literal(where: str, value: object, wanted: Json) -> Iterator[str]:
-    """Whether a value that is given to an input can be one."""
+    """What is wrong with a literal value of an input of the type `wanted`."""
     kind = str(wanted.get("type")).lower()
     if kind == "boolean" and str(value).lower() not in _BOOLEANS:
         yield f"{where}: {value!r} is neither true nor false"

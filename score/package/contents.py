@@ -36,7 +36,9 @@ CODE: Mapping[str, Sequence[str]] = {
     "score/contract": ("*.py",),
     "score/core": ("*.py",),
     "score/deploy": ("*.py", "skus.yml"),
+    "score/deploy/cli": ("*.py",),
     "score/deploy/rules": ("*.py",),
+    "score/deploy/simulate": ("*.py",),
     "score/deploy/templates": (
         "batch.yml",
         "cluster.yml",

@@ -1,6 +1,6 @@
-"""The local and container server: `POST /score` with the Azure contract, `GET /ping`.
+"""The HTTP server of `score serve`: `POST /score` with Azure's request format, and `GET /ping`.
 
-Routes and transport only; what a request means is `endpoint`'s to say.
+It only handles routes and transport; `core.endpoint` parses and answers requests.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from score.core.embedder import Embedder
 from score.core.endpoint import Answer
 from score.errors import RequestError, body_too_large
 
-log = logging.getLogger("uvicorn.error")  # where its log says what the server does
+log = logging.getLogger("uvicorn.error")  # uvicorn's own log
 
-_REQUESTS = 256  # answered at a time; their rows meet in the encoder's passes
+_REQUESTS = 256  # concurrent requests; their rows are encoded in shared batches
 
 
 def application(embedder: Embedder) -> Starlette:
@@ -49,16 +49,16 @@ def application(embedder: Embedder) -> Starlette:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that holds an address; connections are refused until it is served on.
+    """A socket bound to an address; connections are refused until `serve`.
 
-    Raises RequestError for an address that is in use, or not this machine's.
+    Raises RequestError for an address that is in use, or not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except (OSError, UnicodeError) as error:  # the latter of what is no host name
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else error
         raise RequestError(f"{host}, port {port}: {reason}") from None
@@ -66,17 +66,17 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(embedder: Embedder, listener: socket.socket, log_level: str) -> None:
-    """Serves until interrupted; requests under way are finished first."""
+    """Serves until interrupted; pending requests are finished first."""
     server = uvicorn.Server(uvicorn.Config(application(embedder), log_level=log_level))
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("serving http://%s:%d/score (Ctrl+C to quit)", shown, port)
-    with suppress(KeyboardInterrupt):  # raised when all is finished
+    with suppress(KeyboardInterrupt):  # raised after all requests are finished
         server.run(sockets=[listener])
 
 
 async def _body(request: Request, limit: int) -> bytes | None:
-    """The request's body; None as soon as it proves larger than `limit` bytes."""
+    """The request's body; None if it is larger than `limit` bytes, of which no more are read."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         return None
@@ -87,7 +87,7 @@ async def _body(request: Request, limit: int) -> bytes | None:
             if len(body) > limit:
                 return None
     except ClientDisconnect:
-        raise HTTPException(400, "the client went away") from None
+        raise HTTPException(400, "the client disconnected") from None
     return bytes(body)
 
 

@@ -1,4 +1,4 @@
-"""Entry file of ../embed.yml: the package `score` comes beside it, in score.zip (`py_files`)."""
+"""Entry file of ../embed.yml; imports the package `score` from score.zip (`py_files`)."""
 
 from score.spark import main
 

@@ -1,10 +1,10 @@
 // A closed workspace for these endpoints, in Bicep; main.tf is the same in Terraform.
 //   az deployment group create --resource-group … --template-file samples/azure/infrastructure/main.bicep \
 //     --parameters name=clip vnetId=… subnetId=…
-// Clients and whoever deploys reach it from the network of `vnetId` alone. What runs in it reaches
-// Azure's own services and the hosts of `pictureHosts`, and nothing else.
+// Clients and deployers reach it only from the network of `vnetId`. Endpoints and jobs reach only Azure's
+// own services and the hosts of `pictureHosts`.
 
-@description('3 to 12 small letters and digits, by which everything here is named')
+@description('3 to 12 small letters and digits, from which all names here are made')
 @minLength(3)
 @maxLength(12)
 param name string
@@ -15,12 +15,12 @@ param vnetId string
 @description('ARM id of its subnet that takes the private endpoints')
 param subnetId string
 
-@description('Host names that pictures are fetched from: images.example.org, *.example.org')
+@description('Host names that images are downloaded from: images.example.org, *.example.org')
 param pictureHosts array = []
 
 param location string = resourceGroup().location
 
-// Images are built from PyPI and PyTorch's index; pictures come from wherever they are.
+// Container images are built from PyPI and PyTorch's index; the other hosts serve images to embed.
 var hosts = concat(
   ['pypi.org', 'files.pythonhosted.org', 'download.pytorch.org', 'conda.anaconda.org'],
   pictureHosts
@@ -68,7 +68,7 @@ resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
       family: 'A'
       name: 'standard'
     }
-    enableRbacAuthorization: true // secret injection asks for roles, not access policies
+    enableRbacAuthorization: true // secret injection needs roles, not access policies
     enablePurgeProtection: true
     publicNetworkAccess: 'Disabled'
     networkAcls: {
@@ -101,7 +101,7 @@ resource workspace 'Microsoft.MachineLearningServices/workspaces@2024-10-01' = {
     storageAccount: store.id
     keyVault: vault.id
     containerRegistry: registry.id
-    imageBuildCompute: 'clip-builder' // a closed registry cannot build images itself
+    imageBuildCompute: 'clip-builder' // a closed registry cannot build container images itself
     publicNetworkAccess: 'Disabled'
     managedNetwork: {
       isolationMode: 'AllowOnlyApprovedOutbound'
@@ -140,7 +140,7 @@ resource rules 'Microsoft.MachineLearningServices/workspaces/outboundRules@2024-
   }
 ]
 
-// What is reached through the private endpoint of a service, and the zones that name it.
+// The private endpoint of each service, and its DNS zones.
 var private = [
   { name: 'workspace', id: workspace.id, part: 'amlworkspace', zones: [0, 1] }
   { name: 'blob', id: store.id, part: 'blob', zones: [2] }
@@ -216,7 +216,7 @@ resource names 'Microsoft.Network/privateEndpoints/privateDnsZoneGroups@2023-11-
   }
 ]
 
-// What endpoints run as (IDENTITY=…): it pulls images, reads models, and reads secrets.
+// The identity of endpoints (IDENTITY=…): it pulls container images, and reads models and secrets.
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: '${name}-endpoint'
   location: location

@@ -1,7 +1,7 @@
 # A closed workspace for these endpoints, in Terraform; main.bicep is the same in Bicep.
 #   terraform init && terraform apply -var group=… -var name=clip -var vnet_id=… -var subnet_id=…
-# Clients and whoever deploys reach it from the network of `vnet_id` alone. What runs in it reaches
-# Azure's own services and the hosts of `picture_hosts`, and nothing else.
+# Clients and deployers reach it only from the network of `vnet_id`. Endpoints and jobs reach only Azure's
+# own services and the hosts of `picture_hosts`.
 
 terraform {
   required_providers {
@@ -17,12 +17,12 @@ provider "azurerm" {
 }
 
 variable "group" {
-  description = "Resource group, which is there"
+  description = "An existing resource group"
   type        = string
 }
 
 variable "name" {
-  description = "3 to 12 small letters and digits, by which everything here is named"
+  description = "3 to 12 small letters and digits, from which all names here are made"
   type        = string
   validation {
     condition     = can(regex("^[a-z][a-z0-9]{2,11}$", var.name))
@@ -41,7 +41,7 @@ variable "subnet_id" {
 }
 
 variable "picture_hosts" {
-  description = "Host names that pictures are fetched from: images.example.org, *.example.org"
+  description = "Host names that images are downloaded from: images.example.org, *.example.org"
   type        = list(string)
   default     = []
 }
@@ -56,7 +56,7 @@ locals {
   group    = data.azurerm_resource_group.this.name
   location = data.azurerm_resource_group.this.location
 
-  # What is reached through the private endpoint of a service, and the zones that name it.
+  # The private endpoint of each service, and its DNS zones.
   private = {
     workspace = {
       id    = azurerm_machine_learning_workspace.this.id
@@ -121,7 +121,7 @@ resource "azurerm_key_vault" "this" {
   resource_group_name           = local.group
   tenant_id                     = data.azurerm_client_config.this.tenant_id
   sku_name                      = "standard"
-  rbac_authorization_enabled    = true # secret injection asks for roles, not access policies
+  rbac_authorization_enabled    = true # secret injection needs roles, not access policies
   purge_protection_enabled      = true
   public_network_access_enabled = false
 
@@ -148,7 +148,7 @@ resource "azurerm_machine_learning_workspace" "this" {
   storage_account_id            = azurerm_storage_account.this.id
   key_vault_id                  = azurerm_key_vault.this.id
   container_registry_id         = azurerm_container_registry.this.id
-  image_build_compute_name      = "clip-builder" # a closed registry cannot build images itself
+  image_build_compute_name      = "clip-builder" # a closed registry cannot build container images itself
   public_network_access_enabled = false
 
   identity {
@@ -174,7 +174,7 @@ resource "azurerm_machine_learning_compute_cluster" "builder" {
   }
 }
 
-# Images are built from PyPI and PyTorch's index; pictures come from wherever they are.
+# Container images are built from PyPI and PyTorch's index; the other hosts serve images to embed.
 resource "azurerm_machine_learning_workspace_network_outbound_rule_fqdn" "this" {
   for_each = toset(concat(
     ["pypi.org", "files.pythonhosted.org", "download.pytorch.org", "conda.anaconda.org"],
@@ -219,7 +219,7 @@ resource "azurerm_private_endpoint" "this" {
   }
 }
 
-# What endpoints run as (IDENTITY=…): it pulls images, reads models, and reads secrets.
+# The identity of endpoints (IDENTITY=…): it pulls container images, and reads models and secrets.
 resource "azurerm_user_assigned_identity" "endpoint" {
   name                = "${var.name}-endpoint"
   location            = local.location

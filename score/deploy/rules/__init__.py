@@ -1,1 +1,1 @@
-"""What `score azure check` asks of YAML for Azure ML: a module for each thing that it looks at."""
+"""The rules of `score azure check`, a module for each part of the YAML that they check."""

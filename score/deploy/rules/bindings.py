@@ -1,4 +1,4 @@
-"""Bindings `${{…}}`: whether the other end is there."""
+"""Bindings `${{…}}` of components and jobs: whether the input or output exists."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.values import BINDING, Json, at, mapping, strings
 
-# With the dollar sign left out, Azure hands the braces on as they are.
+# Without the dollar sign Azure passes the braces on as text.
 _BARE = re.compile(r"(?<!\$)\{\{\s*(?:parent|inputs|outputs)\.[^}]*\}\}")
 _RUNS = re.compile(r"python3? -m score\b")
-_OTHER = ("search_space", "parent")  # a sweep's; a pipeline's steps are looked at elsewhere
+_OTHER = ("search_space", "parent")  # of a sweep; of a pipeline's steps, which `pipelines` checks
 
 
 def problems(document: Document) -> Iterator[str]:
@@ -39,14 +39,15 @@ def problems(document: Document) -> Iterator[str]:
         for side in ("inputs", "outputs"):
             for name in mapping(content.get(side)):
                 if (side, name) not in used:
-                    said = f"{side}.{name}: nothing uses it"
-                    yield said if _ours(content) else Note(said)
+                    unused = f"{side}.{name}: nothing uses it"
+                    yield unused if _ours(content) else Note(unused)
 
 
 def _ours(content: Json) -> bool:
-    """Whether a component runs this project, which reads nothing but its arguments.
+    """Whether a component runs this project, which uses inputs through its arguments alone.
 
-    Others may read an input's path from a variable, or have an input to be run after another step.
+    Others may read an input's path from a variable, or declare an input only to run after another
+    step.
     """
     scripts = (at(content, "task.entry_script"), at(content, "entry.file"))
     command = str(content.get("command", ""))

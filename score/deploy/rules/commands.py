@@ -1,7 +1,7 @@
-"""Command lines: verbs and flags of this project's commands, and what Azure's batch runner takes.
+"""Command lines: verbs and flags of this project, and arguments of Azure's batch runner.
 
-The flags are read from the code that the document uploads, without running it: those that a file
-writes out, and the names from which it makes them.
+Known flags are the string literals in the code that the document uploads, which is parsed but not
+run: flags, and the names from which flags are made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from score.settings import names
 _RUNS = re.compile(r"\bpython3? -m score +([\w-]+)([^&|;]*)")
 _FLAG = re.compile(r"(?<!\S)--([\w-]+)(?:[ =]+(\S+))?")
 # learn.microsoft.com/azure/machine-learning/reference-yaml-job-parallel, "Predefined arguments":
-# the least and the most, None for what is no whole number.
+# the least and the most; None for arguments that are no integers.
 _PREDEFINED: dict[str, tuple[int, int] | None] = {
     "error_threshold": (-1, 2**31 - 1),
     "allowed_failed_percent": (0, 100),
@@ -37,7 +37,7 @@ _PREDEFINED: dict[str, tuple[int, int] | None] = {
 
 
 def problems(document: Document) -> Iterator[str]:
-    """Verbs and flags that the command has not, and arguments of the runner out of range."""
+    """Unknown verbs and flags, and arguments of the runner that are out of range."""
     for where, part in parts(document):
         code = at(part, "code_configuration.code") or part.get("code")
         package = document.here / str(code) / "score"
@@ -70,7 +70,7 @@ def _script(where: str, part: Json, field: str, package: Path) -> Iterator[str]:
 
 
 def _shipped(where: str, part: Json, here: Path) -> Iterator[str]:
-    """The arguments of a Spark job that gets this project's package as `score.zip`."""
+    """The arguments of a Spark job that ships this project's package as `score.zip`."""
     for name in part.get("additional_includes") or ():
         package = here / str(name).removesuffix(".zip")
         if package.name == "score" and (package / "spark.py").is_file():
@@ -86,7 +86,7 @@ def _flags(where: str, words: str, files: Sequence[Path]) -> Iterator[str]:
 
 
 def _texts(file: Path) -> Iterator[str]:
-    """The words that a file of Python writes out, without the dashes of flags."""
+    """The words among a Python file's string literals, without the dashes of flags."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):

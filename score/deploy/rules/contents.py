@@ -1,4 +1,4 @@
-"""What an environment is built from: a conda file, or a Dockerfile and what it copies."""
+"""What an environment is built from: a conda file, or a Dockerfile and the files that it copies."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ _INSTALL = re.compile(r"pip3? install ([^&|;\n]*)")
 _COMMENTS = re.compile(r"(?:^|\s)#.*$", re.MULTILINE)
 _CPU_TORCH = re.compile(r"whl/cpu\b|\+cpu\b")
 _CUDA_TORCH = re.compile(r"whl/cu\d+|\+cu\d+|cuda|NVIDIA_VISIBLE_DEVICES")
-# Images that have Python at most: with any other, what is installed does not show.
+# Images without Python packages of their own. Of any other image the packages are unknown.
 _PLAIN = re.compile(
     r"(?:docker\.io/)?(?:library/)?(?:python|ubuntu|debian|nvidia/cuda|continuumio/miniconda3)\b"
     r"|mcr\.microsoft\.com/(?:mirror|devcontainers|azurelinux|cbl-mariner|azureml/(?:openmpi|base))"
 )
-# Azure's minimal images for inference, which have its server as well:
+# Azure's minimal images for inference, which contain its inference server:
 # https://learn.microsoft.com/azure/machine-learning/concept-prebuilt-docker-images-inference
 _SERVING = re.compile(r"mcr\.microsoft\.com/azureml/(?:curated/)?minimal-[\w.-]*inference\b")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """An environment's definition, and the folder from which its paths are seen."""
+    """An environment's definition, and the folder to which its paths are relative."""
 
     environment: Json
     here: Path
 
     @property
     def folder(self) -> Path:
-        """The build context; of nothing that is built, the folder itself."""
+        """The build context; `here` where nothing is built."""
         return self.here / str(at(self.environment, "build.path") or "")
 
     @property
     def dockerfile(self) -> Path | None:
-        """The Dockerfile, if there is one on this machine."""
+        """The Dockerfile, or None where there is no such file."""
         if not isinstance(at(self.environment, "build.path"), str):
             return None
         file = self.folder / str(at(self.environment, "build.dockerfile_path") or "Dockerfile")
         return file if os.path.isfile(file) else None
 
     def conda(self) -> object:
-        """What the conda file says, or the definition inline; None where it is not here."""
-        given = self.environment.get("conda_file")
-        return _yaml(self.here / given) if isinstance(given, str) else given
+        """The content of the conda file, or the inline definition; None without the file."""
+        conda = self.environment.get("conda_file")
+        return _yaml(self.here / conda) if isinstance(conda, str) else conda
 
     def images(self) -> Iterator[str]:
-        """The images that a Dockerfile begins with."""
-        found = _FROM.findall(self._text())
-        stages = {stage.lower() for _, stage in found if stage} | {"scratch"}
-        yield from (image for image, _ in found if image.lower() not in stages)
+        """The base images of a Dockerfile."""
+        bases = _FROM.findall(self._text())
+        stages = {stage.lower() for _, stage in bases if stage} | {"scratch"}
+        yield from (image for image, _ in bases if image.lower() not in stages)
 
     def copied(self) -> list[str]:
         """The files and folders that a Dockerfile copies from the build context."""
         return _COPY.findall(self._text())
 
     def requirements(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Name → lines of what pip is to install, from each file that a Dockerfile copies."""
+        """File name → pip requirements, of each file that a Dockerfile copies."""
         for name in self.copied():
             file = self.folder / name
             if os.path.isfile(file) and file.suffix == ".txt":
@@ -75,7 +75,7 @@ class Contents:
                 yield file.name, packages.conda(_yaml(file))[1]
 
     def packages(self) -> set[str] | None:
-        """The packages that are installed; None where not all of them show."""
+        """The packages that are installed; None where the files do not show all of them."""
         if "conda_file" in self.environment:
             content = self.conda()
             own, pip = packages.conda(content)
@@ -85,15 +85,15 @@ class Contents:
         if not self.dockerfile or not all(_PLAIN.match(i) or _SERVING.match(i) for i in images):
             return None
         serves = any(_SERVING.match(image) for image in images)
-        found = {"azureml-inference-server-http"} if serves else set()
+        installed = {"azureml-inference-server-http"} if serves else set()
         for _, lines in self.requirements():
-            found |= packages.names(lines)
+            installed |= packages.names(lines)
         for words in _INSTALL.findall(self._text()):
-            found |= packages.names(words.split())
-        return found
+            installed |= packages.names(words.split())
+        return installed
 
     def device(self) -> Literal["cpu", "cuda"] | None:
-        """What PyTorch is built for, where the files say it."""
+        """The device that PyTorch is built for; None where the files do not show it."""
         texts = [str(self.environment.get("image", "")), str(self.conda()), self._text()]
         texts += [line for _, lines in self.requirements() for line in lines]
         everything = "\n".join(texts)
@@ -111,7 +111,7 @@ def _read(file: Path) -> str:
 
 
 def _yaml(file: Path) -> object:
-    """A file's YAML; the error as a text where it is none, and None where there is no file."""
+    """A file's content; an error message where it is no YAML, None where there is no file."""
     if not os.path.isfile(file):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Deployments: time for a request, processes for requests at once, scaling, and what answers.
+"""Deployments: request timeouts, concurrency and worker processes, scaling, and the model.
 
 Sources: learn.microsoft.com/azure/machine-learning/reference-yaml-deployment-managed-online,
--kubernetes-online and -batch; how-to-manage-quotas for the longest requests.
+-kubernetes-online and -batch; how-to-manage-quotas for the longest timeouts.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from score.deploy.values import Json, at, mapping
 
 MANAGED, KUBERNETES = "managedOnlineDeployment", "kubernetesOnlineDeployment"
 _LONGEST = {MANAGED: LONGEST_REQUEST_SECONDS, KUBERNETES: 300}  # seconds
-_FLOW_LONGEST = 300  # seconds; of a prompt flow's deployment
-_DEFAULT_TIMEOUT = 5_000  # ms; Azure's, where a deployment says none
+_FLOW_LONGEST = 300  # seconds, for a prompt flow's deployment
+_DEFAULT_TIMEOUT = 5_000  # ms, of Azure
 _SCALES = {MANAGED: ("default",), KUBERNETES: ("default", "target_utilization")}
 _TIMEOUT = "request_settings.request_timeout_ms"
 _CONCURRENCY = "request_settings.max_concurrent_requests_per_instance"
 _DEADLINE = "SCORE_REQUEST_DEADLINE"
-_OURS = "score/online.py"  # the entry script whose requests have a deadline
+_OURS = "score/online.py"  # the entry script that applies the deadline
 
 
 def problems(document: Document, known: Known) -> Iterator[str]:
@@ -64,27 +64,27 @@ def _deadline(content: Json, variables: Json, timeout: float) -> Iterator[str]:
 
 
 def _workers(content: Json, variables: Json) -> Iterator[str]:
-    """Azure's server answers one request at a time in each of its processes."""
-    given, at_once = variables.get("WORKER_COUNT"), at(content, _CONCURRENCY)
-    workers, most = int(_number(given, 1)), int(_number(at_once, 1))
+    """Azure's inference server answers one request at a time in each worker process."""
+    count, concurrency = variables.get("WORKER_COUNT"), at(content, _CONCURRENCY)
+    workers, most = int(_number(count, 1)), int(_number(concurrency, 1))
     if workers == most:
         return
-    said = f"{_CONCURRENCY}: {most} at once, and WORKER_COUNT: {workers} processes for them"
-    if given is None or at_once is None:  # one of the two is Azure's default, or the image's
-        yield Note(f"{said}: they should be equal")
+    both = f"{_CONCURRENCY}: {most} at once, and WORKER_COUNT: {workers} processes for them"
+    if count is None or concurrency is None:  # one is a default, which the image may change
+        yield Note(f"{both}: they should be equal")
     else:
-        yield f"{said}: they must be equal"
+        yield f"{both}: they must be equal"
 
 
 def _model(document: Document, known: Known) -> Iterator[str]:
-    """Without a script and an environment, Azure serves MLflow's models and no others."""
+    """Without a script and an environment Azure serves only MLflow models."""
     content = document.content
     if document.family == BATCH_DEPLOYMENT and not {"model", "component"} & content.keys():
         yield Note("model: is not here: Azure requires one of a batch deployment")
     if {"code_configuration", "environment", "component"} & content.keys():
         return
-    given, _ = served(document, known)
-    kind = given.get("type", "custom_model") if given else "mlflow_model"
+    model, _ = served(document, known)
+    kind = model.get("type", "custom_model") if model else "mlflow_model"
     if kind not in ("mlflow_model", "triton_model"):
         yield (
             f"model: it is a {kind}, and without code_configuration and environment Azure serves "
@@ -93,7 +93,7 @@ def _model(document: Document, known: Known) -> Iterator[str]:
 
 
 def _number(value: object, default: float) -> float:
-    """A value as a number; what is none has been told elsewhere."""
+    """A value as a number; the default for anything else, which `ranges` reports."""
     try:
         return float(str(value)) if value is not None else default
     except ValueError:

@@ -1,8 +1,8 @@
-"""YAML files of a folder: which of them are for Azure ML, of which kind, and what they say.
+"""Reads the YAML files of a folder, and recognises those for Azure ML and their kinds.
 
 Azure itself does not read `$schema`: the command or the SDK's function decides what a file is.
-Where the line is missing, a file's `type` and fields tell. All else in a folder is passed over; a
-note says so of a template, and of other files for Azure ML.
+Without that line the kind is guessed from a file's `type` and fields. All other files are skipped,
+with a note for templates and for kinds of Azure ML files that are not checked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCHEMAS = "azuremlschemas.azureedge.net"
 ENDPOINT, DEPLOYMENT = "online endpoint", "online deployment"
 BATCH_ENDPOINT, BATCH_DEPLOYMENT = "batch endpoint", "batch deployment"
 
-# The schema's name → what several kinds have in common: the names that may refer to one.
+# Schema name → family: kinds that other files refer to in the same way.
 FAMILIES = {
     "managedOnlineEndpoint": ENDPOINT,
     "kubernetesOnlineEndpoint": ENDPOINT,
@@ -48,7 +48,7 @@ FAMILIES = {
     "amlCompute": "compute",
     "computeInstance": "compute",
 }
-# The names by which the reference's own examples and the SDK call some of them.
+# Other names for some of them, in the reference's examples and the SDK.
 _ALIASES = {
     "onlineendpoint": "managedOnlineEndpoint",
     "onlinedeployment": "managedOnlineDeployment",
@@ -73,15 +73,16 @@ _ENVIRONMENT = {
     *("name", "version", "description", "tags", "image", "build", "conda_file", "os_type"),
     *("inference_config", "properties"),
 }
-# What a job says and a component does not.
+# Fields that a job has and a component does not.
 _JOB = {
     *("compute", "experiment_name", "limits", "services", "queue_settings", "identity", "settings"),
 }
-# `{{ … }}` of a template engine; Azure's own bindings begin with a dollar sign, or mean to.
+# `{{ … }}` of a template engine. Azure's bindings begin with a dollar sign; one that lacks it by
+# mistake is no template.
 _TEMPLATE = re.compile(
     rb"(?<!\$)\{\{(?!\s*(?:parent|inputs|outputs)\b)[^}\n]*\}\}"
     rb"|\{%-?\s*(?:if|for|set|block|include|extends|macro|end\w+)\b"
-    rb"|^[^#\n]*:[ \t]+@\w",  # those of `score azure render`; YAML lets no value begin so
+    rb"|^[^#\n]*:[ \t]+@\w",  # of `score azure render`; no YAML value may begin with @
     re.MULTILINE,
 )
 _COMMENT = re.compile(rb"(?:^|(?<=\s))#.*$", re.MULTILINE)
@@ -90,7 +91,7 @@ _MOST_VALUES = 100_000
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML file for Azure, parsed."""
+    """A parsed YAML file for Azure ML."""
 
     file: Path
     kind: str  # the schema's name
@@ -98,28 +99,28 @@ class Document:
 
     @property
     def name(self) -> str:
-        """What it calls itself."""
+        """Its name, or empty."""
         return str(self.content.get("name", ""))
 
     @property
     def family(self) -> str:
-        """What may refer to it by its name."""
+        """Its family, by which other documents refer to it."""
         return FAMILIES[self.kind]
 
     @property
     def here(self) -> Path:
-        """The folder from which its paths are seen."""
+        """The folder to which its paths are relative."""
         return self.file.parent
 
 
 @dataclass(frozen=True)
 class Known:
-    """The documents that names may refer to, those that are being checked before those beside."""
+    """The documents that references may name: first those to check, then those beside."""
 
     documents: Sequence[Document] = field(default=())
 
     def find(self, family: str, name: object) -> Document | None:
-        """The document of that family and name, if it is here."""
+        """The document of this family and name, or None."""
         return next((one for one in self.of(family) if one.name == str(name)), None)
 
     def of(self, family: str) -> list[Document]:
@@ -127,21 +128,21 @@ class Known:
         return [one for one in self.documents if one.family == family]
 
     def names(self, family: str) -> list[str]:
-        """What the documents of a family are called."""
+        """The names of a family's documents."""
         return [one.name for one in self.of(family)]
 
 
 def files(folders: Iterable[Path]) -> Iterator[Path]:
-    """The YAML files in folders and below, and those that are named themselves."""
+    """The YAML files in folders and their subfolders; a path may also be a file."""
     for folder in folders:
-        found = [folder, *folder.rglob("*")] if folder.exists() else []
+        paths = [folder, *folder.rglob("*")] if folder.exists() else []
         yield from sorted(
-            file for file in found if file.suffix in (".yml", ".yaml") and file.is_file()
+            file for file in paths if file.suffix in (".yml", ".yaml") and file.is_file()
         )
 
 
 def beside(folders: Iterable[Path]) -> Iterator[Document]:
-    """The documents in folders that are not themselves checked: what cannot be read is left out."""
+    """The documents in folders that are not checked. Files that cannot be read are skipped."""
     for file in files(folders):
         with suppress(AzureError):
             document = read(file)
@@ -150,19 +151,19 @@ def beside(folders: Iterable[Path]) -> Iterator[Document]:
 
 
 def read(file: Path) -> Document | Note | None:
-    """A file as a document; None for what is nothing of Azure's.
+    """A file as a document; None for a file that is not for Azure ML.
 
-    A note says why a file that names Azure ML is passed over: templates, files of several
-    documents, schemas that nothing here checks. Raises AzureError for a file that names Azure ML
-    and cannot be read as YAML, and for a `$schema` that is nearly one of Azure's.
+    A note says why a file that mentions Azure ML is skipped: a template, several documents in one
+    file, a schema that is not checked. Raises AzureError for a file that mentions Azure ML and is
+    no YAML, and for a misspelt `$schema`.
     """
     try:
         text = file.read_bytes()
     except OSError as error:
         raise AzureError(f"{file}: cannot be read: {error.strerror}") from error
     azure = b"azureml" in text
-    if found := _TEMPLATE.search(_COMMENT.sub(b"", text)):
-        shown = found[0].decode("utf-8", errors="replace")
+    if placeholder := _TEMPLATE.search(_COMMENT.sub(b"", text)):
+        shown = placeholder[0].decode("utf-8", errors="replace")
         return Note(f"{file}: not checked: {shown} makes it a template") if azure else None
     try:
         content = yaml.safe_load(text)
@@ -186,7 +187,8 @@ def read(file: Path) -> Document | Note | None:
 
 
 def _finite(content: object) -> bool:
-    """Whether it ends: aliases may repeat themselves without end, or double at every step."""
+    """Whether there are at most `_MOST_VALUES` values: YAML aliases may be recursive, or double the
+    size at every level."""
     waiting, seen = [content], 0
     while waiting:
         seen += 1
@@ -216,17 +218,17 @@ def _kind(file: Path, content: Json) -> str | None:
 
 
 def _typed(kind: str, content: Json) -> str:
-    """The kind by a document's `type`, which says it whatever the schema's name does."""
-    given, family = str(content.get("type")).lower(), FAMILIES[kind]
+    """The kind by a document's `type`, which takes precedence over the schema's name."""
+    named, family = str(content.get("type")).lower(), FAMILIES[kind]
     if family == BATCH_DEPLOYMENT:
         types = {"model": "modelBatchDeployment", "pipeline": "pipelineComponentBatchDeployment"}
-        return types.get(given, kind)
+        return types.get(named, kind)
     if family == DEPLOYMENT:
-        return f"{given}OnlineDeployment" if given in ("managed", "kubernetes") else kind
+        return f"{named}OnlineDeployment" if named in ("managed", "kubernetes") else kind
     if family == ENDPOINT and "compute" in content:  # managed endpoints have none
         return "kubernetesOnlineEndpoint"
     suffix = family.title()
-    return f"{given}{suffix}" if f"{given}{suffix}" in FAMILIES else kind
+    return f"{named}{suffix}" if f"{named}{suffix}" in FAMILIES else kind
 
 
 def _guessed(content: Json) -> str | None:
@@ -267,8 +269,8 @@ def _guessed_deployment(kind: str, content: Json) -> str | None:
 
 
 def _runs(content: Json) -> bool:
-    """Whether a file is a job, not a component: it has no name, or says what a component cannot."""
+    """Whether a file is a job, not a component: it has no name, or fields that only jobs have."""
     if "name" not in content or _JOB & content.keys():
         return True
-    given = mapping(content.get("inputs")).values()
-    return any(not isinstance(value, dict) or "path" in value for value in given)
+    inputs = mapping(content.get("inputs")).values()
+    return any(not isinstance(value, dict) or "path" in value for value in inputs)

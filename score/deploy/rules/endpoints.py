@@ -1,4 +1,4 @@
-"""Endpoints: who may ask, and which deployment answers.
+"""Endpoints: authentication, identity, and the deployments that get their traffic.
 
 Sources: learn.microsoft.com/azure/machine-learning/reference-yaml-endpoint-online and -batch;
 how-to-safely-rollout-online-endpoints, "Test the deployment with mirrored traffic".
@@ -50,9 +50,9 @@ def _identity(identity: Json) -> Iterator[str]:
         yield "identity.user_assigned_identities: is missing, and identity.type is user_assigned"
 
 
-def _shares(where: str, given: Json, most: int) -> Iterator[str]:
-    """What is wrong with the deployments' shares, in per cent."""
-    for name, share in given.items():
+def _shares(where: str, shares: Json, most: int) -> Iterator[str]:
+    """What is wrong with the deployments' shares of the traffic, in per cent."""
+    for name, share in shares.items():
         try:
             whole(f"{where}.{name}", share, 0, most)
         except AzureError as error:
@@ -81,7 +81,7 @@ def _mirror(document: Document, live: Json, mirrored: Json) -> Iterator[str]:
 def _deployments(
     document: Document, known: Known, family: str, named: list[tuple[str, object]]
 ) -> Iterator[str]:
-    """Whether the deployments exist that are named, where any of this endpoint's are here."""
+    """Whether the named deployments exist, if any deployment of this endpoint is in the folders."""
     here = [
         one.name
         for one in known.of(family)

@@ -1,4 +1,4 @@
-"""Environments: what they are built from, what they can run, and on which machines.
+"""Environments: base images, packages, what their use requires, and CPU or GPU.
 
 Sources: learn.microsoft.com/azure/machine-learning/how-to-inference-server-http (a scoring script
 is run by azureml-inference-server-http) and how-to-use-batch-model-deployments ("azureml-core and
@@ -27,7 +27,7 @@ _ROUTES = ("liveness_route", "readiness_route", "scoring_route")
 
 
 def problems(document: Document, known: Known) -> Iterator[str]:
-    """What is wrong with the environments that a document defines, or refers to."""
+    """What is wrong with the environments that a document defines or refers to."""
     for where, environment in environments(document):
         contents = Contents(environment, document.here)
         if "image" in environment:
@@ -42,22 +42,22 @@ def problems(document: Document, known: Known) -> Iterator[str]:
 
 
 def _conda(where: str, contents: Contents) -> Iterator[str]:
-    given, content = contents.environment.get("conda_file"), contents.conda()
+    conda, content = contents.environment.get("conda_file"), contents.conda()
     if content is None:
         return
-    said, folder = where, contents.here
-    if isinstance(given, str):
-        said, folder = f"{where}: {given}", (contents.here / given).parent
+    folder = contents.here
+    if isinstance(conda, str):
+        where, folder = f"{where}: {conda}", (contents.here / conda).parent
     if not isinstance(content, dict):
-        yield f"{said}: {content if isinstance(content, str) else 'no mapping'}"
+        yield f"{where}: {content if isinstance(content, str) else 'no mapping'}"
         return
-    yield from (f"{said}: {key}: unknown field" for key in content if key not in _CONDA)
+    yield from (f"{where}: {key}: unknown field" for key in content if key not in _CONDA)
     own, pip = packages.conda(content)
-    yield from packages.of_conda(said, own)
-    yield from packages.problems(said, pip)
+    yield from packages.of_conda(where, own)
+    yield from packages.problems(where, pip)
     for name, file in packages.included(pip, folder):
         if not os.path.isfile(file):
-            yield f"{said}: there is no {name}"
+            yield f"{where}: there is no {name}"
 
 
 def _build(where: str, contents: Contents) -> Iterator[str]:
@@ -86,44 +86,46 @@ def _routes(where: str, environment: Json) -> Iterator[str]:
             yield f"{where}.{route}.path: {path!r} does not begin with a slash"
 
 
-# -- what it is for --------------------------------------------------------------------------------
+# -- what uses it ----------------------------------------------------------------------------------
 
 
 def _used(document: Document, part: Json, known: Known) -> Contents | None:
     """The environment of a part of a document, inline or in another file."""
-    given = part.get("environment")
-    if isinstance(given, dict):
-        return Contents(given, document.here)
-    found = referred(given, "environment", known)
-    return Contents(found.content, found.here) if found else None
+    environment = part.get("environment")
+    if isinstance(environment, dict):
+        return Contents(environment, document.here)
+    other = referred(environment, "environment", known)
+    return Contents(other.content, other.here) if other else None
 
 
 def _kinds(document: Document, known: Known) -> Iterator[str]:
-    """Whether an environment has what runs a script there."""
+    """Whether an environment installs the package of Azure's that runs the script."""
     for where, part in parts(document):
         used = _used(document, part, known)
         if not used:
             continue
-        wanted, said = _wanted(document, part, used)
-        found = used.packages() if wanted else None
-        if found is not None and found.isdisjoint(wanted):
-            yield f"{where}environment: it is of the wrong kind: it does not install {said}"
+        runners, description = _runners(document, part, used)
+        installed = used.packages() if runners else None
+        if installed is not None and installed.isdisjoint(runners):
+            yield f"{where}environment: it is of the wrong kind: it does not install {description}"
 
 
-def _wanted(document: Document, part: Json, used: Contents) -> tuple[set[str], str]:
-    """The packages of which one runs the part's script, and how to say that there is none."""
-    scored = "code_configuration" in part
-    if document.family == DEPLOYMENT and scored and "inference_config" not in used.environment:
-        # `az ml online-deployment create --package-model` adds it, which the file does not show.
-        said = "azureml-inference-server-http, which runs the script (--package-model adds it)"
-        return _SERVERS, said
-    if (document.family == BATCH_DEPLOYMENT and scored) or "entry_script" in part:
+def _runners(document: Document, part: Json, used: Contents) -> tuple[set[str], str]:
+    """The packages, any of which can run the part's script, and a description of them."""
+    scripted = "code_configuration" in part
+    if document.family == DEPLOYMENT and scripted and "inference_config" not in used.environment:
+        # `az ml online-deployment create --package-model` adds it; the file does not show that.
+        description = (
+            "azureml-inference-server-http, which runs the script (--package-model adds it)"
+        )
+        return _SERVERS, description
+    if (document.family == BATCH_DEPLOYMENT and scripted) or "entry_script" in part:
         return _BATCH_RUNNERS, "azureml-core, which runs the script"
     return set(), ""
 
 
 def _size(document: Document, known: Known) -> str | None:
-    """The size of the machines that a deployment runs on, where it shows."""
+    """The size of the machines that a deployment runs on; None where the files do not show it."""
     size = document.content.get("instance_type")
     if document.kind == "managedOnlineDeployment" and isinstance(size, str):
         return size
@@ -133,7 +135,7 @@ def _size(document: Document, known: Known) -> str | None:
 
 
 def _of_model(document: Document, known: Known) -> Contents | None:
-    """What Azure installs where a deployment names no environment: the MLflow model's own."""
+    """The MLflow model's own environment, which Azure installs where a deployment names none."""
     model, here = served(document, known)
     path = model.get("path")
     if "environment" in document.content or not isinstance(path, str) or not local(path):
@@ -142,7 +144,7 @@ def _of_model(document: Document, known: Known) -> Contents | None:
 
 
 def _machines(document: Document, known: Known) -> Iterator[str]:
-    """Whether machine, environment and SCORE_DEVICE are all for GPUs, or none of them is."""
+    """Whether machine size, environment and SCORE_DEVICE agree on CPU or GPU."""
     if document.family not in (DEPLOYMENT, BATCH_DEPLOYMENT):
         return
     field = "instance_type" if "instance_type" in document.content else "compute"

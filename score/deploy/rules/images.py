@@ -1,8 +1,8 @@
 """References to container images: their form, and the names of Azure ML's own.
 
-Whether an image can be pulled only its registry knows. Of Azure ML's images at Microsoft's registry
-the names follow few patterns: one that follows none is refused. Sources: the list of supported
-images in github.com/Azure/AzureML-Containers (older ones remain available, it says); learn.
+Only a registry knows whether an image exists. But the names of Azure ML's images at Microsoft's
+registry follow a few patterns: a name that matches none of them is refused. Sources: the list of
+supported images in github.com/Azure/AzureML-Containers (older ones remain available); learn.
 microsoft.com/azure/machine-learning/concept-prebuilt-docker-images-inference; the images that
 github.com/Azure/azureml-assets and azureml-examples name.
 """
@@ -31,7 +31,7 @@ _NAMES = re.compile(
 def problems(where: str, image: object) -> Iterator[str]:
     """What is wrong with a reference to an image."""
     text = str(image)
-    if "${" in text or "$" in text:  # a build argument's
+    if "${" in text or "$" in text:  # a build argument
         return
     if not isinstance(image, str) or not _IMAGE.fullmatch(text):
         yield f"{where}: {image!r} is no reference to an image"

@@ -1,4 +1,4 @@
-"""Models in MLflow's format: whether what is uploaded is one."""
+"""MLflow models: whether the folder that is uploaded holds one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from score.deploy.values import Json, mapping
 
 
 def problems(document: Document) -> Iterator[str]:
-    """Local folders that are registered, or given to a job, as MLflow models and are none."""
+    """Local folders that are declared as MLflow models, but hold no MLmodel file."""
     for where, model in models(document):
         yield from _folder(f"{where}path", model, document)
     for where, part in parts(document) if document.family == "job" else ():
-        for port, given in mapping(part.get("inputs")).items():
-            yield from _folder(f"{where}inputs.{port}.path", mapping(given), document)
+        for port, value in mapping(part.get("inputs")).items():
+            yield from _folder(f"{where}inputs.{port}.path", mapping(value), document)
 
 
 def _folder(where: str, model: Json, document: Document) -> Iterator[str]:

@@ -8,11 +8,11 @@ from score.deploy.names import fault
 from score.deploy.rules.documents import FAMILIES, Document
 
 _COMPUTES = {"amlCompute": "cluster", "computeInstance": "compute instance"}
-_KUBERNETES_BOTH = 62  # letters of the endpoint's name and the deployment's, together
+_KUBERNETES_BOTH = 62  # characters of the endpoint's and the deployment's name, together
 
 
 def problems(document: Document) -> Iterator[str]:
-    """Whether a document's name is one that Azure takes."""
+    """Names that Azure does not accept."""
     content = document.content
     if "name" in content:
         what = _COMPUTES.get(document.kind, FAMILIES[document.kind].rpartition(" ")[2])
@@ -29,5 +29,5 @@ def problems(document: Document) -> Iterator[str]:
 
 
 def _rule(where: str, name: object, what: str) -> Iterator[str]:
-    if found := fault(what, str(name)):
-        yield f"{where}: {name!r} {found}"
+    if problem := fault(what, str(name)):
+        yield f"{where}: {name!r} {problem}"

@@ -1,8 +1,9 @@
-"""Python packages that an environment installs: versions that cannot be had, or not together.
+"""Python packages that an environment installs: invalid or contradictory requirements.
 
-Read are conda's `pip:` lists, files of requirements, and `pip install` in Dockerfiles. Whether a
-version exists only an index knows; offline it shows that two pins contradict each other, and that a
-build such as `2.13.0+cpu` is asked of PyPI, which has none (PEP 440, "Local version identifiers").
+They are read from conda's `pip:` lists, requirements files and `pip install` in Dockerfiles. Only
+an index knows which versions exist. Without one, two pins that contradict each other are found, and
+local versions such as `2.13.0+cpu` without an extra index: PyPI has none (PEP 440, "Local version
+identifiers").
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ _COMMENT = re.compile(r"(?:^|\s)#.*$")
 
 
 def problems(where: str, lines: Sequence[str]) -> Iterator[str]:
-    """What is wrong with requirements as pip reads them, flags among them."""
+    """What is wrong with the lines of a requirements file, which may hold flags of pip."""
     indexed = any(_INDEX.search(line) for line in lines)
     pins: dict[str, list[Requirement]] = {}
     for line in lines:
         text = _COMMENT.sub("", line).strip().removesuffix("\\").strip()
         if not text or text.startswith("-") or "$" in text:
             continue
-        if "/" in text.partition("@")[0] or text.startswith("."):  # a path, or an address
+        if "/" in text.partition("@")[0] or text.startswith("."):  # a path or a URL
             continue
         try:
             requirement = Requirement(_INDEX.split(text)[0].split(" --")[0].strip())
@@ -46,15 +47,15 @@ def problems(where: str, lines: Sequence[str]) -> Iterator[str]:
             and any("+" in str(one) for one in requirement.specifier)
         ):
             yield f"{where}: {text} is not at PyPI: it needs --extra-index-url"
-    for name, found in pins.items():
-        yield from _together(where, name, found)
+    for name, requirements in pins.items():
+        yield from _contradictions(where, name, requirements)
 
 
 def conda(content: object) -> tuple[Sequence[str], Sequence[str]]:
-    """Of an environment of conda's: its own dependencies, and those of pip."""
-    given = mapping(content).get("dependencies")
+    """The dependencies of a conda file: conda's own, and pip's."""
+    dependencies = mapping(content).get("dependencies")
     own, pip = [], []
-    for item in given if isinstance(given, list) else ():
+    for item in dependencies if isinstance(dependencies, list) else ():
         if isinstance(item, str):
             own.append(item)
         listed = mapping(item).get("pip")
@@ -63,7 +64,7 @@ def conda(content: object) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def of_conda(where: str, own: Sequence[str]) -> Iterator[str]:
-    """Conda's dependencies that are pinned to two versions at once."""
+    """Conda dependencies that are pinned to more than one version."""
     pins: dict[str, set[str]] = {}
     for item in own:
         match = _CONDA.fullmatch(item)
@@ -77,7 +78,7 @@ def of_conda(where: str, own: Sequence[str]) -> Iterator[str]:
 
 
 def included(lines: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files that `-r FILE` names, as written and where they are."""
+    """The files that `-r FILE` includes: each name as written, and its path."""
     for line in lines:
         match = _INCLUDED.search(_COMMENT.sub("", line))
         if match:
@@ -85,18 +86,18 @@ def included(lines: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def names(lines: Sequence[str]) -> set[str]:
-    """The packages that are asked for, by their canonical names."""
-    found = set()
+    """The canonical names of the required packages."""
+    packages = set()
     for line in lines:
         match = re.match(r"\s*([A-Za-z0-9][\w.-]*)", _COMMENT.sub("", line))
         if match:
-            found.add(str(canonicalize_name(match[1])))
-    return found
+            packages.add(str(canonicalize_name(match[1])))
+    return packages
 
 
-def _together(where: str, name: str, found: Sequence[Requirement]) -> Iterator[str]:
-    """Whether the versions that are asked for leave any; markers choose among alternatives."""
-    always = [one for one in found if one.marker is None]
+def _contradictions(where: str, name: str, requirements: Sequence[Requirement]) -> Iterator[str]:
+    """Requirements of one package that no version meets; those with markers are alternatives."""
+    always = [one for one in requirements if one.marker is None]
     whole = SpecifierSet(",".join(str(one.specifier) for one in always if one.specifier))
     exact = {
         one.version for one in whole if one.operator in ("==", "===") and "*" not in one.version

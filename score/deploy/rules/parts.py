@@ -1,4 +1,4 @@
-"""The parts of a document that say the same things: it, its task, its steps and what is inline."""
+"""The parts of a document that share fields: itself, its task, its steps, inline definitions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from score.deploy.rules.documents import Document
 from score.deploy.values import Json, mapping
 
-Part = tuple[str, Json]  # the path before its fields' names, and the fields
+Part = tuple[str, Json]  # the path prefix of its fields, and the fields
 
 
 def parts(document: Document) -> Iterator[Part]:
@@ -27,7 +27,7 @@ def _within(where: str, content: Json) -> Iterator[Part]:
 
 
 def environments(document: Document) -> Iterator[Part]:
-    """The environments that a document defines: it, or those inline."""
+    """The environments that a document defines: itself, or inline ones."""
     if document.kind == "environment":
         yield "", document.content
         return
@@ -37,7 +37,7 @@ def environments(document: Document) -> Iterator[Part]:
 
 
 def models(document: Document) -> Iterator[Part]:
-    """The models that a document defines: it, or one inline."""
+    """The models that a document defines: itself, or an inline one."""
     inline = document.content.get("model")
     if document.kind == "model":
         yield "", document.content
@@ -46,10 +46,10 @@ def models(document: Document) -> Iterator[Part]:
 
 
 def variables(document: Document) -> Iterator[Part]:
-    """The environment variables that a document sets, wherever its kind has them."""
+    """The environment variables that a document sets, in its parts and their `settings`."""
     for where, part in parts(document):
-        for place in ("", "settings."):
-            holder = part if not place else mapping(part.get("settings"))
-            given = holder.get("environment_variables")
-            if isinstance(given, dict):
-                yield f"{where}{place}environment_variables", given
+        for prefix in ("", "settings."):
+            holder = part if not prefix else mapping(part.get("settings"))
+            values = holder.get("environment_variables")
+            if isinstance(values, dict):
+                yield f"{where}{prefix}environment_variables", values

@@ -1,4 +1,4 @@
-"""Pipelines: their steps, what is bound to what, what the steps run on, and what endpoints pass."""
+"""Pipelines: their steps, bindings and computes, and the inputs that a batch endpoint can pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from score.deploy.rules.references import local
 from score.deploy.values import BINDING, Json, at, literal, mapping
 from score.errors import AzureError, meant
 
-# What a step that names a component may say beside its own type's settings.
+# Fields of a step that names a component.
 _STEP = {
     *("type", "component", "trial", "inputs", "outputs", "compute", "resources", "limits", "name"),
     *("environment", "environment_variables", "display_name", "description", "queue_settings"),
@@ -26,12 +26,12 @@ _STEP = {
     "$schema",
 }
 _OWN = ("automl", "finetuning", "distillation", "if_else", "do_while", "data_transfer", "import")
-# Folders in storage, whatever lies in them; a step gets a path either way.
+# Types that are folders in storage: a step gets a path, whatever the type.
 _FOLDERS = {"uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"}
 
-_VALUES = {"uri_file", "integer", "number", "boolean"}  # any of these may be a string's
-# "Data inputs" and "literal inputs" are all that a pipeline component deployment takes, and tables
-# (mltable) are not supported; models neither: azure-ai-ml looks every path up among data assets.
+_VALUES = {"uri_file", "integer", "number", "boolean"}  # a string accepts any of them
+# A pipeline component deployment takes "data inputs" and "literal inputs" only. Tables (mltable)
+# are not supported, and no models: azure-ai-ml looks up every path among data assets.
 # https://learn.microsoft.com/azure/machine-learning/how-to-access-data-batch-endpoints-jobs
 _DATA = ("uri_file", "uri_folder")
 _LITERALS = ("string", "boolean", "number", "float", "integer")
@@ -43,24 +43,24 @@ _PASSED = {"inputs": (*_DATA, *_LITERALS), "outputs": (*_DATA, "mlflow_model", "
 @dataclass(frozen=True)
 class _Pipeline:
     document: Document
-    where: str  # the path before its fields' names
+    where: str  # the path prefix of its fields
     content: Json
 
     def component(self, step: Json) -> Json | None:
-        """What a step runs, inline or in a file; None for what is elsewhere, or cannot be read."""
-        given = step.get("component", step.get("trial"))
-        if isinstance(given, dict):
-            return given
-        if given is None:
+        """The component that a step runs, inline or in a file; None where it cannot be read."""
+        component = step.get("component", step.get("trial"))
+        if isinstance(component, dict):
+            return component
+        if component is None:
             return step if {"command", "task", "entry", "jobs"} & step.keys() else None
-        path = str(given).removeprefix("file:")
+        path = str(component).removeprefix("file:")
         file = self.document.here / path
         if not local(path) or not os.path.isfile(file):
             return None
-        with suppress(AzureError):  # which the file's own check tells
-            found = read(file)
-            if isinstance(found, Document) and found.family in ("component", "job"):
-                return found.content
+        with suppress(AzureError):  # the check of that file reports it
+            document = read(file)
+            if isinstance(document, Document) and document.family in ("component", "job"):
+                return document.content
         return None
 
 
@@ -70,8 +70,8 @@ def problems(document: Document) -> Iterator[str]:
         pipeline = _Pipeline(document, "", document.content)
         if "jobs" in document.content:
             yield from _pipeline(pipeline)
-        elif made := pipeline.component(document.content):
-            yield from _fits("", document.content, made, "pipeline")
+        elif component := pipeline.component(document.content):
+            yield from _fits("", document.content, component, "pipeline")
         if document.kind == "pipelineJob" and not _compute(document.content):
             yield from _computes(pipeline, "")
     if document.kind == "pipelineComponentBatchDeployment":
@@ -82,10 +82,10 @@ def problems(document: Document) -> Iterator[str]:
 
 
 def _passed(deployment: _Pipeline) -> Iterator[str]:
-    """A sentence for each port that a batch endpoint cannot pass to a deployment's pipeline."""
-    content, given = deployment.content, deployment.content.get("component")
-    component = deployment.component(content) if given is not None else None
-    where = "component" if isinstance(given, dict) else f"component: {given}"
+    """Inputs and outputs that a batch endpoint cannot pass to a deployment's pipeline."""
+    content, named = deployment.content, deployment.content.get("component")
+    component = deployment.component(content) if named is not None else None
+    where = "component" if isinstance(named, dict) else f"component: {named}"
     for side, allowed in _PASSED.items():
         for name, port in mapping(mapping(component).get(side)).items():
             kind = mapping(port).get("type")
@@ -123,28 +123,28 @@ def _step(
         yield from (f"{where}.{key}: unknown field{meant(str(key), _STEP)}" for key in unknown)
     elif not {"command", "task", "entry", "jobs", "trial"} & step.keys():
         yield f"{where}: it has no component, and no command of its own"
-    made = components[name]
-    if made is not step and made is not None:
-        yield from _fits(f"{where}.", step, made, kind)
+    component = components[name]
+    if component is not step and component is not None:
+        yield from _fits(f"{where}.", step, component, kind)
     for side in ("inputs", "outputs"):
-        for given, value in mapping(step.get(side)).items():
-            wanted = mapping(at(made, f"{side}.{given}")) if made is not step else {}
-            yield from _end(pipeline, components, f"{where}.{side}.{given}", value, wanted)
+        for port, value in mapping(step.get(side)).items():
+            wanted = mapping(at(component, f"{side}.{port}")) if component is not step else {}
+            yield from _end(pipeline, components, f"{where}.{side}.{port}", value, wanted)
 
 
-def _fits(where: str, step: Json, made: Json, kind: str) -> Iterator[str]:
+def _fits(where: str, step: Json, component: Json, kind: str) -> Iterator[str]:
     """Whether a step's inputs and outputs are those of its component."""
-    own = str(made.get("type", "command"))
+    own = str(component.get("type", "command"))
     if "type" in step and kind not in (own, "sweep"):
         yield f"{where}type: its component is a {own}"
     for side in ("inputs", "outputs"):
-        ports = mapping(made.get(side))
-        for given in mapping(step.get(side)):
-            if given not in ports:
-                hint = meant(str(given), map(str, ports))
-                yield f"{where}{side}.{given}: its component has none of that name{hint}"
+        ports = mapping(component.get(side))
+        for name in mapping(step.get(side)):
+            if name not in ports:
+                hint = meant(str(name), map(str, ports))
+                yield f"{where}{side}.{name}: its component has none of that name{hint}"
     searched = mapping(step.get("search_space"))
-    for needed, port in mapping(made.get("inputs")).items():
+    for needed, port in mapping(component.get("inputs")).items():
         optional = not isinstance(port, dict) or port.get("optional") or "default" in port
         if not optional and needed not in mapping(step.get("inputs")) and needed not in searched:
             yield f"{where}inputs.{needed}: is missing"
@@ -157,7 +157,7 @@ def _end(
     value: object,
     wanted: Json,
 ) -> Iterator[str]:
-    """Whether the other end of a step's binding is there, and of the type that is wanted."""
+    """Whether the other end of a step's binding exists, and has the type `wanted`."""
     text = value.get("path") if isinstance(value, dict) else value
     match = BINDING.fullmatch(str(text).strip())
     if match is None:
@@ -167,60 +167,60 @@ def _end(
             yield from literal(where, value, wanted)
         return
     parts = match[1].strip().split(".")
-    if parts[0] != "parent":  # the older form, to which Azure adds it
+    if parts[0] != "parent":  # the older form, which Azure completes
         parts = ["parent", *parts]
-    found: object = None
+    source: object = None
     if len(parts) == 3 and parts[1] in ("inputs", "outputs"):
-        found = _port(pipeline.content, parts[1], parts[2])
+        source = _port(pipeline.content, parts[1], parts[2])
     elif len(parts) == 5 and parts[1] == "jobs" and parts[3] == "outputs":
-        found = _made(pipeline, components, parts[2], parts[4])
-    if found is None:
+        source = _output(pipeline, components, parts[2], parts[4])
+    if source is None:
         yield f"{where}: {text} leads nowhere"
     else:
-        yield from _same(where, str(text), found, wanted)
+        yield from _same_type(where, str(text), source, wanted)
 
 
-def _asset(where: str, given: Json, wanted: Json) -> Iterator[str]:
-    """What is wrong with an input or output that a step spells out: `{type: …, path: …}`."""
-    if "path" not in given and ".inputs." in where:
+def _asset(where: str, asset: Json, wanted: Json) -> Iterator[str]:
+    """What is wrong with an input or output in the long form: `{type: …, path: …}`."""
+    if "path" not in asset and ".inputs." in where:
         yield f"{where}.path: is missing"
-    said = {"type": given.get("type", "uri_folder")}  # Azure's default
-    yield from _same(where, str(given.get("path")), said, wanted)
+    typed = {"type": asset.get("type", "uri_folder")}  # Azure's default
+    yield from _same_type(where, str(asset.get("path")), typed, wanted)
 
 
 def _port(content: Json, side: str, name: str) -> object:
-    """An input or output; one without a value is there all the same: `outputs: {table: }`."""
+    """An input or output, or None; an empty mapping where it has no value: `outputs: {table: }`."""
     ports = mapping(content.get(side))
     return (ports[name] or {}) if name in ports else None
 
 
-def _made(
+def _output(
     pipeline: _Pipeline, components: Mapping[str, Json | None], job: str, output: str
 ) -> object:
-    """What another step writes; anything, where its component cannot be read."""
+    """An output of another step; an empty mapping where that step's component cannot be read."""
     step = mapping(at(pipeline.content, "jobs")).get(job)
     if not isinstance(step, dict):
         return None
-    made = components.get(job)
-    if made is None or output in mapping(step.get("outputs")):
-        return _port(made or {}, "outputs", output) or {}
-    return _port(made, "outputs", output)
+    component = components.get(job)
+    if component is None or output in mapping(step.get("outputs")):
+        return _port(component or {}, "outputs", output) or {}
+    return _port(component, "outputs", output)
 
 
-def _same(where: str, text: str, found: object, wanted: Json) -> Iterator[str]:
-    if not isinstance(found, dict) or "type" not in found or "type" not in wanted:  # a value
+def _same_type(where: str, text: str, source: object, wanted: Json) -> Iterator[str]:
+    if not isinstance(source, dict) or "type" not in source or "type" not in wanted:  # a value
         return
-    given, asked = str(found["type"]), str(wanted["type"])
-    alike = {given, asked} <= _FOLDERS or (given, asked) == ("integer", "number")
-    if given != asked and not alike and {given, asked} <= _FOLDERS | _VALUES:
-        yield f"{where}: {text} is a {given}, and a {asked} is wanted"
+    actual, expected = str(source["type"]), str(wanted["type"])
+    alike = {actual, expected} <= _FOLDERS or (actual, expected) == ("integer", "number")
+    if actual != expected and not alike and {actual, expected} <= _FOLDERS | _VALUES:
+        yield f"{where}: {text} is a {actual}, and a {expected} is wanted"
 
 
 def _computes(pipeline: _Pipeline, where: str) -> Iterator[str]:
-    """A pipeline names a compute for all its steps, or every step has its own.
+    """Steps without a compute, in a pipeline without a default one.
 
-    how-to-use-serverless-compute: a pipeline that is to run on serverless compute says so, too.
-    What a pipeline within runs on is seen where its file is here.
+    Serverless compute must be named, too (how-to-use-serverless-compute). Nested pipelines are
+    checked where their files can be read.
     """
     inner = pipeline.component(pipeline.content) if "jobs" not in pipeline.content else None
     jobs = mapping((inner or pipeline.content).get("jobs"))

@@ -1,4 +1,4 @@
-"""Inputs and outputs of components: their names, and what an input is without a value."""
+"""Inputs and outputs of components: their names, and the defaults of inputs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def problems(document: Document) -> Iterator[str]:
     for side in ("inputs", "outputs"):
         for name, port in mapping(document.content.get(side)).items():
             if str(name).lower() in _RESERVED:
-                yield f"{side}.{name}: Azure keeps this name for itself"
+                yield f"{side}.{name}: Azure reserves this name"
             if side == "inputs" and "default" in mapping(port) and port["default"] is not None:
                 yield from literal(f"inputs.{name}.default", port["default"], port)

@@ -1,17 +1,17 @@
-"""Whole numbers, and between what each of them may lie."""
+"""Integer fields and their ranges; sizes and log levels."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+from score.deploy.plan import instances_note
 from score.deploy.rules.documents import DEPLOYMENT, Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
 from score.deploy.values import THREE_DAYS, Json, at, whole
 from score.errors import AzureError
 
-_EXCEPTIONS_ABOVE = 50  # instances of a deployment; more are granted on request (quotas page)
 _Range = tuple[int, int | None]
 
 # reference-yaml-deployment-managed-online and -kubernetes-online, "ProbeSettings".
@@ -20,7 +20,7 @@ _PROBES: dict[str, _Range] = {
     for probe in ("readiness_probe", "liveness_probe")
     for name in ("initial_delay", "period", "timeout", "success_threshold", "failure_threshold")
 }
-# Of a document and of its steps; from the reference pages of the kinds that have them.
+# Field of a document or step → its least and its greatest value; from the reference pages.
 _RANGES: dict[str, _Range] = {
     **_PROBES,
     "liveness_probe.success_threshold": (1, 1),
@@ -55,14 +55,14 @@ _RANGES: dict[str, _Range] = {
     "max_instances": (1, None),
     "idle_time_before_scale_down": (0, None),
 }
-_BATCH = {"batchDeployment"}  # which has the settings of a model's at the top
+_BATCH = {"batchDeployment"}  # has a model deployment's settings at the top level
 _SIZE = re.compile(r"([1-9]\d*)(?:[kKmMgG][bB])?")
 _SHARED = re.compile(r"[1-9]\d*[bkmg]", re.IGNORECASE)
 _LEVELS = ("warning", "info", "debug")
 
 
 def problems(document: Document) -> Iterator[str]:
-    """Numbers that are none, or are out of range."""
+    """Fields that are no integers, or are out of range."""
     for where, part in parts(document):
         for path, (least, most) in _RANGES.items():
             yield from _range(where, part, path, least, most)
@@ -70,10 +70,8 @@ def problems(document: Document) -> Iterator[str]:
     for where in ("", "scale_settings."):
         yield from _order(document.content, f"{where}min_instances", f"{where}max_instances")
     count = document.content.get("instance_count")
-    if document.family == DEPLOYMENT and isinstance(count, int) and count > _EXCEPTIONS_ABOVE:
-        yield Note(
-            f"instance_count: a deployment may have {_EXCEPTIONS_ABOVE}, and more on request"
-        )
+    if document.family == DEPLOYMENT and isinstance(count, int) and (note := instances_note(count)):
+        yield Note(f"instance_count: {note}")
 
 
 def _range(where: str, part: Json, path: str, least: int, most: int | None) -> Iterator[str]:
@@ -87,7 +85,7 @@ def _range(where: str, part: Json, path: str, least: int, most: int | None) -> I
 
 
 def _bound(value: object) -> bool:
-    """Whether a value is another's: `${{parent.inputs.count}}`."""
+    """Whether a value is a binding: `${{parent.inputs.count}}`."""
     return isinstance(value, str) and "${{" in value
 
 

@@ -1,7 +1,7 @@
-"""What a document refers to: assets, endpoints, computes, files and code.
+"""References of a document: to assets, endpoints, computes, files and code.
 
-An asset that is not in the folders may be in the workspace: that is noted, not refused, unless its
-name is nearly one that is here.
+An asset that is not in the folders may be in the workspace, so that is a note. It is a problem
+where the name is nearly that of an asset in the folders.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _SHARED = re.compile(r"azureml://registries/[^/]+/([a-z]+)/[^/]+(?:/(?:versions|
 _ENDPOINTS = (ENDPOINT, BATCH_ENDPOINT)
 _FAMILIES = (ENDPOINT, BATCH_ENDPOINT, "environment", "model", "component", "data")
 _PLURALS = {"environment": ("environments",), "model": ("models",), "component": ("components",)}
-_NEAR = 0.7  # of difflib's ratio, for the name of a package in the code
+_NEAR = 0.7  # difflib ratio above which a package's name counts as misspelt
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # azureml:…, https:…, wasbs:…
 
 
 def referred(reference: object, family: str, known: Known) -> Document | None:
-    """The document that `azureml:NAME@latest` or `azureml:NAME:VERSION` means, if it is here."""
+    """The document that `azureml:NAME@latest` or `azureml:NAME:VERSION` names, or None."""
     match = _ASSET.fullmatch(str(reference))
     return known.find(family, match[1]) if match else None
 
 
 def served(document: Document, known: Known) -> tuple[Json, Path]:
-    """A deployment's model, inline or in a file that is here, and where its paths are seen from.
+    """A deployment's model, inline or in another document, and the folder of its relative paths.
 
-    Nothing is told of a model that is elsewhere.
+    An empty mapping for a model in the workspace.
     """
-    given = document.content.get("model")
-    found = referred(given, "model", known)
-    return (found.content, found.here) if found else (mapping(given), document.here)
+    model = document.content.get("model")
+    other = referred(model, "model", known)
+    return (other.content, other.here) if other else (mapping(model), document.here)
 
 
 def problems(document: Document, known: Known) -> Iterator[str]:
-    """References that lead nowhere."""
+    """References to what does not exist, or is nearly spelled like what does."""
     for where, part in parts(document):
         for family in ("environment", "model"):
             if isinstance(part.get(family), str):
@@ -73,7 +73,7 @@ def problems(document: Document, known: Known) -> Iterator[str]:
 
 
 def local(path: str) -> bool:
-    """Whether a path is of this machine, and not bound elsewhere."""
+    """Whether a path is a local one: no URL, ARM id or binding."""
     return (
         not _ELSEWHERE.match(path) and not path.startswith("/subscriptions/") and "${{" not in path
     )
@@ -96,10 +96,10 @@ def _asset(where: str, family: str, reference: str, known: Known) -> Iterator[st
 
 
 def _models(where: str, part: Json, known: Known) -> Iterator[str]:
-    """The models that inputs name: `{type: mlflow_model, path: azureml:…}`; not those by a path."""
-    for port, given in mapping(part.get("inputs")).items():
-        match = _ASSET.fullmatch(str(mapping(given).get("path")))
-        if match and str(mapping(given).get("type")).endswith("_model"):
+    """The registered models that inputs name: `{type: mlflow_model, path: azureml:…}`."""
+    for port, value in mapping(part.get("inputs")).items():
+        match = _ASSET.fullmatch(str(mapping(value).get("path")))
+        if match and str(mapping(value).get("type")).endswith("_model"):
             yield from _named(f"{where}.{port}.path", "model", match[1], known)
 
 
@@ -127,14 +127,14 @@ def _named(where: str, family: str, name: str, known: Known) -> Iterator[str]:
         yield Note(f"{where}: no {family} here is called {name!r}: it must be in the workspace")
 
 
-def _compute(where: str, given: object, known: Known) -> Iterator[str]:
-    if given is None:
+def _compute(where: str, compute: object, known: Known) -> Iterator[str]:
+    if compute is None:
         return
-    text = str(given)
+    text = str(compute)
     if BINDING.fullmatch(text) or _ARM.fullmatch(text) or text.startswith("azureml://"):
         return
-    if not isinstance(given, str) or not _COMPUTE.fullmatch(text):
-        yield f"{where}: {given!r} is neither NAME nor azureml:NAME nor an ARM id"
+    if not isinstance(compute, str) or not _COMPUTE.fullmatch(text):
+        yield f"{where}: {compute!r} is neither NAME nor azureml:NAME nor an ARM id"
         return
     name, here = text.removeprefix("azureml:"), known.names("compute")
     near = misspelt(name, here)
@@ -160,7 +160,7 @@ def _code(document: Document, where: str, part: Json) -> Iterator[str]:
     if not os.path.exists(folder):
         yield f"{where}code: there is no folder {code}"
         return
-    if not os.path.isdir(folder):  # a file may be the code of a job
+    if not os.path.isdir(folder):  # a job's code may be a file
         return
     if script is not None:
         yield from scripts.problems(
@@ -169,7 +169,7 @@ def _code(document: Document, where: str, part: Json) -> Iterator[str]:
             most=1 if document.family == DEPLOYMENT else 2,
             prepared="entry_script" not in part,
         )
-    entry = part.get("entry")  # of Spark
+    entry = part.get("entry")  # of a Spark job
     file = entry.get("file") if isinstance(entry, dict) else None
     if file is not None and not os.path.isfile(folder / str(file)):
         yield f"{where}entry.file: there is no {file} below {code}"
@@ -177,13 +177,13 @@ def _code(document: Document, where: str, part: Json) -> Iterator[str]:
 
 
 def _script(folder: Path, name: str) -> Path:
-    """A script's file; the batch runner takes a module's name, too."""
+    """A script's file; the batch runner accepts a module's name, too."""
     module = folder.joinpath(*f"{name.replace('.', '/')}.py".split("/"))
     return module if os.path.isfile(module) else folder / name
 
 
 def _module(where: str, folder: Path, command: str) -> Iterator[str]:
-    """Whether `python -m MODULE` finds the module: it may also be an installed one."""
+    """A misspelt module of `python -m MODULE`; others may be installed in the environment."""
     match = re.match(r"\s*python3? -m ([\w.]+)", command)
     if match is None:
         return
@@ -213,8 +213,8 @@ def _paths(document: Document) -> Iterator[tuple[str, str]]:
         component = part.get("component")
         if isinstance(component, str):
             yield f"{where}component", component.removeprefix("file:")
-        for port, given in mapping(part.get("inputs")).items():
-            path = given.get("path") if isinstance(given, dict) else None
+        for port, value in mapping(part.get("inputs")).items():
+            path = value.get("path") if isinstance(value, dict) else None
             if isinstance(path, str) and document.family == "job":
                 yield f"{where}inputs.{port}.path", path
     if document.kind == "data" and isinstance(document.content.get("path"), str):

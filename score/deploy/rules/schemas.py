@@ -1,4 +1,4 @@
-"""What azure-ai-ml's own loader refuses, and the unknown fields that its schemas let pass."""
+"""What azure-ai-ml's own loaders refuse, and unknown fields that they accept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.values import Json, mapping
 
-# It tells everybody which of its own classes are experiments.
+# It logs a warning for each of its experimental classes.
 logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
 
 _LOADERS: Mapping[str, Callable[..., Any]] = {
@@ -49,7 +49,7 @@ _LOADERS: Mapping[str, Callable[..., Any]] = {
     "amlCompute": loaders.load_compute,
     "computeInstance": loaders.load_compute,
 }
-# What Azure's examples leave to the command line: `--endpoint-name`, `--set compute=…`.
+# Fields that Azure's examples leave to the command line, as `--set compute=…`, with placeholders.
 _GIVEN_LATER: Mapping[str, Mapping[str, str]] = {
     "managedOnlineDeployment": {"endpoint_name": "given-later"},
     "kubernetesOnlineDeployment": {"endpoint_name": "given-later"},
@@ -57,20 +57,20 @@ _GIVEN_LATER: Mapping[str, Mapping[str, str]] = {
     "modelBatchDeployment": {"endpoint_name": "given-later", "compute": "given-later"},
     "pipelineComponentBatchDeployment": {"endpoint_name": "given-later"},
 }
-# Whose loaders take unknown fields.
+# Kinds whose loaders accept unknown fields.
 _OPEN: Mapping[str, type[Any]] = {
     "commandComponent": CommandComponentSchema,
     "parallelComponent": ParallelComponentSchema,
     "pipelineComponent": PipelineComponentSchema,
     "sparkComponent": SparkComponentSchema,
 }
-# Parts of parallel components in which anything passes.
+# Parts of parallel components whose fields no loader checks.
 _OPEN_PARTS: Mapping[str, type[Any]] = {
     "task": ComponentParallelTaskSchema,
     "retry_settings": RetrySettingsSchema,
     "resources": ComponentResourceSchema,
 }
-# What an input or output of a component may say.
+# Fields of a component's input or output.
 _PORT = {"type", "description", "default", "optional", "min", "max", "enum", "mode", "path", "name"}
 _PORT |= {"version", "is_control", "early_available", "intellectual_property"}
 # learn.microsoft.com/azure/machine-learning: reference-yaml-job-pipeline, "settings"; of a
@@ -83,7 +83,7 @@ _SETTINGS = {
 
 
 def problems(document: Document) -> Iterator[str]:
-    """What azure-ai-ml refuses, fields that it passes over, and fields that are to follow."""
+    """What azure-ai-ml refuses, unknown fields, and fields that the command line must set."""
     missing = {
         name: value
         for name, value in _GIVEN_LATER.get(document.kind, {}).items()
@@ -97,19 +97,21 @@ def problems(document: Document) -> Iterator[str]:
 
 
 def _refused(document: Document, missing: Json) -> str | None:
-    """What the loader, and for components the validation, has against it."""
+    """The error of the loader, or of a component's validation; None for a valid file."""
     override = [{name: value} for name, value in missing.items()]
-    if document.kind == "kubernetesOnlineDeployment":  # an example names it in $schema alone
+    if (
+        document.kind == "kubernetesOnlineDeployment"
+    ):  # an example of Azure's names it only in $schema
         override.append({"type": "kubernetes"})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             entity = _LOADERS[document.kind](document.file, params_override=override)
         validated = entity._validate() if isinstance(entity, entities.Component) else None
-    except Exception as error:  # the SDK has no one error for what it will not load
-        said = " ".join(str(error).split()).partition("If you are trying to configure")[0]
-        said = said.partition("Tip: ")[0].partition("Visit this link")[0]  # another editor
-        return f"azure-ai-ml refuses it: {said[:600].strip()}"
+    except Exception as error:  # the SDK has no common error class
+        message = " ".join(str(error).split()).partition("If you are trying to configure")[0]
+        message = message.partition("Tip: ")[0].partition("Visit this link")[0]  # general advice
+        return f"azure-ai-ml refuses it: {message[:600].strip()}"
     if validated is None or validated.passed:
         return None
     return "azure-ai-ml refuses it: " + "; ".join(
@@ -120,11 +122,11 @@ def _refused(document: Document, missing: Json) -> str | None:
 def _unknown(document: Document) -> Iterator[str]:
     content, kind = document.content, document.kind
     if kind in _OPEN:
-        known = {*_opened(_OPEN[kind], document.here).fields, "$schema"}
+        known = {*_instance(_OPEN[kind], document.here).fields, "$schema"}
         yield from (f"{name}: unknown field" for name in content if name not in known)
         for side in ("inputs", "outputs"):
-            for port, given in mapping(content.get(side)).items():
-                unknown = [name for name in mapping(given) if name not in _PORT]
+            for port, value in mapping(content.get(side)).items():
+                unknown = [name for name in mapping(value) if name not in _PORT]
                 yield from (f"{side}.{port}.{name}: unknown field" for name in unknown)
     if kind == "sparkComponent":
         entry = mapping(content.get("entry"))
@@ -140,20 +142,20 @@ def _unknown(document: Document) -> Iterator[str]:
 
 
 def _part(document: Document, part: str, schema: type[Any]) -> Iterator[str]:
-    given = document.content.get(part, {})
-    if not isinstance(given, dict):
-        yield f"{part}: {given!r} is no mapping"
+    fields = document.content.get(part, {})
+    if not isinstance(fields, dict):
+        yield f"{part}: {fields!r} is no mapping"
         return
-    opened = _opened(schema, document.here)
-    unknown = [name for name in given if name not in opened.fields]
+    schema_object = _instance(schema, document.here)
+    unknown = [name for name in fields if name not in schema_object.fields]
     yield from (f"{part}.{name}: unknown field" for name in unknown)
     try:
-        opened.load({name: given[name] for name in given if name not in unknown})
+        schema_object.load({name: fields[name] for name in fields if name not in unknown})
     except ValidationError as error:
         yield f"{part}: {' '.join(str(error).split())}"
 
 
-def _opened(schema: type[Any], base: Path) -> Any:
-    with warnings.catch_warnings():  # of how azure-ai-ml itself uses its schemas
+def _instance(schema: type[Any], base: Path) -> Any:
+    with warnings.catch_warnings():  # azure-ai-ml uses marshmallow in a deprecated way
         warnings.simplefilter("ignore", DeprecationWarning)
         return schema(context={"base_path": base})

@@ -1,9 +1,9 @@
-"""Sizes of machines: those of `score/deploy/skus.yml`, and other names that Azure gives to sizes.
+"""Machine sizes: those of `score/deploy/skus.yml`, and others with valid names.
 
-A size that is not in the table passes if it is spelled as Azure's sizes are: a family, a number of
-vCPUs, features, an accelerator of that family, and a version that the family has. By that
-`Standard_D4as_v5` passes, and `Standard_DS2_v9` is refused with the nearest of the table. Series
-that Azure has retired are refused.
+A size that is not in the table is accepted if its name follows Azure's convention: a family, a
+number of vCPUs, features, an accelerator of that family, and a version of that family. So
+`Standard_D4as_v5` is accepted, and `Standard_DS2_v9` is refused with the nearest name of the table.
+Retired series are refused.
 
 Sources, all of github.com/MicrosoftDocs/azure-compute-docs, articles/virtual-machines:
 vm-naming-conventions.md for the parts of a name, and the pages of the series in sizes/ for the
@@ -24,7 +24,7 @@ from score.deploy.skus import Sku, lookup, skus
 from score.deploy.values import at, mapping
 from score.errors import AzureError, meant
 
-# Family → its versions. The first has no number in the names of its sizes.
+# Family → its versions. Names of version 1 have no version number.
 _VERSIONS = {
     "A": {1, 2},
     "B": {1, 2},
@@ -51,7 +51,7 @@ _VERSIONS = {
     "NP": {1},
     "NV": {1, 3, 4, 5},
 }
-# Family and version → the accelerators whose names its sizes carry.
+# Family and version → accelerators in the names of its sizes.
 _ACCELERATORS = {
     ("DC", 5): {"CC"},
     ("EC", 5): {"CC"},
@@ -67,7 +67,7 @@ _ACCELERATORS = {
     ("NG", 1): {"V620"},
     ("NM", 1): {"MA35D"},
 }
-# Family, version and accelerator → when Azure retired the series.
+# Family, version and accelerator → date of retirement of the series.
 _RETIRED = {
     ("A", 1, ""): "2024-08-31",
     ("DC", 2, ""): "2026-06-30",
@@ -99,8 +99,8 @@ _NAME = re.compile(
     r"(?P<rest>(?:_[a-z0-9]+)*?)(?:_v(?P<version>\d+))?",
     re.IGNORECASE,
 )
-_BESIDE = re.compile(r"_(?:NDR|XL|PROMO)(?=_|$)")  # said of a series beside its accelerator
-# The convention has some of the letters, series have others: e (TDX), f (ND96isrf_H100_v5), h, n
+_BESIDE = re.compile(r"_(?:NDR|XL|PROMO)(?=_|$)")  # suffixes that are no accelerator
+# The convention defines some of the letters, series use others: e (TDX), f (ND96isrf_H100_v5), h, n
 # (network), o (local disks) and r (RDMA).
 _FEATURES = re.compile(r"[abcdefhilmnoprst]*", re.IGNORECASE)
 # reference-yaml-job-spark: serverless Spark's own list.
@@ -113,7 +113,7 @@ _MACHINES = {
 
 
 def problems(document: Document) -> Iterator[str]:
-    """Sizes that Azure does not have, or has no more."""
+    """Unknown and retired sizes."""
     field = _MACHINES.get(document.kind)
     if field and field in document.content:
         name = str(document.content[field])
@@ -162,7 +162,7 @@ def _size(where: str, name: str) -> Iterator[str]:
 
 
 def _series(name: str) -> tuple[str, int, str] | None:
-    """Family, version and accelerator, if a name is made as Azure makes the names of its sizes."""
+    """Family, version and accelerator of a valid name; None for others."""
     match = _NAME.fullmatch(name)
     if not match:
         return None
@@ -182,18 +182,18 @@ def _series(name: str) -> tuple[str, int, str] | None:
 
 
 def _listed(where: str, tags: object, properties: object) -> Iterator[str]:
-    """The sizes that a model's card says it runs on."""
-    given = {
+    """The sizes that a model's tags and properties list."""
+    lists = {
         f"{where}tags.inference_compute_allow_list": at(tags, "inference_compute_allow_list"),
         f"{where}properties.inference-recommended-sku": at(properties, "inference-recommended-sku"),
     }
-    for place, text in given.items():
+    for field, text in lists.items():
         for name in re.findall(r"[\w.-]+", str(text or "")):
             if not _series(name):
                 try:
                     lookup(name)
                 except AzureError as error:
-                    yield f"{place}: {error}"
+                    yield f"{field}: {error}"
     spec = at(properties, "inference-min-sku-spec")
     if spec is not None and not re.fullmatch(r"\d+(\|\d+){3}", str(spec)):
         yield (

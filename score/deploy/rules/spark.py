@@ -1,7 +1,7 @@
-"""Spark: the properties that a job needs, whether they fit each other, and the files it ships.
+"""Spark: the properties of a job, whether they fit each other, and the files that it ships.
 
 Source: learn.microsoft.com/azure/machine-learning/reference-yaml-job-spark, "Attributes of the
-`conf` key". A task runs on no executor with fewer cores than `spark.task.cpus` (Spark's
+`conf` key". An executor needs at least `spark.task.cpus` cores to run a task (Spark's
 configuration page).
 """
 
@@ -17,7 +17,7 @@ from score.deploy.rules.parts import parts
 from score.deploy.values import Json, at, mapping, whole
 from score.errors import AzureError, nearest
 
-# The names that azure-ai-ml writes for some of them.
+# The names of azure-ai-ml for some properties.
 _SHORT = {
     "driver_cores": "spark.driver.cores",
     "driver_memory": "spark.driver.memory",
@@ -46,10 +46,10 @@ _MEMORY = {
 _SIZE = re.compile(r"[1-9]\d*\s*[kmgtp]?b?", re.IGNORECASE)
 _KNOWN = {*_SHORT.values(), *_WHOLE, *_MEMORY}
 _SHIPPED = ("py_files", "jars", "files", "archives")
-# As a text: YAML reads 3.10 as 3.1. The versions that Azure's pages have named for Spark on Synapse
-# and in Azure ML; which of them a workspace still takes only Azure says.
+# As strings, since YAML reads 3.10 as 3.1. The versions that Azure has documented for Spark on
+# Synapse and in Azure ML; only a workspace knows which of them it still supports.
 _RUNTIMES = ("3.1", "3.2", "3.3", "3.4", "3.5")
-_NEAR = 0.93  # of difflib's ratio, by which one letter is wrong in a name and no word another
+_NEAR = 0.93  # difflib ratio: one letter of the name differs, not a word
 
 
 def problems(document: Document) -> Iterator[str]:
@@ -65,26 +65,26 @@ def problems(document: Document) -> Iterator[str]:
             yield from _values(f"{where}conf", conf)
             yield from _executors(f"{where}conf", conf)
             if "entry" in part:
-                said = (f"{where}conf.{name}: is missing" for name in _missing(conf))
-                # The job that runs a component may add what that leaves out.
-                yield from said if document.kind != "sparkComponent" else map(Note, said)
+                missing = (f"{where}conf.{name}: is missing" for name in _missing(conf))
+                # The job that runs a component may add properties.
+                yield from missing if document.kind != "sparkComponent" else map(Note, missing)
     if document.kind == "sparkComponent":
         yield from _shipped(document)
 
 
 def _shipped(document: Document) -> Iterator[str]:
-    """A sentence for each file that a component names and has not got.
+    """Files that a component names and that do not exist.
 
-    Names count from the folder `code`. It gets what `additional_includes` names as well, of which
-    azure-ai-ml zips `x.zip` itself where there is a folder `x`.
+    Paths are relative to the folder `code`, to which azure-ai-ml adds what `additional_includes`
+    names. It makes `x.zip` itself where there is a folder `x`.
     """
     content, here = document.content, document.here
     included = set()
-    for given in _listed(content, "additional_includes"):
-        path = here / given
+    for name in _listed(content, "additional_includes"):
+        path = here / name
         zipped = path.suffix == ".zip" and os.path.isdir(path.with_suffix(""))
         if not os.path.exists(path) and not zipped:
-            yield f"additional_includes: there is no {given}"
+            yield f"additional_includes: there is no {name}"
         included.add(path.name)
     code = here / str(content.get("code", "."))
     for field in _SHIPPED:
@@ -94,12 +94,12 @@ def _shipped(document: Document) -> Iterator[str]:
 
 
 def _listed(content: Json, field: str) -> list[str]:
-    given = content.get(field)
-    return [str(one) for one in given] if isinstance(given, list) else []
+    names = content.get(field)
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _names(where: str, conf: Json) -> Iterator[str]:
-    """Spark has hundreds of properties, and takes any other in silence."""
+    """Misspelt properties: Spark has hundreds, and silently accepts unknown ones."""
     for name in conf:
         near = nearest(name, _KNOWN, cutoff=_NEAR)
         if name in _KNOWN or (name.startswith("spark.") and not near):
@@ -137,7 +137,7 @@ def _executors(where: str, conf: Json) -> Iterator[str]:
 
 
 def _missing(conf: Json) -> list[str]:
-    """The properties that say how many executors there are, and are not there."""
+    """The missing ones of the properties that set the number of executors."""
     dynamic = str(conf.get(_DYNAMIC + "enabled")).lower() == "true"
     wanted = (_LEAST, _MOST) if dynamic else ("spark.executor.instances",)
     return [name for name in wanted if name not in conf]

@@ -1,4 +1,4 @@
-"""Whether a name that is not here is one that is, with letters mistaken."""
+"""Misspelt names: the known name that an unknown one probably stands for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _LETTERS_PER_MISTAKE = 6
 
 
 def misspelt(name: str, known: Iterable[str]) -> str | None:
-    """The name that was meant; None where `name` is nothing like any, or differs in a number only.
+    """The known name nearest to `name`; None where none is near, or only a number differs.
 
-    One mistake is allowed, and one more for every six letters: `clip-cpus` is `clip-cpu`, and
-    `clip-v2` is another name than `clip-v1`.
+    One mistake is allowed, and one more for every six letters: `clip-cpus` stands for `clip-cpu`,
+    but `clip-v2` is a different name from `clip-v1`.
     """
     allowed = 1 + len(name) // _LETTERS_PER_MISTAKE
     ranked = sorted((_mistakes(name.lower(), one.lower()), one) for one in known)
@@ -22,7 +22,7 @@ def misspelt(name: str, known: Iterable[str]) -> str | None:
 
 
 def _mistakes(one: str, other: str) -> int:
-    """Letters to insert, remove or exchange to make one name the other (Levenshtein's distance)."""
+    """The Levenshtein distance: letters to insert, remove or replace."""
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
         before, row[0] = row[0], i

@@ -1,7 +1,7 @@
-"""Environment variables: this project's settings among them, and the server's processes.
+"""Environment variables: settings of this project, secrets, and the number of worker processes.
 
-A variable that begins with SCORE_ and is none of the settings may be a user's own. It is refused
-where it is nearly the name of a setting, which it would leave at its default in silence.
+An unknown variable that begins with SCORE_ may be a user's own. It is refused where it is nearly
+the name of a setting, which would silently keep its default.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from score.deploy.rules.parts import variables
 from score.errors import SettingError, nearest
 from score.settings import PREFIX, Settings, names
 
-_NEAR = 0.8  # of difflib's ratio: BACH_SIZE is .95 like BATCH_SIZE
+_NEAR = 0.8  # difflib ratio; that of BACH_SIZE and BATCH_SIZE is 0.95
 _WORKERS = "WORKER_COUNT"
 _VAULT = re.compile(r"\$\{\{\s*keyvault:(.*?)\s*\}\}")
 
 
 def problems(document: Document) -> Iterator[str]:
-    """Variables that cannot be, that are settings misspelt, and secrets that are not found."""
-    for where, given in variables(document):
-        for name, value in given.items():
+    """Invalid values, misspelt settings, and references to secrets that Azure does not resolve."""
+    for where, values in variables(document):
+        for name, value in values.items():
             if name == _WORKERS:
                 if not str(value).isdecimal() or not int(value):
                     yield f"{where}.{name}: {value!r} is no number of processes"

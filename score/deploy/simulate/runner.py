@@ -1,10 +1,14 @@
-"""A stand-in for Azure ML on this machine: a deployment is seen to work before it is paid for.
+"""Runs batch jobs and parallel steps on this machine, as Azure's batch runner does.
 
-Batch deployments and parallel steps: mini-batches of files go to worker processes on several
-"nodes"; each process runs the entry script's `init()` once; a mini-batch that fails, takes too long
-or loses its process is tried again, then counted as failed; more failures than `error_threshold`
-end the job. As Microsoft documents it:
+Mini-batches of files go to worker processes on several "nodes". Each process calls the entry
+script's `init()` once, and `run()` for each mini-batch. A mini-batch that fails, takes too
+long or loses its process is retried, then counted as failed; more failed files than
+`error_threshold` end the job. See
 https://learn.microsoft.com/azure/machine-learning/reference-yaml-deployment-batch
+
+Each worker process has a thread here that sends it mini-batches and waits for the answers. The
+threads share a `_Run`: a queue of mini-batches, and the report, which a lock guards. A thread ends
+when all mini-batches are done or the job is ended.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +29,14 @@ from typing import IO, Any
 
 from score.errors import AzureError
 
-_WORKER = Path(__file__).resolve().parent / "worker.py"
+_WORKER = Path(__file__).resolve().with_name("worker.py")
 
-INIT_SECONDS = 600  # `--first_task_creation_timeout` of Azure's runner
+INIT_SECONDS = 600  # for `init()`: `--first_task_creation_timeout` of Azure's runner
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a batch deployment or a parallel component asks for."""
+    """The settings of a batch deployment or a parallel component."""
 
     script: Path
     arguments: tuple[str, ...]
@@ -43,29 +47,28 @@ class Job:
     retries: int
     timeout: float  # seconds for a mini-batch
     error_threshold: int  # most failed files; -1 is any number
-    append_to: Path | None = None  # where rows go, if they go anywhere
+    append_to: Path | None = None  # the file that gets what `run()` returns, if any
     batch_error_threshold: int = -1  # most failed mini-batches; -1 is any number
-    prefix: Sequence[str] = ()  # of each process's command
-    folder: Path | None = None  # where processes start: the deployment's code
+    prefix: Sequence[str] = ()  # words before each process's command, which limit it
+    folder: Path | None = None  # working directory of the processes: the deployment's code
 
 
 @dataclass
 class Report:
-    """How a job went."""
+    """The outcome of a job."""
 
     files: int
     succeeded: int = 0
     failed: int = 0  # files
-    reasons: dict[str, str] = field(
-        default_factory=dict
-    )  # names of a mini-batch's files → the last
-    retried: int = 0  # mini-batches, as often as each was
-    lost: int = 0  # mini-batches that failed for good
-    stopped: bool = False  # by an error threshold
+    # The names of a failed mini-batch's files → its last error.
+    reasons: dict[str, str] = field(default_factory=dict)
+    retried: int = 0  # retries of mini-batches
+    lost: int = 0  # mini-batches that failed after all retries
+    stopped: bool = False  # whether an error threshold ended the job
 
     @property
     def untried(self) -> int:
-        """Files that a job left when it was ended."""
+        """Files that were neither done nor failed when the job was ended."""
         return self.files - self.succeeded - self.failed
 
     def __str__(self) -> str:
@@ -81,45 +84,45 @@ class Report:
 
 
 def run(job: Job, files: Sequence[Path]) -> Report:
-    """Runs a job over files.
+    """Runs a job over files, and returns when all its processes have ended.
 
-    Raises AzureError where a process does not get through `init()`; nothing of the job runs on.
+    Raises AzureError where `init()` fails in a process.
     """
-    going = _Run(job, files)
+    state = _Run(job, files)
     with ExitStack() as stack:
         if job.append_to:
             job.append_to.parent.mkdir(parents=True, exist_ok=True)
-            going.rows = stack.enter_context(job.append_to.open("x", encoding="utf-8", newline=""))
+            state.rows = stack.enter_context(job.append_to.open("x", encoding="utf-8", newline=""))
         threads = [
-            threading.Thread(target=_drive, args=(going, node))
+            threading.Thread(target=_drive, args=(state, node))
             for node in range(job.nodes)
             for _ in range(job.processes)
         ]
         for thread in threads:
             thread.start()
         try:
-            going.over.wait(len(threads))
+            state.finished.wait(len(threads))
         except BaseException:  # an interrupt, most likely
-            going.ended.set()
-            going.over.wait(len(threads))
+            state.ended.set()
+            state.finished.wait(len(threads))
             raise
-    if going.broken:
+    if state.error:
         if job.append_to and not job.append_to.stat().st_size:
             job.append_to.unlink()
-        raise AzureError(going.broken)
-    return going.report
+        raise AzureError(state.error)
+    return state.report
 
 
 class _Ended(Exception):
-    """The job is over: there is nothing left to do."""
+    """No mini-batches are left, or the job is ended."""
 
 
 class _Failed(Exception):
-    """A try of a mini-batch came to nothing."""
+    """An attempt at a mini-batch failed."""
 
 
 class _Raised(_Failed):
-    """The script raised, or took too long."""
+    """The script raised an error, or exceeded its timeout."""
 
 
 @dataclass
@@ -132,17 +135,17 @@ class _Task:
         return ", ".join(Path(file).name for file in self.files)
 
 
-class _Gone:
-    """How many threads are through.
+class _Counter:
+    """Counts threads that have ended.
 
-    Waited for in place of `Thread.join`, which takes a thread for ended once it is interrupted
+    Used in place of `Thread.join`, which after an interrupt treats a running thread as ended
     (https://github.com/python/cpython/issues/90882).
     """
 
     def __init__(self) -> None:
         self._count, self._changed = 0, threading.Condition()
 
-    def one(self) -> None:
+    def add(self) -> None:
         with self._changed:
             self._count += 1
             self._changed.notify_all()
@@ -153,21 +156,21 @@ class _Gone:
 
 
 class _Run:
-    """What the threads share, each of which drives one process."""
+    """The state that the threads share."""
 
     def __init__(self, job: Job, files: Sequence[Path]) -> None:
         self.job, self.report = job, Report(files=len(files))
-        # No SimpleQueue, whose `get` may forget its timeout when another thread was quicker.
+        # Not SimpleQueue: its `get` may ignore the timeout when another thread gets the item first.
         self.waiting: queue.Queue[_Task] = queue.Queue()
         starts = range(0, len(files), job.mini_batch)
         for start in starts:
             batch = files[start : start + job.mini_batch]
             self.waiting.put(_Task([str(file) for file in batch]))
-        self.deaths = 0  # of processes that were not through `init()`
-        self.left = len(starts)  # mini-batches that are neither done nor failed
+        self.deaths = 0  # processes that ended before `init()` had returned
+        self.left = len(starts)  # mini-batches that are neither done nor failed for good
         self.rows: IO[str] | None = None
-        self.ended, self.over = threading.Event(), _Gone()
-        self.broken = ""
+        self.ended, self.finished = threading.Event(), _Counter()
+        self.error = ""
         self._lock = threading.Lock()
 
     def next(self) -> _Task:
@@ -207,71 +210,71 @@ class _Run:
             self.ended.set()
 
     def died_early(self) -> bool:
-        """Whether more processes ended before they were ready than a mini-batch has tries."""
+        """Counts a process that ended before it was ready; true above `retries` of them."""
         with self._lock:
             self.deaths += 1
             return self.deaths > self.job.retries
 
     def give_up(self, reason: str) -> None:
-        """Ends the job for what went wrong first."""
+        """Ends the job; the first reason that is given becomes its error."""
         with self._lock:
-            self.broken = self.broken or reason
+            self.error = self.error or reason
         self.ended.set()
 
 
-def _drive(going: _Run, node: int) -> None:
+def _drive(state: _Run, node: int) -> None:
     worker: _Worker | None = None
     try:
         while True:
-            task = going.next()
+            task = state.next()
             try:
-                worker = worker or _Worker(going, node)
-                going.done(task, *worker.ask(task.files))
+                worker = worker or _Worker(state, node)
+                state.done(task, *worker.ask(task.files))
             except _Failed as error:
-                going.failed(task, str(error))
+                state.failed(task, str(error))
             if worker and not worker.alive:
                 worker.stop()
                 worker = None
     except _Ended:
         return
     except BaseException as error:
-        going.give_up(str(error) or repr(error))
+        state.give_up(str(error) or repr(error))
     finally:
         if worker:
             worker.stop()
-        going.over.one()
+        state.finished.add()
 
 
 class _Worker:
     """A process that runs the script."""
 
-    def __init__(self, going: _Run, node: int) -> None:
-        """Returns once `init()` has. Raises AzureError where it fails, _Ended."""
-        job = going.job
-        ours, theirs = os.pipe(), os.pipe()  # orders, answers
-        # -P: as at Azure, what the script may import is its own business.
+    def __init__(self, state: _Run, node: int) -> None:
+        """Returns when `init()` has returned. Raises AzureError where that fails, and _Ended."""
+        job = state.job
+        orders, answers = os.pipe(), os.pipe()  # each (read end, write end)
+        # -P: the worker's own folder is not on sys.path, as it is not at Azure.
         command = [*job.prefix, sys.executable, "-P", str(_WORKER), str(job.script)]
-        command += [str(ours[0]), str(theirs[1]), *job.arguments]
+        command += [str(orders[0]), str(answers[1]), *job.arguments]
         environment = {**os.environ, **job.environment, "AZ_BATCH_NODE_ID": f"node-{node}"}
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
                 cwd=job.folder,
                 env=environment,
-                pass_fds=(ours[0], theirs[1]),
+                pass_fds=(orders[0], answers[1]),
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # so that all it starts can be ended with it
+                start_new_session=True,  # so that its child processes can be killed with it
             )
         finally:
-            os.close(ours[0])
-            os.close(theirs[1])
-            self._orders, self._answers = os.fdopen(ours[1], "w"), os.fdopen(theirs[0], "rb")
-        self._going = going
+            os.close(orders[0])
+            os.close(answers[1])
+            self._orders, self._answers = os.fdopen(orders[1], "w"), os.fdopen(answers[0], "rb")
+        self._state = state
         try:
             self._answer(INIT_SECONDS)
         except _Failed as error:
             self.stop()
-            if isinstance(error, _Raised) or going.died_early():
+            if isinstance(error, _Raised) or state.died_early():
                 raise AzureError(f"init() failed: {error}") from None
             raise
         except BaseException:
@@ -283,48 +286,41 @@ class _Worker:
         return self._process.poll() is None
 
     def ask(self, files: Sequence[str]) -> tuple[str, int]:
-        """What `run()` made of a mini-batch: lines, and of how many items. Raises _Failed."""
+        """The text that `run()` gave for a mini-batch, and its number of items. Raises _Failed."""
         try:
             print(json.dumps(files), file=self._orders, flush=True)
         except BrokenPipeError:
-            raise self._gone() from None
-        answer = self._answer(self._going.job.timeout)
+            raise self._exited() from None
+        answer = self._answer(self._state.job.timeout)
         return answer["text"], answer["count"]
 
     def _answer(self, seconds: float) -> dict[str, Any]:
         waited = 0.0
         while not select.select([self._answers], [], [], 0.2)[0]:
             waited += 0.2
-            if self._going.ended.is_set():
+            if self._state.ended.is_set():
                 raise _Ended
-            if not self.alive:  # though something that it started may hold the pipe
-                raise self._gone()
+            if not self.alive:  # the pipe may stay open in a child process
+                raise self._exited()
             if waited >= seconds:
                 self.stop()
                 raise _Raised(f"no answer within {seconds:g} s")
         line = self._answers.readline()
         if not line.endswith(b"\n"):
-            raise self._gone()
+            raise self._exited()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise _Raised(answer["error"].strip().splitlines()[-1])
         return answer
 
-    def _gone(self) -> _Failed:
+    def _exited(self) -> _Failed:
         return _Failed(f"its process ended with {self._process.wait()}")
 
     def stop(self) -> None:
-        """Kills the process and what it started."""
+        """Kills the process and its child processes."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for stream in (self._orders, self._answers):
             with suppress(BrokenPipeError):
                 stream.close()
-
-
-def files_of(folder: Path) -> Iterator[Path]:
-    """The files that a job over a folder is given: those in it, not those below; none hidden."""
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and not file.name.startswith("."):
-            yield file

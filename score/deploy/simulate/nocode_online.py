@@ -1,7 +1,8 @@
-"""What Azure runs for a real-time deployment of an MLflow model that names no script.
+"""Stands in for the script that Azure runs for a real-time deployment of an MLflow model without
+one.
 
-Load, predict, answer as JSON, as Microsoft's `mlflow_score_script.py` does: whatever `predict()`
-raises is a 500.
+As Microsoft's `mlflow_score_script.py`, it loads the model and answers with what `predict()`
+returns, as JSON; any error of `predict()` is a 500.
 """
 
 from __future__ import annotations

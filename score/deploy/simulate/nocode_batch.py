@@ -1,12 +1,12 @@
-"""What Azure runs for a batch deployment of an MLflow model that names no script, as documented.
+"""Stands in for the script that Azure runs for a batch deployment of an MLflow model without one.
 
-Each file is read into a frame with the signature's types, given to `predict()` whole, and comes out
-as rows: its place in the file, what `predict()` returned, the file's name. See
+Each file is read into a DataFrame with the signature's types, and passed to `predict()` whole. A
+result row is the row's number in its file, what `predict()` returned, and the file's name. See
 https://learn.microsoft.com/azure/machine-learning/how-to-mlflow-batch
 
-One thing differs on purpose. Azure's own reading answers some files wrongly without a word: pandas
-shifts the columns of a CSV whose lines have a cell more than its header, and MLflow drops a column
-whose name is misspelt. A try-out that did so too would show nothing, so this one refuses them.
+One difference is deliberate. Azure answers some files wrongly, without an error: pandas shifts the
+columns of a CSV whose lines have more cells than its header, and MLflow drops a misspelt column.
+This script refuses such files, so that a simulation shows the problem.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def init() -> None:
 
 
 def run(mini_batch: Sequence[str]) -> pd.DataFrame:
-    """Rows of all files; raises for any that it cannot read or predict, as Azure's does."""
+    """The result rows of all files. Raises for a file that cannot be read or predicted, as Azure's
+    script does."""
     return pd.concat([_predicted(Path(file)) for file in mini_batch])
 
 
@@ -53,11 +54,11 @@ def _predicted(file: Path) -> pd.DataFrame:
     return answer
 
 
-# The model's own code, which is there once the model is loaded, knows how a table is to be read.
+# `score` is imported late: it is the code of the model, which MLflow puts on the path in `init()`.
 
 
 def _check_csv(file: Path) -> None:
-    """Raises ValueError for a file that Azure would answer wrongly, or not at all."""
+    """Raises ValueError for a file that Azure would answer wrongly, or fail on."""
     from score.errors import RequestError, RowError
     from score.tables.csv_table import CsvTable
 

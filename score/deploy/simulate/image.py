@@ -1,7 +1,7 @@
-"""A Dockerfile's steps in a virtual environment: what an image would hold, without a Docker engine.
+"""Runs a Dockerfile's steps in a virtual environment, without a Docker engine.
 
-Not the image: its base system, its user and its paths are this machine's own. What pip installs,
-what the environment variables say and what the command starts are the Dockerfile's.
+The installed packages, environment variables and command are those of the image. Its operating
+system, user and paths are not: they are this machine's own.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from score.errors import AzureError
 _VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)\}")
 # Python's version in the name of an image: python:3.11-slim, …/minimal-py311-inference.
 _PYTHON = re.compile(r"python:(\d+)\.(\d+)|[-/]py(\d)(\d+)\b")
-_OF_THE_SYSTEM = ("EXPOSE", "HEALTHCHECK", "USER", "WORKDIR")  # nothing to do for these
+_IGNORED = ("EXPOSE", "HEALTHCHECK", "USER", "WORKDIR")  # without effect in an environment
 
 
 @dataclass
 class Image:
-    """What came of a Dockerfile."""
+    """A virtual environment built from a Dockerfile."""
 
     folder: Path  # the virtual environment
     variables: dict[str, str] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
-        """For a process in it."""
+        """The environment variables for a process in it."""
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
         return {**os.environ, **self.variables, "PATH": path, "VIRTUAL_ENV": str(self.folder)}
 
@@ -48,11 +48,14 @@ def build(
 ) -> Image:
     """Runs the steps of `context/Dockerfile` in a new virtual environment.
 
-    `arguments`: as `docker build --build-arg` takes them. Raises AzureError for a step that fails,
-    or that is of a kind that cannot be done here.
+    `arguments`: build arguments, as of `docker build --build-arg`. `say`: called with each step.
+    Raises AzureError for a step that fails, or that only a Docker engine can run.
     """
-    context, folder = context.resolve(), folder.resolve()  # steps run in the former
-    image, given = Image(folder), dict(arguments or {})
+    context, folder = (
+        context.resolve(),
+        folder.resolve(),
+    )  # relative to the caller; steps run in `context`
+    image, overrides = Image(folder), dict(arguments or {})
     values: dict[str, str] = {}
     for name, text in _instructions(context / "Dockerfile"):
         say(f"{name} {text}")
@@ -60,7 +63,7 @@ def build(
             _start(text, folder)
         elif name == "ARG":
             key, _, default = text.partition("=")
-            values[key] = given.get(key, "".join(shlex.split(default)[:1]))
+            values[key] = overrides.get(key, "".join(shlex.split(default)[:1]))
         elif name == "ENV":
             image.variables |= dict(pair.split("=", 1) for pair in shlex.split(text))
         elif name == "COPY":
@@ -70,7 +73,7 @@ def build(
             image.command = json.loads(text)
         elif name == "RUN":
             _run(text, image, context, values)
-        elif name not in _OF_THE_SYSTEM:
+        elif name not in _IGNORED:
             raise AzureError(f"{context / 'Dockerfile'}: {name} is not known here")
     return image
 
@@ -89,8 +92,8 @@ def _instructions(file: Path) -> Iterator[tuple[str, str]]:
 
 def _start(base: str, folder: Path) -> None:
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    found = _PYTHON.search(base)
-    numbers = [number for number in found.groups() if number] if found else []
+    match = _PYTHON.search(base)
+    numbers = [number for number in match.groups() if number] if match else []
     if ".".join(numbers) != here:
         raise AzureError(f"the image is made from {base}, and this is Python {here}")
     if folder.exists() and not (folder / "pyvenv.cfg").is_file() and any(folder.iterdir()):
@@ -100,7 +103,7 @@ def _start(base: str, folder: Path) -> None:
 
 def _run(step: str, image: Image, context: Path, values: Mapping[str, str]) -> None:
     words = shlex.split(_VARIABLE.sub(lambda match: values[match[1] or match[2]], step))
-    if words[0] == "useradd":  # whoever runs this is the user
+    if words[0] == "useradd":  # steps run as the current user
         return
     if words[:2] != ["pip", "install"]:
         raise AzureError(f"cannot be done here: RUN {step}")
@@ -113,7 +116,7 @@ def _run(step: str, image: Image, context: Path, values: Mapping[str, str]) -> N
 
 
 def _copied(word: str, files: Mapping[str, str]) -> str:
-    """A path in the image → the file that was copied there."""
+    """A path in the image → the file of the build context that was copied there."""
     for target, source in files.items():
         if word in (target, f"{target}/{Path(source).name}"):
             return source
@@ -121,7 +124,7 @@ def _copied(word: str, files: Mapping[str, str]) -> str:
 
 
 def size(folder: Path) -> int:
-    """Bytes on disk."""
+    """Bytes that a folder takes on disk."""
     done = subprocess.run(  # noqa: S603
         [shutil.which("du") or "du", "-sb", str(folder)], capture_output=True, text=True, check=True
     )

@@ -1,7 +1,8 @@
-"""A process that runs an entry script as Azure's do: `init()` once, `run()` for each mini-batch.
+"""A worker process that runs an entry script as Azure's batch runner does.
 
-Started by the harness, which talks to it over a pair of pipes, a JSON document a line: a list of
-paths comes in, what became of it goes out. Whatever the script prints stays out of the way.
+It calls `init()` once, and `run()` for each mini-batch. `runner` starts it, and talks to it over
+two pipes, so that the script may print: a list of paths comes in, a result or an error goes out,
+each one line of JSON.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ from typing import Any
 
 
 def load(script: Path) -> ModuleType:
-    """The entry script, as a module."""
+    """The entry script as a module. Raises what importing it raises."""
     spec = importlib.util.spec_from_file_location("entry_script", script)
     if spec is None or spec.loader is None:
         raise ImportError(f"{script} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for their module
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 
 
 def appended(result: Any) -> tuple[str, int]:
-    """What `run()` returned as `append_row` writes it (no header, no index), and how many items."""
+    """What `run()` returned, as text for `append_row` (no header, no index), and its item count.
+
+    Raises TypeError for a result that is neither a list nor a DataFrame.
+    """
     if hasattr(result, "to_csv"):
         return result.to_csv(header=False, index=False, lineterminator="\n"), len(result)
     if not isinstance(result, list | tuple):
@@ -38,14 +42,14 @@ def appended(result: Any) -> tuple[str, int]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python worker.py SCRIPT READ WRITE …`: the pipes' file descriptors, then what the script
-    finds in `sys.argv`."""
+    """`python worker.py SCRIPT READ WRITE …`: READ and WRITE are file descriptors of the pipes; the
+    remaining arguments become the script's `sys.argv`."""
     script, read, write, *rest = arguments
     sys.argv = [script, *rest]
     with os.fdopen(int(read)) as orders, os.fdopen(int(write), "w") as answers:
 
-        def answer(**what: Any) -> None:
-            print(json.dumps(what), file=answers, flush=True)
+        def answer(**content: Any) -> None:
+            print(json.dumps(content), file=answers, flush=True)
 
         try:
             module = load(Path(script))

@@ -1,7 +1,8 @@
-"""`python -m score.deploy.limits CORES BYTES COMMAND …`: the command, on so little of the machine.
+"""Runs a command with limited CPU cores and memory.
 
-Cores by affinity, by which PyTorch counts its threads. Bytes of what a process writes to memory
-(RLIMIT_DATA, setrlimit(2)): of each process, for want of a cgroup.
+`python limits.py CORES BYTES COMMAND …`. Cores are limited by CPU affinity, from which PyTorch
+takes its thread count. Memory is limited per process by RLIMIT_DATA (setrlimit(2)), since a cgroup
+would need privileges.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 
 
 def main(arguments: list[str]) -> None:
-    """Replaces this process by the command."""
+    """Applies the limits and replaces this process with the command."""
     cores, size, command = int(arguments[0]), int(arguments[1]), arguments[2:]
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, allowed[:cores])

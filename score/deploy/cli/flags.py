@@ -1,4 +1,4 @@
-"""What flags of `score azure` may be: numbers, ports, pairs. Each raises ArgumentTypeError."""
+"""Types of the flags of `score azure`: numbers, ports, pairs. Each raises ArgumentTypeError."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 
 def count(text: str) -> float:
-    """A number of rows, as 100e6 or 1,000."""
+    """A number of rows, such as 100e6 or 1,000."""
     try:
         value = float(text.replace(",", ""))
     except ValueError:
@@ -17,21 +17,21 @@ def count(text: str) -> float:
 
 
 def port(text: str) -> int:
-    """A port of this machine."""
+    """A TCP port, from 1 to 65535."""
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
     return int(text)
 
 
 def whole(text: str) -> int:
-    """A number of machines."""
+    """A number of machines, from 1 to 1000."""
     if not text.isdecimal() or not 0 < int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000")
     return int(text)
 
 
 def pair(text: str) -> tuple[str, str]:
-    """NAME=VALUE."""
+    """NAME=VALUE as a tuple."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")

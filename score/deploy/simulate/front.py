@@ -1,12 +1,12 @@
-"""The front end of a managed online endpoint, on this machine: what stands before a container.
+"""The front end of a managed online endpoint: the HTTP server between clients and a container.
 
-As Microsoft documents it
+Its statuses are those that Microsoft documents
 (https://learn.microsoft.com/azure/machine-learning/how-to-troubleshoot-online-endpoints#http-status-codes):
-an answer of the container other than 200 becomes a 424 whose header names the container's status; a
-request over `request_timeout_ms` is a 408; more requests at a time than
-2 × `max_concurrent_requests_per_instance` × `instance_count` are a 429; a wrong key is a 401.
-Not published, and chosen here: a container that cannot be reached counts as its 503, one that
-breaks off as its 502; the bodies of 401, 408 and 429.
+424 where the container answers anything but 200, whose own status is in a header; 408 for a request
+that takes longer than `request_timeout_ms`; 429 for more concurrent requests than
+2 × `max_concurrent_requests_per_instance` × `instance_count`; 401 for a wrong key. Microsoft does
+not document these, so they are chosen here: a container that cannot be reached counts as its 503,
+one that closes the connection early as its 502; the bodies of 401, 408 and 429.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from score.fetch.framing import Chunks, Malformed
 log = logging.getLogger(__name__)
 
 STATUS, REASON = "ms-azureml-model-error-statuscode", "ms-azureml-model-error-reason"
-"""Headers of a 424: the container's status, and what kind of fault it was."""
+"""Headers of a 424: the container's status, and the kind of error."""
 
 _HOST = "127.0.0.1"
-_IDLE = 120.0  # seconds that a client may be silent in the middle of a request, or between two
-_POLL = 0.1  # seconds between two looks at whether a client that waits in the queue is still there
+_IDLE = 120.0  # seconds that a client may send nothing, within a request or between two
+_POLL = 0.1  # seconds between checks whether a client in the queue is still connected
 _CLIENT_ID = "x-ms-client-request-id"
-# Of one connection, not of the message (RFC 9110, 7.6.1); bodies are framed anew.
+# Hop-by-hop headers, which a proxy does not forward (RFC 9110, 7.6.1), and Content-Length, which is
+# written anew.
 _HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
 _HOP |= {"upgrade", "expect", "content-length"}
 
@@ -49,20 +50,20 @@ Fields = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a deployment's YAML says of its requests."""
+    """The request limits of a deployment's YAML."""
 
-    seconds: float  # for a request, its wait in the queue included
-    concurrency: int  # requests that an instance works on at a time
+    seconds: float  # for a request, including its wait in the queue
+    concurrency: int  # requests that an instance processes at a time
     instances: int
 
     @property
     def most(self) -> int:
-        """Requests at a time, those that wait included; more are a 429."""
+        """The most concurrent requests, those in the queue included; more get a 429."""
         return 2 * self.concurrency * self.instances
 
 
 class Answer(NamedTuple):
-    """What goes back to a client."""
+    """The response to a client."""
 
     status: int
     fields: Fields
@@ -70,18 +71,18 @@ class Answer(NamedTuple):
 
 
 class Front:
-    """Holds a port of this machine, and serves on it within `serving`."""
+    """Reserves a port of this machine, and serves on it within `serving`."""
 
     def __init__(self, port: int, container: int, limits: Limits, key: str | None = None) -> None:
         """`container`: the port of the deployment's server; `key`: what clients must send as
-        `Authorization: Bearer KEY`, if anything. Raises AzureError for a port that is taken."""
+        `Authorization: Bearer KEY`, if anything. Raises AzureError for a port that is in use."""
         with _port_errors(port):
             self._server = _Server(port, container, limits, key)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Until it is left; connections were refused before. Raises AzureError where another
-        process was quicker to serve on the port."""
+        """Serves until the context is left; connections are refused before. Raises AzureError where
+        another process has started to listen on the port."""
         with _port_errors(self._server.server_port):
             self._server.server_activate()
         thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
@@ -93,7 +94,7 @@ class Front:
             thread.join()
 
     def close(self) -> None:
-        """Gives the port back."""
+        """Releases the port."""
         self._server.server_close()
 
 
@@ -113,7 +114,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((_HOST, port), _Handler, bind_and_activate=False)
         self.container, self.limits, self.key = container, limits, key
         self.accepted = threading.BoundedSemaphore(limits.most)
-        self.places = threading.BoundedSemaphore(limits.concurrency)  # there is one instance here
+        self.slots = threading.BoundedSemaphore(limits.concurrency)  # of the one instance here
         try:
             self.server_bind()
         except OSError:
@@ -121,12 +122,12 @@ class _Server(ThreadingHTTPServer):
             raise
 
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # of a client that went away
+        if not isinstance(sys.exception(), ConnectionError):  # a client that disconnected
             log.exception("the front end failed")
 
 
 class _ClientGone(ConnectionError):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -142,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Malformed as error:
             self.send_error(400, f"the client {error}")
             return
-        answer = self._judged(body)
+        answer = self._checked(body)
         self.send_response_only(answer.status)
         for name, value in answer.fields:
             self.send_header(name, value)
@@ -151,22 +152,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else answer.body)
         if answer.status != 200:
-            container = dict(answer.fields).get(STATUS)
-            said = f" (the container's {container})" if container else ""
-            log.warning("%s %s: %d%s", self.command, self.path, answer.status, said)
+            status = dict(answer.fields).get(STATUS)
+            container = f" (the container's {status})" if status else ""
+            log.warning("%s %s: %d%s", self.command, self.path, answer.status, container)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer
 
     def handle_expect_100(self) -> bool:
-        told = super().handle_expect_100()
+        proceed = super().handle_expect_100()
         self.wfile.flush()
-        return told
+        return proceed
 
     def log_message(self, format: str, *args: object) -> None:
-        """The container logs requests; what the front end decides is logged by `_answer`."""
+        """Logs nothing: the container logs requests, and `_answer` the front end's own statuses."""
 
     def _body(self) -> bytes:
-        """The request's, whole: an answer before that might never be read. Raises Malformed."""
+        """Reads the whole body: many clients read no answer before they have sent it. Raises
+        Malformed."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             assert isinstance(self.rfile, BufferedReader)
             return BufferedReader(Chunks(self.rfile)).read()
@@ -178,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _ClientGone
         return body
 
-    def _judged(self, body: bytes) -> Answer:
+    def _checked(self, body: bytes) -> Answer:
         request_id = ("x-request-id", str(uuid.uuid4()))
         if not self._authorised():
             answer = _refusal(401, "the key is missing or wrong: Authorization: Bearer KEY")
@@ -195,18 +197,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _authorised(self) -> bool:
         if self.server.key is None:
             return True
-        given = self.headers.get("Authorization", "")
-        return hmac.compare_digest(given.encode(), f"Bearer {self.server.key}".encode())
+        header = self.headers.get("Authorization", "")
+        return hmac.compare_digest(header.encode(), f"Bearer {self.server.key}".encode())
 
     def _forwarded(self, body: bytes, request_id: tuple[str, str]) -> Answer:
-        """The container's answer, as a client is told of it."""
+        """The container's answer, translated as Azure does. Waits for a free slot first."""
         end = time.monotonic() + self.server.limits.seconds
         try:
-            self._wait_for_place(end)
+            self._wait_for_slot(end)
             try:
-                answer = self._asked(body, [*self._fields(), request_id], end)
+                answer = self._ask_container(body, [*self._fields(), request_id], end)
             finally:
-                self.server.places.release()
+                self.server.slots.release()
         except TimeoutError:
             return _refusal(408, "upstream request timeout")
         if answer.status == 200:
@@ -214,11 +216,11 @@ class _Handler(BaseHTTPRequestHandler):
         reason = [(REASON, "model_error"), (STATUS, str(answer.status))]
         return Answer(424, [*answer.fields, *reason], answer.body)
 
-    def _wait_for_place(self, end: float) -> None:
-        while not self.server.places.acquire(timeout=min(_POLL, _left(end))):
+    def _wait_for_slot(self, end: float) -> None:
+        while not self.server.slots.acquire(timeout=min(_POLL, _left(end))):
             self._check_client()
 
-    def _asked(self, body: bytes, fields: Fields, end: float) -> Answer:
+    def _ask_container(self, body: bytes, fields: Fields, end: float) -> Answer:
         connection = http.client.HTTPConnection(_HOST, self.server.container, timeout=_left(end))
         try:
             try:
@@ -231,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
                 connection.putheader(name, value)
             if body or self.command not in ("GET", "HEAD"):
                 connection.putheader("Content-Length", str(len(body)))
-            # It may have refused the body by an answer, which is read below.
+            # The container may have answered before it has read the body: it is read below.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.endheaders(body)
             self._wait_for_answer(container, end)
@@ -252,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
 
     def _wait_for_answer(self, container: socket.socket, end: float) -> None:
-        """Returns when the container begins to answer. Raises TimeoutError, _ClientGone."""
+        """Returns when the container starts to answer. Raises TimeoutError and _ClientGone."""
         watched = [container, self.connection]
         while True:
             readable = select.select(watched, [], [], _left(end))[0]
@@ -260,10 +262,10 @@ class _Handler(BaseHTTPRequestHandler):
                 container.settimeout(_left(end))
                 return
             if self._check_client():
-                watched = [container]  # the client's next request is there already
+                watched = [container]  # the client has sent its next request already
 
     def _check_client(self) -> bool:
-        """Whether a client has sent more since its request. Raises _ClientGone."""
+        """Whether the client has sent bytes after its request. Raises _ClientGone."""
         if not select.select([self.connection], [], [], 0)[0]:
             return False
         try:
@@ -275,10 +277,10 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _fields(self) -> Fields:
-        """The request's, as the container gets them."""
-        own = ("host", "x-request-id", _CLIENT_ID)
-        given = _end_to_end_headers(self.headers.items())
-        fields = [field for field in given if field[0].lower() not in own]
+        """The headers that the container gets."""
+        replaced = ("host", "x-request-id", _CLIENT_ID)
+        headers = _end_to_end_headers(self.headers.items())
+        fields = [field for field in headers if field[0].lower() not in replaced]
         fields.append(("Host", self.headers.get("Host", _HOST)))
         if client := re.sub(r"[^A-Za-z0-9_-]", "", self.headers.get(_CLIENT_ID, "")):
             fields.append((_CLIENT_ID, client[:40]))
@@ -294,7 +296,7 @@ def _refusal(status: int, message: str, *fields: tuple[str, str]) -> Answer:
 
 
 def _left(end: float) -> float:
-    """Seconds until then. Raises TimeoutError where it is past."""
+    """Seconds until `end`, a time of `time.monotonic`. Raises TimeoutError where that is past."""
     left = end - time.monotonic()
     if left <= 0:
         raise TimeoutError

@@ -1,0 +1,1 @@
+"""The verbs of `score azure`, a file each."""

@@ -1,0 +1,36 @@
+"""`score azure check`: whether Azure would accept YAML files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from score.console.commands import Parser
+from score.folder.model_folder import EMBEDDED
+
+HELP = "whether YAML is what Azure's own SDK would take"
+
+
+def add(parser: Parser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("folder", type=Path, nargs="*", help="default: all that is in the clone")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints problems to stdout and notes to stderr; 1 where there are problems."""
+    from score.deploy.check import findings
+
+    root = EMBEDDED.parent
+    own = [root / "components", root / "environment", root / "samples" / "azure"]
+    result = findings(options.folder, beside=own) if options.folder else findings(own)
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for problem in result.problems:
+        print(problem)
+    number, files = len(result.problems), result.files
+    print(
+        f"{number or 'no'} problem{'s' * (number != 1)} in {files} file{'s' * (files != 1)}",
+        file=sys.stderr,
+    )
+    return 1 if number else 0
