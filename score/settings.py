@@ -13,11 +13,11 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from score import __version__
+from score.arrays import Precision
 from score.errors import SettingError, meant
 
 log = logging.getLogger(__name__)
 
-Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 EngineName = Literal["auto", "torch", "openvino"]
 Verify = Literal["off", "quick", "full"]
 Decoding = Literal["exact", "fast"]

@@ -9,11 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from score.arrays import Vector
 from score.errors import BadColumns, RowError
-
-Vector = npt.NDArray[np.float32]
 
 IMAGE = "image"
 TEXT = "text"

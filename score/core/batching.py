@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from score.model.engines.base import Matrix
+from score.arrays import Matrix
 
 Compute = Callable[[Sequence[Any]], Matrix]
 """Inputs → vectors [inputs, dimension]."""

@@ -28,10 +28,11 @@ from typing import NamedTuple
 import urllib3
 import yaml
 
+from score.arrays import Json
 from score.deploy.front import STATUS, Front, Limits
 from score.deploy.simulate import Job, Report, files_of, run
 from score.deploy.skus import Sku
-from score.deploy.values import BINDING, Json, whole
+from score.deploy.values import BINDING, whole
 from score.errors import AzureError
 from score.package.contents import IGNORE, PARTS
 

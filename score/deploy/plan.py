@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from score.arrays import FloatPrecision
 from score.deploy.skus import Sku
 from score.errors import AzureError
 from score.folder.architecture import Architecture, Transformer
 from score.hardware import drivers
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 GIB = 2**30
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -93,7 +92,7 @@ class Plan:
     sku: Sku
     model: str
     dimension: int  # of the model's vectors
-    precision: Precision
+    precision: FloatPrecision
     workers: int
     batch_size: int
     memory: float
@@ -146,7 +145,7 @@ def plan(
     """
     if measured is not None and not 0 < measured < math.inf:
         raise AzureError(f"a rate is a positive number of images a second, not {measured!r}")
-    precision: Precision = "fp16" if sku.gpus else "fp32"
+    precision: FloatPrecision = "fp16" if sku.gpus else "fp32"
     stored = architecture.parameters * _BYTES["fp32"] / GIB
     needs = _needs(sku, architecture, precision)
     environment = CUDA_ENVIRONMENT_GIB if sku.gpus else CPU_ENVIRONMENT_GIB
@@ -177,7 +176,7 @@ class _Needs:
     gpu_memory: float
 
 
-def _needs(sku: Sku, made: Architecture, precision: Precision) -> _Needs:
+def _needs(sku: Sku, made: Architecture, precision: FloatPrecision) -> _Needs:
     """The most workers, then the largest batch, that fit; the least of both where none does."""
     fewest = max(1, sku.gpus)
     most = sku.gpus or math.ceil(sku.cores / CORES_PER_WORKER)
@@ -194,7 +193,9 @@ def _needs(sku: Sku, made: Architecture, precision: Precision) -> _Needs:
     return next(fitting, tried[-1])
 
 
-def _memory(sku: Sku, made: Architecture, precision: Precision, workers: int, batch: int) -> _Needs:
+def _memory(
+    sku: Sku, made: Architecture, precision: FloatPrecision, workers: int, batch: int
+) -> _Needs:
     weights = made.parameters * _BYTES[precision] / GIB
     inside = batch * activation_bytes(made, precision) / GIB
     if not sku.gpus:
@@ -205,7 +206,7 @@ def _memory(sku: Sku, made: Architecture, precision: Precision, workers: int, ba
     return _Needs(workers, batch, memory, weights + inside + GPU_PROCESS_GIB)
 
 
-def activation_bytes(architecture: Architecture, precision: Precision) -> float:
+def activation_bytes(architecture: Architecture, precision: FloatPrecision) -> float:
     """Of one image: what the widest point of a layer holds, T·(h + 4·w) numbers.
 
     T tokens of width w, perceptrons of width h: the stream, queries, keys and values, and the

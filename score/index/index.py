@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
 
-from score.contract.rows import ERRORS, FEATURES, Vector
+from score.arrays import Vector
+from score.contract.rows import ERRORS, FEATURES
 from score.errors import RequestError
 from score.model.zeroshot import unit
 from score.storage.outputs import check_folder, filling

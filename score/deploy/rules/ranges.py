@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from score.arrays import Json
 from score.deploy.rules.documents import DEPLOYMENT, Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
-from score.deploy.values import THREE_DAYS, Json, at, whole
+from score.deploy.values import THREE_DAYS, at, whole
 from score.errors import AzureError
 
 _EXCEPTIONS_ABOVE = 50  # instances of a deployment; more are granted on request (quotas page)

@@ -19,9 +19,10 @@ from azure.ai.ml._schema.pipeline.pipeline_component import PipelineComponentSch
 from azure.ai.ml.entities import _load_functions as loaders
 from marshmallow import ValidationError
 
+from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
-from score.deploy.values import Json, mapping
+from score.deploy.values import mapping
 
 # It tells everybody which of its own classes are experiments.
 logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
