@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,6 @@ from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.values import mapping
-
-# It tells everybody which of its own classes are experiments.
-logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
 
 _LOADERS: Mapping[str, Callable[..., Any]] = {
     "managedOnlineEndpoint": loaders.load_online_endpoint,
@@ -103,10 +101,10 @@ def _refused(document: Document, missing: Json) -> str | None:
     if document.kind == "kubernetesOnlineDeployment":  # an example names it in $schema alone
         override.append({"type": "kubernetes"})
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _errors_alone():
             warnings.simplefilter("ignore")
             entity = _LOADERS[document.kind](document.file, params_override=override)
-        validated = entity._validate() if isinstance(entity, entities.Component) else None
+            validated = entity._validate() if isinstance(entity, entities.Component) else None
     except Exception as error:  # the SDK has no one error for what it will not load
         said = " ".join(str(error).split()).partition("If you are trying to configure")[0]
         said = said.partition("Tip: ")[0].partition("Visit this link")[0]  # another editor
@@ -116,6 +114,18 @@ def _refused(document: Document, missing: Json) -> str | None:
     return "azure-ai-ml refuses it: " + "; ".join(
         f"{path}: {message}" for path, message in validated.error_messages.items()
     )
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """The SDK logs a warning for each of its own classes that is experimental."""
+    log = logging.getLogger("azure.ai.ml")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _unknown(document: Document) -> Iterator[str]:
@@ -155,6 +165,6 @@ def _part(document: Document, part: str, schema: type[Any]) -> Iterator[str]:
 
 
 def _opened(schema: type[Any], base: Path) -> Any:
-    with warnings.catch_warnings():  # of how azure-ai-ml itself uses its schemas
+    with warnings.catch_warnings(), _errors_alone():  # of how azure-ai-ml uses its schemas
         warnings.simplefilter("ignore", DeprecationWarning)
         return schema(context={"base_path": base})
