@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,11 +32,8 @@ import pyarrow.parquet as pq
 import requests
 from page import Hit, Story
 
+from score import Embedder, Settings, cosine
 from score.__main__ import main as score  # what the console command `score` runs
-from score.core.embedder import Embedder
-from score.deploy.harness import free_port
-from score.model.zeroshot import unit
-from score.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -57,13 +55,20 @@ class Images(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def image_vectors() -> Iterator[int]:
+def image_server() -> Iterator[int]:
     """Serves the images; yields the port."""
     handler = functools.partial(Images, directory=str(IMAGES))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
         server.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def table(port: int) -> str:
@@ -120,7 +125,7 @@ class Album(NamedTuple):
 
     files: list[Path]
     captions: list[str]
-    image_vectors: np.ndarray
+    images: np.ndarray
     texts: np.ndarray
     failed: list[str]
 
@@ -128,7 +133,7 @@ class Album(NamedTuple):
 def embed(source: str) -> Album:
     output = OUT / "demo.parquet"
     arguments = [source, "--output", str(output.relative_to(ROOT)), "--overwrite"]
-    command = ["embed", *arguments, "--allow-hosts", "127.0.0.1"]
+    command = ["embed", *arguments, "--normalize", "--allow-hosts", "127.0.0.1"]
     heading(1, "Images behind URLs become vectors", " ".join(["$ score", *command]))
     if score(command) != 0:
         raise SystemExit("the batch job failed")
@@ -140,7 +145,7 @@ def embed(source: str) -> Album:
     return Album(
         [IMAGES / row["image"].rpartition("/")[2] for row in good],
         [row["text"] for row in good],
-        *(unit(np.array([row[f"{kind}_features"] for row in good])) for kind in ("image", "text")),
+        *(np.array([row[f"{kind}_features"] for row in good]) for kind in ("image", "text")),
         failed,
     )
 
@@ -149,7 +154,8 @@ def search(model: Embedder, album: Album) -> dict[str, list[Hit]]:
     heading(2, "Found by text", "model.embed_text(query), cosine with every image")
     found = {}
     for query in QUERIES:
-        cosines = album.images @ unit(model.embed_text(query))
+        vector = model.embed_text(query)
+        cosines = np.array([cosine(vector, image) for image in album.images])
         best = np.argsort(-cosines)[:5]
         found[query] = [
             Hit(album.files[place], album.captions[place], float(cosines[place])) for place in best
@@ -230,7 +236,7 @@ def main() -> None:
     mlflow = [str(BIN / "mlflow"), "models", "serve", "-m", ".", "--env-manager", "local"]
     # Both servers start while the story is told.
     with (
-        image_vectors() as images,
+        image_server() as images,
         started(*serve) as own,
         started(*mlflow, "-p", str(scoring)) as theirs,
     ):

@@ -32,7 +32,7 @@ def test_a_notebook_runs(
         try:
             exec(compile(cell, f"{file.name}[{number}]", "exec"), space)
         finally:
-            said = capfd.readouterr().out
+            said = "".join(capfd.readouterr())
             if number == 0:
                 printed = ""
             printed += said

@@ -37,7 +37,7 @@ class Hit:
     row: dict[str, Any]
 
 
-def build(
+def build_index(
     table: Path, folder: Path, column: Column = "image_features", *, overwrite: bool = False
 ) -> int:
     """Indexes the vectors of a parquet file of `score embed` or `score merge`; how many there are.
@@ -97,7 +97,7 @@ def _matrix(batch: pa.RecordBatch, column: str) -> np.ndarray:
 
 
 class Index:
-    """What `build` left in a folder."""
+    """What `build_index` wrote in a folder."""
 
     def __init__(self, folder: Path) -> None:
         """Raises RequestError for a folder that holds no index."""
