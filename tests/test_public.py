@@ -39,9 +39,9 @@ Index.dimension -> int
 Index.search(self, query: Vector, top: int = 10) -> list[Hit]
 Labels(names: tuple[str, ...], prompts: tuple[tuple[str, ...], ...]) -> None
 Labels.from_prompts(ontology: Mapping[str, str]) -> Labels
-Labels.parse(given: object) -> Labels | None
+Labels.parse(value: object) -> Labels | None
 Params(normalize: bool = False, truncate: Truncate = end, on_error: OnError = raise, labels: Labels | None = None, confidence: float = 0.0) -> None
-Params.parse(given: object, *, on_error: OnError = raise) -> Params
+Params.parse(value: object, *, on_error: OnError = raise) -> Params
 Params.wire(self) -> dict[str, Any]
 Record(image_features: Vector | None = None, text_features: Vector | None = None, error: RowError | None = None, labels: tuple[str, ...] | None = None, probs: tuple[float, ...] | None = None) -> None
 Row(image: object = None, text: object = None) -> None
