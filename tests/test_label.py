@@ -33,6 +33,7 @@ from score.__main__ import main
 from score.contract.labels import Labels
 from score.core.embedder import Embedder
 from score.errors import BadColumns, BadParams, RequestError
+from score.fetch.fetcher import Fetcher
 from score.images.preprocess import ENDINGS, decode, ending
 from score.jobs import image_folder
 from score.jobs.image_source import open_images
@@ -606,9 +607,7 @@ def test_names_come_from_paths_urls_or_rows(embedder: Embedder, tmp_path: Path) 
 def test_a_urls_name_is_no_path(
     embedder: Embedder, tmp_path: Path, path: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        image_folder.Fetcher, "fetch", lambda *_: (ALBUM / "images" / "moon.png").read_bytes()
-    )
+    monkeypatch.setattr(Fetcher, "fetch", lambda *_: (ALBUM / "images" / "moon.png").read_bytes())
     source = write(tmp_path / "in.csv", ["image"], [f"https://example.org{path}"])
     labelled(embedder, source, tmp_path / "out", ["only"])
     assert tree(tmp_path / "out") == {"labels.csv", f"only/{name}"}
