@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from score.arrays import Vector
 from score.checkpoints import random_checkpoint, retokenized
 from score.console import commands
-from score.contract.rows import Vector
 from score.core.embedder import Embedder
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings

@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,11 +32,8 @@ import pyarrow.parquet as pq
 import requests
 from page import Hit, Story
 
+from score import Embedder, Settings, cosine
 from score.__main__ import main as score  # what the console command `score` runs
-from score.core.embedder import Embedder
-from score.deploy.simulate.ports import free_port
-from score.model.zeroshot import unit
-from score.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -64,6 +62,13 @@ def image_server() -> Iterator[int]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
         server.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def table(port: int) -> str:
@@ -128,7 +133,7 @@ class Album(NamedTuple):
 def embed(source: str) -> Album:
     output = OUT / "demo.parquet"
     arguments = [source, "--output", str(output.relative_to(ROOT)), "--overwrite"]
-    command = ["embed", *arguments, "--allow-hosts", "127.0.0.1"]
+    command = ["embed", *arguments, "--normalize", "--allow-hosts", "127.0.0.1"]
     heading(1, "Embed images by URL", " ".join(["$ score", *command]))
     if score(command) != 0:
         raise SystemExit("the batch job failed")
@@ -140,7 +145,7 @@ def embed(source: str) -> Album:
     return Album(
         [IMAGES / row["image"].rpartition("/")[2] for row in good],
         [row["text"] for row in good],
-        *(unit(np.array([row[f"{kind}_features"] for row in good])) for kind in ("image", "text")),
+        *(np.array([row[f"{kind}_features"] for row in good]) for kind in ("image", "text")),
         failed,
     )
 
@@ -149,7 +154,8 @@ def search(model: Embedder, album: Album) -> dict[str, list[Hit]]:
     heading(2, "Search by text", "model.embed_text(query), then cosine similarity with each image")
     hits = {}
     for query in QUERIES:
-        cosines = album.image_vectors @ unit(model.embed_text(query))
+        vector = model.embed_text(query)
+        cosines = np.array([cosine(vector, image) for image in album.image_vectors])
         best = np.argsort(-cosines)[:5]
         hits[query] = [Hit(album.files[i], album.captions[i], float(cosines[i])) for i in best]
         print(f"   “{query}”")

@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose, and what each one means for the caller.
+"""The errors that this package raises for input it cannot use, and their consequences.
 
     ScoreError
     ├── ModelError               a model folder that cannot be loaded or computes other vectors
@@ -23,11 +23,11 @@
         ├── TooManyPixels        larger than `max_pixels`
         └── TextTooLong          longer than the model's context, under `truncate="error"`
 
-An error knows its own consequence: `RequestError.status` is its HTTP status, `RowError.code` the
-name that goes on the wire, and `RowError.retryable` whether asking again later can help.
+`RequestError.status` is the HTTP status, `RowError.code` the row's error code in responses, and
+`RowError.retryable` whether the same request may succeed later.
 
-The statuses are those of a server or container. A client of an Azure ML endpoint gets 424 for each
-of them, with the same body, and the status in the header `ms-azureml-model-error-statuscode`.
+The statuses are those of our server or container. A client of an Azure ML endpoint gets a 424 for
+each of them, with the same body, and the status in the header `ms-azureml-model-error-statuscode`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from typing import ClassVar, TypedDict
 
 
 class RowProblem(TypedDict):
-    """A failed row as the error body lists it; `index` counts the request's rows from 0."""
+    """A failed row in an error body; `index` is its position in the request, from 0."""
 
     index: int
     column: str | None
@@ -48,7 +48,7 @@ class RowProblem(TypedDict):
 
 
 class ScoreError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base class of this package's errors."""
 
 
 class ModelError(ScoreError):
@@ -86,7 +86,7 @@ class RequestError(ScoreError):
 
     @property
     def rows(self) -> list[RowProblem]:
-        """The rows to blame, where single rows are."""
+        """The rows that failed; empty where the error is not about single rows."""
         return []
 
 
@@ -121,12 +121,12 @@ class RequestTooLarge(RequestError):
 
 
 def body_too_large(most: int) -> RequestTooLarge:
-    """The refusal of a body over `most` bytes."""
+    """The error for a body of more than `most` bytes."""
     return RequestTooLarge(f"the body is larger than {most:,} bytes; send fewer rows")
 
 
 def too_many_rows(most: int) -> RequestTooLarge:
-    """The refusal of a table of more than `most` rows."""
+    """The error for a table of more than `most` rows."""
     return RequestTooLarge(f"more than {most:,} rows in one request; send fewer at a time")
 
 
@@ -142,7 +142,7 @@ class RowsFailed(RequestError):
     _SHOWN = 3
 
     def __init__(self, failures: Sequence[tuple[int, RowError]], total: int) -> None:
-        """`failures` are (position in the request, what went wrong), `total` the request's rows."""
+        """failures: (position in the request, error) pairs; total: number of rows in it."""
         self.failures = list(failures)
         first = "; ".join(f"row {index}, {error}" for index, error in self.failures[: self._SHOWN])
         more = len(self.failures) - self._SHOWN
@@ -153,7 +153,7 @@ class RowsFailed(RequestError):
 
     @property
     def rows(self) -> list[RowProblem]:
-        """Every failed row, in the request's order."""
+        """All failed rows, in the request's order."""
         return [
             RowProblem(
                 index=index,
@@ -177,7 +177,7 @@ class RowError(ScoreError):
     retryable: bool = False
 
     def __init__(self, message: str, *, column: str | None = None, retryable: bool | None = None):
-        """`column` is filled in by whoever knows it; `retryable` overrides the class's answer."""
+        """column: `image` or `text`, may be set later; retryable: overrides the class's value."""
         super().__init__(message)
         self.message = message
         self.column = column
@@ -330,13 +330,13 @@ ROW_CODES: dict[str, type[RowError]] = {
         TextTooLong,
     )
 }
-"""The table of row codes: what a client may meet in `rows[].code`."""
+"""All row codes: the values of `rows[].code` in responses, and of `error_code` in tables."""
 
 
 def meant(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a message about an unknown word: what was probably meant, or nothing.
+    """`; did you mean …?` for the end of a message about an unknown word; empty for none alike.
 
-    `prefix`: what all words begin with, which says nothing of how alike they are.
+    prefix: what all words begin with, left out of the comparison.
     """
     near = nearest(word, known, prefix=prefix)
     return f"; did you mean {near}?" if near else ""
@@ -345,7 +345,7 @@ def meant(word: str, known: Iterable[str], prefix: str = "") -> str:
 def nearest(
     word: str, known: Iterable[str], *, prefix: str = "", cutoff: float = 0.6
 ) -> str | None:
-    """The known word that is most alike, in any case; None below a `cutoff` of difflib's ratio."""
+    """The most similar known word, ignoring case; None below `cutoff`, a ratio of difflib's."""
     spelled = {name.removeprefix(prefix).lower(): name for name in known}
     close = get_close_matches(word.removeprefix(prefix).lower(), spelled, n=1, cutoff=cutoff)
     return spelled[close[0]] if close else None

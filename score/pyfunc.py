@@ -1,6 +1,6 @@
 """The MLflow flavour: `mlflow.pyfunc.load_model(".")`, `mlflow models serve` and `predict`.
 
-`MLmodel` names this module as the loader, so loading a model runs this code and unpickles nothing.
+`MLmodel` names this module as `loader_module`: loading a model runs this code and no pickle.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 class Model:
-    """What `mlflow.pyfunc` wraps."""
+    """The Python model that `mlflow.pyfunc` wraps."""
 
     def __init__(self, embedder: Embedder, release: Callable[[], None] = lambda: None) -> None:
-        """`release` is called before the model is asked."""
+        """`release` is called at the beginning of each `predict`."""
         self.embedder = embedder
         self._release = release
         self._is_python = not _is_http() and not _is_under_spark()
-        # Of bodies. Rows that a caller in this process gives are in memory already.
+        # A limit for request bodies. The rows of a caller in this process are in memory already.
         self._max_rows = embedder.settings.max_request_rows if _is_http() else None
         self._blank = _blanks()
 
@@ -45,30 +45,30 @@ class Model:
     ) -> list[dict[str, Any]]:
         """A record for each row of a frame with `image` and/or `text` columns.
 
-        A record holds `image_features` and `text_features`, lists of `dimension` plain floats; with
-        labels also `labels` and `probs`, and under `on_error="report"` an `error`. What a row did
-        not ask for is None; in an HTTP server's answers its key is left out. Raises
-        MlflowException, which MLflow's server answers as a 400 without a stack trace and with our
-        error body under `"error"`.
+        A record holds `image_features` and `text_features`, lists of `dimension` floats; with
+        labels also `labels` and `probs`, and under `on_error="report"` an `error`. The features of
+        an empty cell are None; in an HTTP server's answers their key is left out. Raises
+        MlflowException, which MLflow's server answers with a 400 or 413, without a stack trace and
+        with our error body under `"error"`.
         """
         self._release()
         with _refusing():
-            # A row of a body or of Spark's has one answer, whatever its cells hold.
+            # Over HTTP and in Spark a row has exactly one record, so cells are not unpacked.
             table = frames.unpacked(model_input) if self._is_python else model_input
             rows = frames.rows_of(table)
             if self._max_rows is not None and len(rows) > self._max_rows:
                 raise too_many_rows(self._max_rows)
-            asked = Params.parse(params)
-            records = self.embedder.answer(rows, asked)
-        blank = self._blank(asked)
+            parsed = Params.parse(params)
+            records = self.embedder.answer(rows, parsed)
+        blank = self._blank(parsed)
         return [blank | wire.render(record) for record in records]
 
 
 def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> Model:
-    """MLflow's entry point: `data_path` is the folder that `MLmodel` names as `data`.
+    """MLflow's entry point.
 
-    `model_config`: settings by name, as `MLmodel` or `load_model(…, model_config=…)` give them; the
-    environment's go before them.
+    data_path: the folder that `MLmodel` names as `data`. model_config: settings by name, from
+    `MLmodel` or `load_model(…, model_config=…)`; environment variables take precedence.
     """
     settings = Settings.from_env(os.environ, model_config or {})
     embedder = Embedder.load(data_path, settings)
@@ -76,10 +76,10 @@ def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) 
 
 
 class _refusing:
-    """Turns our refusals into the exception that MLflow's server knows how to answer."""
+    """Turns a RequestError into an MlflowException, which MLflow's server answers with a 4xx."""
 
     def __init__(self, release: Callable[[], None] | None = None) -> None:
-        """`release` is called before an exception goes on."""
+        """`release` is called where the block raises."""
         self._release = release
 
     def __enter__(self) -> None: ...
@@ -95,7 +95,7 @@ class _refusing:
 
 
 class _TooLarge(MlflowException):  # type: ignore[misc]  # MLflow's types are not known here
-    """A refusal that MLflow's server answers as a 413; it has no error code for one."""
+    """Answered with a 413 by MLflow's server, which has no error code for one."""
 
     def get_http_status_code(self) -> int:
         return RequestTooLarge.status
@@ -103,35 +103,35 @@ class _TooLarge(MlflowException):  # type: ignore[misc]  # MLflow's types are no
 
 _SERVER = "mlflow.pyfunc.scoring_server"
 _READERS = ("invocations", "_decode_json_input", "parse_csv_input", "parse_parquet_input")
-_theirs: dict[str, Any] = {}  # MLflow's own readers, by name, where they are replaced
+_originals: dict[str, Any] = {}  # MLflow's own functions, by name, where they are replaced
 _JSON, _CSV = "application/json", "text/csv"
 
 
 def _accept_input_data(settings: Settings) -> Callable[[], None]:
-    """Teaches MLflow's scoring server, where this process is one, Azure's `input_data` body.
+    """Makes MLflow's scoring server, where this process is one, accept Azure's `input_data` body.
 
-    The server knows four keys and offers no hook to add one, so what reads its bodies is replaced
-    by ours. Any other process keeps MLflow as it came. One that only acts as a server for a call,
-    as `mlflow.models.predict` and `validate_serving_input` do, gets MLflow's own functions back by
-    calling what is returned: its next model may be another's.
+    The server knows four keys and has no hook to add one, so the functions that read request bodies
+    are replaced by ours. In any other process nothing is replaced. `mlflow.models.predict` and
+    `validate_serving_input` use the server's functions for one call only; the returned function
+    restores MLflow's own, since the process may load another model next.
     """
     if not _is_server():
         return _nothing
     server = sys.modules[_SERVER]
     for name in _READERS:
         if hasattr(server, name):
-            _theirs.setdefault(name, getattr(server, name))
+            _originals.setdefault(name, getattr(server, name))
         else:
             log.warning("this MLflow has no %s: its server will not take every body", name)
-    release = _nothing if _is_server_process() else _give_back
-    ours = _Bodies(settings, _theirs.get("invocations"), release)
-    for name in _theirs:
+    release = _nothing if _is_server_process() else _restore
+    ours = _Bodies(settings, _originals.get("invocations"), release)
+    for name in _originals:
         setattr(server, name, getattr(ours, name))
     return release
 
 
-def _give_back() -> None:
-    for name, function in _theirs.items():
+def _restore() -> None:
+    for name, function in _originals.items():
         setattr(sys.modules[_SERVER], name, function)
 
 
@@ -139,30 +139,30 @@ def _nothing() -> None: ...
 
 
 class _Bodies:
-    """What reads bodies, each function under its name in MLflow's server (as of MLflow 3).
+    """Reads request bodies, by functions named as in MLflow's server (as of MLflow 3).
 
-    In every format they are held to the same limits and the same check of columns.
+    Every format has the same limits and the same check of columns.
     """
 
     def __init__(self, settings: Settings, invocations: Any, release: Callable[[], None]) -> None:
-        """`release` is called where a body is refused."""
+        """`invocations`: MLflow's own. `release` is called where a body is refused."""
         self._max_rows, self._max_bytes = settings.max_request_rows, settings.max_request_bytes
         self._answer = invocations
         self._refusing = partial(_refusing, release)
 
     def invocations(self, data: bytes, content_type: str | None, *model: Any) -> Any:
-        """The answer to a body, which is not looked into when it is over the limit."""
+        """The response to a body; one over the limit is not parsed."""
         with self._refusing():
             if len(data) > self._max_bytes:
                 raise body_too_large(self._max_bytes)
         content_type = content_type or _JSON
         if content_type.startswith(_CSV):
-            # Bytes that are not UTF-8 fail their row; MLflow would send the whole body back.
+            # Bytes that are not UTF-8 fail their row; MLflow's error would contain the whole body.
             return self._answer(data.decode("utf-8-sig", "surrogateescape"), content_type, *model)
         return self._answer(data, content_type, *model)
 
     def _decode_json_input(self, json_input: bytes | str) -> dict[str, Any]:
-        """Knows `input_data` and MLflow's four keys, and refuses others."""
+        """Accepts `input_data` and MLflow's four keys, and refuses others."""
         with self._refusing():
             request = wire.parse(json_input)
             if len(request.rows) > self._max_rows:
@@ -170,19 +170,19 @@ class _Bodies:
         return {
             "dataframe_split": {
                 "columns": list(COLUMNS),
-                # None, because a column of nothing else would turn into numbers under MLflow.
+                # None: MLflow would make a column of empty strings one of numbers.
                 "data": [[_filled(row.image), _filled(row.text)] for row in request.rows],
             },
             "params": request.params.wire(),
         }
 
     def parse_csv_input(self, csv_input: Any, schema: object = None) -> pd.DataFrame:
-        """Takes no column of empty cells for numbers, and counts each line's cells."""
+        """Reads all cells as text, and refuses a line with too many or too few."""
         with self._refusing():
             return frames.read_csv(csv_input, max_rows=self._max_rows)
 
     def parse_parquet_input(self, parquet_input: Any) -> pd.DataFrame:
-        """Looks at the file's own account of its size before anything is unpacked."""
+        """Checks the sizes in the file's metadata before it decompresses anything."""
         with self._refusing():
             return frames.read_parquet(
                 parquet_input, max_rows=self._max_rows, max_bytes=self._max_bytes
@@ -190,13 +190,13 @@ class _Bodies:
 
 
 def _is_server() -> bool:
-    """Whether MLflow's server, or `mlflow models predict` in its guise, is loading the model."""
+    """Whether MLflow's server, or `mlflow models predict`, which acts as it, loads the model."""
     served = _is_server_process() or _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
     return _SERVER in sys.modules and bool(served)
 
 
 def _is_server_process() -> bool:
-    """Whether MLflow's server is all that this process is for."""
+    """Whether this process runs MLflow's server."""
     return f"{_SERVER}.app" in sys.modules
 
 
@@ -204,15 +204,15 @@ _AZURE_SERVER = "azureml_inference_server_http.server.user_script"
 
 
 def _is_http() -> bool:
-    """Whether what `predict` returns becomes an HTTP body: MLflow's, or that of Azure's script."""
+    """Whether `predict` answers HTTP requests: under MLflow's server or Azure's script."""
     return _is_server() or _AZURE_SERVER in sys.modules
 
 
 def _is_under_spark() -> bool:
-    """Whether this is a Python worker of Spark's, or a server of MLflow's that one has started.
+    """Whether this process is a Python worker of Spark, or a scoring server that a worker started.
 
-    `spark_udf` starts such servers for any `env_manager` but `local`. Spark gives every worker this
-    variable, and a server inherits it. The driver has it, too, and a context, which no worker has.
+    `spark_udf` starts such servers for any `env_manager` but `local`. Spark sets the variable in
+    every worker, and servers inherit it. The driver has it, too; it alone has a SparkContext.
     """
     return "SPARK_BUFFER_SIZE" in os.environ and not _is_spark_driver()
 
@@ -223,7 +223,7 @@ def _is_spark_driver() -> bool:
 
 
 def _blanks() -> Callable[[Params], dict[str, Any]]:
-    """What makes the keys that every record has, in this process."""
+    """The function that returns the keys which every record has in this process."""
     if _is_under_spark():
         return _spark_blank
     return _no_keys if _is_http() else wire.blank

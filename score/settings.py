@@ -1,4 +1,4 @@
-"""The knobs: frozen values with named defaults, read from a mapping such as the environment.
+"""Settings: a frozen dataclass, read from a mapping such as the environment.
 
 Each field `some_limit` is the environment variable `SCORE_SOME_LIMIT` and the flag `--some-limit`.
 """
@@ -13,11 +13,11 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from score import __version__
+from score.arrays import Precision
 from score.errors import SettingError, meant
 
 log = logging.getLogger(__name__)
 
-Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 EngineName = Literal["auto", "torch", "openvino"]
 Verify = Literal["off", "quick", "full"]
 Decoding = Literal["exact", "fast"]
@@ -29,18 +29,18 @@ PREFIX = "SCORE_"
 
 
 USER_AGENT = f"clip-endpoints/{__version__} (no contact given; operators set SCORE_USER_AGENT)"
-"""Says what it is, and honestly that nobody can be asked: the project runs no service itself."""
+"""The default names no contact: the project runs no service, whoever deploys it does."""
 
 
 def _user_agent_fault(text: str) -> str:
-    """What is wrong with it; a line break would let it add headers of its own."""
+    """What is wrong with a User-Agent; a line break would add headers to requests."""
     if not text.strip() or len(text) > 500 or not (text.isascii() and text.isprintable()):
         return "must be one line of 1 to 500 printable ASCII characters"
     return ""
 
 
 def _proxy_fault(text: str) -> str:
-    """What is wrong with it, without showing its password."""
+    """What is wrong with a proxy's URL, without showing its password."""
     if not text:
         return ""
     example = "must be like http://proxy.example:3128, with user:password@ where it asks for them"
@@ -63,16 +63,17 @@ def _setting(
     fault: Callable[[str], str] | None = None,
     secret: bool = False,
 ) -> Any:
-    """`fault`: what is wrong with a text, if anything. `secret`: not shown by `repr`."""
+    """A field. least: the smallest number. fault: text → what is wrong with it, or an empty string.
+    secret: left out of `repr`."""
     metadata = {"help": help, "least": least, "fault": fault}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a deployment may tune. Times are seconds, sizes bytes."""
+    """What a deployment may configure. Times are in seconds, sizes in bytes."""
 
-    # The network's door.
+    # Downloads.
     allow_hosts: tuple[str, ...] = _setting(
         (), "host names, addresses or CIDR ranges that may be fetched although private"
     )
@@ -105,7 +106,7 @@ class Settings:
         secret=True,
     )
 
-    # The image door.
+    # Images.
     max_image_bytes: int = _setting(20 * MIB, "bytes of the largest encoded image", least=1)
     # Pillow refuses 178,956,971 pixels and more by itself.
     max_pixels: int = _setting(
@@ -123,7 +124,7 @@ class Settings:
         "16-bit grey and float images: scale to 8 bits, clip as the reference, or a row error",
     )
 
-    # The request's door.
+    # Requests.
     max_request_bytes: int = _setting(128 * MIB, "bytes of the largest request body", least=1)
     max_request_rows: int = _setting(10_000, "most rows in one request", least=1)
     max_prompts: int = _setting(2_000, "most prompts in one request's labels", least=1)
@@ -158,10 +159,11 @@ class Settings:
     def from_env(
         cls, environ: Mapping[str, str], otherwise: Mapping[str, object] | None = None
     ) -> Settings:
-        """Settings from `SCORE_*` variables; unset or blank ones are as `otherwise` says.
+        """Settings from `SCORE_*` variables.
 
-        `otherwise`: settings by name; defaults for those it lacks. Raises SettingError. A variable
-        `SCORE_…` that is no setting is warned of: it may be another program's.
+        `otherwise`: values by setting name, for variables that are unset or blank; settings in
+        neither have their defaults. A variable `SCORE_…` that is no setting is logged as a warning
+        and ignored: it may be another program's. Raises SettingError.
         """
         for name in otherwise or {}:
             if name not in names():
@@ -173,27 +175,27 @@ class Settings:
             if variable.startswith(PREFIX) and environ[variable] and variable not in variables:
                 hint = meant(variable, variables, PREFIX)
                 log.warning("%s is no setting, and is ignored%s", variable, hint)
-        given = {
+        fallbacks = {
             name: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             for name, value in (otherwise or {}).items()
             if value not in (None, "")
         }
-        if caches := environ.get("XDG_CACHE_HOME"):  # where the system keeps caches, if not in ~
-            given = {"cache": f"{caches}/clip-endpoints", **given}
-        said = {
+        if caches := environ.get("XDG_CACHE_HOME"):  # replaces ~/.cache
+            fallbacks = {"cache": f"{caches}/clip-endpoints", **fallbacks}
+        values = {
             name: environ[_variable(name)].strip()
             for name in names()
             if environ.get(_variable(name), "").strip()
         }
-        return cls().replace(given, spelled=str).replace(said)
+        return cls().replace(fallbacks, spelled=str).replace(values)
 
     def replace(
         self, texts: Mapping[str, str], *, spelled: Callable[[str], str] | None = None
     ) -> Settings:
-        """These settings with some replaced, each given as text.
+        """These settings with some replaced. Raises SettingError.
 
-        `spelled`: a setting's name → how who gave it spells it, by default as an environment
-        variable. Raises SettingError.
+        texts: values by setting name, as text. spelled: a setting's name → how errors name it, by
+        default as an environment variable.
         """
         values = {knob.name: getattr(self, knob.name) for knob in knobs()}
         for knob in knobs():
@@ -204,17 +206,17 @@ class Settings:
 
 
 def knobs() -> tuple[Field[Any], ...]:
-    """The settings' fields; `metadata["help"]` says what each is for."""
+    """The settings' dataclass fields; `metadata["help"]` is the text for users."""
     return fields(Settings)
 
 
 def choices(knob: Field[Any]) -> tuple[str, ...]:
-    """All that a setting may be; empty for one without fixed choices."""
+    """The values that a setting may have; empty for one without fixed choices."""
     return _CHOICES.get(knob.name, ())
 
 
 def names() -> list[str]:
-    """The settings' names, as fields spell them."""
+    """The settings' names, as the fields have them."""
     return [knob.name for knob in knobs()]
 
 
@@ -251,7 +253,7 @@ def _parse(knob: Field[Any], where: str, text: str) -> Any:
 
 
 def _check(knob: Field[Any], where: str, text: str) -> None:
-    """Raises SettingError for a text that cannot be used; its message does not show the text."""
+    """Raises SettingError for an unusable text; the message does not show it: it may be secret."""
     fault = knob.metadata["fault"]
     if fault is not None and (problem := fault(text)):
         raise SettingError(f"{where} {problem}")

@@ -23,6 +23,7 @@ class Room(NamedTuple):
 
 ROOMS = {
     "errors": Room(0, "every error, and what it means for the caller", ""),
+    "arrays": Room(0, "names of types that rooms share: arrays, JSON, precision", ""),
     "extras": Room(0, "which extra of the distribution brings a library", ""),
     "settings": Room(1, "frozen settings with named defaults", "errors"),
     "contract": Room(1, "rows, records, params, labels, and their JSON", "errors"),
@@ -37,7 +38,7 @@ ROOMS = {
     "model": Room(
         3,
         "pixels and token ids → vectors: towers, engines, probes",
-        "contract errors extras folder hardware images settings storage texts",
+        "errors extras folder hardware images settings storage texts",
     ),
     "entry": Room(3, "what Azure's entry scripts share", "contract extras fetch"),
     "core": Room(
@@ -100,6 +101,9 @@ ROOMS = {
     "__main__": Room(10, "`python -m score`", "cli console"),
 }
 """Rooms of one floor never meet."""
+
+SHARED = {"arrays"}
+"""Modules of names for types, which every room may import."""
 
 # Who may use what: a room, or a module. NumPy is everybody's.
 DOORS = {
@@ -177,7 +181,7 @@ def ours(module: str) -> set[str]:
     """The modules of `score` that a module imports."""
     names = (name.partition(".")[2] for name in imports(module) if name.startswith("score."))
     found = {name if name in MODULES else name.rpartition(".")[0] for name in names}
-    return {name for name in found if name in MODULES and name != module}
+    return {name for name in found if name in MODULES and name != module} - SHARED
 
 
 def room(module: str) -> str:

@@ -21,7 +21,7 @@ import pytest
 from score.__main__ import main
 from score.core.embedder import Embedder
 from score.errors import RequestError
-from score.index.index import build
+from score.index.index import build_index
 from score.jobs.merge import JobReport
 from score.settings import Settings, names
 from score.storage import outputs
@@ -44,7 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("images/a.png").write_bytes(PNG)
     vectors = pa.array([[1.0] * 512, [2.0] * 512], pa.list_(pa.float32()))
     pq.write_table(pa.table({"id": ["1", "2"], "image_features": vectors}), "vectors.parquet")
-    build(Path("vectors.parquet"), Path("index"))
+    build_index(Path("vectors.parquet"), Path("index"))
     Path("bad.json").write_text("{")
     Path("many.json").write_text(json.dumps([f"label {n}" for n in range(20)]))
     return tmp_path
@@ -154,7 +154,7 @@ def test_vectors_of_another_model_are_refused_before_it_is_loaded(
     monkeypatch.setattr(Embedder, "load", lambda *_: pytest.fail("the model was loaded"))
     short = pa.array([[1.0, 2.0]], pa.list_(pa.float32()))
     pq.write_table(pa.table({"image_features": short}), "short.parquet")
-    build(Path("short.parquet"), Path("short"))
+    build_index(Path("short.parquet"), Path("short"))
     code, message = said(capsys, "search", "short", "a cat")
     assert (code, "holds vectors of 2 numbers, the query has 512" in message) == (2, True)
 

@@ -123,6 +123,7 @@ def test_signatures_are_readable() -> None:
     assert "- `Vector` = `npt.NDArray[np.float32]`" in api
 
 
+@pytest.mark.process
 def test_pages_depend_on_no_terminal_and_no_environment() -> None:
     environ = {**os.environ, "COLUMNS": "40", "SCORE_BATCH_SIZE": "7", "FORCE_COLOR": "1"}
     code = "from docs.generator.pages import pages; print(*pages().values(), sep='')"

@@ -21,6 +21,7 @@ from PIL import Image
 from score.contract.params import Params
 from score.contract.rows import Row
 from score.core.embedder import Embedder
+from score.core.preparation import FetchOptions
 from score.errors import BadType, ModelError, RowsFailed, TooManyPixels, TruncatedImage
 from score.fetch import fetcher
 from score.fetch.memory import Room
@@ -57,7 +58,7 @@ def slow(embedder: Embedder) -> Embedder:
     """The embedded model over a fetcher that takes its time."""
     settings = Settings(batch_size=4, fetch_workers=8)
     copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
-    copy._fetcher = SlowFetcher()  # type: ignore[assignment]
+    copy._pipeline.preparer._fetcher = SlowFetcher()  # type: ignore[assignment]
     return copy
 
 
@@ -74,13 +75,14 @@ def test_records_come_in_the_rows_order(slow: Embedder) -> None:
 @pytest.mark.slow
 def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
     encoded: list[int] = []
-    preprocess = slow.encode_images
+    pipeline = slow._pipeline
+    encode = pipeline.encode_images
 
     def counting(images):  # type: ignore[no-untyped-def]
         encoded.append(len(images))
-        return preprocess(images)
+        return encode(images)
 
-    slow.encode_images = counting
+    pipeline.encode_images = counting
     try:
         rows = [Row("1.5:"), *(Row(f"0:{seed}") for seed in range(2, 42))]
         stream = slow.embed(rows)
@@ -91,7 +93,7 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
         list(stream)
         assert time.monotonic() - began < 10
     finally:
-        slow.encode_images = preprocess
+        pipeline.encode_images = encode
 
 
 @pytest.mark.slow
@@ -100,7 +102,7 @@ def test_requests_that_come_together_share_the_threads(slow: Embedder) -> None:
     streams = [slow.embed([Row(f"0.1:{seed}") for seed in range(40)]) for _ in range(10)]
     with ThreadPoolExecutor(len(streams)) as pool:
         assert [len(records) for records in pool.map(list, streams)] == [40] * 10
-    fetcher: Any = slow._fetcher
+    fetcher: Any = slow._pipeline.preparer._fetcher
     assert fetcher.most < 4 * alone
     del streams
     gc.collect()
@@ -128,7 +130,7 @@ def test_rows_are_read_as_they_are_needed(slow: Embedder) -> None:
 
 def test_downloads_run_side_by_side_but_not_without_bound(slow: Embedder) -> None:
     list(slow.embed([Row("0.02:")] * 64))
-    fetcher = slow._fetcher
+    fetcher = slow._pipeline.preparer._fetcher
     assert isinstance(fetcher, SlowFetcher)
     bound = 2 * slow.settings.batch_size + slow.settings.fetch_workers
     assert 4 <= fetcher.most <= bound
@@ -151,7 +153,7 @@ def test_a_bug_is_raised_not_swallowed(slow: Embedder) -> None:
     def crash(*_: object) -> bytes:
         raise ZeroDivisionError("a bug")
 
-    slow._fetcher.fetch = crash  # type: ignore[method-assign]
+    slow._pipeline.preparer._fetcher.fetch = crash  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
         list(slow.embed([Row("0:"), Row(text="a")]))
 
@@ -265,14 +267,15 @@ def test_what_comes_again_is_computed_once(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, int] = {"images": 0, "texts": 0}
+    pipeline = embedder._pipeline
     for kind in asked:
-        compute = getattr(embedder, f"encode_{kind}")
+        compute = getattr(pipeline, f"encode_{kind}")
 
         def counted(inputs: Any, kind: str = kind, compute: Any = compute) -> Any:
             asked[kind] += len(inputs)
             return compute(inputs)
 
-        monkeypatch.setattr(embedder, f"encode_{kind}", counted)
+        monkeypatch.setattr(pipeline, f"encode_{kind}", counted)
     images = [random_image(seed) for seed in range(3)]
     rows = [Row(image=images[i % 3], text=f"text {i % 5}") for i in range(150)]
     records = list(embedder.embed(rows))
@@ -340,11 +343,12 @@ def test_decoding_is_a_setting(embedder: Embedder) -> None:
 def test_a_forked_process_decodes_on(embedder: Embedder) -> None:
     """Threads do not survive a fork; what waits for them would wait for ever."""
     row = Row(random_image())
-    embedder.prepare(row, Params(), None, None)
+    preparer = embedder._pipeline.preparer
+    preparer.inputs(row, "end", FetchOptions())
     child = os.fork()
     if not child:
         try:
-            embedder.prepare(row, Params(), None, None)
+            preparer.inputs(row, "end", FetchOptions())
             os._exit(0)
         finally:
             os._exit(1)
@@ -397,7 +401,8 @@ def test_the_bytes_of_images_in_memory_are_bounded(
         copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
         held = most = 0
         lock = threading.Lock()
-        decode = copy._decode
+        preparer = copy._pipeline.preparer
+        decode = preparer._decode
 
         def decoding(data: bytes) -> Any:
             time.sleep(0.02)
@@ -420,7 +425,7 @@ def test_the_bytes_of_images_in_memory_are_bounded(
         body, release_free_memory = fetcher.Fetcher._body, Room.release_free_memory
         monkeypatch.setattr(fetcher.Fetcher, "_body", reading)
         monkeypatch.setattr(Room, "release_free_memory", release)
-        monkeypatch.setattr(copy, "_decode", decoding)
+        monkeypatch.setattr(preparer, "_decode", decoding)
         rows = [Row(server.url(f"/good.png?{number}")) for number in range(40)]
         assert not any(record.error for record in copy.embed(rows))
         assert most == 2

@@ -88,10 +88,15 @@ def test_a_wrong_activation_shows_in_the_vectors(
         Embedder.load(model, Settings(device="cpu"))
 
 
+def check(embedder: Embedder, probes: Probes | None, *, quick: bool = False) -> list[Finding]:
+    assert probes is not None
+    return probes.check(embedder.encoder, embedder.texts, embedder.preprocessor, quick=quick)
+
+
 def test_a_wrong_pooling_shows_in_the_vectors(model: Path) -> None:
     embedder = Embedder.load(model, Settings(device="cpu"))
     embedder.encoder._ended = lambda ids: ids[:2]  # type: ignore[method-assign]
-    findings = embedder.check(Probes.read(model), quick=True)
+    findings = check(embedder, Probes.read(model), quick=True)
     assert [f.kind for f in findings if not f.passed] == ["text"]
 
 
@@ -171,7 +176,7 @@ def test_nothing_is_checked_where_that_is_asked(model: Path) -> None:
 def test_quick_computes_two_vectors_and_full_all(model: Path) -> None:
     embedder = Embedder.load(model, Settings(device="cpu"))
     probes = Probes.read(model)
-    quick, full = embedder.check(probes, quick=True), embedder.check(probes)
+    quick, full = check(embedder, probes, quick=True), check(embedder, probes)
     assert [finding.name for finding in quick] == [finding.name for finding in full]
     assert sum(finding.cosine is not None for finding in quick) == 2
     assert all(finding.passed for finding in full)

@@ -37,10 +37,11 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from score.arrays import Vector
 from score.checkpoints import random_checkpoint
 from score.checkpoints.catalog import ARCHITECTURES
 from score.contract.params import Params
-from score.contract.rows import Record, Row, Vector
+from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
+from score.arrays import Matrix
 from score.checkpoints import random_checkpoint
 from score.checkpoints.catalog import ARCHITECTURES
 from score.contract.labels import Labels
 from score.contract.params import Params
 from score.contract.rows import Row
 from score.core.embedder import Embedder
+from score.core.preparation import FetchOptions, Preparer
 from score.errors import BadBase64, BadParams
 from score.folder.model_folder import EMBEDDED
 from score.images.preprocess import Pixels
@@ -67,8 +69,9 @@ def scaled(folder: Path, logit_scale: float) -> Path:
 
 def test_probabilities_are_the_references(folder: Path) -> None:
     model = Embedder.load(folder)
-    images = [model.prepare(Row(image=p), Params(), None, None).pixels for p in FILES]
-    texts = [model.prepare(Row(text=p), Params(), None, None).ids for p in ONTOLOGY.values()]
+    preparer, options = Preparer(model.texts, model.preprocessor, model.settings), FetchOptions()
+    images = [preparer.inputs(Row(image=p), "end", options).pixels for p in FILES]
+    texts = [preparer.inputs(Row(text=p), "end", options).ids for p in ONTOLOGY.values()]
     wanted = reference(folder, model, [p for p in images if p is not None], [t for t in texts if t])
     assert wanted.std() > 1e-3  # else any answer would do
     records = model.embed([Row(image=p) for p in FILES], Params(labels=Labels.parse(ONTOLOGY)))
@@ -257,18 +260,19 @@ def test_labels_may_be_any_iterable_a_mapping_json_or_labels(embedder: Embedder)
 def counted(model: Embedder) -> Iterator[list[int]]:
     """How many texts each call of the text encoder was given."""
     calls: list[int] = []
-    texts = model.encode_texts
+    pipeline = model._pipeline
+    texts = pipeline.encode_texts
 
-    def counting(ids: Sequence[Ids]) -> zeroshot.Matrix:
+    def counting(ids: Sequence[Ids]) -> Matrix:
         if ids:  # the stream asks for the texts of rows that have none, too
             calls.append(len(ids))
         return texts(ids)
 
-    model.encode_texts = counting
+    pipeline.encode_texts = counting
     try:
         yield calls
     finally:
-        model.encode_texts = texts
+        pipeline.encode_texts = texts
 
 
 @pytest.fixture
@@ -298,11 +302,13 @@ def test_other_labels_prompts_or_truncation_are_other_vectors(fresh: Embedder) -
 def test_label_sets_are_not_kept_without_end(fresh: Embedder) -> None:
     for number in range(40):
         fresh.classify(FILES[0], [f"label {number}"])
-    assert fresh._kept_labels.cache_info().currsize == 16
-    fresh._kept_labels.cache_clear()
+    assert fresh._label_vectors._kept.cache_info().currsize == 16
+    fresh._label_vectors._kept.cache_clear()
     for number in range(3):
         fresh.classify(FILES[0], {f"{number}": "x" * 2**20})
-    assert fresh._kept_labels.cache_info().currsize == 0  # 16 of these would fill the memory
+    assert (
+        fresh._label_vectors._kept.cache_info().currsize == 0
+    )  # 16 of these would fill the memory
 
 
 def test_refused_labels_are_refused_again(fresh: Embedder) -> None:
@@ -315,7 +321,7 @@ def test_refused_labels_are_refused_again(fresh: Embedder) -> None:
 def test_threads_share_label_vectors(fresh: Embedder) -> None:
     sets = [[f"a {word} {i}" for i in range(5)] for word in ("cat", "dog", "boat")]
     alone = [fresh.classify(FILES[0], labels) for labels in sets]
-    fresh._kept_labels.cache_clear()
+    fresh._label_vectors._kept.cache_clear()
     with ThreadPoolExecutor(8) as pool:
         every = list(pool.map(lambda n: fresh.classify(FILES[0], sets[n % 3]), range(48)))
     for number, verdict in enumerate(every):

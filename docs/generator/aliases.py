@@ -29,5 +29,9 @@ def _is(target: ast.expr, name: str) -> bool:
 
 @cache
 def _statements(module: str) -> list[ast.stmt]:
+    """The statements of a module, those below `if TYPE_CHECKING:` among them."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    return ast.parse(Path(file).read_text(encoding="utf-8")).body if file else []
+    if not file:
+        return []
+    body = ast.parse(Path(file).read_text(encoding="utf-8")).body
+    return [inner for one in body for inner in (one.body if isinstance(one, ast.If) else [one])]

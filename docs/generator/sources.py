@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
+import score
 from score import __version__ as VERSION
 from score import errors, settings
 from score.__main__ import main as score_main
@@ -23,20 +23,10 @@ COMMANDS: dict[str, Callable[[], Any]] = {
 }
 """Every command line, and the function that parses it."""
 
-PUBLIC = {
-    "Embedder": "score.core.embedder",
-    "Row": "score.contract.rows",
-    "Record": "score.contract.rows",
-    "Labels": "score.contract.labels",
-    "Params": "score.contract.params",
-    "Settings": "score.settings",
-    "ModelFolder": "score.folder.model_folder",
-    **dict.fromkeys(("ScoreError", "ModelError", "RequestError", "RowError"), "score.errors"),
-}
-NAMES = tuple(PUBLIC)
+NAMES = (*score.__all__, "ModelError", "RequestError", "RowError")
 """The public names, in the order of their page."""
 
 
 def resolved(name: str) -> Any:
     """What a public name stands for."""
-    return getattr(import_module(PUBLIC[name]), name)
+    return getattr(score, name, None) or getattr(errors, name)

@@ -10,19 +10,19 @@ import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from score.arrays import FloatPrecision
 from score.checkpoints.source import Source
 from score.errors import ModelError
 from score.folder.weights import FILE, INDEX
 from score.model.engines.pytorch import DTYPES
 from score.texts.tokenizer import Tokenizer
 
-Precision = Literal["fp32", "bf16", "fp16"]
 Dtypes = Mapping[str, torch.dtype]
 """Tensor → what it is stored in."""
 
@@ -47,7 +47,7 @@ _XLM_TOKENS = {
 }
 
 
-def write(source: Source, folder: Path, precision: Precision | None = None) -> Path:
+def write(source: Source, folder: Path, precision: FloatPrecision | None = None) -> Path:
     """Writes a source into `folder`, and returns it.
 
     `precision`: what the weights are stored in; None stores each tensor as it came. Raises
@@ -93,7 +93,7 @@ def tokenizer_config(source: Source) -> dict[str, Any]:
     }
 
 
-def _dtypes(source: Source, precision: Precision | None) -> Dtypes:
+def _dtypes(source: Source, precision: FloatPrecision | None) -> Dtypes:
     """What each tensor is stored in.
 
     Mixtures are common: OpenAI's own `convert_weights` leaves norms and embeddings in fp32.

@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from score.arrays import Json
 from score.checkpoints import sentencepiece_model
 from score.checkpoints.hdf5 import H5
 from score.checkpoints.source import Part, Source
@@ -29,8 +30,6 @@ from score.folder.architecture import Architecture, Transformer
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
 from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
 from score.texts.tokenizer import Tokenizer, xlm_tokenizer
-
-Json = Mapping[str, Any]
 
 CONFIG = "config.json"
 IMAGES = "image_converter.json"

@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from score.arrays import Json
 from score.checkpoints import state_dict
 from score.checkpoints.source import Part, Source, Tensors, opened
 from score.checkpoints.state_dict import Names
@@ -26,7 +26,6 @@ from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Tokenizer
 
-Json = Mapping[str, Any]
 MakeTokenizer = Callable[[Architecture, str | None], Tokenizer]
 """Finds what makes token ids: for an architecture, and the Hub id that a configuration names."""
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from score.arrays import FloatPrecision
 from score.checkpoints import canonical
-from score.checkpoints.canonical import Precision
 from score.checkpoints.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.checkpoints.source import Source
 from score.console.commands import Parser, run
@@ -89,7 +89,7 @@ def write(
     folder: Path,
     architecture: Architecture,
     seed: int = 0,
-    precision: Precision = "fp32",
+    precision: FloatPrecision = "fp32",
     tokenizer: str | None = None,
 ) -> Path:
     """Writes config, weights, tokenizer and preprocessor into `folder`, and returns it.

@@ -28,9 +28,9 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Builds the index, and says how many vectors it holds."""
-    from score.index.index import build
+    from score.index.index import build_index
 
     table, folder = Path(options.table), Path(options.output)
-    count = build(table, folder, options.column, overwrite=options.overwrite)
+    count = build_index(table, folder, options.column, overwrite=options.overwrite)
     print(f"{folder}: {count:,} vectors", file=sys.stderr)
     return DONE

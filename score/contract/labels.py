@@ -1,4 +1,4 @@
-"""The labels of a zero-shot question, and the prompts that stand for each.
+"""The labels of a zero-shot classification, and the prompts of each.
 
 Knows nothing of vectors.
 """
@@ -14,37 +14,37 @@ from score.errors import BadParams
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What an image may be called.
+    """The classes among which images are classified.
 
-    names: the labels, each once, in the order given.
-    prompts: for each label the texts that describe it, one or more. Several are averaged.
+    names: the labels, distinct, in the client's order.
+    prompts: for each label one or more texts that describe it; the vectors of several are averaged.
     """
 
     names: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def parse(cls, given: object) -> Labels | None:
-        """Labels as a client sent them: JSON, or what JSON stands for; None where there are none.
+    def parse(cls, value: object) -> Labels | None:
+        """Labels as a client sent them: a JSON text or decoded JSON; None for None or a blank text.
 
         A list of labels, each its own prompt; or an object (the ontology) of label → prompt, or
         label → list of prompts. Raises BadParams.
         """
-        if given is None or (isinstance(given, str) and not given.strip()):
+        if value is None or (isinstance(value, str) and not value.strip()):
             return None
-        if isinstance(given, str):
-            given = _decode(given)
-        if isinstance(given, Mapping):
-            return cls._of(given.items())
-        if isinstance(given, (list, tuple)):
-            return cls._of((label, label) for label in given)
+        if isinstance(value, str):
+            value = _decode(value)
+        if isinstance(value, Mapping):
+            return cls._of(value.items())
+        if isinstance(value, (list, tuple)):
+            return cls._of((label, label) for label in value)
         raise BadParams(
             "param 'labels' must be a JSON list of labels or a JSON object of label → prompt"
         )
 
     @classmethod
     def from_prompts(cls, ontology: Mapping[str, str]) -> Labels:
-        """Labels from prompt → label, the other way round; prompts of one label are averaged."""
+        """Labels from a mapping of prompt → label; prompts of one label are averaged."""
         prompts: dict[str, list[str]] = {}
         for prompt, label in ontology.items():
             prompts.setdefault(label, []).append(prompt)
@@ -53,11 +53,11 @@ class Labels:
     @classmethod
     def _of(cls, pairs: Iterable[tuple[object, object]]) -> Labels:
         prompts: dict[str, tuple[str, ...]] = {}
-        for label, given in pairs:
+        for label, value in pairs:
             name = _text(label, "a label")
             if name in prompts:
                 raise BadParams(f"param 'labels' has {name[:80]!r} twice")
-            several = given if isinstance(given, (list, tuple)) else [given]
+            several = value if isinstance(value, (list, tuple)) else [value]
             prompts[name] = tuple(_text(prompt, f"a prompt of {name[:80]!r}") for prompt in several)
             if not prompts[name]:
                 raise BadParams(f"param 'labels' has no prompt for {name[:80]!r}")
@@ -69,22 +69,22 @@ class Labels:
         return len(self.names)
 
     def __str__(self) -> str:
-        """The JSON that `parse` reads back."""
+        """JSON, which `parse` reads."""
         ontology = {name: list(p) for name, p in zip(self.names, self.prompts, strict=True)}
         return json.dumps(ontology, ensure_ascii=False)
 
 
 def _decode(text: str) -> object:
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found: dict[str, object] = {}
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        content: dict[str, object] = {}
         for name, value in pairs:
-            if name in found:
+            if name in content:
                 raise BadParams(f"param 'labels' has {name[:80]!r} twice")
-            found[name] = value
-        return found
+            content[name] = value
+        return content
 
     try:
-        decoded: object = json.loads(text, object_pairs_hook=once)
+        decoded: object = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         raise BadParams(
             "param 'labels' is not JSON: send a list of labels or an object of label → prompt, "

@@ -1,6 +1,6 @@
-"""What goes in and what comes out: a `Row` is a question, a `Record` its answer.
+"""`Row`, the input, and `Record`, its output.
 
-Knows nothing of JSON, tables or files; those are turned into rows at the surfaces.
+Knows nothing of JSON, tables or files, which the surfaces turn into rows.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from score.arrays import Vector
 from score.errors import BadColumns, RowError
-
-Vector = npt.NDArray[np.float32]
 
 IMAGE = "image"
 TEXT = "text"
@@ -21,7 +19,7 @@ COLUMNS = (IMAGE, TEXT)
 FEATURES = ("image_features", "text_features")
 ERRORS = ("error_code", "error_message", "error_retryable")  # in tables
 
-# pandas' missing-value singletons, known by name because this floor does not import pandas.
+# pandas' missing-value singletons, known by name because this module does not import pandas.
 _PANDAS_MISSING = {"NAType", "NaTType"}
 _SPELLED_MISSING = "<NA>"
 # How tools write a missing value as text: pandas, R, SQL dumps, spreadsheets, JavaScript.
@@ -34,12 +32,12 @@ _LONGEST_MISSING = max(map(len, _MISSING_AS_TEXT))
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question.
+    """An image, a text or both.
 
     `image` is an http(s) URL, base64, a `data:` URI or the image's bytes; `text` is a string.
-    Either may be empty. Cells hold whatever the client sent, wrong types included: the embedder
-    answers those with a row error rather than refusing them here. A cell may also be a RowError, by
-    which a reader says why it could not read that cell.
+    Either may be empty. A cell holds whatever the client sent; the embedder answers one of a wrong
+    type with a row error. A cell may also be a RowError, with which the reader of a table reports
+    that it could not read that cell.
     """
 
     image: object = None
@@ -48,10 +46,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One answer: float32 vectors of shape [dimension] for the cells the row had, or an error.
+    """A row's result: float32 vectors of shape [dimension] for the cells the row had, or an error.
 
-    Where the request had labels and the row an image, `labels` and `probs` say which of them it
-    shows, the most probable first.
+    labels, probs: the image's labels and their probabilities, the most probable first; None where
+    the request had no labels or the row no image.
     """
 
     image_features: Vector | None = None
@@ -62,7 +60,7 @@ class Record:
 
 
 def is_empty(cell: object) -> bool:
-    """Whether a cell asks for nothing: None, NaN, pandas' NA or NaT, `<NA>`, blank, no bytes."""
+    """Whether a cell is empty: None, NaN, pandas' NA or NaT, `<NA>`, blank, no bytes."""
     if cell is None:
         return True
     if isinstance(cell, str):
@@ -75,23 +73,23 @@ def is_empty(cell: object) -> bool:
 
 
 def looks_missing(cell: str) -> bool:
-    """Whether a cell without blanks around it spells out a missing value, as `nan` or `N/A`.
+    """Whether a cell, stripped, is text for a missing value, such as `nan` or `N/A`.
 
-    Such an image is an error with a hint; such a text may be meant and is taken as it is.
+    Such an image is an error with a hint. Such a text is encoded as it is: it may be meant.
     """
     return len(cell) <= _LONGEST_MISSING and cell.lower() in _MISSING_AS_TEXT
 
 
 def is_result(columns: Collection[object]) -> bool:
-    """Whether a table's columns show that a job of ours wrote it."""
+    """Whether a table with these columns is the output of one of our jobs."""
     return set(ERRORS) <= set(columns)
 
 
 def check_columns(names: Sequence[object]) -> None:
-    """Raises BadColumns unless a table with these columns can be asked.
+    """Raises BadColumns unless there is an `image` or a `text` column, each at most once.
 
-    Other columns are fine, but a name that is nearly `image` or `text` is surely a mistake, and an
-    answer without its vectors would hide it.
+    Other columns are ignored, but a name that is nearly `image` or `text` is refused: a record
+    without its vectors would hide the mistake.
     """
     for wanted in COLUMNS:
         if list(names).count(wanted) > 1:
@@ -103,8 +101,8 @@ def check_columns(names: Sequence[object]) -> None:
 
 
 def check_spelling(names: Sequence[object]) -> None:
-    """Raises BadColumns for a name that is `image` or `text` but for case, blanks or a BOM, where
-    the right name is missing."""
+    """Raises BadColumns for a name that differs from `image` or `text` only by case, blanks or a
+    byte order mark, where the exact name is missing."""
     for wanted in COLUMNS:
         near = [n for n in names if isinstance(n, str) and _bare(n) == wanted != n]
         if near and wanted not in names:
@@ -112,5 +110,5 @@ def check_spelling(names: Sequence[object]) -> None:
 
 
 def _bare(name: str) -> str:
-    """The byte order mark is what a CSV saved by Excel leaves before the first name."""
+    """The byte order mark stands before the first name of a CSV that Excel saved."""
     return name.replace("\ufeff", "").strip().lower()

@@ -1,8 +1,8 @@
-"""JSON ↔ rows and records: the shapes on the wire, pure.
+"""JSON ↔ rows and records: parsing of request bodies, rendering of responses.
 
 In: Azure's `{"input_data": {"columns", "index", "data"}, "params": {…}}`, a list of records in the
-same place, and MLflow's own keys with the same tables behind them. Out: a bare list of records, or
-an error body. No I/O, no web framework.
+same place, and MLflow's own keys with the same tables. Out: a bare list of records, or an error
+body. No I/O, no web framework.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GZIP = b"\x1f\x8b"
 
 
 class ErrorBody(TypedDict):
-    """What stands under `"error"` in a refused request."""
+    """The value of `"error"` in the response to a refused request."""
 
     code: str
     message: str
@@ -35,14 +35,14 @@ class ErrorBody(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as understood."""
+    """A parsed request."""
 
     rows: list[Row]
     params: Params
 
 
 def parse(body: bytes | str) -> Request:
-    """A JSON body → rows and params. Raises RequestError for anything that is not one."""
+    """A JSON body → rows and params. Raises RequestError."""
     content = _decode(body)
     if not isinstance(content, dict):
         raise RequestError(f"the body must be a JSON object, not {_kind(content)}")
@@ -50,8 +50,8 @@ def parse(body: bytes | str) -> Request:
     if len(keys) > 1:
         raise RequestError(f"the body has several tables: {', '.join(map(repr, keys))}")
     if not keys:
-        found = ", ".join(repr(key) for key in content) or "none"
-        raise RequestError(f"the body needs the key 'input_data'; its keys are {found[:200]}")
+        listed = ", ".join(repr(key) for key in content) or "none"
+        raise RequestError(f"the body needs the key 'input_data'; its keys are {listed[:200]}")
     unknown = [key for key in content if key not in (keys[0], PARAMS)]
     if unknown:
         raise RequestError(f"unknown key {unknown[0][:80]!r} beside {keys[0]!r}")
@@ -60,10 +60,10 @@ def parse(body: bytes | str) -> Request:
 
 
 def parse_table(table: object, key: str = "input_data") -> list[Row]:
-    """A table in one of its three spellings → rows. Raises RequestError.
+    """A table in one of three layouts → rows. Raises RequestError.
 
     Split (`{"columns", "data"}`, with or without `"index"`), a list of records, or an object of
-    columns (`{"image": […], "text": […]}`), where cells in place of the lists are one row.
+    columns (`{"image": […], "text": […]}`), which is one row where its values are no lists.
     """
     if isinstance(table, list):
         return _from_records(table, key)
@@ -75,7 +75,7 @@ def parse_table(table: object, key: str = "input_data") -> list[Row]:
 
 
 def render(record: Record) -> dict[str, Any]:
-    """A record as the wire has it: lists of plain floats, only what the row asked for."""
+    """A record as JSON values: vectors as lists of floats; only what the row has."""
     if record.error is not None:
         error = record.error
         return {"error": {"code": error.code, "message": str(error), "retryable": error.retryable}}
@@ -90,9 +90,9 @@ def render(record: Record) -> dict[str, Any]:
 
 
 def blank(params: Params) -> dict[str, Any]:
-    """A record with all the keys that `params` ask for, none of them filled.
+    """A record with all the keys that a record under `params` may have, each None.
 
-    Tables need the same keys in every record; on the wire, keys without a value are left out.
+    Tables need the same keys in every record; HTTP responses leave keys without a value out.
     """
     labels = ("labels", "probs") if params.labels else ()
     error = ("error",) if params.on_error == "report" else ()
@@ -100,14 +100,14 @@ def blank(params: Params) -> dict[str, Any]:
 
 
 def error_body(error: ScoreError) -> ErrorBody:
-    """What a refused request is told."""
+    """The error body of a refused request."""
     if isinstance(error, RequestError):
         return {"code": error.code, "message": str(error), "rows": error.rows}
     return {"code": "internal_error", "message": str(error)}
 
 
 def dump(payload: object) -> bytes:
-    """JSON without the NaN that JSON does not have."""
+    """A payload as JSON. Raises ValueError for NaN or infinity, which JSON does not have."""
     return json.dumps(payload, allow_nan=False).encode()
 
 
@@ -128,7 +128,7 @@ def _decode(body: bytes | str) -> object:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. A repeated key is refused: of two cells, one would be lost."""
+    """A JSON object. A repeated key is refused: one of its values would be lost."""
     content = dict(pairs)
     if len(content) < len(pairs):
         ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
@@ -148,7 +148,7 @@ def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:
     if index is not None and (not isinstance(index, list) or len(index) != len(data)):
         raise RequestError(f"{key}.index must be a list with one entry for each row of data")
     check_columns(columns)
-    at = {name: columns.index(name) for name in (IMAGE, TEXT) if name in columns}
+    positions = {name: columns.index(name) for name in (IMAGE, TEXT) if name in columns}
     rows = []
     for number, cells in enumerate(data):
         if not isinstance(cells, list):
@@ -157,7 +157,7 @@ def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:
             raise RequestError(
                 f"{key}.data: row {number} has {len(cells)} cells for {len(columns)} columns"
             )
-        rows.append(Row(**{name: cells[place] for name, place in at.items()}))
+        rows.append(Row(**{name: cells[position] for name, position in positions.items()}))
     return rows
 
 

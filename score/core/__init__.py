@@ -1,1 +1,1 @@
-"""Rows → records: downloads, decoding and encoding side by side."""
+"""Rows → records: download, decode and encode concurrently."""

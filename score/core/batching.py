@@ -1,18 +1,18 @@
 """Forward passes that all callers of an encoder share.
 
-Theory of operation. A caller asks for the vectors of some inputs and waits. One thread computes:
-while anything is asked for, it takes inputs for one pass, computes them, and hands each caller its
-vectors. Nobody waits for company: an input that finds the thread idle is computed at once, alone,
-and what is asked for meanwhile makes up the next pass. So passes are small while there is little to
-do, and large where there is much.
+Theory of operation. A caller asks for the vectors of some inputs and blocks. One thread computes:
+while any request is pending, it takes inputs for one forward pass, computes them, and hands each
+caller its vectors. There is no batching delay: an input that finds the thread idle is computed at
+once, alone, and inputs that arrive meanwhile make up the next pass. So passes are small under light
+load, and large under heavy load.
 
-Which inputs come next. Images and texts are queues of their own; the next pass is of the queue in
-which a request has waited longest since it was last served. A pass with too little room for all of
-its queue takes from every request the same number, as far as it has any left: a request of 1,000
-rows does not keep one of a single row waiting.
+Which inputs come next. Images and texts have a queue each; the next pass is of the queue in which a
+request has waited longest since it was last served. Where a pass cannot take all of its queue, it
+takes inputs from all requests in turn, one each: a request of 1,000 rows does not delay one of a
+single row.
 
-A pass that fails is repeated for each request alone, so that only those fail that cannot be
-computed.
+A pass that fails is repeated for each request alone, so that only those requests fail whose inputs
+cannot be computed.
 
 Knows nothing of rows, HTTP or models.
 """
@@ -30,90 +30,90 @@ from typing import Any
 
 import numpy as np
 
-from score.model.engines.base import Matrix
+from score.arrays import Matrix
 
 Compute = Callable[[Sequence[Any]], Matrix]
 """Inputs → vectors [inputs, dimension]."""
 
 
 class Request:
-    """What a caller asks for."""
+    """Inputs whose vectors a caller waits for."""
 
     def __init__(self, inputs: Sequence[Any]) -> None:
         self.inputs = inputs
-        self.since = time.monotonic()  # when it was last served, or began
-        self.begun = 0  # inputs that are computed, or are being computed
+        self.since = time.monotonic()  # when it was last served, or created
+        self.started = 0  # inputs that are computed, or are being computed
         self.vectors: Future[Matrix] = Future()
         self._parts: list[Matrix] = []
 
     @property
     def left(self) -> int:
-        """Inputs that a pass has still to take; none of a request that has failed."""
-        return 0 if self.vectors.done() else len(self.inputs) - self.begun
+        """Number of inputs that no pass has taken yet; 0 for a request that has failed."""
+        return 0 if self.vectors.done() else len(self.inputs) - self.started
 
     def answer(self, part: slice, vectors: Matrix) -> None:
-        """Takes in the vectors of the next inputs."""
+        """Adds the vectors of the next inputs; the last ones complete the request."""
         self._parts.append(vectors)
         if part.stop == len(self.inputs) and not self.vectors.done():
             self.vectors.set_result(np.concatenate(self._parts))
 
     def fail(self, error: BaseException) -> None:
-        """Ends it with an error."""
+        """Completes the request with an error, which its caller gets."""
         if not self.vectors.done():
             self.vectors.set_exception(error)
 
 
-Taken = tuple[Request, slice]
-"""A request, and which of its inputs."""
+Part = tuple[Request, slice]
+"""A request, and which of its inputs a pass computes."""
 
 
 class Queue:
-    """What is to be computed by one function. Not safe by itself: its Batcher holds a lock."""
+    """Requests to one function. Not thread-safe by itself: its Batcher holds a lock."""
 
     def __init__(self, compute: Compute, most: int, cost: Callable[[Any], int]) -> None:
-        """As `Batcher.shared` has it."""
+        """Parameters as in `Batcher.shared`."""
         self.compute = compute
         self._most, self._cost = most, cost
         self._requests: list[Request] = []
 
     @property
     def since(self) -> float:
-        """When the request that has waited longest was last served, or began; inf without any."""
+        """When the request that has waited longest was last served; inf for an empty queue."""
         waiting = (request.since for request in self._requests if request.left)
         return min(waiting, default=math.inf)
 
     def add(self, request: Request) -> None:
-        """Takes in a request."""
+        """Appends a request."""
         self._requests.append(request)
 
     def remove(self, request: Request) -> None:
-        """Forgets what no pass has taken of a request."""
+        """Removes a request; inputs that a pass has taken are still computed."""
         if request in self._requests:
             self._requests.remove(request)
 
-    def take(self) -> list[Taken]:
-        """The inputs of the next pass: of which requests, and which of theirs."""
+    def take(self) -> list[Part]:
+        """The inputs of the next pass; an empty list for an empty queue."""
         waiting = (request for request in self._requests if request.left)
         self._requests = sorted(waiting, key=lambda request: request.since)
-        begun = {request: request.begun for request in self._requests}
+        starts = {request: request.started for request in self._requests}
         room = self._most
         for request in self._turns():
-            cost = self._cost(request.inputs[request.begun])
+            cost = self._cost(request.inputs[request.started])
             if cost > room and room < self._most:
                 break
             room -= cost
-            request.begun += 1
+            request.started += 1
         now = time.monotonic()
-        taken = []
-        for request, start in begun.items():
-            if request.begun > start:
+        parts = []
+        for request, start in starts.items():
+            if request.started > start:
                 request.since = now
-                taken.append((request, slice(start, request.begun)))
+                parts.append((request, slice(start, request.started)))
         self._requests = [request for request in self._requests if request.left]
-        return taken
+        return parts
 
     def _turns(self) -> Iterator[Request]:
-        """Requests that have inputs left, one after another, again and again."""
+        """Requests in turn, over and over, each as long as it has inputs left."""
         turns = self._requests
         while turns:
             yield from turns
@@ -121,7 +121,7 @@ class Queue:
 
 
 class Batcher:
-    """Computes what any number of threads ask for, one pass at a time."""
+    """Computes the requests of any number of threads, one pass at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -131,9 +131,10 @@ class Batcher:
         self._running_in: int | None = None  # the process whose thread computes now
 
     def shared(self, compute: Compute, most: int, cost: Callable[[Any], int]) -> Compute:
-        """As `compute`, but in passes that callers share. Raises what `compute` raises.
+        """`compute` as a function whose callers share passes. Raises what `compute` raises.
 
-        most: what a pass may cost, but for a single input that costs more; cost: of an input.
+        most: the highest total cost of a pass; an input that alone costs more gets a pass of its
+        own. cost: the cost of an input.
         """
         queue = Queue(compute, most, cost)
         self._queues.append(queue)
@@ -156,30 +157,30 @@ class Batcher:
             raise
 
     def _run(self) -> None:
-        """Computes until there is nothing left."""
+        """Computes passes until all queues are empty."""
         while True:
             with self._lock:
                 queue = min(self._queues, key=lambda queue: queue.since)
-                taken = queue.take()
-                if not taken:
+                parts = queue.take()
+                if not parts:
                     self._running_in = None
                     return
-            _compute(queue.compute, taken)
+            _compute(queue.compute, parts)
 
 
-def _compute(compute: Compute, taken: Sequence[Taken]) -> None:
+def _compute(compute: Compute, parts: Sequence[Part]) -> None:
     try:
-        vectors = compute([item for request, part in taken for item in request.inputs[part]])
+        vectors = compute([item for request, part in parts for item in request.inputs[part]])
     except BaseException as error:
-        if len(taken) == 1:
-            taken[0][0].fail(error)
+        if len(parts) == 1:
+            parts[0][0].fail(error)
             return
     else:
         start = 0
-        for request, part in taken:
+        for request, part in parts:
             stop = start + part.stop - part.start
             request.answer(part, vectors[start:stop])
             start = stop
         return
-    for one in taken:
-        _compute(compute, [one])
+    for alone in parts:
+        _compute(compute, [alone])

@@ -1,4 +1,4 @@
-"""One scoring request: a body in, a status and a body out. Every HTTP surface answers through here.
+"""One scoring request: a body in, a status and a body out. All HTTP surfaces of ours use it.
 
 Knows the contract; knows no web framework.
 """
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
-    """What goes back: an HTTP status and a JSON body."""
+    """An HTTP response: status and JSON body."""
 
     status: int
     body: bytes
@@ -28,10 +28,11 @@ Observer = Callable[[Sequence[Row], Sequence[Record]], None]
 
 
 def score(embedder: Embedder, body: bytes, observer: Observer | None = None) -> Answer:
-    """Answers a request. Never raises: a bad request is a 4xx that says why, a bug of ours a 500
-    whose details go to the log alone.
+    """Answers a request. Never raises: a bad request is a 4xx with the reason, a bug a 500 whose
+    details go only to the log.
 
-    `observer` is called with the rows and records of a request that is answered. It must not raise.
+    `observer` is called with the rows and records of each request that gets a 200. It must not
+    raise.
     """
     settings = embedder.settings
     try:
@@ -52,10 +53,10 @@ def score(embedder: Embedder, body: bytes, observer: Observer | None = None) -> 
 
 
 def refuse(error: RequestError) -> Answer:
-    """The 4xx that a RequestError stands for."""
+    """The 4xx response of a RequestError."""
     return Answer(error.status, wire.dump({"error": wire.error_body(error)}))
 
 
 def problem(status: int, code: str, message: str) -> Answer:
-    """An error body for what is wrong outside the contract: a path, a method, a crash."""
+    """An error response for errors that are no RequestError: a wrong path or method, a crash."""
     return Answer(status, wire.dump({"error": {"code": code, "message": message, "rows": []}}))

@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from score.arrays import FloatPrecision
 from score.deploy.skus import Sku
 from score.errors import AzureError
 from score.folder.architecture import Architecture, Transformer
 from score.hardware import drivers
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 GIB = 2**30
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -95,7 +94,7 @@ class Plan:
     sku: Sku
     model: str
     dimension: int  # numbers in a vector of the model
-    precision: Precision
+    precision: FloatPrecision
     workers: int
     batch_size: int
     memory: float
@@ -148,7 +147,7 @@ def plan(
     """
     if measured is not None and not 0 < measured < math.inf:
         raise AzureError(f"a rate is a positive number of images a second, not {measured!r}")
-    precision: Precision = "fp16" if sku.gpus else "fp32"
+    precision: FloatPrecision = "fp16" if sku.gpus else "fp32"
     weights = architecture.parameters * _BYTES["fp32"] / GIB
     needs = _needs(sku, architecture, precision)
     environment = CUDA_ENVIRONMENT_GIB if sku.gpus else CPU_ENVIRONMENT_GIB
@@ -179,7 +178,7 @@ class _Needs:
     gpu_memory: float
 
 
-def _needs(sku: Sku, architecture: Architecture, precision: Precision) -> _Needs:
+def _needs(sku: Sku, architecture: Architecture, precision: FloatPrecision) -> _Needs:
     """The most workers that fit, with the largest batch; the least of both if nothing fits."""
     fewest = max(1, sku.gpus)
     most = sku.gpus or math.ceil(sku.cores / CORES_PER_WORKER)
@@ -197,7 +196,7 @@ def _needs(sku: Sku, architecture: Architecture, precision: Precision) -> _Needs
 
 
 def _memory(
-    sku: Sku, architecture: Architecture, precision: Precision, workers: int, batch: int
+    sku: Sku, architecture: Architecture, precision: FloatPrecision, workers: int, batch: int
 ) -> _Needs:
     weights = architecture.parameters * _BYTES[precision] / GIB
     activations = batch * activation_bytes(architecture, precision) / GIB
@@ -209,7 +208,7 @@ def _memory(
     return _Needs(workers, batch, memory, weights + activations + GPU_PROCESS_GIB)
 
 
-def activation_bytes(architecture: Architecture, precision: Precision) -> float:
+def activation_bytes(architecture: Architecture, precision: FloatPrecision) -> float:
     """Bytes of one image's activations at a layer's widest point: T·(h + 4·w) numbers.
 
     For T tokens of width w and an MLP of width h: the residual stream, queries, keys and values,

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from score.deploy.values import Json
+from score.arrays import Json
 from score.errors import AzureError, ModelError
 from score.folder.architecture import Architecture
 

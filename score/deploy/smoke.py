@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from score.deploy.values import Json
+from score.arrays import Json
 from score.errors import AzureError
 
 _FEATURES = {"image": "image_features", "text": "text_features"}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
+from score.arrays import Json
 from score.errors import AzureError
-
-Json = Mapping[str, Any]
 
 BINDING = re.compile(r"\$\{\{([^{}]*)\}\}")
 """`${{inputs.table}}`: a value that Azure inserts."""

@@ -10,11 +10,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-_loaded = sys.modules.get("score")
-if _loaded is not None and not hasattr(_loaded, "__path__"):
-    raise ImportError(
-        f"{_loaded.__file__} is loaded under the name of this project's package, score: "
-        "rename that file"
-    )
+def use_this_package() -> None:
+    """Puts this package first on `sys.path`. Raises ImportError for a loaded score.py."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    loaded = sys.modules.get("score")
+    if loaded is not None and not hasattr(loaded, "__path__"):
+        raise ImportError(
+            f"{loaded.__file__} is loaded under the name of this project's package, score: "
+            "rename that file"
+        )
+
+
+if __name__ != "score.entry.by_path":  # run, not imported
+    use_this_package()

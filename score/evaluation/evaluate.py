@@ -22,8 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from score.arrays import Matrix, Vector
 from score.contract.params import Params
-from score.contract.rows import COLUMNS, IMAGE, TEXT, Row, Vector, is_empty
+from score.contract.rows import COLUMNS, IMAGE, TEXT, Row, is_empty
 from score.core.embedder import Embedder
 from score.errors import BadColumns, EmptyRow, FetchFailed, RequestError, RowError
 from score.evaluation.metrics import (
@@ -31,7 +32,6 @@ from score.evaluation.metrics import (
     TOP,
     Captions,
     Integers,
-    Matrix,
     Tally,
     ranks,
     ranks_of_images,

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Matrix = npt.NDArray[np.float32]
+from score.arrays import Matrix
+
 Integers = npt.NDArray[np.intp]
 
 TOP = (1, 5)

@@ -54,6 +54,7 @@ class Connections:
 
     def __init__(self, settings: Settings) -> None:
         """Raises SettingError for certificates that cannot be loaded."""
+        _filter_logs()
         self.rule = AddressRule.of(settings.allow_hosts)
         self.settings = settings
         self.opened = _Opened(_OPEN)
@@ -207,12 +208,15 @@ def _current() -> _Visit:
 
 
 def _not_ours(_: logging.LogRecord) -> bool:
-    """urllib3 logs whole URLs, signatures included; of our downloads it shall log nothing."""
+    """urllib3 logs whole URLs, signatures included: nothing that it logs of our downloads passes,
+    which are those of a thread that is visiting."""
     return _task.visit is None
 
 
-for _name in ("urllib3.connection", "urllib3.connectionpool"):
-    logging.getLogger(_name).addFilter(_not_ours)
+def _filter_logs() -> None:
+    """Adds the filter, unless it is there already."""
+    for name in ("urllib3.connection", "urllib3.connectionpool"):
+        logging.getLogger(name).addFilter(_not_ours)
 
 
 class _Opened:

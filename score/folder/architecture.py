@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from score.arrays import Json
 from score.errors import ModelError
 
-Json = Mapping[str, Any]
 Shape = tuple[int, ...]
 
 Kind = Literal["clip", "metaclip_2"]

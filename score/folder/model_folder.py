@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from score.arrays import Json
 from score.errors import ModelError
 from score.folder import registry
 from score.folder.architecture import Architecture
-
-Json = Mapping[str, Any]
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "model"
 """The model that ships with the project."""

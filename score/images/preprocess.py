@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +23,13 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from score.errors import ModelError, NotAnImage, RowError, TooManyPixels, TruncatedImage
-from score.images import decoder_errors, depth, metadata, processors
+from score.images import decoder_errors, depth, metadata, pillow_warnings, processors
 from score.settings import WidePixels
 
 Pixels = npt.NDArray[np.uint8]
 Channels = npt.NDArray[np.float64]
+Draft = Callable[[tuple[int, int]], tuple[int, int]]
+"""An image's (width, height) → the least that will do."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
 """The formats that may be opened. Others hide dangers: EPS runs a program, ICO lies about sizes.
@@ -65,10 +66,6 @@ _MOST_SCANS = 1000
 _SCANS_OF_LARGEST = 20
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
-
-# Pillow warns of damaged metadata and of large images. Damage that matters fails the decoding,
-# and which size is too large is for our caller to say. (`catch_warnings` is not for threads.)
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 CLIP_MEAN, CLIP_STD = processors.CLIP_MEAN, processors.CLIP_STD
 _LARGEST_SIDE = 10_000  # pixels; models want some hundreds
@@ -233,14 +230,21 @@ def decode(
     *,
     exif_orientation: bool = False,
     wide: WidePixels = "scale",
-    draft: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+    draft: Draft | None = None,
 ) -> Image.Image:
     """The image's first frame in RGB.
 
-    The work it asks for is checked before any pixel is decoded. `wide`: as `depth.narrow` has it.
-    `draft`: its (width, height) → the least that will do; a JPEG is then read no larger than need
-    be. Raises NotAnImage, TruncatedImage, TooManyPixels.
+    Its size is checked before any pixel is decoded. `wide`: as `depth.narrow` has it. `draft`: a
+    JPEG is read at a fraction of its size, no smaller than this. Raises NotAnImage, TruncatedImage,
+    TooManyPixels.
     """
+    with pillow_warnings.ignored():
+        return _decode(data, max_pixels, exif_orientation, wide, draft)
+
+
+def _decode(
+    data: bytes, max_pixels: int, exif_orientation: bool, wide: WidePixels, draft: Draft | None
+) -> Image.Image:
     image = _open(data)
     width, height = image.size
     if width * height > max_pixels:
@@ -283,7 +287,8 @@ def as_png(image: Image.Image) -> bytes:
 def _open(data: bytes) -> Image.Image:
     data = metadata.without(data)
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        with pillow_warnings.ignored():
+            return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(str(error)) from error
     except UnidentifiedImageError:

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
 
-from score.contract.rows import ERRORS, FEATURES, Vector
+from score.arrays import Vector
+from score.contract.rows import ERRORS, FEATURES
 from score.errors import RequestError
 from score.model.zeroshot import unit
 from score.storage.outputs import check_folder, filling
@@ -36,7 +37,7 @@ class Hit:
     row: dict[str, Any]
 
 
-def build(
+def build_index(
     table: Path, folder: Path, column: Column = "image_features", *, overwrite: bool = False
 ) -> int:
     """Indexes the vectors of a parquet file of `score embed` or `score merge`; how many there are.
@@ -96,7 +97,7 @@ def _matrix(batch: pa.RecordBatch, column: str) -> np.ndarray:
 
 
 class Index:
-    """What `build` left in a folder."""
+    """What `build_index` wrote in a folder."""
 
     def __init__(self, folder: Path) -> None:
         """Raises RequestError for a folder that holds no index."""

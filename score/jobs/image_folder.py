@@ -16,10 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 
-from typing_extensions import override
-
 from score.errors import RequestError
-from score.fetch.fetcher import Fetcher
 from score.images import preprocess
 from score.jobs import file_names
 from score.jobs.class_folders import EXTENSIONS
@@ -43,15 +40,10 @@ class Kept(str):
         return kept
 
 
-class KeepingFetcher(Fetcher):
-    """Leaves what it fetches where a `Kept` cell says. Raises OSError where the disk is full."""
-
-    @override
-    def fetch(self, image: object, root: Path | None = None, until: float | None = None) -> bytes:
-        data = super().fetch(image, root, until)
-        if isinstance(image, Kept):
-            image.file.write_bytes(data)
-        return data
+def keep(image: object, data: bytes) -> None:
+    """Writes the bytes fetched for a `Kept` cell to its file. Raises OSError for a full disk."""
+    if isinstance(image, Kept):
+        image.file.write_bytes(data)
 
 
 class ImageFolder:

@@ -20,7 +20,7 @@ from score.core.embedder import Embedder
 from score.errors import BadParams, RequestError
 from score.jobs import image_folder
 from score.jobs.embed import Summary
-from score.jobs.image_folder import ImageFolder, KeepingFetcher
+from score.jobs.image_folder import ImageFolder
 from score.jobs.image_source import SourceImage, SourceImages
 from score.storage.outputs import check_files
 from score.tables.writers import VerdictWriter
@@ -161,10 +161,10 @@ def _verdicts(
             waiting.append(replace(image, cell=None))
             yield Row(image=folder.stage(number, image.cell) if folder else image.cell)
 
-    if folder:
-        embedder = embedder.fetching(KeepingFetcher(embedder.settings))
     params = Params(on_error="report", labels=labels)
-    for number, record in enumerate(embedder.embed(rows(), params, root=images.root)):
+    on_fetched = image_folder.keep if folder else None
+    records = embedder.embed(rows(), params, root=images.root, on_fetched=on_fetched)
+    for number, record in enumerate(records):
         yield number, waiting.popleft(), record
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from score.arrays import Matrix
 from score.errors import ModelError
 from score.extras import install
 from score.folder.architecture import Architecture
 from score.folder.model_folder import ModelFolder
 from score.images.preprocess import Pixels, Preprocessor
-from score.model.engines.base import Engine, Matrix
+from score.model.engines.base import Engine
 from score.settings import Settings
 from score.texts.packing import packed, powers
 from score.texts.tokenizer import Ids

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from score.contract.rows import Vector
+from score.arrays import Matrix, Vector
 from score.errors import ModelError, RowError
 from score.folder.architecture import Architecture
 from score.folder.model_folder import read_json
 from score.images import preprocess
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
-from score.model.engines.base import Matrix
 from score.texts.tokenizer import Ids, Tokenizer
 
 FILE = "probes.json"

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Matrix = npt.NDArray[np.float32]
-Vector = npt.NDArray[np.float32]
+from score.arrays import Matrix, Vector
 
 _STEEPEST = 1e300  # a scale by which any difference of two cosines is all or nothing
 

@@ -21,8 +21,8 @@ from uuid import uuid4
 
 from PIL import Image
 
+from score.arrays import FloatPrecision
 from score.checkpoints import canonical
-from score.checkpoints.canonical import Precision
 from score.checkpoints.resolve import ResolvedCheckpoint, find
 from score.checkpoints.source import Tensors
 from score.core.embedder import Embedder
@@ -167,7 +167,7 @@ def package(
     architecture: str | None = None,
     tokenizer: Path | None = None,
     revision: str | None = None,
-    precision: Precision | None = None,
+    precision: FloatPrecision | None = None,
     weights: str | None = None,
     base: str | None = None,
     cleaning: Name | None = None,
@@ -254,7 +254,9 @@ def _prove(model: Path) -> Sequence[Finding]:
     """Computes the reference's probes beside the model, without the reference."""
     settings = Settings(device="cpu", precision="fp32", verify="off")
     embedder = Embedder.load(model, settings)
-    findings = embedder.check(Probes.read(model))
+    probes = Probes.read(model)
+    assert probes is not None, "written above"
+    findings = probes.check(embedder.encoder, embedder.texts, embedder.preprocessor)
     broken = [finding for finding in findings if not finding.passed]
     if broken:
         raise ModelError(

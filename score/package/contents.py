@@ -27,7 +27,7 @@ PARTS = (
 """What belongs to a package, where it has it."""
 
 CODE: Mapping[str, Sequence[str]] = {
-    "score": ("*.py",),
+    "score": ("*.py", "py.typed"),
     "score/checkpoints": ("*.py",),
     "score/checkpoints/data": (),
     "score/checkpoints/data/clip": ("LICENSE", "tokenizer.json"),

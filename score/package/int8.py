@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from score.contract.params import Params
+from score.arrays import Matrix
 from score.contract.rows import Row
 from score.core.embedder import Embedder
+from score.core.preparation import FetchOptions, Preparer
 from score.errors import ModelError, RowError
 from score.evaluation import prompts
 from score.folder.model_folder import ModelFolder
@@ -30,7 +31,7 @@ from score.jobs.image_source import Folder, open_images
 from score.model import zeroshot
 from score.model.encoder import Encoder
 from score.model.engines import openvino
-from score.model.engines.base import Engine, Matrix
+from score.model.engines.base import Engine
 from score.model.engines.openvino import OpenVINO, Towers
 from score.model.engines.pytorch import PyTorch
 from score.model.probes import Probes, Tolerance
@@ -142,11 +143,13 @@ def _exact(folder: ModelFolder) -> Embedder:
 
 
 def _pixels(embedder: Embedder, source: Path) -> Iterator[Pixels]:
+    preparer = Preparer(embedder.texts, embedder.preprocessor, embedder.settings)
     with open_images(source) as images:
+        options = FetchOptions(images.root)
         count = 0
         for image in images:
             try:
-                inputs = embedder.prepare(Row(image=image.cell), Params(), images.root, None)
+                inputs = preparer.inputs(Row(image=image.cell), "end", options)
             except RowError:
                 continue
             assert inputs.pixels is not None

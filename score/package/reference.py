@@ -30,7 +30,7 @@ from transformers import (
     MetaClip2Model,
 )
 
-from score.checkpoints.canonical import Precision
+from score.arrays import FloatPrecision, Matrix
 from score.checkpoints.source import Source, Tensors
 from score.errors import ModelError
 from score.extras import install
@@ -39,7 +39,6 @@ from score.folder.weights import FILE, INDEX, Weights
 from score.hardware.processor import release_free_memory
 from score.images import processors
 from score.images.preprocess import Pixels
-from score.model.engines.base import Matrix
 from score.model.engines.pytorch import DTYPES
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Ids
@@ -53,7 +52,9 @@ class Reference:
     """A model folder as transformers reads it. Use it as a context manager: it is as large as the
     model in fp32, and leaving it frees that."""
 
-    def __init__(self, source: Source, canonical: Path, precision: Precision | None = None) -> None:
+    def __init__(
+        self, source: Source, canonical: Path, precision: FloatPrecision | None = None
+    ) -> None:
         """`source`: the checkpoint, from which all is read that is in the transformers layout, and
         the weights in any layout; `canonical`: what was made of it, for the rest. `precision`: what
         the weights are rounded to, because they are meant to be. Raises ModelError."""

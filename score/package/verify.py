@@ -25,7 +25,8 @@ def verify(path: Path, settings: Settings) -> tuple[Probes, str, list[Finding]]:
     if probes is None:
         raise ModelError(f"{folder.path} has no {FILE}: it promises nothing; package it first")
     embedder = Embedder.load(folder.path, settings.replace({"verify": "off"}))
-    return probes, embedder.encoder.engine.precision, embedder.check(probes)
+    findings = probes.check(embedder.encoder, embedder.texts, embedder.preprocessor)
+    return probes, embedder.encoder.engine.precision, findings
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import override
 
-from score.contract.rows import ERRORS, FEATURES, Record, Vector, is_result
+from score.arrays import Vector
+from score.contract.rows import ERRORS, FEATURES, Record, is_result
 from score.errors import BadColumns, RequestError
 
 _ROW_GROUP = 4096  # rows, or fewer where their cells are long

@@ -16,8 +16,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from score.arrays import Json
 from score.errors import ModelError
-from score.folder.model_folder import Json, read_optional_json
+from score.folder.model_folder import read_optional_json
 
 CONFIG = "tokenizer_config.json"
 

@@ -12,12 +12,12 @@ import tokenizers
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 
+from score.arrays import Json
 from score.contract.params import Truncate
 from score.errors import BadType, ModelError, RowError, TextTooLong
 from score.folder.architecture import Architecture
 from score.folder.model_folder import (
     LFS_POINTER,
-    Json,
     ModelFolder,
     is_lfs_pointer,
     read_json,

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import parts
 from score.deploy.rules.spelling import misspelt
-from score.deploy.values import THREE_DAYS, Json, at, whole
+from score.deploy.values import THREE_DAYS, at, whole
 from score.errors import AzureError
 from score.settings import names
 

@@ -11,8 +11,9 @@ from typing import Literal
 
 import yaml
 
+from score.arrays import Json
 from score.deploy.rules import packages
-from score.deploy.values import Json, at
+from score.deploy.values import at
 
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?", re.MULTILINE | re.IGNORECASE)
 _COPY = re.compile(r"^(?:COPY|ADD) +(?!--)(?!https?:)([^\s\[$*]+) +\S+$", re.MULTILINE)

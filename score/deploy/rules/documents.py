@@ -15,9 +15,10 @@ from pathlib import Path
 
 import yaml
 
+from score.arrays import Json
 from score.deploy.rules.notes import Note
 from score.deploy.rules.spelling import misspelt
-from score.deploy.values import Json, mapping
+from score.deploy.values import mapping
 from score.errors import AzureError
 
 SCHEMAS = "azuremlschemas.azureedge.net"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from score.arrays import Json
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
-from score.deploy.values import Json, at, mapping, whole
+from score.deploy.values import at, mapping, whole
 from score.errors import AzureError, meant
 
 _MODES = {

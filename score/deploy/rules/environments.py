@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from score.arrays import Json
 from score.deploy.rules import images, packages
 from score.deploy.rules.contents import Contents
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
@@ -17,7 +18,7 @@ from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import environments, parts, variables
 from score.deploy.rules.references import local, referred, served
 from score.deploy.rules.sizes import has_gpus
-from score.deploy.values import Json, at, whole
+from score.deploy.values import at, whole
 from score.errors import AzureError
 
 _CONDA = {"name", "channels", "dependencies", "variables", "prefix"}

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from score.arrays import Json
 from score.deploy.rules.documents import Document, read
 from score.deploy.rules.references import local
-from score.deploy.values import BINDING, Json, at, literal, mapping
+from score.deploy.values import BINDING, at, literal, mapping
 from score.errors import AzureError, meant
 
 # Fields of a step that names a component.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from score.arrays import Json
 from score.deploy.rules import scripts
 from score.deploy.rules.documents import (
     BATCH_DEPLOYMENT,
@@ -23,7 +24,7 @@ from score.deploy.rules.documents import (
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import environments, models, parts
 from score.deploy.rules.spelling import misspelt
-from score.deploy.values import BINDING, Json, at, mapping
+from score.deploy.values import BINDING, at, mapping
 from score.errors import nearest
 
 _ASSET = re.compile(r"azureml:([A-Za-z0-9][\w.-]*)(?:@[\w.-]+|:[\w.-]+)")

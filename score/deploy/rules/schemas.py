@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,10 @@ from azure.ai.ml._schema.pipeline.pipeline_component import PipelineComponentSch
 from azure.ai.ml.entities import _load_functions as loaders
 from marshmallow import ValidationError
 
+from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
-from score.deploy.values import Json, mapping
-
-# It logs a warning for each of its experimental classes.
-logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
+from score.deploy.values import mapping
 
 _LOADERS: Mapping[str, Callable[..., Any]] = {
     "managedOnlineEndpoint": loaders.load_online_endpoint,
@@ -104,10 +103,10 @@ def _refused(document: Document, missing: Json) -> str | None:
     ):  # an example of Azure's names it only in $schema
         override.append({"type": "kubernetes"})
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _errors_alone():
             warnings.simplefilter("ignore")
             entity = _LOADERS[document.kind](document.file, params_override=override)
-        validated = entity._validate() if isinstance(entity, entities.Component) else None
+            validated = entity._validate() if isinstance(entity, entities.Component) else None
     except Exception as error:  # the SDK has no common error class
         message = " ".join(str(error).split()).partition("If you are trying to configure")[0]
         message = message.partition("Tip: ")[0].partition("Visit this link")[0]  # general advice
@@ -117,6 +116,18 @@ def _refused(document: Document, missing: Json) -> str | None:
     return "azure-ai-ml refuses it: " + "; ".join(
         f"{path}: {message}" for path, message in validated.error_messages.items()
     )
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """The SDK logs a warning for each of its own classes that is experimental."""
+    log = logging.getLogger("azure.ai.ml")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _unknown(document: Document) -> Iterator[str]:
@@ -156,6 +167,7 @@ def _part(document: Document, part: str, schema: type[Any]) -> Iterator[str]:
 
 
 def _instance(schema: type[Any], base: Path) -> Any:
-    with warnings.catch_warnings():  # azure-ai-ml uses marshmallow in a deprecated way
+    # azure-ai-ml uses marshmallow in a deprecated way, and logs each of its experimental classes.
+    with warnings.catch_warnings(), _errors_alone():
         warnings.simplefilter("ignore", DeprecationWarning)
         return schema(context={"base_path": base})

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from score.deploy.values import Json, whole
+from score.arrays import Json
+from score.deploy.values import whole
 from score.errors import AzureError
 
 _HERE = Path(__file__).resolve().parent

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from score.arrays import Matrix
 from score.images.preprocess import Pixels
 from score.texts.packing import Packed
-
-Matrix = npt.NDArray[np.float32]
 
 
 class Engine(Protocol):

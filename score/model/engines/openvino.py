@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import openvino
 
+from score.arrays import Matrix
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import cores, cpu_flags, release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
-from score.model.engines.base import Matrix
 from score.settings import Settings
 from score.storage.cache import discard, kept
 from score.texts.packing import Packed, packed

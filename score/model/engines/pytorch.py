@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from score.arrays import Matrix
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.folder.weights import Weights
 from score.hardware import drivers, gpus
 from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
-from score.model.engines.base import Matrix
 from score.model.engines.one_dnn import OneDnnLinear, pays
 from score.model.towers import ImageTower, Plain, TextTower
 from score.settings import Settings

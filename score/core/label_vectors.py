@@ -1,0 +1,49 @@
+"""The vectors of zero-shot labels; those of the latest label sets are kept."""
+
+from __future__ import annotations
+
+import functools
+
+from score.arrays import Matrix
+from score.contract.labels import Labels
+from score.contract.params import Truncate
+from score.core.pipeline import Pipeline
+from score.errors import BadParams, RowError
+from score.model import zeroshot
+
+_KEPT_SETS = 16  # at most 16 × 2000 × 512 floats, 62 MiB, by default
+_LONGEST_KEPT = 2**20  # characters of a label set that is kept: its text stays in memory, too
+
+
+class LabelVectors:
+    """Encodes label sets. Safe to share between threads."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._kept = functools.lru_cache(_KEPT_SETS)(self._encode)
+
+    def of(self, labels: Labels, truncate: Truncate) -> Matrix:
+        """Unit vectors, float32 [labels, dimension].
+
+        Raises BadParams for too many prompts, or one that cannot be encoded.
+        """
+        texts = [*labels.names, *(prompt for prompts in labels.prompts for prompt in prompts)]
+        if sum(map(len, texts)) > _LONGEST_KEPT:
+            return self._encode(labels, truncate)
+        return self._kept(labels, truncate)
+
+    def _encode(self, labels: Labels, truncate: Truncate) -> Matrix:
+        counts = [len(prompts) for prompts in labels.prompts]
+        most = self._pipeline.settings.max_prompts
+        if sum(counts) > most:
+            raise BadParams(f"param 'labels' has {sum(counts):,} prompts; at most {most:,}")
+        prompts = [prompt for several in labels.prompts for prompt in several]
+        encoded = []
+        for prompt, ids in zip(
+            prompts, self._pipeline.tokenizer.encode(prompts, truncate), strict=True
+        ):
+            if isinstance(ids, RowError):
+                raise BadParams(f"param 'labels', {prompt[:80]!r}: {ids.message}")
+            encoded.append(ids)
+        # Equal prompts are encoded once, so that their probabilities are equal to the bit.
+        return zeroshot.label_vectors(self._pipeline.texts().vectors(encoded), counts)

@@ -1,0 +1,197 @@
+"""Rows in, records out, in order, in bounded memory.
+
+    rows ──admit──▶ fetch ∥ decode (threads) ──▶ ready ──▶ encode (shared passes) ──▶ in order
+
+Theory of operation. The caller's thread pulls records, and drives everything by it:
+
+1. Admit. Rows are read from the source while there is room. A row with an image goes to a thread
+   that downloads it and has it decoded; a row with a text alone is tokenized at once.
+2. Collect. Prepared rows arrive in a queue in whatever order they become ready. A batch is what is
+   in the queue, up to `batch_size` images; the thread waits 10 ms for each further row while any
+   are on their way.
+3. Encode. The batch's images and texts are encoded in forward passes that all streams of the
+   embedder share (`batching`). An image or text that came lately is not encoded again.
+4. Order. Records wait until all rows before them have been handed out.
+
+So one row that stalls holds up neither the download nor the encoding of those behind it.
+
+Memory is bounded by three numbers, none of which depends on how many rows there are: rows being
+prepared (8 × `batch_size`, of which `2 × batch_size + fetch_workers` with an image, fewer while
+other streams run), encoded bytes being fetched and decoded (`fetch.memory`), and records that wait
+for an earlier row (4096).
+
+Errors. A row that fails is a record with an error. An exception of the source is raised once the
+records of all rows before it have been handed out. An exception that is no RowError is a bug, and
+ends the stream.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from score.arrays import Matrix, Vector
+from score.contract.params import Params
+from score.contract.rows import Record, Row, is_empty
+from score.core.pipeline import Pipeline
+from score.core.preparation import FetchOptions, Inputs
+from score.errors import RowError
+from score.model import zeroshot
+
+_WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
+_LINGER = 0.01  # seconds that a ready row waits for the next one, while any are on their way
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A row that is prepared, failed (RowError), or crashed (any other exception)."""
+
+    index: int
+    image: bool
+    result: Inputs | BaseException
+
+
+class Stream:
+    """One call of `Embedder.embed`."""
+
+    def __init__(
+        self, pipeline: Pipeline, params: Params, labels: Matrix | None, options: FetchOptions
+    ) -> None:
+        """`labels`: the vectors of `params.labels`, if any."""
+        self._pipeline, self._params, self._options = pipeline, params, options
+        self._label_vectors = labels
+        self._images, self._texts = pipeline.images(), pipeline.texts()
+        settings = pipeline.settings
+        self._batch_size = settings.batch_size
+        self._most_rows = 8 * settings.batch_size
+        # Each image under way has a thread. Streams that run at the same time divide the threads:
+        # by the defaults, 40 have eight times as many as one, not 40 times.
+        pipeline.streams.add(self)
+        images = 2 * settings.batch_size + settings.fetch_workers
+        self._most_images = max(settings.batch_size, images // len(pipeline.streams))
+        # No SimpleQueue: its `get` may ignore its timeout on a busy machine.
+        self._ready: queue.Queue[_Ready] = queue.Queue()
+        self._waiting: dict[int, Record] = {}
+        # Counts of rows.
+        self._admitted = self._answered = self._yielded = 0
+        self._images_under_way = 0
+        self._exhausted = False
+        self._source_error: Exception | None = None
+
+    def records(self, rows: Iterable[Row]) -> Iterator[Record]:
+        """A record for each row, in the rows' order. Call it once."""
+        source = iter(rows)
+        # A thread for each image that is admitted: those that wait for a slow or busy host hold up
+        # no others. The fetcher limits how many download at a time.
+        workers = ThreadPoolExecutor(self._most_images, "prepare")
+        try:
+            while self._admit(source, workers):
+                self._encode(self._batch())
+                while (record := self._waiting.pop(self._yielded, None)) is not None:
+                    self._yielded += 1
+                    yield record
+            if self._source_error is not None:
+                raise self._source_error
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)
+
+    def _admit(self, source: Iterator[Row], workers: ThreadPoolExecutor) -> bool:
+        """Reads rows while there is room. Returns whether any are under way."""
+        while (
+            self._admitted - self._answered < self._most_rows
+            and self._admitted - self._yielded < _WINDOW
+            and self._images_under_way < self._most_images
+            and (row := self._next(source)) is not None
+        ):
+            index = self._admitted
+            self._admitted += 1
+            if is_empty(row.image):
+                self._prepare(index, row, image=False)
+            else:
+                self._images_under_way += 1
+                workers.submit(self._prepare, index, row, image=True)
+        return self._admitted > self._answered
+
+    def _next(self, source: Iterator[Row]) -> Row | None:
+        """The next row, None after the last. An exception of the source is kept for the end."""
+        if not self._exhausted:
+            try:
+                return next(source)
+            except StopIteration:
+                self._exhausted = True
+            except Exception as error:
+                self._exhausted, self._source_error = True, error
+        return None
+
+    def _prepare(self, index: int, row: Row, *, image: bool) -> None:
+        result: Inputs | BaseException
+        try:
+            result = self._pipeline.preparer.inputs(row, self._params.truncate, self._options)
+        except RowError as error:
+            # The record outlives this call; its traceback would keep the row's bytes in memory.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            result = error
+        except BaseException as error:
+            result = error
+        self._ready.put(_Ready(index, image, result))
+
+    def _batch(self) -> list[_Ready]:
+        """At least one row that is ready; a full batch where it comes without much waiting."""
+        batch = [self._ready.get()]
+        under_way = self._admitted - self._answered
+        while len(batch) < under_way and sum(item.image for item in batch) < self._batch_size:
+            try:
+                batch.append(self._ready.get(timeout=_LINGER))
+            except queue.Empty:
+                break
+        return batch
+
+    def _encode(self, batch: list[_Ready]) -> None:
+        """Puts the records of a batch where they wait for their turn."""
+        inputs: dict[int, Inputs] = {}
+        for item in batch:
+            if isinstance(item.result, Inputs):
+                inputs[item.index] = item.result
+            elif isinstance(item.result, RowError):
+                self._waiting[item.index] = Record(error=item.result)
+            else:
+                raise item.result
+        images = {i: x.pixels for i, x in inputs.items() if x.pixels is not None}
+        texts = {i: x.ids for i, x in inputs.items() if x.ids is not None}
+        encoded = self._images.vectors(list(images.values()))
+        image_vectors = self._by_row(encoded, images)
+        text_vectors = self._by_row(self._texts.vectors(list(texts.values())), texts)
+        classes = dict(zip(images, self._classified(encoded), strict=False))
+        for index in inputs:
+            labels, probs = classes.get(index, (None, None))
+            self._waiting[index] = Record(
+                image_features=image_vectors.get(index),
+                text_features=text_vectors.get(index),
+                labels=labels,
+                probs=probs,
+            )
+        self._answered += len(batch)
+        self._images_under_way -= sum(item.image for item in batch)
+
+    def _classified(self, vectors: Matrix) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+        """Labels and probabilities of each image; an empty list where no labels were sent."""
+        if self._label_vectors is None or self._params.labels is None:
+            return []
+        names = self._params.labels.names
+        scale = self._pipeline.encoder.logit_scale
+        classes = []
+        for probs in zeroshot.probabilities(vectors, self._label_vectors, scale):
+            order = np.argsort(-probs, kind="stable")
+            kept = order[probs[order] >= self._params.confidence]
+            classes.append((tuple(names[index] for index in kept), tuple(probs[kept].tolist())))
+        return classes
+
+    def _by_row(self, vectors: Matrix, indices: Iterable[int]) -> dict[int, Vector]:
+        """Each row's index with its own copy, so that no record keeps its batch in memory."""
+        if self._params.normalize:
+            vectors = zeroshot.unit(vectors)
+        return {index: vector.copy() for index, vector in zip(indices, vectors, strict=True)}
