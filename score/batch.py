@@ -24,7 +24,7 @@ from score.errors import RequestError
 from score.folder.model_folder import EMBEDDED
 from score.jobs.embed import answers
 from score.settings import Settings
-from score.tables.csv_table import CsvTable
+from score.tables.csv_reader import CsvTable
 
 RESULT_COLUMNS = ["file", "row", "image_features", "text_features", "error_code", "error_message"]
 """The columns of what `run` returns; Azure's `append_row` writes them without a header."""

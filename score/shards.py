@@ -25,7 +25,7 @@ from score.errors import RequestError, ScoreError
 from score.folder.model_folder import EMBEDDED
 from score.jobs.embed import embed_file
 from score.settings import Settings
-from score.tables.csv_table import fingerprint
+from score.tables.csv_reader import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -115,10 +115,10 @@ DOORS = {
     "PIL": "images checkpoints.kerashub checkpoints.openclip package.build package.probe_set "
     "package.reference training.train evaluation.webpage",
     "urllib3": "fetch deploy.harness",
-    "brotli": "fetch.codings",
-    "backports": "fetch.codings",
+    "brotli": "fetch.content_encoding",
+    "backports": "fetch.content_encoding",
     "certifi": "fetch.connections",
-    "ipaddress": "fetch.addresses settings",
+    "ipaddress": "fetch.address_rule settings",
     "socket": "fetch.connections serve deploy.front deploy.harness",
     "ssl": "fetch",
     "http": "fetch deploy.front",

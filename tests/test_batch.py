@@ -32,7 +32,7 @@ from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import BadColumns, RequestError
 from score.jobs.embed import Summary, embed_file
-from score.tables.csv_table import CsvTable
+from score.tables.csv_reader import CsvTable
 from score.tables.writers import writer_for
 from tests.images import SAMPLES, in_base64, random_image, served
 from tests.processes import started

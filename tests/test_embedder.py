@@ -23,7 +23,7 @@ from score.contract.rows import Row
 from score.core.embedder import Embedder
 from score.errors import BadType, ModelError, RowsFailed, TooManyPixels, TruncatedImage
 from score.fetch import fetcher
-from score.fetch.memory import Room
+from score.fetch.byte_budget import Room
 from score.images import preprocess
 from score.settings import Settings
 from tests.hostile import PNG, Server

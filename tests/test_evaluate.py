@@ -25,8 +25,8 @@ from score.__main__ import main
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import RequestError
-from score.evaluation import charts, evaluate, page, prompts, report, webpage
-from score.evaluation.evaluate import class_vectors, retrieval, zeroshot
+from score.evaluation import charts, page, prompts, report, webpage
+from score.evaluation import zeroshot as evaluate
 from score.evaluation.metrics import (
     Captions,
     Tally,
@@ -35,6 +35,7 @@ from score.evaluation.metrics import (
     ranks_of_texts,
     recalls,
 )
+from score.evaluation.zeroshot import class_vectors, retrieval, zeroshot
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.jobs.class_folders import EXTENSIONS, ClassFolders
 from score.model.zeroshot import label_vectors, unit

@@ -36,7 +36,7 @@ from score.errors import (
     SettingError,
     TooManyBytes,
 )
-from score.fetch import cells, connections, hosts
+from score.fetch import cells, connections, host_concurrency
 from score.fetch.connections import Connections
 from score.fetch.fetcher import Fetcher
 from score.settings import Settings
@@ -101,7 +101,7 @@ def pauses(monkeypatch) -> list[float]:
     """The pauses before retries, which then take no time."""
     taken: list[float] = []
     monkeypatch.setattr("score.fetch.fetcher.time.sleep", taken.append)
-    monkeypatch.setattr(hosts, "_now", lambda: time.monotonic() + sum(taken))
+    monkeypatch.setattr(host_concurrency, "_now", lambda: time.monotonic() + sum(taken))
     return taken
 
 
@@ -843,7 +843,7 @@ def test_a_host_that_is_busy_or_breaks_off_gets_fewer_downloads(server, route, h
     with suppress(RowError):
         fetching.fetch(server.url(route))
     limit = fetching._hosts.limit(f"127.0.0.1:{server.port}")
-    assert limit == (hosts.START // 2 if halved else hosts.START)
+    assert limit == (host_concurrency.START // 2 if halved else host_concurrency.START)
 
 
 def test_one_rows_retry_after_does_not_fail_those_behind_it(server):

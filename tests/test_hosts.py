@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from score.errors import FetchFailed, FetchTimeout
-from score.fetch import hosts
+from score.fetch import host_concurrency
 from score.fetch.deadline import Deadline
-from score.fetch.hosts import START, Host, Hosts
+from score.fetch.host_concurrency import START, Host, Hosts
 
 
 class Clock:
@@ -26,7 +26,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(hosts, "_now", clock)
+    monkeypatch.setattr(host_concurrency, "_now", clock)
     return clock
 
 
@@ -272,7 +272,7 @@ def test_a_row_that_gives_up_passes_on_what_woke_it() -> None:
 
 def shed(known: Hosts, name: str) -> None:
     with known.place(name, Deadline(10)) as host:
-        host.shed(hosts._now())
+        host.shed(host_concurrency._now())
 
 
 def test_each_host_has_its_own_number(clock: Clock) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from score.errors import RequestError, RowError
 from score.evaluation import charts, webpage
-from score.evaluation.evaluate import Evaluation, Failures, ZeroShot
 from score.evaluation.metrics import RECALL_AT
 from score.evaluation.report import LABELS, Model, as_json, counted, labels, percent, task
+from score.evaluation.zeroshot import Evaluation, Failures, ZeroShot
 from score.images import preprocess
 from score.storage.outputs import check_files
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from score.core.embedder import Embedder
-from score.evaluation.evaluate import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.evaluation.metrics import RECALL_AT, TOP
+from score.evaluation.zeroshot import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.folder.model_folder import ModelFolder
 from score.jobs.embed import blocked_hint
 

@@ -39,7 +39,7 @@ from urllib3.util import Timeout, Url, make_headers, parse_url
 
 from score.errors import BlockedHost, FetchFailed, FetchTimeout, SettingError
 from score.fetch import framing, urls
-from score.fetch.addresses import AddressRule
+from score.fetch.address_rule import AddressRule
 from score.fetch.deadline import Deadline
 from score.settings import Settings
 

@@ -30,13 +30,13 @@ from urllib3.util import Url
 
 from score.contract.rows import looks_missing
 from score.errors import BadBase64, BadType, BadUrl, FetchFailed, FetchTimeout, RowError
-from score.fetch import cells, codings, urls
+from score.fetch import cells, content_encoding, urls
+from score.fetch.byte_budget import Room
 from score.fetch.cells import check_size
 from score.fetch.connections import Connections, causes, proxy_refusal
 from score.fetch.deadline import Deadline
 from score.fetch.framing import Malformed
-from score.fetch.hosts import Host, Hosts
-from score.fetch.memory import Room
+from score.fetch.host_concurrency import Host, Hosts
 from score.settings import Settings
 
 _READ = 64 * 1024
@@ -173,7 +173,7 @@ class Fetcher:
             while chunk := answer.read1(_READ):
                 body += chunk
                 check_size(len(body), limit)
-            data = codings.decoded(bytes(body), coding, limit)
+            data = content_encoding.decoded(bytes(body), coding, limit)
             check_size(len(data), limit)
             kept = len(data)
         finally:

@@ -17,8 +17,8 @@ from score.core.embedder import Embedder
 from score.errors import BlockedHost
 from score.jobs.image_source import FolderLines
 from score.storage.outputs import check_inputs
-from score.tables.csv_table import CsvTable, Line, Lines
-from score.tables.parquet_table import SUFFIXES, ParquetTable
+from score.tables.csv_reader import CsvTable, Line, Lines
+from score.tables.parquet_reader import SUFFIXES, ParquetTable
 from score.tables.writers import writer_for
 
 

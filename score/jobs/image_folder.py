@@ -25,7 +25,7 @@ from score.jobs import file_names
 from score.jobs.class_folders import EXTENSIONS
 from score.settings import Settings
 from score.storage.outputs import check_folder, check_replaceable, put_in_place
-from score.tables.csv_table import CsvTable
+from score.tables.csv_reader import CsvTable
 from score.tables.writers import VerdictWriter
 
 TABLE = "labels.csv"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from score.contract.rows import ERRORS
 from score.errors import RequestError
 from score.jobs.embed import blocked_hint
-from score.tables.csv_table import CsvTable, fingerprint
+from score.tables.csv_reader import CsvTable, fingerprint
 from score.tables.writers import parquet_writer
 
 _ROW_GROUP = 16_384

@@ -10,7 +10,7 @@ from pathlib import Path
 from score.contract.rows import IMAGE
 from score.errors import RequestError
 from score.storage.outputs import check_folder, filling
-from score.tables.csv_table import CsvTable
+from score.tables.csv_reader import CsvTable
 
 _LONGEST_PATH = 1024  # characters; a longer cell is an image itself
 

@@ -13,7 +13,7 @@ import pandas as pd
 from score.contract.rows import IMAGE, TEXT, Row, check_columns
 from score.errors import BadColumns, RequestError, too_many_rows
 from score.tables import parquet_body
-from score.tables.csv_table import CsvRows, CsvTable
+from score.tables.csv_reader import CsvRows, CsvTable
 
 
 def rows_of(frame: pd.DataFrame) -> list[Row]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from score.contract.rows import COLUMNS, FEATURES, IMAGE, Row, check_columns, is_result
 from score.errors import RequestError
-from score.tables.csv_table import Line, distinct, kept_cells
+from score.tables.csv_reader import Line, distinct, kept_cells
 
 SUFFIXES = (".parquet", ".pqt")
 

@@ -41,7 +41,7 @@ from score.evaluation.metrics import (
 from score.evaluation.prompts import fill
 from score.jobs.class_folders import ClassFolders, listed
 from score.model.zeroshot import label_vectors, unit
-from score.tables.csv_table import CsvTable
+from score.tables.csv_reader import CsvTable
 
 _IMAGES_AT_ONCE = 256  # vectors that wait for their scores
 _MOST_EXAMPLES = 1000  # failures and mistakes that are kept one by one
