@@ -25,7 +25,7 @@ from score.core.embedder import Embedder
 from score.folder import registry
 from score.settings import Settings
 from score.tables.frames import rows_of
-from score.tables.writers import error_cells
+from score.tables.writer import error_cells
 
 if TYPE_CHECKING:
     from pyspark import SparkContext

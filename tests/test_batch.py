@@ -33,7 +33,7 @@ from score.core.embedder import Embedder
 from score.errors import BadColumns, RequestError
 from score.jobs.embed import Summary, embed_file
 from score.tables.csv_reader import CsvTable
-from score.tables.writers import writer_for
+from score.tables.writer import writer_for
 from tests.images import SAMPLES, in_base64, random_image, served
 from tests.processes import started
 from tests.surfaces import ROOT

@@ -19,7 +19,7 @@ from score.jobs.image_source import FolderLines
 from score.storage.outputs import check_inputs
 from score.tables.csv_reader import CsvTable, Line, Lines
 from score.tables.parquet_reader import SUFFIXES, ParquetTable
-from score.tables.writers import writer_for
+from score.tables.writer import writer_for
 
 
 @dataclass

@@ -26,7 +26,7 @@ from score.jobs.class_folders import EXTENSIONS
 from score.settings import Settings
 from score.storage.outputs import check_folder, check_replaceable, put_in_place
 from score.tables.csv_reader import CsvTable
-from score.tables.writers import VerdictWriter
+from score.tables.writer import VerdictWriter
 
 TABLE = "labels.csv"
 

@@ -23,7 +23,7 @@ from score.jobs.embed import Summary
 from score.jobs.image_folder import ImageFolder, KeepingFetcher
 from score.jobs.image_source import SourceImage, SourceImages
 from score.storage.outputs import check_files
-from score.tables.writers import VerdictWriter
+from score.tables.writer import VerdictWriter
 
 _PARAM = "param 'labels'"  # what errors about labels begin with
 _SHOWN = 50  # labels in a summary

@@ -15,7 +15,7 @@ from score.contract.rows import ERRORS
 from score.errors import RequestError
 from score.jobs.embed import blocked_hint
 from score.tables.csv_reader import CsvTable, fingerprint
-from score.tables.writers import parquet_writer
+from score.tables.writer import parquet_writer
 
 _ROW_GROUP = 16_384
 
