@@ -24,8 +24,8 @@ from score.core.embedder import Embedder
 from score.errors import RequestError, ScoreError
 from score.folder.model_folder import EMBEDDED
 from score.jobs.embed import embed_file
+from score.jobs.shard_names import result_name
 from score.settings import Settings
-from score.tables.csv_reader import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def run(mini_batch: Sequence[str]) -> list[str]:
     lines = []
     for file in map(Path, mini_batch):
         try:
-            name = fingerprint(file)
+            name = result_name(file)
         except OSError as error:
             _report(file.stem, file, error)
             continue

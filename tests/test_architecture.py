@@ -27,13 +27,13 @@ ROOMS = {
     "settings": Room(1, "frozen settings with named defaults", "errors"),
     "contract": Room(1, "rows, records, params, labels, and their JSON", "errors"),
     "hardware": Room(1, "processor, memory, GPUs and their drivers", ""),
-    "storage": Room(1, "what a job writes: where it may, and whole or not at all", "errors"),
+    "storage": Room(1, "where a job may write; files that appear when they are complete", "errors"),
     "console": Room(1, "parser and exit codes of every command line", "errors extras"),
     "folder": Room(1, "a model folder: configuration, weights, names in MLflow", "errors extras"),
     "fetch": Room(2, "an image cell → bytes; the network's only door", "contract errors settings"),
     "images": Room(2, "bytes → RGB → pixels", "errors settings"),
     "texts": Room(2, "text → token ids", "contract errors extras folder"),
-    "tables": Room(2, "CSV, parquet, pandas ↔ rows and records", "contract errors"),
+    "tables": Room(2, "CSV, parquet, pandas ↔ rows and records", "contract errors storage"),
     "model": Room(
         3,
         "pixels and token ids → vectors: towers, engines, probes",
@@ -72,7 +72,7 @@ ROOMS = {
     "shards": Room(
         6,
         "entry script of jobs whose result is files",
-        "contract core errors folder jobs settings tables",
+        "contract core errors folder jobs settings",
     ),
     "spark": Room(6, "the same in Spark's workers", "contract core folder settings tables"),
     "evaluation": Room(

@@ -33,7 +33,7 @@ from score.core.embedder import Embedder
 from score.errors import BadColumns, RequestError
 from score.jobs.embed import Summary, embed_file
 from score.tables.csv_reader import CsvTable
-from score.tables.writer import writer_for
+from score.tables.writers import writer_for
 from tests.images import SAMPLES, in_base64, random_image, served
 from tests.processes import started
 from tests.surfaces import ROOT
@@ -393,7 +393,7 @@ def test_a_killed_job_leaves_no_finished_file(tmp_path: Path, number: signal.Sig
     source.write_text("text\n" + "a cat\n" * 2_000_000)
     command = [sys.executable, "-m", "score", "embed", str(source), "--output", str(output)]
     with started(command, stderr=subprocess.PIPE) as job:
-        begun(tmp_path / "out.parquet.part")
+        begun(tmp_path)
         job.send_signal(number)
         _, errors = job.communicate(timeout=30)
     assert job.returncode != 0
@@ -404,10 +404,10 @@ def test_a_killed_job_leaves_no_finished_file(tmp_path: Path, number: signal.Sig
         assert "Traceback" not in errors
 
 
-def begun(part: Path) -> None:
+def begun(folder: Path) -> None:
     """Waits until a job is at its rows."""
     for _ in range(1200):
-        if part.exists():
+        if [*folder.glob(".out.parquet.*.part")]:
             break
         time.sleep(0.1)
     time.sleep(1)
@@ -423,7 +423,7 @@ def test_a_job_in_the_background_ignores_interrupts_and_stops_when_it_is_ended(
     command += ["--output", str(tmp_path / "out.parquet")]
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
     with started(ignoring, stderr=subprocess.PIPE) as job:
-        begun(tmp_path / "out.parquet.part")
+        begun(tmp_path)
         job.send_signal(signal.SIGINT)
         time.sleep(1)
         assert job.poll() is None

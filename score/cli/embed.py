@@ -39,7 +39,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     from score.core.embedder import Embedder
     from score.jobs.embed import Summary, embed_lines, open_lines
     from score.storage.outputs import check_files
-    from score.tables.writer import replaced, writer_for
+    from score.tables.writer import replaced
+    from score.tables.writers import writer_for
 
     source, output = Path(options.input), Path(options.output)
     writer = writer_for(output)

@@ -34,6 +34,7 @@ from score.deploy.skus import Sku
 from score.deploy.values import BINDING, Json, whole
 from score.errors import AzureError
 from score.package.contents import IGNORE, PARTS
+from score.storage.outputs import is_empty
 
 _HERE = Path(__file__).resolve().parent
 _http = urllib3.PoolManager()
@@ -403,7 +404,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _new(output: Path) -> Path:
     """Azure gives each job a folder of its own, so none is overwritten."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or not is_empty(output)):
         raise AzureError(f"{output} is there already: name another output")
     output.mkdir(parents=True, exist_ok=True)
     return output.resolve()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -14,6 +13,7 @@ from score.evaluation.metrics import RECALL_AT
 from score.evaluation.report import LABELS, Model, as_json, counted, labels, percent, task
 from score.evaluation.zeroshot import Evaluation, Failures, ZeroShot
 from score.images import preprocess
+from score.storage import atomic
 from score.storage.outputs import check_files
 
 _ROWS = 20  # of each table
@@ -39,9 +39,8 @@ def write(evaluation: Evaluation, model: Model, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     record = json.dumps(as_json(evaluation, model), indent=1, allow_nan=False)
     for file, text in ((output, record + "\n"), (page_of(output), page)):
-        part = file.with_name(file.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, file)
+        with atomic.file(file) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 _STYLE = """\

@@ -38,7 +38,7 @@ class Deadline:
         return FetchTimeout(f"took more than {self._seconds:g} s in all")
 
     def patience(self) -> float | None:
-        """Seconds that the row may wait in a queue of ours: until its request ends; None: no end."""
+        """Seconds that the row may wait in a queue: until its request ends; None: without end."""
         return None if self._until is None else max(0.0, self._until - time.monotonic())
 
     @contextmanager

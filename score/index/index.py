@@ -20,7 +20,8 @@ from numpy.lib.format import open_memmap
 from score.contract.rows import ERRORS, FEATURES, Vector
 from score.errors import RequestError
 from score.model.zeroshot import unit
-from score.storage.outputs import check_folder, filling
+from score.storage import atomic
+from score.storage.outputs import check_folder
 
 Column = Literal["image_features", "text_features"]
 
@@ -56,14 +57,14 @@ def build(
         raise RequestError(f"{table} has no row with {column}")
     kept = [name for name in schema.names if name not in (*FEATURES, *ERRORS)]
     rows = pa.schema([schema.field(name) for name in kept])
-    with filling(folder) as begun:
-        vectors = open_memmap(begun / _VECTORS, "w+", np.float16, (count, dimension))
-        place = 0
-        with pq.ParquetWriter(begun / _ROWS, rows) as writer:
+    with atomic.contents(folder) as new:
+        vectors = open_memmap(new / _VECTORS, "w+", np.float16, (count, dimension))
+        start = 0
+        with pq.ParquetWriter(new / _ROWS, rows) as writer:
             for batch in _batches(table, [*kept, column]):
-                found = _matrix(batch, column)
-                vectors[place : place + len(found)] = unit(found)
-                place += len(found)
+                matrix = _matrix(batch, column)
+                vectors[start : start + len(matrix)] = unit(matrix)
+                start += len(matrix)
                 writer.write_batch(batch.select(kept))
         vectors.flush()
     return count

@@ -17,9 +17,10 @@ from score.core.embedder import Embedder
 from score.errors import BlockedHost
 from score.jobs.image_source import FolderLines
 from score.storage.outputs import check_inputs
-from score.tables.csv_reader import CsvTable, Line, Lines
+from score.tables.csv_reader import CsvTable
+from score.tables.lines import Line, Lines
 from score.tables.parquet_reader import SUFFIXES, ParquetTable
-from score.tables.writer import writer_for
+from score.tables.writers import writer_for
 
 
 @dataclass

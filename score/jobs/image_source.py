@@ -14,7 +14,8 @@ from score.contract.rows import IMAGE, Row, is_empty
 from score.errors import BadColumns, EmptyRow, FetchFailed, RequestError, RowError
 from score.fetch.cells import file_below
 from score.images.preprocess import ENDINGS
-from score.tables.csv_reader import CsvTable, Line
+from score.tables.csv_reader import CsvTable
+from score.tables.lines import Line
 
 _URL = re.compile(r"\s*https?://[^/?#]*([^?#]*)", re.IGNORECASE)
 

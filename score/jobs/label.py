@@ -23,7 +23,7 @@ from score.jobs.embed import Summary
 from score.jobs.image_folder import ImageFolder, KeepingFetcher
 from score.jobs.image_source import SourceImage, SourceImages
 from score.storage.outputs import check_files
-from score.tables.writer import VerdictWriter
+from score.tables.label_writer import LabelWriter
 
 _PARAM = "param 'labels'"  # what errors about labels begin with
 _SHOWN = 50  # labels in a summary
@@ -101,7 +101,7 @@ def check_output(output: Path, source: Path, *, overwrite: bool = False) -> None
 
 def columns_of(output: Path, top: int) -> tuple[str, ...]:
     """The columns that a labelling adds to those of its input."""
-    return VerdictWriter.columns_of(top, placed=output.suffix != ".csv")
+    return LabelWriter.columns_of(top, has_files=output.suffix != ".csv")
 
 
 def label(
@@ -136,7 +136,7 @@ def label(
             )
             table = folder.path / image_folder.TABLE
         writer = files.enter_context(
-            VerdictWriter(table, images.columns, top, placed=folder is not None)
+            LabelWriter(table, images.columns, top, has_files=folder is not None)
         )
         for number, image, record in _verdicts(embedder, images, labels, folder):
             given = _best(record, confidence)

@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from score.contract.rows import ERRORS
 from score.errors import RequestError
 from score.jobs.embed import blocked_hint
-from score.tables.csv_reader import CsvTable, fingerprint
-from score.tables.writer import parquet_writer
+from score.jobs.shard_names import result_name
+from score.storage import atomic
+from score.tables.csv_reader import CsvTable
+from score.tables.parquet_writer import parquet_writer
 
 _ROW_GROUP = 16_384
 
@@ -73,7 +75,7 @@ def merge(shards: Path, results: Path, table: Path | None = None) -> JobReport:
         except RequestError as error:
             account.unreadable[shard.name] = str(error)
             continue
-        result = results / f"{fingerprint(shard)}.parquet"
+        result = results / f"{result_name(shard)}.parquet"
         found = _codes(result)
         if found is None or len(found) != wanted:
             account.missing.append(shard.name)
@@ -108,9 +110,8 @@ def write(account: JobReport, file: Path) -> None:
     """The account as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**asdict(account), "complete": account.complete}, indent=2)
-    part = file.with_name(file.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(file)
+    with atomic.file(file) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _count(shard: Path) -> int:
@@ -131,15 +132,10 @@ def _concatenate(results: Sequence[Path], table: Path) -> None:
     if not results:
         raise RequestError("no shard has a result: there is no table to write")
     table.parent.mkdir(parents=True, exist_ok=True)
-    part = table.with_name(table.name + ".part")
-    try:
-        schema = _schema(results)
-        with parquet_writer(part, schema) as writer:
-            for rows in _groups(results, schema):
-                writer.write_table(rows)
-        part.replace(table)
-    finally:
-        part.unlink(missing_ok=True)
+    schema = _schema(results)
+    with atomic.file(table) as part, parquet_writer(part, schema) as writer:
+        for rows in _groups(results, schema):
+            writer.write_table(rows)
 
 
 def _schema(results: Sequence[Path]) -> pa.Schema:

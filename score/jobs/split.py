@@ -9,7 +9,8 @@ from pathlib import Path
 
 from score.contract.rows import IMAGE
 from score.errors import RequestError
-from score.storage.outputs import check_folder, filling
+from score.storage import atomic
+from score.storage.outputs import check_folder
 from score.tables.csv_reader import CsvTable
 
 _LONGEST_PATH = 1024  # characters; a longer cell is an image itself
@@ -26,11 +27,11 @@ def split(source: Path, folder: Path, rows: int, *, overwrite: bool = False) -> 
     check_folder(folder, _are_shards, overwrite=overwrite, inputs=[source])
     stem = source.name.partition(".")[0]
     written: list[str] = []
-    with filling(folder) as begun, CsvTable(source) as table:
+    with atomic.contents(folder) as new, CsvTable(source) as table:
         cells = _without_files(table)
         while batch := list(islice(cells, rows)):
             written.append(_shard(stem, len(written)))
-            _write(begun / written[-1], table.header, batch)
+            _write(new / written[-1], table.header, batch)
         if not written:
             raise RequestError(f"{source.name} has no rows")
     return [folder / name for name in written]
