@@ -22,8 +22,8 @@ import pandas as pd
 from score.contract.params import Params
 from score.contract.rows import ERRORS, FEATURES, check_columns
 from score.core.embedder import Embedder
+from score.entry.model import load
 from score.folder import registry
-from score.settings import Settings
 from score.tables.frames import rows_of
 from score.tables.writer import error_cells
 
@@ -64,7 +64,7 @@ def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
         errors = [error_cells(record) for record in records]
         added: dict[str, list[Any]] = {
             **{name: [getattr(record, name) for record in records] for name in FEATURES},
-            **{name: [cells[place] for cells in errors] for place, name in enumerate(ERRORS)},
+            **{name: [cells[number] for cells in errors] for number, name in enumerate(ERRORS)},
         }
         yield frame.assign(**added)
 
@@ -73,7 +73,7 @@ def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
 def _loaded(model: str) -> Embedder:
     from pyspark import SparkFiles
 
-    return Embedder.load(SparkFiles.get(model), Settings.from_env(os.environ))
+    return load(os.environ, SparkFiles.get(model))
 
 
 def _sent(context: SparkContext, model: str) -> str:

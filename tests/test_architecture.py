@@ -39,7 +39,6 @@ ROOMS = {
         "pixels and token ids → vectors: towers, engines, probes",
         "contract errors extras folder hardware images settings storage texts",
     ),
-    "entry": Room(3, "what Azure's entry scripts share", "contract extras fetch"),
     "core": Room(
         4,
         "rows → records: downloads, decoding and encoding side by side",
@@ -55,6 +54,11 @@ ROOMS = {
         "what the batch commands do: embed, label, split, merge",
         "contract core errors fetch images settings storage tables",
     ),
+    "entry": Room(
+        5,
+        "what the entry scripts of Azure, MLflow and Spark share",
+        "contract core errors extras fetch folder settings tables",
+    ),
     "index": Room(
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
@@ -64,17 +68,15 @@ ROOMS = {
         "trains the embedded model",
         "checkpoints console errors folder hardware images model texts",
     ),
-    "online": Room(6, "entry script of a real-time endpoint", "core entry errors folder settings"),
-    "pyfunc": Room(6, "the MLflow model", "contract core errors settings tables"),
-    "batch": Room(
-        6, "entry script of a batch endpoint", "contract core errors folder jobs settings tables"
-    ),
+    "online": Room(6, "entry script of a real-time endpoint", "core entry errors"),
+    "pyfunc": Room(6, "the MLflow model", "contract core entry settings tables"),
+    "batch": Room(6, "entry script of a batch endpoint", "contract core entry errors jobs tables"),
     "shards": Room(
         6,
         "entry script of jobs whose result is files",
-        "contract core errors folder jobs settings",
+        "contract core entry errors jobs",
     ),
-    "spark": Room(6, "the same in Spark's workers", "contract core folder settings tables"),
+    "spark": Room(6, "the same in Spark's workers", "contract core entry folder tables"),
     "evaluation": Room(
         6,
         "how right a model is: metrics, prompts, reports",
@@ -122,12 +124,11 @@ DOORS = {
     "socket": "fetch.connections serve deploy.front deploy.harness",
     "ssl": "fetch",
     "http": "fetch deploy.front",
-    "pandas": "tables.frames pyfunc batch spark entry.collector deploy.nocode_batch "
-    "deploy.nocode_online",
+    "pandas": "tables.frames pyfunc batch spark entry deploy.nocode_batch deploy.nocode_online",
     "pyarrow": "tables jobs.merge index",
     "pyspark": "spark",
     "csv": "tables jobs.split jobs.merge",
-    "mlflow": "pyfunc folder.registry package.register deploy.nocode_batch deploy.nocode_online",
+    "mlflow": "entry folder.registry package.register deploy.nocode_batch deploy.nocode_online",
     "azure": "deploy.rules.schemas",
     "marshmallow": "deploy.rules.schemas",
     "packaging": "deploy.rules.packages",

@@ -31,7 +31,8 @@ from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import BadColumns, RequestError
-from score.jobs.embed import Summary, embed_file
+from score.jobs.embed import embed_file
+from score.jobs.summary import Summary
 from score.tables.csv_reader import CsvTable
 from score.tables.writers import writer_for
 from tests.images import SAMPLES, in_base64, random_image, served

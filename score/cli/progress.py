@@ -16,7 +16,7 @@ from tqdm import tqdm
 from score.console.commands import DONE, INTERRUPTED, TOO_MANY_ERRORS, say
 
 if TYPE_CHECKING:  # it brings pandas, which only some verbs need
-    from score.jobs.embed import Summary
+    from score.jobs.summary import Summary
 
 _BAR = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
 

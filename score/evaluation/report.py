@@ -12,7 +12,7 @@ from score.core.embedder import Embedder
 from score.evaluation.metrics import RECALL_AT, TOP
 from score.evaluation.zeroshot import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.folder.model_folder import ModelFolder
-from score.jobs.embed import blocked_hint
+from score.jobs.summary import blocked_hint
 
 LABELS = {
     **{f"acc{k}": f"top-{k}" for k in TOP},

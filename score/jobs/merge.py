@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from score.contract.rows import ERRORS
 from score.errors import RequestError
-from score.jobs.embed import blocked_hint
 from score.jobs.shard_names import result_name
+from score.jobs.summary import blocked_hint
 from score.storage import atomic
 from score.tables.csv_reader import CsvTable
 from score.tables.parquet_writer import parquet_writer

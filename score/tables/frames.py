@@ -10,8 +10,9 @@ from typing import IO
 
 import pandas as pd
 
+from score.contract.limits import check_row_count
 from score.contract.rows import IMAGE, TEXT, Row, check_columns
-from score.errors import BadColumns, RequestError, too_many_rows
+from score.errors import BadColumns, RequestError
 from score.tables import parquet_body
 from score.tables.csv_reader import CsvRows, CsvTable
 
@@ -75,8 +76,7 @@ def read_parquet(source: IO[bytes], *, max_rows: int, max_bytes: int) -> pd.Data
 
 def _frame(rows: Iterable[Row], max_rows: int) -> pd.DataFrame:
     kept = list(islice(rows, max_rows + 1))
-    if len(kept) > max_rows:
-        raise too_many_rows(max_rows)
+    check_row_count(len(kept), max_rows)
     # As objects: pandas would take a column of missing cells for numbers, which MLflow refuses.
     columns = {IMAGE: [row.image for row in kept], TEXT: [row.text for row in kept]}
     return pd.DataFrame(columns, dtype=object)

@@ -1,0 +1,82 @@
+"""The MLflow flavour: `mlflow.pyfunc.load_model(".")`, `mlflow models serve` and `predict`.
+
+`MLmodel` names this module as the loader, so loading a model runs this code and unpickles nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from score.contract import wire
+from score.contract.limits import check_row_count
+from score.contract.params import Params
+from score.core.embedder import Embedder
+from score.entry.mlflow_errors import refusing
+from score.entry.mlflow_process import is_http, is_under_spark
+from score.entry.mlflow_server import accept_input_data, nothing
+from score.settings import Settings
+from score.tables import frames
+
+
+class Model:
+    """What `mlflow.pyfunc` wraps."""
+
+    def __init__(self, embedder: Embedder, release: Callable[[], None] = nothing) -> None:
+        """`release` is called before each prediction."""
+        self.embedder = embedder
+        self._release = release
+        under_spark = is_under_spark(os.environ)
+        self._is_python = not is_http() and not under_spark
+        # Of bodies only: rows from a caller in this process are in memory already.
+        self._max_rows = embedder.settings.max_request_rows if is_http() else None
+        self._blank = _spark_blank if under_spark else _no_keys if is_http() else wire.blank
+
+    def predict(
+        self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """A record for each row of a frame with `image` and/or `text` columns.
+
+        A record holds `image_features` and `text_features`, lists of `dimension` plain floats; with
+        labels also `labels` and `probs`, and under `on_error="report"` an `error`. What a row did
+        not ask for is None; in an HTTP server's answers its key is left out. Raises
+        MlflowException, which MLflow's server answers as a 400 without a stack trace and with our
+        error body under `"error"`.
+        """
+        self._release()
+        with refusing():
+            # A row of a body or of Spark's has one answer, whatever its cells hold.
+            table = frames.unpacked(model_input) if self._is_python else model_input
+            rows = frames.rows_of(table)
+            if self._max_rows is not None:
+                check_row_count(len(rows), self._max_rows)
+            asked = Params.parse(params)
+            records = self.embedder.answer(rows, asked)
+        blank = self._blank(asked)
+        return [blank | wire.render(record) for record in records]
+
+
+def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> Model:
+    """MLflow's entry point: `data_path` is the folder that `MLmodel` names as `data`.
+
+    `model_config`: settings by name, as `MLmodel` or `load_model(…, model_config=…)` give them; the
+    environment's take precedence.
+    """
+    settings = Settings.from_env(os.environ, model_config or {})
+    embedder = Embedder.load(data_path, settings)
+    return Model(embedder, accept_input_data(settings))
+
+
+def _no_keys(params: Params) -> dict[str, Any]:
+    return {}
+
+
+def _spark_blank(params: Params) -> dict[str, Any]:
+    """As `wire.blank`, but an error is a struct of nulls: `spark_udf` fails on a null struct."""
+    blank = wire.blank(params)
+    if "error" in blank:
+        blank["error"] = dict.fromkeys(("code", "message", "retryable"))
+    return blank
