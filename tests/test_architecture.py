@@ -140,7 +140,7 @@ DOORS = {
     "starlette": "serve",
     "anyio": "serve",
     "uvicorn": "serve",
-    "tqdm": "cli.progress",
+    "tqdm": "console.progress",
     "matplotlib": "evaluation.charts",
     "argparse": "__main__ cli console shards spark deploy.cli deploy.flags deploy.harness "
     "deploy.running deploy.scripts",

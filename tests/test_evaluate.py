@@ -24,9 +24,8 @@ from PIL import Image, ImageDraw
 from score.__main__ import main
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
-from score.errors import RequestError
-from score.evaluation import charts, page, prompts, report, webpage
-from score.evaluation import zeroshot as evaluate
+from score.errors import EmptyRow, RequestError
+from score.evaluation import charts, page, prompts, report, results, webpage
 from score.evaluation.metrics import (
     Captions,
     Tally,
@@ -35,7 +34,8 @@ from score.evaluation.metrics import (
     ranks_of_texts,
     recalls,
 )
-from score.evaluation.zeroshot import class_vectors, retrieval, zeroshot
+from score.evaluation.retrieval import retrieval
+from score.evaluation.zeroshot import class_vectors, zeroshot
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.jobs.class_folders import EXTENSIONS, ClassFolders
 from score.model.zeroshot import label_vectors, unit
@@ -298,7 +298,7 @@ def test_images_are_not_all_in_memory(
         add(self, scores, targets)
 
     monkeypatch.setattr(embedder, "embed", lazy)
-    monkeypatch.setattr(evaluate, "_IMAGES_AT_ONCE", 5)
+    monkeypatch.setattr("score.evaluation.zeroshot._IMAGES_AT_ONCE", 5)
     monkeypatch.setattr(Tally, "add", counted)
     result = zeroshot(embedder, ClassFolders.open(shapes), SHAPES, ["{}"])
     assert pulled == result.counts["images"] == 69
@@ -497,7 +497,7 @@ def test_an_image_whose_captions_all_fail_is_gone_with_them(
         asked = []
         for record in embed((asked.append(row) or row for row in rows), *args, **named):  # type: ignore[func-returns-value]
             unreadable = asked.pop(0).text == "unreadable"
-            yield Record(error=evaluate.EmptyRow("cannot be read")) if unreadable else record
+            yield Record(error=EmptyRow("cannot be read")) if unreadable else record
 
     monkeypatch.setattr(embedder, "embed", failing)
     result = retrieval(embedder, source)
@@ -797,13 +797,13 @@ def test_charts_say_what_they_are_given() -> None:
 
 def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
     classes = tuple(
-        evaluate.ClassResult(f"n{i}", f"class {i}", 50, (i % 50) / 49) for i in range(1000)
+        results.ClassResult(f"n{i}", f"class {i}", 50, (i % 50) / 49) for i in range(1000)
     )
-    failures = evaluate.Failures()
+    failures = results.Failures()
     for i in range(2000):
-        failures.add(f"<b>image {i}", evaluate.EmptyRow("<b>empty"))
+        failures.add(f"<b>image {i}", EmptyRow("<b>empty"))
     assert (failures.total, len(failures.examples)) == (2000, 1000)
-    result = evaluate.ZeroShot(
+    result = results.ZeroShot(
         data="<b>val ${title}",
         metrics={"acc1": 0.5, "acc5": 0.7, "mean_per_class_recall": 0.5},
         counts={"images": 50_000, "classes": 1000},
@@ -811,7 +811,7 @@ def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
         notes=("<b>a note",),
         seconds=1.0,
         classes=classes,
-        mistakes=tuple(evaluate.Mistake("n1", f"n{i}", 99 - i) for i in range(2, 99)),
+        mistakes=tuple(results.Mistake("n1", f"n{i}", 99 - i) for i in range(2, 99)),
         templates=("<b>{}",),
     )
     text = page.as_html(result, MODEL._replace(name="<b>model"))
@@ -876,14 +876,14 @@ def test_the_worst_mistakes_are_shown(embedder: Embedder, tmp_path: Path) -> Non
 
 
 def test_classes_that_are_all_right_are_not_the_worst() -> None:
-    result = evaluate.ZeroShot(
+    result = results.ZeroShot(
         data="all right",
         metrics={"acc1": 1.0, "acc5": 1.0, "mean_per_class_recall": 1.0},
         counts={"images": 9, "classes": 1},
-        failures=evaluate.Failures(),
+        failures=results.Failures(),
         notes=(),
         seconds=1.0,
-        classes=(evaluate.ClassResult("a", "a", 9, 1.0), evaluate.ClassResult("b", "b", 0, None)),
+        classes=(results.ClassResult("a", "a", 9, 1.0), results.ClassResult("b", "b", 0, None)),
         mistakes=(),
         templates=("{}",),
     )

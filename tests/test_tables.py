@@ -23,7 +23,7 @@ from score.contract.params import Params
 from score.core.embedder import Embedder
 from score.deploy import nocode_batch
 from score.errors import BadColumns, RequestError, RequestTooLarge, RowError
-from score.evaluation.zeroshot import retrieval
+from score.evaluation.retrieval import retrieval
 from score.jobs.embed import embed_file
 from score.jobs.image_source import open_images
 from score.jobs.label import label

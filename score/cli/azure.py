@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from score.cli.progress import stopping
 from score.console.commands import Parser
+from score.console.progress import sigterm_interrupts
 from score.deploy import cli
 from score.settings import Settings
 
@@ -19,5 +19,5 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Runs one of them."""
-    with stopping():  # what it starts is ended with it
+    with sigterm_interrupts():  # the processes that it starts are ended with it
         return cli.run(options)

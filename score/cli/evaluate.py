@@ -15,7 +15,7 @@ from score.settings import Settings
 
 if TYPE_CHECKING:  # it brings pandas, which only some verbs need
     from score.core.embedder import Embedder
-    from score.evaluation.zeroshot import Evaluation, Progress
+    from score.evaluation.results import Evaluation, Progress
 
 HELP = "measure zero-shot accuracy or retrieval recall"
 
@@ -91,7 +91,7 @@ def _zeroshot(options: argparse.Namespace) -> Callable[[Embedder, Progress], Eva
 
 
 def _retrieval(options: argparse.Namespace) -> Callable[[Embedder, Progress], Evaluation]:
-    from score.evaluation.zeroshot import open_captions, retrieval
+    from score.evaluation.retrieval import open_captions, retrieval
 
     source = Path(options.data)
     if not source.is_file():

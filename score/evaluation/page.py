@@ -11,7 +11,7 @@ from score.errors import RequestError, RowError
 from score.evaluation import charts, webpage
 from score.evaluation.metrics import RECALL_AT
 from score.evaluation.report import LABELS, Model, as_json, counted, labels, percent, task
-from score.evaluation.zeroshot import Evaluation, Failures, ZeroShot
+from score.evaluation.results import Evaluation, Failures, ZeroShot
 from score.images import preprocess
 from score.storage import atomic
 from score.storage.outputs import check_files

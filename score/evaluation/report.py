@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from score.core.embedder import Embedder
 from score.evaluation.metrics import RECALL_AT, TOP
-from score.evaluation.zeroshot import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
+from score.evaluation.results import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.folder.model_folder import ModelFolder
 from score.jobs.summary import blocked_hint
 
