@@ -34,7 +34,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Refuses what can be refused before the model is loaded; then embeds."""
+    """Checks the arguments before the model is loaded; then embeds."""
     from score.contract.params import Params
     from score.core.embedder import Embedder
     from score.jobs.embed import embed_lines

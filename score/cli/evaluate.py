@@ -47,7 +47,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Refuses what can be refused before the model is loaded; then evaluates."""
+    """Checks the arguments before the model is loaded; then evaluates."""
     from score.core.embedder import Embedder
     from score.evaluation.report import Model, as_text
 

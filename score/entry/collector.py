@@ -1,4 +1,4 @@
-"""What Azure's data collector is told of requests and answers, where a deployment asks for it.
+"""Sends requests and answers to Azure's data collector, where a deployment asks for it.
 
 A deployment asks by the section `data_collector` of its YAML, with the collections `model_inputs`
 and `model_outputs`; Azure passes that on in variables that its package `azureml-ai-monitoring`
@@ -21,7 +21,7 @@ from score.fetch import urls
 log = logging.getLogger(__name__)
 
 _ASKED = ("AZUREML_MDC_CONFIG_PATH", "AZUREML_MDC_ENABLED")  # by azureml-ai-monitoring 1.0.0
-_MOST = 2000  # characters of a URL that are collected
+_LONGEST_URL = 2000  # characters
 
 
 def start(environ: Mapping[str, str]) -> Collection | None:
@@ -41,7 +41,7 @@ def start(environ: Mapping[str, str]) -> Collection | None:
 
 
 class Collection:
-    """Tells the collectors of what was answered, and never fails for them."""
+    """Sends to the collectors. Never raises: their errors are logged."""
 
     def __init__(self, inputs: Any | None, outputs: Any | None) -> None:
         """The collectors; None for a collection that the deployment leaves out."""
@@ -97,7 +97,7 @@ def _image(cell: object) -> str | None:
     if is_empty(cell):
         return None
     if isinstance(cell, str) and cell.lstrip()[:8].lower().startswith(("http://", "https://")):
-        return urls.start(cell.strip(), _MOST)
+        return urls.start(cell.strip(), _LONGEST_URL)
     return "inline"
 
 

@@ -1,8 +1,8 @@
 """Vectors in a folder, and the nearest of them to a query: by cosine, exactly.
 
-`vectors.npy`: N × D half-precision vectors of length one, mapped and not read when the folder is
-opened. `rows.parquet`: what the table said beside them, N rows in the same order. A hundred million
-rows want an approximate index; this one is right, and enough for a few million.
+`vectors.npy`: float16 [N, D], unit vectors, memory-mapped and not read when the folder is opened.
+`rows.parquet`: the other columns of the table, N rows in the same order. The search is exact, and
+fast enough for a few million rows; a hundred million would need an approximate index.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ class Hit:
 def build(
     table: Path, folder: Path, column: Column = "image_features", *, overwrite: bool = False
 ) -> int:
-    """Indexes the vectors of a parquet file of `score embed` or `score merge`; how many there are.
+    """Indexes the vectors of a parquet file of `score embed` or `score merge`; returns
+    their number.
 
-    Rows without such a vector are passed over. `overwrite`: the folder may hold an older index.
+    Rows without such a vector are skipped. `overwrite`: the folder may hold an older index.
     Raises RequestError for a table that has none, and a folder that holds something else.
     """
     check_folder(folder, _is_index, overwrite=overwrite, inputs=[table])
@@ -97,7 +98,7 @@ def _matrix(batch: pa.RecordBatch, column: str) -> np.ndarray:
 
 
 class Index:
-    """What `build` left in a folder."""
+    """An index that `build` wrote."""
 
     def __init__(self, folder: Path) -> None:
         """Raises RequestError for a folder that holds no index."""
@@ -124,18 +125,18 @@ class Index:
             )
 
     def search(self, query: Vector, top: int = 10) -> list[Hit]:
-        """The nearest rows to a query's vector [D], of any length, the nearest first.
+        """The `top` rows nearest to a vector [D], which need not be normalised, nearest first.
 
         Raises RequestError for a vector of another model's dimension.
         """
         self.check(query.size)
-        asked = unit(query)
+        direction = unit(query)
         scores = np.concatenate(
             [
-                self._vectors[start : start + _BATCH].astype(np.float32) @ asked
+                self._vectors[start : start + _BATCH].astype(np.float32) @ direction
                 for start in range(0, len(self), _BATCH)
             ]
         )
         best = np.argsort(-scores, kind="stable")[:top].tolist()
         rows = self._rows.take(best).to_pylist()
-        return [Hit(float(scores[place]), row) for place, row in zip(best, rows, strict=True)]
+        return [Hit(float(scores[number]), row) for number, row in zip(best, rows, strict=True)]
