@@ -237,3 +237,24 @@ def test_the_core_needs_no_extras() -> None:
 
 def test_the_root_holds_only_what_outsiders_name() -> None:
     assert len([file for file in PACKAGE.iterdir() if file.is_file()]) <= 12
+
+
+@pytest.mark.parametrize("door", ["online", "batch", "shards", "spark", "pyfunc"])
+def test_front_doors_are_thin(door: str) -> None:
+    assert len(MODULES[door].read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_outputs_are_written_by_storage() -> None:
+    """Whatever else makes temporary folders makes them for what is no output."""
+    temporary = {
+        name for name in MODULES if any(part.startswith("tempfile") for part in imports(name))
+    }
+    others = {"deploy.harness", "folder.registry", "hardware.gpus", "package.register", "spark"}
+    assert temporary == others
+    replacing = {name for name, file in MODULES.items() if '".part' in file.read_text()}
+    assert not replacing
+
+
+def test_items_are_paired_with_records_in_one_place() -> None:
+    queues = {name for name in MODULES if "collections.deque" in imports(name)}
+    assert {room(name) for name in queues} == {"core"}

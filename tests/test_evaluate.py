@@ -123,23 +123,23 @@ def table(path: Path, *lines: Sequence[object]) -> Path:
 # -- the figures: zero-shot ------------------------------------------------------------------------
 
 
-def random_scores(image_vectors: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def random_scores(images: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Scores without ties that are right now and then, more so for classes that come often."""
     chance = np.random.default_rng(seed)
-    scores = chance.standard_normal((image_vectors, classes)).astype(np.float32)
-    targets = (classes * chance.random(image_vectors) ** 2).astype(np.intp)
+    scores = chance.standard_normal((images, classes)).astype(np.float32)
+    targets = (classes * chance.random(images) ** 2).astype(np.intp)
     targets[:classes] = np.arange(classes)
-    scores[np.arange(image_vectors), targets] += (4 * (1 - targets / classes)).astype(np.float32)
+    scores[np.arange(images), targets] += (4 * (1 - targets / classes)).astype(np.float32)
     return scores, targets
 
 
 @pytest.mark.parametrize(("images", "classes"), [(50, 5), (400, 7), (3000, 120)])
 def test_accuracies_and_recall_are_those_of_open_clip_and_clip_benchmark(
-    image_vectors: int, classes: int
+    images: int, classes: int
 ) -> None:
-    scores, targets = random_scores(image_vectors, classes)
+    scores, targets = random_scores(images, classes)
     tally = Tally(classes)
-    for start in range(0, image_vectors, 37):
+    for start in range(0, images, 37):
         tally.add(scores[start : start + 37], targets[start : start + 37])
     theirs = reference.CLASSIFICATION.accuracy(
         torch.from_numpy(scores), torch.from_numpy(targets), (1, 5)
