@@ -33,7 +33,9 @@ from score.settings import Settings
 
 with commands.needed(__name__):
     from benchmarks.phrasings import PHRASINGS
-    from score.evaluation.evaluate import Evaluation, retrieval, zeroshot
+    from score.evaluation.results import Evaluation
+    from score.evaluation.retrieval import retrieval
+    from score.evaluation.zeroshot import zeroshot
     from score.jobs.class_folders import ClassFolders
     from score.training.train import FONT, HELD_OUT, Pictogram, article, draw, pictograms
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from score.core.embedder import Embedder
     from score.errors import ScoreError
     from score.index.index import Hit, Index, build_index
-    from score.jobs.embed import Summary, embed_file
+    from score.jobs.embed import embed_file
+    from score.jobs.summary import Summary
     from score.model.zeroshot import cosine
     from score.settings import Settings
 
@@ -55,7 +56,7 @@ _MODULES = {
     "Row": "contract.rows",
     "ScoreError": "errors",
     "Settings": "settings",
-    "Summary": "jobs.embed",
+    "Summary": "jobs.summary",
     "build_index": "index.index",
     "cosine": "model.zeroshot",
     "embed_file": "jobs.embed",

@@ -20,11 +20,10 @@ if __name__ != "score.batch":  # Azure's runner loads this file by its path
 from score.contract.params import Params
 from score.contract.rows import Record
 from score.core.embedder import Embedder
+from score.entry import model
 from score.errors import RequestError
-from score.folder.model_folder import EMBEDDED
-from score.jobs.embed import answers
-from score.settings import Settings
-from score.tables.csv_table import CsvTable
+from score.jobs.embed import line_records
+from score.tables.csv_reader import CsvTable
 
 RESULT_COLUMNS = ["file", "row", "image_features", "text_features", "error_code", "error_message"]
 """The columns of what `run` returns; Azure's `append_row` writes them without a header."""
@@ -35,8 +34,7 @@ _embedder: Embedder
 def init() -> None:
     """Loads the model that Azure mounted at `AZUREML_MODEL_DIR`, else the embedded one."""
     global _embedder
-    folder = os.environ.get("AZUREML_MODEL_DIR") or EMBEDDED
-    _embedder = Embedder.load(folder, Settings.from_env(os.environ))
+    _embedder = model.load(os.environ)
 
 
 def run(mini_batch: Sequence[str]) -> pd.DataFrame:
@@ -51,7 +49,7 @@ def run(mini_batch: Sequence[str]) -> pd.DataFrame:
         path = Path(file)
         try:
             with CsvTable(path) as table:
-                pairs = answers(_embedder, table, Params(on_error="report"))
+                pairs = line_records(_embedder, table, Params(on_error="report"))
                 for number, (_, record) in enumerate(pairs):
                     results.append([file, number, *_cells(record)])
         except (RequestError, OSError) as error:

@@ -1,7 +1,7 @@
 """Entry script of an Azure ML real-time endpoint (azureml-inference-server-http).
 
-`init()` runs once when a worker starts, `run()` once a request. Azure's server turns whatever
-`run()` raises into a bare 500, so answers and refusals alike go back as complete responses.
+`init()` runs once when a worker starts, `run()` once a request. Azure's server turns any exception
+of `run()` into a 500 without a body, so `run()` returns complete responses, refusals included.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ if __name__ != "score.online":  # Azure's server loads this file by its path
 
 from score.core import endpoint
 from score.core.embedder import Embedder
-from score.entry import collector
+from score.entry import collector, model
 from score.errors import body_too_large
-from score.folder.model_folder import EMBEDDED
-from score.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +34,9 @@ def init() -> None:
     Requests and answers are collected where the deployment's `data_collector` asks for it.
     """
     global _embedder, _collection
-    folder = os.environ.get("AZUREML_MODEL_DIR") or EMBEDDED
-    _embedder = Embedder.load(folder, Settings.from_env(os.environ))
+    _embedder = model.load(os.environ)
     _collection = collector.start(os.environ)
-    log.info("model in %s loaded: %d dimensions", folder, _embedder.dimension)
+    log.info("model in %s loaded: %d dimensions", model.mounted(os.environ), _embedder.dimension)
 
 
 @rawhttp  # type: ignore[untyped-decorator]  # the package has no types

@@ -3,7 +3,7 @@
 For a batch deployment (`output_action: summary_only`) and for a parallel step alike: `init()` once
 a process, `run(mini_batch)` for some CSVs. A file is embedded row by row in bounded memory, however
 long it is, and appears under its name when it is complete; a retry of it writes the same name
-again. So each row is there once, whoever was killed on the way.
+again. So each row is there once, even where processes were killed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ if __name__ != "score.shards":  # Azure's runner loads this file by its path
 
 from score.contract.params import Params
 from score.core.embedder import Embedder
+from score.entry import model
 from score.errors import RequestError, ScoreError
-from score.folder.model_folder import EMBEDDED
 from score.jobs.embed import embed_file
-from score.settings import Settings
-from score.tables.csv_table import fingerprint
+from score.jobs.shard_names import result_name
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +36,21 @@ _output: Path
 
 
 def init() -> None:
-    """Loads the model, from `--model`, `AZUREML_MODEL_DIR` or the clone; finds the output folder.
+    """Loads the model of `--model`, `AZUREML_MODEL_DIR` or the embedded one; creates the output.
 
     That is `--output`, as a parallel step gives it, or `AZUREML_BI_OUTPUT_PATH`, as a batch
-    deployment does.
+    deployment does. Raises ScoreError without either.
     """
     global _embedder, _output
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default=os.environ.get("AZUREML_MODEL_DIR") or str(EMBEDDED))
+    parser.add_argument("--model", default=str(model.mounted(os.environ)))
     parser.add_argument("--output", default=os.environ.get("AZUREML_BI_OUTPUT_PATH"))
     options, _ = parser.parse_known_args()  # Azure adds its own
     if not options.output:
         raise ScoreError("no output folder: give --output or AZUREML_BI_OUTPUT_PATH")
     _output = Path(options.output)
     _output.mkdir(parents=True, exist_ok=True)
-    _embedder = Embedder.load(options.model, Settings.from_env(os.environ))
+    _embedder = model.load(os.environ, options.model)
 
 
 def run(mini_batch: Sequence[str]) -> list[str]:
@@ -63,7 +62,7 @@ def run(mini_batch: Sequence[str]) -> list[str]:
     lines = []
     for file in map(Path, mini_batch):
         try:
-            name = fingerprint(file)
+            name = result_name(file)
         except OSError as error:
             _report(file.stem, file, error)
             continue

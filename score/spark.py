@@ -1,6 +1,6 @@
-"""The same pipeline in each of Spark's Python workers: a table in storage → a table of vectors.
+"""Embedding in Spark's Python workers: a table in storage → a table of vectors.
 
-`main` is what the job of `components/spark/embed.yml` runs; `embed_table` is for one's own session.
+`main` is what the job of `components/spark/embed.yml` runs; `embed_table` is for your own session.
 Settings are the executors' variables `SCORE_…`: `spark.executorEnv.SCORE_PRECISION`, say.
 """
 
@@ -22,16 +22,16 @@ import pandas as pd
 from score.contract.params import Params
 from score.contract.rows import ERRORS, FEATURES, check_columns
 from score.core.embedder import Embedder
+from score.entry.model import load
 from score.folder import registry
-from score.settings import Settings
 from score.tables.frames import rows_of
-from score.tables.writers import error_cells
+from score.tables.writer import error_cells
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.sql import DataFrame
 
-_ROOT = Path(__file__).resolve().parent.parent  # what `score` is in: a folder, or a zip
+_ROOT = Path(__file__).resolve().parent.parent  # the folder or zip that holds `score`
 
 _ERROR_TYPES = dict(zip(ERRORS, ("string", "string", "boolean"), strict=True))
 _ADDED = ", ".join(
@@ -41,7 +41,7 @@ _ADDED = ", ".join(
 
 
 def embed_table(table: DataFrame, model: str) -> DataFrame:
-    """The table with the vectors of its `image` and `text` columns, and what was wrong with a row.
+    """The table with the vectors of its `image` and `text` columns, and the errors of its rows.
 
     Added are `image_features` and `text_features` (arrays of floats or null), `error_code`,
     `error_message` and `error_retryable`. `model`: a package's folder, on the driver's disk or at
@@ -50,21 +50,21 @@ def embed_table(table: DataFrame, model: str) -> DataFrame:
     """
     check_columns(table.columns)
     context = table.sparkSession.sparkContext
-    if not zipfile.is_zipfile(_ROOT):  # else it came by `--py-files`, to the executors as well
+    if not zipfile.is_zipfile(_ROOT):  # else `--py-files` has sent it to the executors
         context.addPyFile(_zipped())
     schema = f"{table._jdf.schema().toDDL()}, {_ADDED}"
-    return table.mapInPandas(partial(embed, model=_sent(context, model)), schema)
+    return table.mapInPandas(partial(embed, model=_send(context, model)), schema)
 
 
 def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
-    """A worker's share: each frame with the columns of `embed_table`. A bad row is no exception."""
+    """In a worker: each frame with the columns of `embed_table`. A bad row raises nothing."""
     embedder = _loaded(model)
     for frame in frames:
         records = list(embedder.embed(rows_of(frame), Params(on_error="report")))
         errors = [error_cells(record) for record in records]
         added: dict[str, list[Any]] = {
             **{name: [getattr(record, name) for record in records] for name in FEATURES},
-            **{name: [cells[place] for cells in errors] for place, name in enumerate(ERRORS)},
+            **{name: [cells[number] for cells in errors] for number, name in enumerate(ERRORS)},
         }
         yield frame.assign(**added)
 
@@ -73,31 +73,31 @@ def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
 def _loaded(model: str) -> Embedder:
     from pyspark import SparkFiles
 
-    return Embedder.load(SparkFiles.get(model), Settings.from_env(os.environ))
+    return load(os.environ, SparkFiles.get(model))
 
 
-def _sent(context: SparkContext, model: str) -> str:
-    """Gives the model to every executor; its path there, for `SparkFiles.get`."""
+def _send(context: SparkContext, model: str) -> str:
+    """Sends the model to every executor; returns its path there, for `SparkFiles.get`."""
     if registry.is_uri(model):
         model = str(registry.download(model))
     if not Path(model).is_dir():
         context.addFile(model, recursive=True)
         return model.rstrip("/").rpartition("/")[2]
-    archive = _archive("tar", Path(model))  # Spark sends no folders of a disk to a cluster
+    archive = _archive("tar", Path(model))  # Spark does not send local folders to a cluster
     context.addArchive(f"{archive}#{archive.stem}")
     return f"{archive.stem}/{Path(model).resolve().name}"
 
 
 @cache
 def _zipped() -> str:
-    """The package, for workers without it."""
+    """The package in a zip, for workers without it."""
     return str(_archive("zip", _ROOT / "score"))
 
 
 def _archive(kind: str, folder: Path) -> Path:
-    """A folder in one file, of a name of its own, which is kept while this process runs."""
+    """A folder in one file with a unique name, which is removed when this process ends."""
     scratch = Path(tempfile.mkdtemp(prefix="clip-endpoints-"))
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)  # Spark reads it when it likes
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)  # Spark reads it later
     name, inside = str(scratch / scratch.name), folder.resolve()
     return Path(shutil.make_archive(name, kind, inside.parent, inside.name))
 

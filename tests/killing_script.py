@@ -9,7 +9,8 @@ from pathlib import Path
 from score import shards
 from score.contract.params import Params
 from score.core.embedder import Embedder
-from score.jobs.embed import Summary, embed_file
+from score.jobs.embed import embed_file
+from score.jobs.summary import Summary
 from score.shards import init, run
 
 __all__ = ["init", "run"]

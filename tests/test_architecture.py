@@ -28,19 +28,18 @@ ROOMS = {
     "settings": Room(1, "frozen settings with named defaults", "errors"),
     "contract": Room(1, "rows, records, params, labels, and their JSON", "errors"),
     "hardware": Room(1, "processor, memory, GPUs and their drivers", ""),
-    "storage": Room(1, "what a job writes: where it may, and whole or not at all", "errors"),
+    "storage": Room(1, "where a job may write; files that appear when they are complete", "errors"),
     "console": Room(1, "parser and exit codes of every command line", "errors extras"),
     "folder": Room(1, "a model folder: configuration, weights, names in MLflow", "errors extras"),
     "fetch": Room(2, "an image cell → bytes; the network's only door", "contract errors settings"),
     "images": Room(2, "bytes → RGB → pixels", "errors settings"),
     "texts": Room(2, "text → token ids", "contract errors extras folder"),
-    "tables": Room(2, "CSV, parquet, pandas ↔ rows and records", "contract errors"),
+    "tables": Room(2, "CSV, parquet, pandas ↔ rows and records", "contract errors storage"),
     "model": Room(
         3,
         "pixels and token ids → vectors: towers, engines, probes",
         "errors extras folder hardware images settings storage texts",
     ),
-    "entry": Room(3, "what Azure's entry scripts share", "contract extras fetch"),
     "core": Room(
         4,
         "rows → records: downloads, decoding and encoding side by side",
@@ -56,6 +55,11 @@ ROOMS = {
         "what the batch commands do: embed, label, split, merge",
         "contract core errors fetch images settings storage tables",
     ),
+    "entry": Room(
+        5,
+        "what the entry scripts of Azure, MLflow and Spark share",
+        "contract core errors extras fetch folder settings tables",
+    ),
     "index": Room(
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
@@ -65,17 +69,15 @@ ROOMS = {
         "trains the embedded model",
         "checkpoints console errors folder hardware images model texts",
     ),
-    "online": Room(6, "entry script of a real-time endpoint", "core entry errors folder settings"),
-    "pyfunc": Room(6, "the MLflow model", "contract core errors settings tables"),
-    "batch": Room(
-        6, "entry script of a batch endpoint", "contract core errors folder jobs settings tables"
-    ),
+    "online": Room(6, "entry script of a real-time endpoint", "core entry errors"),
+    "pyfunc": Room(6, "the MLflow model", "contract core entry settings tables"),
+    "batch": Room(6, "entry script of a batch endpoint", "contract core entry errors jobs tables"),
     "shards": Room(
         6,
         "entry script of jobs whose result is files",
-        "contract core errors folder jobs settings tables",
+        "contract core entry errors jobs",
     ),
-    "spark": Room(6, "the same in Spark's workers", "contract core folder settings tables"),
+    "spark": Room(6, "the same in Spark's workers", "contract core entry folder tables"),
     "evaluation": Room(
         6,
         "how right a model is: metrics, prompts, reports",
@@ -119,19 +121,19 @@ DOORS = {
     "PIL": "images checkpoints.kerashub checkpoints.openclip package.build package.probe_set "
     "package.reference training.train evaluation.webpage",
     "urllib3": "fetch deploy.simulate.client",
-    "brotli": "fetch.codings",
-    "backports": "fetch.codings",
+    "brotli": "fetch.content_encoding",
+    "backports": "fetch.content_encoding",
     "certifi": "fetch.connections",
-    "ipaddress": "fetch.addresses settings",
+    "ipaddress": "fetch.address_rule settings",
     "socket": "fetch.connections serve deploy.simulate.front deploy.simulate.ports",
     "ssl": "fetch",
     "http": "fetch deploy.simulate.front",
-    "pandas": "tables.frames pyfunc batch spark entry.collector deploy.simulate.nocode_batch "
+    "pandas": "tables.frames pyfunc batch spark entry deploy.simulate.nocode_batch "
     "deploy.simulate.nocode_online",
     "pyarrow": "tables jobs.merge index",
     "pyspark": "spark",
     "csv": "tables jobs.split jobs.merge",
-    "mlflow": "pyfunc folder.registry package.register deploy.simulate.nocode_batch "
+    "mlflow": "entry folder.registry package.register deploy.simulate.nocode_batch "
     "deploy.simulate.nocode_online",
     "azure": "deploy.rules.schemas",
     "marshmallow": "deploy.rules.schemas",
@@ -144,7 +146,7 @@ DOORS = {
     "starlette": "serve",
     "anyio": "serve",
     "uvicorn": "serve",
-    "tqdm": "cli.progress",
+    "tqdm": "console.progress",
     "matplotlib": "evaluation.charts",
     "argparse": "__main__ cli console shards spark deploy.cli deploy.simulate.parallel",
     "emoji": "training.train",
@@ -242,3 +244,24 @@ def test_the_core_needs_no_extras() -> None:
 
 def test_the_root_holds_only_what_outsiders_name() -> None:
     assert len([file for file in PACKAGE.iterdir() if file.is_file()]) <= 12
+
+
+@pytest.mark.parametrize("door", ["online", "batch", "shards", "spark", "pyfunc"])
+def test_front_doors_are_thin(door: str) -> None:
+    assert len(MODULES[door].read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_outputs_are_written_by_storage() -> None:
+    """Whatever else makes temporary folders makes them for what is no output."""
+    temporary = {
+        name for name in MODULES if any(part.startswith("tempfile") for part in imports(name))
+    }
+    others = {"deploy.simulate.folders", "folder.registry", "hardware.gpus", "package.register", "spark"}
+    assert temporary == others
+    replacing = {name for name, file in MODULES.items() if '".part' in file.read_text()}
+    assert not replacing
+
+
+def test_items_are_paired_with_records_in_one_place() -> None:
+    queues = {name for name in MODULES if "collections.deque" in imports(name)}
+    assert {room(name) for name in queues} == {"core"}

@@ -31,8 +31,9 @@ from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import BadColumns, RequestError
-from score.jobs.embed import Summary, embed_file
-from score.tables.csv_table import CsvTable
+from score.jobs.embed import embed_file
+from score.jobs.summary import Summary
+from score.tables.csv_reader import CsvTable
 from score.tables.writers import writer_for
 from tests.images import SAMPLES, in_base64, random_image, served
 from tests.processes import started
@@ -394,7 +395,7 @@ def test_a_killed_job_leaves_no_finished_file(tmp_path: Path, number: signal.Sig
     source.write_text("text\n" + "a cat\n" * 2_000_000)
     command = [sys.executable, "-m", "score", "embed", str(source), "--output", str(output)]
     with started(command, stderr=subprocess.PIPE) as job:
-        begun(tmp_path / "out.parquet.part")
+        begun(tmp_path)
         job.send_signal(number)
         _, errors = job.communicate(timeout=30)
     assert job.returncode != 0
@@ -405,10 +406,10 @@ def test_a_killed_job_leaves_no_finished_file(tmp_path: Path, number: signal.Sig
         assert "Traceback" not in errors
 
 
-def begun(part: Path) -> None:
+def begun(folder: Path) -> None:
     """Waits until a job is at its rows."""
     for _ in range(1200):
-        if part.exists():
+        if [*folder.glob(".out.parquet.*.part")]:
             break
         time.sleep(0.1)
     time.sleep(1)
@@ -425,7 +426,7 @@ def test_a_job_in_the_background_ignores_interrupts_and_stops_when_it_is_ended(
     command += ["--output", str(tmp_path / "out.parquet")]
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
     with started(ignoring, stderr=subprocess.PIPE) as job:
-        begun(tmp_path / "out.parquet.part")
+        begun(tmp_path)
         job.send_signal(signal.SIGINT)
         time.sleep(1)
         assert job.poll() is None

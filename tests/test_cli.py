@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from score.errors import RequestError
 from score.index.index import build_index
 from score.jobs.merge import JobReport
 from score.settings import Settings, names
-from score.storage import outputs
-from score.storage.outputs import EXISTS
+from score.storage import atomic
+from score.storage.outputs import EXISTS, check_folder
 from tests.images import ALBUM, random_image
 from tests.surfaces import ROOT
 
@@ -279,22 +280,23 @@ def test_many_shards_are_overwritten(here: Path) -> None:
 
 def test_what_comes_to_a_place_meanwhile_is_not_lost(here: Path) -> None:
     """A job may take hours, and its folder was empty when it began."""
-    with outputs.filling(Path("o")) as begun:
+    with atomic.contents(Path("o")) as begun:
         Path(begun, "new").write_text("")
         Path("o/mine").write_text("mine")
     assert sorted(path.name for path in Path("o").iterdir()) == ["mine", "new"]
-    Path("made").mkdir()
-    with pytest.raises(RequestError, match="is there already"):
-        outputs.put_in_place(Path("made"), Path("o"), lambda content: True)
+    check = partial(check_folder, Path("o"), lambda content: True)
+    with pytest.raises(RequestError, match="is there already"), atomic.folder(Path("o"), check):
+        pass
     assert Path("o/mine").read_text() == "mine"
 
 
 def test_what_is_overwritten_comes_back_where_the_new_cannot_be_put(here: Path) -> None:
     Path("o").mkdir()
     Path("o/old").write_text("old")
-    with pytest.raises(FileNotFoundError):
-        outputs.put_in_place(Path("gone"), Path("o"), lambda content: True, overwrite=True)
+    with pytest.raises(FileNotFoundError), atomic.folder(Path("o")) as new:
+        new.rmdir()
     assert Path("o/old").read_text() == "old"
+    assert not [*here.glob(".o*")]
 
 
 def test_an_older_kind_of_vector_does_not_outlive_its_output(here: Path) -> None:
@@ -318,7 +320,7 @@ def test_what_is_overwritten_stays_where_the_new_fails(
 
 
 def test_what_a_killed_job_left_is_no_hindrance(here: Path) -> None:
-    Path("o/.begun-x").mkdir(parents=True)
+    Path("o/.vectors.npy.0123abcd-1-0123abcd.part").mkdir(parents=True)
     assert main(["index", "vectors.parquet", "--output", "o"]) == 0
 
 

@@ -11,7 +11,7 @@ import brotli
 import pytest
 
 from score.errors import FetchFailed
-from score.fetch import codings
+from score.fetch import content_encoding
 from tests.hostile import JPEG, PNG
 
 if sys.version_info >= (3, 14):
@@ -42,7 +42,7 @@ CODERS = {
 
 
 def decoded(body: bytes, header: str, limit: int = LIMIT) -> bytes:
-    return codings.decoded(body, header, limit)
+    return content_encoding.decoded(body, header, limit)
 
 
 @pytest.mark.parametrize("name", CODERS)

@@ -24,7 +24,8 @@ from score.core.embedder import Embedder
 from score.core.preparation import FetchOptions
 from score.errors import BadType, ModelError, RowsFailed, TooManyPixels, TruncatedImage
 from score.fetch import fetcher
-from score.fetch.memory import Room
+from score.fetch.byte_budget import ByteBudget
+from score.fetch.download import Downloader
 from score.images import preprocess
 from score.settings import Settings
 from tests.hostile import PNG, Server
@@ -420,11 +421,11 @@ def test_the_bytes_of_images_in_memory_are_bounded(
             nonlocal held
             with lock:
                 held -= arguments[1] == len(PNG)
-            release_free_memory(*arguments)
+            release_bytes(*arguments)
 
-        body, release_free_memory = fetcher.Fetcher._body, Room.release_free_memory
-        monkeypatch.setattr(fetcher.Fetcher, "_body", reading)
-        monkeypatch.setattr(Room, "release_free_memory", release)
+        body, release_bytes = Downloader._body, ByteBudget.release
+        monkeypatch.setattr(Downloader, "_body", reading)
+        monkeypatch.setattr(ByteBudget, "release", release)
         monkeypatch.setattr(preparer, "_decode", decoding)
         rows = [Row(server.url(f"/good.png?{number}")) for number in range(40)]
         assert not any(record.error for record in copy.embed(rows))

@@ -24,9 +24,8 @@ from PIL import Image, ImageDraw
 from score.__main__ import main
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
-from score.errors import RequestError
-from score.evaluation import charts, evaluate, page, prompts, report, webpage
-from score.evaluation.evaluate import class_vectors, retrieval, zeroshot
+from score.errors import EmptyRow, RequestError
+from score.evaluation import charts, page, prompts, report, results, webpage
 from score.evaluation.metrics import (
     Captions,
     Tally,
@@ -35,6 +34,8 @@ from score.evaluation.metrics import (
     ranks_of_texts,
     recalls,
 )
+from score.evaluation.retrieval import retrieval
+from score.evaluation.zeroshot import class_vectors, zeroshot
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.jobs.class_folders import EXTENSIONS, ClassFolders
 from score.model.zeroshot import label_vectors, unit
@@ -122,23 +123,23 @@ def table(path: Path, *lines: Sequence[object]) -> Path:
 # -- the figures: zero-shot ------------------------------------------------------------------------
 
 
-def random_scores(image_vectors: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def random_scores(images: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Scores without ties that are right now and then, more so for classes that come often."""
     chance = np.random.default_rng(seed)
-    scores = chance.standard_normal((image_vectors, classes)).astype(np.float32)
-    targets = (classes * chance.random(image_vectors) ** 2).astype(np.intp)
+    scores = chance.standard_normal((images, classes)).astype(np.float32)
+    targets = (classes * chance.random(images) ** 2).astype(np.intp)
     targets[:classes] = np.arange(classes)
-    scores[np.arange(image_vectors), targets] += (4 * (1 - targets / classes)).astype(np.float32)
+    scores[np.arange(images), targets] += (4 * (1 - targets / classes)).astype(np.float32)
     return scores, targets
 
 
 @pytest.mark.parametrize(("images", "classes"), [(50, 5), (400, 7), (3000, 120)])
 def test_accuracies_and_recall_are_those_of_open_clip_and_clip_benchmark(
-    image_vectors: int, classes: int
+    images: int, classes: int
 ) -> None:
-    scores, targets = random_scores(image_vectors, classes)
+    scores, targets = random_scores(images, classes)
     tally = Tally(classes)
-    for start in range(0, image_vectors, 37):
+    for start in range(0, images, 37):
         tally.add(scores[start : start + 37], targets[start : start + 37])
     theirs = reference.CLASSIFICATION.accuracy(
         torch.from_numpy(scores), torch.from_numpy(targets), (1, 5)
@@ -297,7 +298,7 @@ def test_images_are_not_all_in_memory(
         add(self, scores, targets)
 
     monkeypatch.setattr(embedder, "embed", lazy)
-    monkeypatch.setattr(evaluate, "_IMAGES_AT_ONCE", 5)
+    monkeypatch.setattr("score.evaluation.zeroshot._IMAGES_AT_ONCE", 5)
     monkeypatch.setattr(Tally, "add", counted)
     result = zeroshot(embedder, ClassFolders.open(shapes), SHAPES, ["{}"])
     assert pulled == result.counts["images"] == 69
@@ -496,7 +497,7 @@ def test_an_image_whose_captions_all_fail_is_gone_with_them(
         asked = []
         for record in embed((asked.append(row) or row for row in rows), *args, **named):  # type: ignore[func-returns-value]
             unreadable = asked.pop(0).text == "unreadable"
-            yield Record(error=evaluate.EmptyRow("cannot be read")) if unreadable else record
+            yield Record(error=EmptyRow("cannot be read")) if unreadable else record
 
     monkeypatch.setattr(embedder, "embed", failing)
     result = retrieval(embedder, source)
@@ -798,13 +799,13 @@ def test_charts_say_what_they_are_given() -> None:
 
 def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
     classes = tuple(
-        evaluate.ClassResult(f"n{i}", f"class {i}", 50, (i % 50) / 49) for i in range(1000)
+        results.ClassResult(f"n{i}", f"class {i}", 50, (i % 50) / 49) for i in range(1000)
     )
-    failures = evaluate.Failures()
+    failures = results.Failures()
     for i in range(2000):
-        failures.add(f"<b>image {i}", evaluate.EmptyRow("<b>empty"))
+        failures.add(f"<b>image {i}", EmptyRow("<b>empty"))
     assert (failures.total, len(failures.examples)) == (2000, 1000)
-    result = evaluate.ZeroShot(
+    result = results.ZeroShot(
         data="<b>val ${title}",
         metrics={"acc1": 0.5, "acc5": 0.7, "mean_per_class_recall": 0.5},
         counts={"images": 50_000, "classes": 1000},
@@ -812,7 +813,7 @@ def test_many_classes_are_a_curve_and_long_lists_are_cut() -> None:
         notes=("<b>a note",),
         seconds=1.0,
         classes=classes,
-        mistakes=tuple(evaluate.Mistake("n1", f"n{i}", 99 - i) for i in range(2, 99)),
+        mistakes=tuple(results.Mistake("n1", f"n{i}", 99 - i) for i in range(2, 99)),
         templates=("<b>{}",),
     )
     text = page.as_html(result, MODEL._replace(name="<b>model"))
@@ -877,14 +878,14 @@ def test_the_worst_mistakes_are_shown(embedder: Embedder, tmp_path: Path) -> Non
 
 
 def test_classes_that_are_all_right_are_not_the_worst() -> None:
-    result = evaluate.ZeroShot(
+    result = results.ZeroShot(
         data="all right",
         metrics={"acc1": 1.0, "acc5": 1.0, "mean_per_class_recall": 1.0},
         counts={"images": 9, "classes": 1},
-        failures=evaluate.Failures(),
+        failures=results.Failures(),
         notes=(),
         seconds=1.0,
-        classes=(evaluate.ClassResult("a", "a", 9, 1.0), evaluate.ClassResult("b", "b", 0, None)),
+        classes=(results.ClassResult("a", "a", 9, 1.0), results.ClassResult("b", "b", 0, None)),
         mistakes=(),
         templates=("{}",),
     )

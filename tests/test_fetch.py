@@ -36,8 +36,9 @@ from score.errors import (
     SettingError,
     TooManyBytes,
 )
-from score.fetch import cells, connections, hosts
+from score.fetch import cells, connections, host_concurrency
 from score.fetch.connections import Connections
+from score.fetch.download import Downloader
 from score.fetch.fetcher import Fetcher
 from score.settings import Settings
 from tests.hostile import (
@@ -100,8 +101,8 @@ def failure(cell: object, **changes) -> RowError:
 def pauses(monkeypatch) -> list[float]:
     """The pauses before retries, which then take no time."""
     taken: list[float] = []
-    monkeypatch.setattr("score.fetch.fetcher.time.sleep", taken.append)
-    monkeypatch.setattr(hosts, "_now", lambda: time.monotonic() + sum(taken))
+    monkeypatch.setattr("score.fetch.retries.time.sleep", taken.append)
+    monkeypatch.setattr(host_concurrency, "_now", lambda: time.monotonic() + sum(taken))
     return taken
 
 
@@ -825,7 +826,7 @@ def test_idle_connections_do_not_use_up_all_files(monkeypatch):
         for _ in range(12):
             server = stack.enter_context(Server())
             assert fetching.fetch(server.url("/good.png")) == PNG
-        open_now = [each for each in fetching._connections.opened._all if each.sock]
+        open_now = [each for each in fetching._downloader._connections.opened._all if each.sock]
         assert len(open_now) <= 4
 
 
@@ -842,8 +843,8 @@ def test_a_host_that_is_busy_or_breaks_off_gets_fewer_downloads(server, route, h
     fetching = fetcher(read_timeout=0.2, row_deadline=0.5)
     with suppress(RowError):
         fetching.fetch(server.url(route))
-    limit = fetching._hosts.limit(f"127.0.0.1:{server.port}")
-    assert limit == (hosts.START // 2 if halved else hosts.START)
+    limit = fetching._downloader._hosts.limit(f"127.0.0.1:{server.port}")
+    assert limit == (host_concurrency.START // 2 if halved else host_concurrency.START)
 
 
 def test_one_rows_retry_after_does_not_fail_those_behind_it(server):
@@ -872,7 +873,7 @@ def test_no_more_downloads_run_at_a_time_than_allowed(server, network):
 
 def test_a_download_that_failed_holds_no_memory_while_it_is_tried_again(server, monkeypatch):
     """There is room for one body. What the first try held, the second one would wait for."""
-    monkeypatch.setattr(fetcher, "_BODIES", 1)
+    monkeypatch.setattr("score.fetch.fetcher._BODIES", 1)
     fetching = Fetcher(
         Settings(allow_hosts=("127.0.0.1",), max_retries=1, retry_wait=0.01, max_image_bytes=KIB)
     )
@@ -1049,7 +1050,7 @@ def test_waiting_in_our_own_queue_is_not_the_servers_fault(server):
 
 def test_a_pause_before_a_retry_blocks_nobody(server, monkeypatch):
     pausing, over = threading.Event(), threading.Event()
-    monkeypatch.setattr(fetcher.time, "sleep", lambda _: (pausing.set(), over.wait(10)))
+    monkeypatch.setattr("score.fetch.retries.time.sleep", lambda _: (pausing.set(), over.wait(10)))
     fetching = fetcher(per_host=1, max_retries=1)
     with ThreadPoolExecutor(1) as pool:
         failing = pool.submit(fetching.fetch, server.url("/fails?times=1"))
@@ -1168,7 +1169,7 @@ def _foreign() -> list[type[BaseException]]:
 
 
 @pytest.mark.parametrize("kind", _foreign(), ids=lambda kind: kind.__qualname__)
-@pytest.mark.parametrize("step", [(Connections, "_request_once"), (Fetcher, "_body")])
+@pytest.mark.parametrize("step", [(Connections, "_request_once"), (Downloader, "_body")])
 def test_every_foreign_error_is_translated(server, monkeypatch, kind, step):
     foreign = kind.__new__(kind)  # their constructors want all sorts of things
 

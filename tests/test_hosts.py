@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from score.errors import FetchFailed, FetchTimeout
-from score.fetch import hosts
+from score.fetch import host_concurrency
 from score.fetch.deadline import Deadline
-from score.fetch.hosts import START, Host, Hosts
+from score.fetch.host_concurrency import START, Host, Hosts
 
 
 class Clock:
@@ -26,7 +26,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(hosts, "_now", clock)
+    monkeypatch.setattr(host_concurrency, "_now", clock)
     return clock
 
 
@@ -35,7 +35,7 @@ def full(host: Host) -> Iterator[None]:
     """All of a host's places are taken."""
     with ExitStack() as stack:
         for _ in range(host.limit):
-            stack.enter_context(host.place(Deadline(10)))
+            stack.enter_context(host.slot(Deadline(10)))
         yield
 
 
@@ -66,7 +66,7 @@ def test_the_most_may_be_less_than_the_start(clock: Clock, most: int) -> None:
 def test_what_is_not_used_does_not_grow(clock: Clock) -> None:
     host = Host(64)
     for _ in range(100):
-        with host.place(Deadline(10)):
+        with host.slot(Deadline(10)):
             host.answered(clock.now - 0.05)
     assert host.limit == START
 
@@ -159,12 +159,12 @@ def test_a_pause_holds_for_every_row(clock: Clock) -> None:
     host.shed(clock.now, pause=20)
     with (
         pytest.raises(FetchFailed, match="no requests for another 20 s") as caught,
-        host.place(Deadline(10)),
+        host.slot(Deadline(10)),
     ):
         pytest.fail("let in")
     assert caught.value.retryable
     clock.now += 20
-    with host.place(Deadline(10)):
+    with host.slot(Deadline(10)):
         pass
 
 
@@ -172,7 +172,7 @@ def test_a_pause_within_the_rows_time_is_waited_for() -> None:
     host = Host(64)
     host.shed(time.monotonic(), pause=0.3)
     began = time.monotonic()
-    with host.place(Deadline(10)):
+    with host.slot(Deadline(10)):
         assert 0.2 < time.monotonic() - began < 5
 
 
@@ -180,7 +180,7 @@ def test_a_pause_counts_against_the_rows_time() -> None:
     host = Host(64)
     host.shed(time.monotonic(), pause=0.3)
     deadline = Deadline(10)
-    with host.place(deadline):
+    with host.slot(deadline):
         assert deadline.left() < 9.8
 
 
@@ -188,10 +188,10 @@ def test_a_pause_counts_against_the_rows_time() -> None:
 def test_no_pause_is_longer_than_the_longest(clock: Clock, pause: float) -> None:
     host = Host(64, longest_pause=15)
     host.shed(clock.now, pause)
-    with pytest.raises(FetchFailed, match="another 15 s"), host.place(Deadline(10)):
+    with pytest.raises(FetchFailed, match="another 15 s"), host.slot(Deadline(10)):
         pytest.fail("let in")
     clock.now += 15
-    with host.place(Deadline(10)):
+    with host.slot(Deadline(10)):
         pass
 
 
@@ -199,7 +199,7 @@ def test_a_shorter_pause_does_not_end_a_longer_one(clock: Clock) -> None:
     host = Host(64)
     host.shed(clock.now, 30)
     host.shed(clock.now, 0)
-    with pytest.raises(FetchFailed, match="another 30 s"), host.place(Deadline(10)):
+    with pytest.raises(FetchFailed, match="another 30 s"), host.slot(Deadline(10)):
         pytest.fail("let in")
 
 
@@ -211,7 +211,7 @@ def test_all_rows_get_in_after_a_pause() -> None:
 
     def row() -> None:
         nonlocal most, running
-        with host.place(Deadline(30)):
+        with host.slot(Deadline(30)):
             with lock:
                 running += 1
                 most = max(most, running)
@@ -234,11 +234,11 @@ def test_waiting_for_a_place_ends_with_the_request_and_not_with_the_row() -> Non
     host = Host(1)
     with full(host):
         hurried = Deadline(0.01, until=time.monotonic() + 0.2)
-        with pytest.raises(FetchTimeout, match="the request's time"), host.place(hurried):
+        with pytest.raises(FetchTimeout, match="the request's time"), host.slot(hurried):
             pytest.fail("let in")
         threading.Timer(0.2, lambda: host.shed(time.monotonic())).start()
     deadline = Deadline(5)
-    with host.place(deadline):
+    with host.slot(deadline):
         assert deadline.left() > 4
 
 
@@ -249,7 +249,7 @@ def test_a_row_that_gives_up_passes_on_what_woke_it() -> None:
 
     def row() -> None:
         try:
-            with host.place(Deadline(5)):
+            with host.slot(Deadline(5)):
                 failed.append("let in")
         except FetchFailed as error:
             failed.append(error.message)
@@ -271,8 +271,8 @@ def test_a_row_that_gives_up_passes_on_what_woke_it() -> None:
 
 
 def shed(known: Hosts, name: str) -> None:
-    with known.place(name, Deadline(10)) as host:
-        host.shed(hosts._now())
+    with known.slot(name, Deadline(10)) as host:
+        host.shed(host_concurrency._now())
 
 
 def test_each_host_has_its_own_number(clock: Clock) -> None:
@@ -286,20 +286,20 @@ def test_a_host_is_remembered_for_a_minute(clock: Clock) -> None:
     known = Hosts(64, longest_pause=15)
     shed(known, "a.example")
     clock.now += 59
-    with known.place("a.example", Deadline(10)) as host:
+    with known.slot("a.example", Deadline(10)) as host:
         assert host.limit == START // 2
     clock.now += 60
-    with known.place("a.example", Deadline(10)) as host:
+    with known.slot("a.example", Deadline(10)) as host:
         assert host.limit == START
 
 
 def test_a_host_in_use_is_not_forgotten(clock: Clock) -> None:
     known = Hosts(64, longest_pause=15)
-    with known.place("a.example", Deadline(10)) as host:
+    with known.slot("a.example", Deadline(10)) as host:
         clock.now += 1000
         for number in range(3000):
             shed(known, f"{number}.example")
-        with known.place("a.example", Deadline(10)) as same:
+        with known.slot("a.example", Deadline(10)) as same:
             assert same is host
 
 

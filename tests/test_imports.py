@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PACKAGE = Path(__file__).parent.parent / "score"
 ROOT = PACKAGE.parent
 

@@ -25,10 +25,10 @@ from mlflow.models import Model, validate_serving_input
 from mlflow.pyfunc import scoring_server
 from packaging.requirements import Requirement
 
-from score import pyfunc
 from score.contract import wire
 from score.contract.rows import Row
 from score.core.embedder import Embedder
+from score.entry import mlflow_server
 from score.errors import ModelError, RequestError, SettingError
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.hardware.drivers import CPU_INDEX
@@ -98,11 +98,11 @@ def test_mlmodel_says_what_it_must() -> None:
 @pytest.mark.parametrize("body", ['{"input_data": [{"text": "a"}]}', "{"])
 def test_mlflow_is_left_as_it_was(body: str) -> None:
     """This process may go on with models of others, whose bodies are not ours to read."""
-    before = {name: getattr(scoring_server, name) for name in pyfunc._READERS}
+    before = {name: getattr(scoring_server, name) for name in mlflow_server.READERS}
     for _ in range(2):
         with suppress(MlflowException):
             validate_serving_input(str(ROOT), body)
-    assert {name: getattr(scoring_server, name) for name in pyfunc._READERS} == before
+    assert {name: getattr(scoring_server, name) for name in mlflow_server.READERS} == before
 
 
 @pytest.mark.filterwarnings("ignore:.*validate_serving_input:FutureWarning")

@@ -23,14 +23,14 @@ from score.contract.params import Params
 from score.core.embedder import Embedder
 from score.deploy.simulate import nocode_batch
 from score.errors import BadColumns, RequestError, RequestTooLarge, RowError
-from score.evaluation.evaluate import retrieval
+from score.evaluation.retrieval import retrieval
 from score.jobs.embed import embed_file
 from score.jobs.image_source import open_images
 from score.jobs.label import label
 from score.jobs.merge import merge
 from score.jobs.split import split
 from score.tables import frames, parquet_body
-from score.tables.csv_table import CsvRows
+from score.tables.csv_reader import CsvRows
 from tests import tables
 from tests.images import in_base64, random_image
 from tests.surfaces import ROOT

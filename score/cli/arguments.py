@@ -1,4 +1,4 @@
-"""What several verbs' arguments have in common: types, settings as flags, outputs."""
+"""Arguments that several verbs share, and types of their values."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def add_settings(parser: Parser, only: Collection[str] | None = None) -> None:
 
 
 def settings(options: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
-    """The environment's settings under those of the command line. Raises SettingError."""
-    given = {knob.name: getattr(options, knob.name, None) for knob in knobs()}
+    """The environment's settings, overridden by the command line's. Raises SettingError."""
+    flags = {knob.name: getattr(options, knob.name, None) for knob in knobs()}
     return Settings.from_env(environ).replace(
-        {name: value for name, value in given.items() if value is not None}, spelled=_flag
+        {name: value for name, value in flags.items() if value is not None}, spelled=_flag
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from score.cli.progress import stopping
 from score.console.commands import Parser
+from score.console.progress import sigterm_interrupts
 from score.deploy.cli import check, plan, registered, render, simulate, smoke, target
 from score.settings import Settings
 
@@ -32,6 +32,6 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Runs one of them: 0, or 1 for what does not fit, pass or finish."""
-    with stopping():  # ends the processes that it has started, too
+    with sigterm_interrupts():  # ends the processes that it has started, too
         code: int = _VERBS[options.azure].run(options)
         return code

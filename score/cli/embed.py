@@ -34,12 +34,15 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Refuses what can be refused before the model is loaded; then embeds."""
+    """Checks the arguments before the model is loaded; then embeds."""
     from score.contract.params import Params
     from score.core.embedder import Embedder
-    from score.jobs.embed import Summary, embed_lines, open_lines
+    from score.jobs.embed import embed_lines
+    from score.jobs.line_source import open_lines
+    from score.jobs.summary import Summary
     from score.storage.outputs import check_files
-    from score.tables.writers import replaced, writer_for
+    from score.tables.writer import replaced
+    from score.tables.writers import writer_for
 
     source, output = Path(options.input), Path(options.output)
     writer = writer_for(output)

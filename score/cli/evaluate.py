@@ -15,7 +15,7 @@ from score.settings import Settings
 
 if TYPE_CHECKING:  # it brings pandas, which only some verbs need
     from score.core.embedder import Embedder
-    from score.evaluation.evaluate import Evaluation, Progress
+    from score.evaluation.results import Evaluation, Progress
 
 HELP = "measure zero-shot accuracy or retrieval recall"
 
@@ -47,7 +47,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Refuses what can be refused before the model is loaded; then evaluates."""
+    """Checks the arguments before the model is loaded; then evaluates."""
     from score.core.embedder import Embedder
     from score.evaluation.report import Model, as_text
 
@@ -81,7 +81,7 @@ def _checked_output(options: argparse.Namespace) -> Path | None:
 
 def _zeroshot(options: argparse.Namespace) -> Callable[[Embedder, Progress], Evaluation]:
     from score.evaluation import prompts
-    from score.evaluation.evaluate import zeroshot
+    from score.evaluation.zeroshot import zeroshot
     from score.jobs.class_folders import ClassFolders
 
     folder = ClassFolders.open(Path(options.data))
@@ -91,7 +91,7 @@ def _zeroshot(options: argparse.Namespace) -> Callable[[Embedder, Progress], Eva
 
 
 def _retrieval(options: argparse.Namespace) -> Callable[[Embedder, Progress], Evaluation]:
-    from score.evaluation.evaluate import open_captions, retrieval
+    from score.evaluation.retrieval import open_captions, retrieval
 
     source = Path(options.data)
     if not source.is_file():

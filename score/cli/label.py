@@ -44,7 +44,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Refuses what can be refused before the model is loaded; then labels."""
+    """Checks the arguments before the model is loaded; then labels."""
     from score.core.embedder import Embedder
     from score.jobs.image_source import open_images
     from score.jobs.label import (
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         label,
         read_ontology,
     )
-    from score.tables.writers import replaced
+    from score.tables.writer import replaced
 
     source, output, ontology = Path(options.input), Path(options.output), Path(options.ontology)
     check_output(output, source, overwrite=options.overwrite)

@@ -33,8 +33,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     shards, results = Path(options.shards), Path(options.results)
     inputs = merge.inputs_of(shards, results)
     check_files(filter(None, [table, report]), overwrite=options.overwrite, inputs=inputs)
-    account = merge.merge(shards, results, table)
+    outcome = merge.merge(shards, results, table)
     if report:
-        merge.write(account, report)
-    print(account)
-    return DONE if account.complete else TOO_MANY_ERRORS
+        merge.write(outcome, report)
+    print(outcome)
+    return DONE if outcome.complete else TOO_MANY_ERRORS

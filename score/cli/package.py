@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from score.cli.arguments import add_overwrite
-from score.cli.progress import stopping
 from score.console.commands import DONE, Parser, say
+from score.console.progress import sigterm_interrupts
 from score.errors import SettingError
 from score.settings import Settings
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
     if options.force and not options.int8:
         raise SettingError("--force is for --int8")
-    with stopping():
+    with sigterm_interrupts():
         folder = package(
             options.checkpoint,
             Path(options.output),

@@ -46,10 +46,10 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     return DONE
 
 
-def _image(given: str) -> Path | str:
+def _image(value: str) -> Path | str:
     """A file's path, or a cell that is no path. Raises FileNotFoundError."""
-    if _NO_FILE.match(given):
-        return given
-    if not Path(given).is_file():
-        raise FileNotFoundError(f"no such file: {given}")
-    return Path(given)
+    if _NO_FILE.match(value):
+        return value
+    if not Path(value).is_file():
+        raise FileNotFoundError(f"no such file: {value}")
+    return Path(value)

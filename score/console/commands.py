@@ -1,5 +1,5 @@
-"""What every command of the project does alike, `score` and `python -m …`: say what was meant by a
-mistyped word, and end with a sentence and an exit code where it cannot go on, never a traceback.
+"""What all commands of the project share, `score` and `python -m …`: a mistyped word gets a
+suggestion, and an error ends the command with a sentence and an exit code, not a traceback.
 
 Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable arguments or input.
 """
@@ -22,9 +22,9 @@ DONE, TOO_MANY_ERRORS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what a mistyped flag or verb was probably meant to be.
+    """An argument parser that suggests the flag or verb that a mistyped one was meant to be.
 
-    Flags are not abbreviated: what is unambiguous today is not so once another flag is added.
+    Flags are not abbreviated: an abbreviation may become ambiguous when a flag is added.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -67,18 +67,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command's `main` and exits: what cannot go on is a sentence, not a traceback."""
+    """Runs a command's `main` and exits; errors are printed as a sentence."""
     sys.exit(guarded(main))
 
 
 def guarded(main: Callable[[], int | None]) -> int:
-    """The exit code of a command's `main`; says on stderr what kept it from going on."""
+    """The exit code of a command's `main`; prints errors to stderr."""
     try:
         return main() or DONE
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (ScoreError, OSError) as error:
@@ -104,5 +104,5 @@ def needed(module: str) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Tells the user something beside the output."""
+    """Prints a line to stderr."""
     print(f"score: {line}", file=sys.stderr, flush=True)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from score.contract import wire
+from score.contract.limits import check_body_size, check_row_count
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
-from score.errors import RequestError, body_too_large, too_many_rows
+from score.errors import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,9 @@ def score(embedder: Embedder, body: bytes, observer: Observer | None = None) -> 
     """
     settings = embedder.settings
     try:
-        if len(body) > settings.max_request_bytes:
-            raise body_too_large(settings.max_request_bytes)
+        check_body_size(len(body), settings.max_request_bytes)
         request = wire.parse(body)
-        if len(request.rows) > settings.max_request_rows:
-            raise too_many_rows(settings.max_request_rows)
+        check_row_count(len(request.rows), settings.max_request_rows)
         records = embedder.answer(request.rows, request.params)
         if observer:
             observer(request.rows, records)

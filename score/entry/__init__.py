@@ -1,1 +1,1 @@
-"""What Azure's entry scripts share."""
+"""What the entry scripts of Azure, MLflow and Spark share."""

@@ -1,8 +1,8 @@
 """Makes `score` mean this package, for an entry script that Azure's runners load by its path.
 
 Run by such a script before it imports anything of ours (`runpy.run_path`). A user's score.py,
-Azure's usual name of an entry script, may be ahead of the package on `sys.path`, or be loaded under
-its name already; of the latter an ImportError tells.
+Azure's usual name of an entry script, may come before the package on `sys.path`, or be loaded under
+its name already, which raises ImportError.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Azure's data collector is told of requests and answers, where a deployment asks for it.
+"""Sends requests and answers to Azure's data collector, where a deployment asks for it.
 
 A deployment asks by the section `data_collector` of its YAML, with the collections `model_inputs`
 and `model_outputs`; Azure passes that on in variables that its package `azureml-ai-monitoring`
@@ -20,13 +20,13 @@ from score.fetch import urls
 
 log = logging.getLogger(__name__)
 
-_ASKED = ("AZUREML_MDC_CONFIG_PATH", "AZUREML_MDC_ENABLED")  # by azureml-ai-monitoring 1.0.0
-_MOST = 2000  # characters of a URL that are collected
+_SWITCHES = ("AZUREML_MDC_CONFIG_PATH", "AZUREML_MDC_ENABLED")  # by azureml-ai-monitoring 1.0.0
+_LONGEST_URL = 2000  # characters
 
 
 def start(environ: Mapping[str, str]) -> Collection | None:
     """The collection that the deployment asks for; None, with a warning, where it cannot be."""
-    if not environ.get(_ASKED[0]) and environ.get(_ASKED[1], "").lower() != "true":
+    if not environ.get(_SWITCHES[0]) and environ.get(_SWITCHES[1], "").lower() != "true":
         return None
     try:
         from azureml.ai.monitoring import Collector
@@ -41,7 +41,7 @@ def start(environ: Mapping[str, str]) -> Collection | None:
 
 
 class Collection:
-    """Tells the collectors of what was answered, and never fails for them."""
+    """Sends to the collectors. Never raises: their errors are logged."""
 
     def __init__(self, inputs: Any | None, outputs: Any | None) -> None:
         """The collectors; None for a collection that the deployment leaves out."""
@@ -58,13 +58,13 @@ class Collection:
 
             request, context = str(uuid.uuid4()), None
             if self._inputs:
-                asked = [_asked(row) for row in rows]
-                context = self._inputs.collect(_frame(pd, request, asked))
+                requests = [_request_line(row) for row in rows]
+                context = self._inputs.collect(_frame(pd, request, requests))
             if self._outputs:
-                answered = [_answered(record) for record in records]
-                self._outputs.collect(_frame(pd, request, answered), context)
+                answers = [_answer_line(record) for record in records]
+                self._outputs.collect(_frame(pd, request, answers), context)
         except Exception as error:
-            _lost(error)
+            _log_failure(error)
 
 
 def _enabled(collector: Any, name: str) -> Any | None:
@@ -75,10 +75,10 @@ def _enabled(collector: Any, name: str) -> Any | None:
     if errors:
         log.info("%s is not collected: %s", name, errors[0])
         return None
-    return collector(name=name, on_error=_lost)
+    return collector(name=name, on_error=_log_failure)
 
 
-def _lost(error: Exception) -> None:
+def _log_failure(error: Exception) -> None:
     log.warning("a request was not collected: %s", error)
 
 
@@ -88,8 +88,8 @@ def _frame(pd: Any, request: str, lines: Sequence[Mapping[str, Any]]) -> Any:
     )
 
 
-def _asked(row: Row) -> dict[str, Any]:
-    """Texts as they are; an image by its URL, without what may be secret, or as `inline`."""
+def _request_line(row: Row) -> dict[str, Any]:
+    """Texts unchanged; an image as its URL without secrets, or as `inline`."""
     return {"image": _image(row.image), "text": row.text if isinstance(row.text, str) else None}
 
 
@@ -97,11 +97,11 @@ def _image(cell: object) -> str | None:
     if is_empty(cell):
         return None
     if isinstance(cell, str) and cell.lstrip()[:8].lower().startswith(("http://", "https://")):
-        return urls.start(cell.strip(), _MOST)
+        return urls.start(cell.strip(), _LONGEST_URL)
     return "inline"
 
 
-def _answered(record: Record) -> dict[str, Any]:
+def _answer_line(record: Record) -> dict[str, Any]:
     line: dict[str, Any] = {
         "image_features": record.image_features,
         "text_features": record.text_features,

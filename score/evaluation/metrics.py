@@ -1,11 +1,11 @@
-"""How right a model is: ranks, accuracies and recalls. Arrays in, numbers out.
+"""Ranks, accuracies and recalls. Arrays in, numbers out.
 
 The definitions are those of open_clip (`zero_shot.py`) and CLIP_benchmark
 (`zeroshot_classification.py`, `zeroshot_retrieval.py`).
 
-Ties. Of items with the same score the earlier one stands ahead, and one whose score is no number
-behind all: a model that finds everything alike is not taken for a good one. PyTorch's `topk`, which
-those programs use, promises no order there.
+Ties: of items with the same score the first in order ranks first, and one with a NaN score last, so
+that a model whose scores are all equal does not get a perfect rank. PyTorch's `topk`, which those
+programs use, leaves the order of ties undefined.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _SCORES_AT_ONCE = 2**22  # 16 MiB of float32, and as much again for each compari
 
 
 def ranks(scores: Matrix, targets: Integers) -> Integers:
-    """How many items stand ahead of each query's target: [queries], 0 for the best.
+    """The rank of each query's target: [queries], from 0, the number of items ahead of it.
 
     `scores` [queries, items]; `targets` [queries] are item numbers.
     """
     own = np.take_along_axis(scores, targets[:, None], axis=1)
-    # Told by what is behind: comparisons with NaN are false, so NaN puts nothing behind it.
+    # Counts the items behind: comparisons with NaN are false, so nothing is behind a NaN.
     behind = (scores < own).sum(axis=1)
     later = np.arange(scores.shape[1]) > targets[:, None]
     behind += ((scores == own) & later).sum(axis=1)
@@ -41,32 +41,32 @@ def ranks(scores: Matrix, targets: Integers) -> Integers:
     return ahead
 
 
-def share_within(places: Integers, k: int) -> float | None:
+def share_within(ranking: Integers, k: int) -> float | None:
     """The share of ranks that are among the first `k`; None where there are none."""
-    return float((places < k).mean()) if len(places) else None
+    return float((ranking < k).mean()) if len(ranking) else None
 
 
 # -- zero-shot ---------------------------------------------------------------------------------
 
 
 class Tally:
-    """Counts what images were taken for. Memory grows with the classes, not the images."""
+    """Counts predictions. Memory grows with the classes, not the images."""
 
     def __init__(self, classes: int) -> None:
         self.images = np.zeros(classes, dtype=np.intp)
-        """[classes] How many images of each class came."""
+        """[classes] The images of each class."""
         self.right = {k: np.zeros(classes, dtype=np.intp) for k in TOP}
-        """k → [classes] How many of these had their class among the k most probable."""
+        """k → [classes] The images whose class is among the k most probable."""
         self.mistakes: Counter[tuple[int, int]] = Counter()
-        """(true, predicted) → how often; right answers are not among them."""
+        """(true, predicted) → images; without right predictions."""
 
     def add(self, scores: Matrix, targets: Integers) -> None:
         """`scores` [images, classes] of any scale, `targets` [images] the true classes."""
         np.add.at(self.images, targets, 1)
-        places = ranks(scores, targets)
+        ranking = ranks(scores, targets)
         for k, right in self.right.items():
-            np.add.at(right, targets[places < k], 1)
-        wrong = places > 0
+            np.add.at(right, targets[ranking < k], 1)
+        wrong = ranking > 0
         predicted = scores[wrong].argmax(axis=1)
         self.mistakes.update(zip(targets[wrong].tolist(), predicted.tolist(), strict=True))
 
@@ -76,7 +76,7 @@ class Tally:
         return int(self.right[k].sum()) / total if total else None
 
     def recall(self) -> list[float | None]:
-        """Each class's share of images that were recognised; None for one without images."""
+        """Each class's share of images predicted right; None for one without images."""
         pairs = zip(self.right[1].tolist(), self.images.tolist(), strict=True)
         return [right / total if total else None for right, total in pairs]
 
@@ -107,33 +107,33 @@ class Captions:
 def ranks_of_images(
     texts: Matrix, images: Matrix, captions: Captions, at_once: int = _SCORES_AT_ONCE
 ) -> Integers:
-    """Text → image: how many images stand ahead of each caption's own, [captions].
+    """Text → image: the rank of each caption's image, [captions].
 
     `texts` [distinct texts, dimension] and `images` [images, dimension] are unit vectors; at most
     `at_once` scores are held at a time, but always those of one query.
     """
-    places = np.empty(len(captions), dtype=np.intp)
+    ranking = np.empty(len(captions), dtype=np.intp)
     for part in _blocks(len(captions), len(images), at_once):
-        places[part] = ranks(texts[captions.text[part]] @ images.T, captions.image[part])
-    return places
+        ranking[part] = ranks(texts[captions.text[part]] @ images.T, captions.image[part])
+    return ranking
 
 
 def ranks_of_texts(
     texts: Matrix, images: Matrix, captions: Captions, at_once: int = _SCORES_AT_ONCE
 ) -> Integers:
-    """Image → text: how many captions stand ahead of the best of each image's own, [images].
+    """Image → text: the best rank among each image's captions, [images].
 
     Each caption is an item of its own, also where another image's has the same words: those two
     tie. Every image needs a caption. The rest as in `ranks_of_images`.
     """
     own = _captions_of(captions, len(images))
-    places = np.empty(len(images), dtype=np.intp)
+    ranking = np.empty(len(images), dtype=np.intp)
     for part in _blocks(len(images), len(captions), at_once):
-        # Scored by distinct text, then spread: same words have the same score, to the last bit.
+        # Scored once a distinct text, then repeated: equal texts have exactly equal scores.
         scores = (images[part] @ texts.T)[:, captions.text]
         best = [c[row[c].argmax()] for row, c in zip(scores, own[part], strict=True)]
-        places[part] = ranks(scores, np.array(best, dtype=np.intp))
-    return places
+        ranking[part] = ranks(scores, np.array(best, dtype=np.intp))
+    return ranking
 
 
 def _captions_of(captions: Captions, images: int) -> list[Integers]:
@@ -146,6 +146,6 @@ def _blocks(queries: int, items: int, at_once: int) -> Iterator[slice]:
     yield from (slice(start, start + step) for start in range(0, queries, step))
 
 
-def recalls(places: Integers, at: Sequence[int] = RECALL_AT) -> dict[int, float | None]:
+def recalls(ranking: Integers, at: Sequence[int] = RECALL_AT) -> dict[int, float | None]:
     """R@k for each k: a hit if any right item is among the first k."""
-    return {k: share_within(places, k) for k in at}
+    return {k: share_within(ranking, k) for k in at}

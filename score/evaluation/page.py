@@ -1,19 +1,19 @@
-"""An evaluation as files: JSON, and beside it a page of HTML that needs nothing from elsewhere."""
+"""An evaluation as files: JSON, and beside it a self-contained HTML page."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from score.errors import RequestError, RowError
 from score.evaluation import charts, webpage
-from score.evaluation.evaluate import Evaluation, Failures, ZeroShot
 from score.evaluation.metrics import RECALL_AT
 from score.evaluation.report import LABELS, Model, as_json, counted, labels, percent, task
+from score.evaluation.results import Evaluation, Failures, ZeroShot
 from score.images import preprocess
+from score.storage import atomic
 from score.storage.outputs import check_files
 
 _ROWS = 20  # of each table
@@ -22,7 +22,7 @@ _MOST_PIXELS = 50_000_000  # of an image that is shown
 
 
 def check_output(output: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
-    """Raises RequestError for a name that is no report's, or where none may be written."""
+    """Raises RequestError unless `output` ends in .json, and both files may be written."""
     if output.suffix != ".json":
         raise RequestError(f"{output.name} must end in .json")
     check_files([output, page_of(output)], overwrite=overwrite, inputs=inputs)
@@ -34,14 +34,13 @@ def page_of(output: Path) -> Path:
 
 
 def write(evaluation: Evaluation, model: Model, output: Path) -> None:
-    """Writes the JSON to `output` and the page beside it, each complete or not at all."""
+    """Writes the JSON to `output` and the page beside it."""
     page = as_html(evaluation, model)
     output.parent.mkdir(parents=True, exist_ok=True)
     record = json.dumps(as_json(evaluation, model), indent=1, allow_nan=False)
     for file, text in ((output, record + "\n"), (page_of(output), page)):
-        part = file.with_name(file.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, file)
+        with atomic.file(file) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 _STYLE = """\
@@ -69,9 +68,9 @@ summary { cursor: pointer; font-weight: 600; }
 
 
 def as_html(evaluation: Evaluation, model: Model) -> str:
-    """A page with nothing from elsewhere in it; every name is escaped.
+    """A self-contained page; every name is escaped.
 
-    Images of the worst mistakes are read from where they are; those gone are left out.
+    Images of the worst mistakes are read again; those that cannot be read are left out.
     """
     body = [_figures(evaluation), _notes(evaluation.notes)]
     if isinstance(evaluation, ZeroShot):
@@ -137,7 +136,7 @@ def _recall_chart(evaluation: Evaluation) -> str:
 
 
 def _worst_classes(evaluation: ZeroShot) -> str:
-    """Those of which some images were not recognised."""
+    """The classes with the lowest recall, below 1."""
     known = [(c.recall, c) for c in evaluation.classes if c.recall is not None and c.recall < 1]
     worst = sorted(known, key=lambda pair: pair[0])[:_ROWS]
     shown = labels(evaluation.classes)
@@ -168,7 +167,7 @@ def _worst_mistakes(evaluation: ZeroShot) -> str:
 def _thumbnail(file: Path, name: str) -> str:
     try:
         image = preprocess.decode(file.read_bytes(), _MOST_PIXELS)
-    except (OSError, RowError):  # gone, or another since it was evaluated
+    except (OSError, RowError):  # removed or replaced since it was evaluated
         return ""
     return webpage.thumbnail(image, name, _THUMBNAIL)
 

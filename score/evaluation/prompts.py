@@ -1,7 +1,6 @@
-"""What classes are called, and the texts around those names.
+"""Class names and prompt templates, shipped or from files.
 
-Names and templates of ImageNet are OpenAI's, shipped in `data/`, where their source and licence
-stand. Knows files; knows nothing of models and images.
+The names and templates for ImageNet are OpenAI's, in `data/` with their source and licence.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ _PLACE = "{}"
 
 
 def fill(templates: Sequence[str], name: str) -> list[str]:
-    """The prompts that stand for a class: its name in each template."""
+    """A class's prompts: its name in each template."""
     return [template.replace(_PLACE, name) for template in templates]
 
 
-def load_templates(given: str) -> tuple[str, ...]:
+def load_templates(name: str) -> tuple[str, ...]:
     """Templates by name, or from a file: a JSON list, or a text of one a line.
 
-    `openai` are the 80 of the CLIP paper's ImageNet figures, `simple` the 7 that OpenAI's notebook
-    found to do nearly as well (open_clip's SIMPLE_IMAGENET_TEMPLATES). The name's place is `{}`;
-    `{c}`, as CLIP_benchmark's files spell it, is read as that. Raises RequestError, OSError.
+    `openai` are the 80 of the CLIP paper's ImageNet figures, `simple` the 7 of OpenAI's notebook
+    that score nearly as well (open_clip's SIMPLE_IMAGENET_TEMPLATES). `{}` stands for the class
+    name; `{c}`, as in CLIP_benchmark's files, means the same. Raises RequestError, OSError.
     """
-    if given in _SHIPPED:
-        return tuple(_shipped("templates")[given])
-    file = _file(given, f"templates {given!r}: neither {' nor '.join(_SHIPPED)} nor a file")
+    if name in _SHIPPED:
+        return tuple(_shipped("templates")[name])
+    file = _file(name, f"templates {name!r}: neither {' nor '.join(_SHIPPED)} nor a file")
     templates = [text.replace("{c}", _PLACE) for text in _list(file)]
     if not templates:
         raise RequestError(f"{file} holds no template")
@@ -47,21 +46,21 @@ def imagenet() -> list[str]:
     return [str(name) for name in _shipped(_IMAGENET)["names"].values()]
 
 
-def class_names(given: str | None, folders: Sequence[str]) -> tuple[str, ...]:
+def class_names(names_or_file: str | None, folders: Sequence[str]) -> tuple[str, ...]:
     """The name of each class folder, in the folders' order.
 
-    `given`: nothing, and the folders' own names are taken, `_` as a space; `imagenet`, and folders
-    named by WordNet id or by the number of their class (0 to 999, as in ImageNetV2) get OpenAI's
-    names, be they all 1000 or some; or a file: a JSON object of folder → name, a JSON list or a
-    text of one name a line, these two in the folders' order. Raises RequestError, OSError.
+    `names_or_file`: None for the folders' own names, with `_` as a space; `imagenet` for OpenAI's
+    names, where folders are named by WordNet id or by class number (0 to 999, as in ImageNetV2),
+    all 1000 or some; or a file: a JSON object of folder → name, or a JSON list or a text of one
+    name a line, both in the folders' order. Raises RequestError, OSError.
     """
-    if given is None:
+    if names_or_file is None:
         return tuple(folder.replace("_", " ") for folder in folders)
-    if given == _IMAGENET:
+    if names_or_file == _IMAGENET:
         names = _shipped(_IMAGENET)["names"]
         numbered = dict(zip(map(str, range(len(names))), names.values(), strict=True))
         return _by_folder(numbered if folders[0] in numbered else names, folders, _IMAGENET)
-    file = _file(given, f"class names {given!r}: neither {_IMAGENET} nor a file")
+    file = _file(names_or_file, f"class names {names_or_file!r}: neither {_IMAGENET} nor a file")
     decoded = _decoded(file) if _is_json(file) else None
     if isinstance(decoded, dict):
         return _by_folder(decoded, folders, str(file))

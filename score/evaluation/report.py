@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from score.core.embedder import Embedder
-from score.evaluation.evaluate import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.evaluation.metrics import RECALL_AT, TOP
+from score.evaluation.results import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.folder.model_folder import ModelFolder
-from score.jobs.embed import blocked_hint
+from score.jobs.summary import blocked_hint
 
 LABELS = {
     **{f"acc{k}": f"top-{k}" for k in TOP},
@@ -20,16 +20,16 @@ LABELS = {
     **{f"image_retrieval_recall@{k}": f"text → image R@{k}" for k in RECALL_AT},
     **{f"text_retrieval_recall@{k}": f"image → text R@{k}" for k in RECALL_AT},
 }
-"""What people call the metrics."""
+"""The usual names of the metrics."""
 
 _LINES = 5  # of mistakes and failures on the screen
 
 
 class Model(NamedTuple):
-    """What was evaluated, how it computed, and when.
+    """The model that was evaluated, its settings, and when.
 
     name: what its package calls it, else its folder. fingerprint: `ModelFolder.fingerprint`.
-    date: ISO 8601, in UTC. The others are settings, as they came to be.
+    date: ISO 8601, in UTC. The others are settings as they took effect.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Model(NamedTuple):
 
     @property
     def settings(self) -> dict[str, str | bool]:
-        """What else than the weights decides the figures, by the settings' names."""
+        """The settings that affect the figures, by name."""
         return {name: getattr(self, name) for name in self._fields[3:]}
 
     def __str__(self) -> str:
@@ -67,22 +67,22 @@ class Model(NamedTuple):
 
 
 def _package_name(path: Path) -> str:
-    """What a package's MLmodel calls the model in this folder; empty where none does."""
+    """The name of the model in this folder by its package's MLmodel; empty without one."""
     try:
         import yaml
     except ImportError:  # only what makes packages and MLflow need it
         return ""
     try:
-        said = yaml.safe_load((path.parent / "MLmodel").read_text(encoding="utf-8"))
-        if said["flavors"]["python_function"]["data"] == path.name:
-            return str(said["metadata"]["base_model_name"])
+        mlmodel = yaml.safe_load((path.parent / "MLmodel").read_text(encoding="utf-8"))
+        if mlmodel["flavors"]["python_function"]["data"] == path.name:
+            return str(mlmodel["metadata"]["base_model_name"])
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        pass  # a plain folder, or an MLmodel of somebody else's
+        pass  # a plain folder, or another MLmodel
     return ""
 
 
 def as_text(evaluation: Evaluation, model: Model) -> str:
-    """What the command line prints."""
+    """The text that the command line prints."""
     lines = [f"{task(evaluation)} on {evaluation.data}, model {model}, {model.date}"]
     lines += [
         f"  {LABELS[name]:24}{percent(value):>8}" for name, value in evaluation.metrics.items()
@@ -113,18 +113,18 @@ def _failed(failures: Failures) -> list[str]:
 
 
 def labels(classes: Sequence[ClassResult]) -> dict[str, str]:
-    """What to call each class folder: its name, and the folder too where it shares the name."""
+    """A label for each class folder: its name, with the folder where several share the name."""
     times = Counter(c.name for c in classes)
     return {c.folder: c.name if times[c.name] == 1 else f"{c.name} ({c.folder})" for c in classes}
 
 
 def task(evaluation: Evaluation) -> str:
-    """What was done, in words."""
+    """The task, in words."""
     return "retrieval" if isinstance(evaluation, Retrieval) else "zero-shot classification"
 
 
 def counted(evaluation: Evaluation) -> str:
-    """How much was evaluated."""
+    """The counts, in words."""
     return ", ".join(f"{count:,} {what}" for what, count in evaluation.counts.items())
 
 

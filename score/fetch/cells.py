@@ -69,10 +69,10 @@ def file_below(root: Path, cell: str) -> Path | None:
     try:
         file = (root / cell).resolve()
         return file if file.is_relative_to(root) and file.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # not a name at all; a link to itself
+    except (OSError, ValueError, RuntimeError):  # no file name; a link to itself
         return None
 
 
 def looks_like_a_path(cell: str) -> bool:
-    """Whether a cell that is no base64 was probably meant as a file's name."""
+    """Whether a cell that is not base64 was probably meant as a file name."""
     return bool(set(cell) & set("./\\"))

@@ -1,4 +1,4 @@
-"""Connections to the servers of images, each of which keeps two rules.
+"""HTTP connections to the servers of images, which enforce two rules.
 
 The address rule. A URL may lead only to public addresses, or to those that `allow_hosts` names.
 The rule is applied where the socket is opened, to the very address it is about to connect to:
@@ -9,8 +9,8 @@ rule there: names are then resolved by the proxy, and only addresses that the UR
 `localhost`, are still judged here.
 
 The deadline rule. Every wait on the network (look-up, connect, the proxy, TLS, each single read of
-headers or body) is cut at the row's deadline, so a server that drips a byte a second is just a
-late one.
+headers or body) ends at the row's deadline, so that a server that sends a byte a second times out
+like one that sends none.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from urllib3.util import Timeout, Url, make_headers, parse_url
 
 from score.errors import BlockedHost, FetchFailed, FetchTimeout, SettingError
 from score.fetch import framing, urls
-from score.fetch.addresses import AddressRule
+from score.fetch.address_rule import AddressRule
 from score.fetch.deadline import Deadline
 from score.settings import Settings
 
@@ -50,7 +50,7 @@ _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
 class Connections:
-    """Sends GET requests, over connections that are kept. Safe to share between threads."""
+    """Sends GET requests over persistent connections. Safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises SettingError for certificates that cannot be loaded."""
@@ -73,7 +73,7 @@ class Connections:
 
     @contextmanager
     def get(self, target: Url, deadline: Deadline) -> Iterator[BaseHTTPResponse]:
-        """The answer to a GET request, its body still to be read, within the block.
+        """The answer to a GET request within the block, its body not read yet.
 
         Raises RowError, and what urllib3, ssl and the socket layer raise.
         """
@@ -84,11 +84,11 @@ class Connections:
             try:
                 yield answer
             finally:
-                # A body that was read to its end has already given its connection back.
+                # A body that was read to its end has already returned its connection to the pool.
                 answer.close()
 
     def close_idle(self) -> None:
-        """Closes the connections that nobody uses now."""
+        """Closes the connections that are not in use."""
         self._pools.clear()
 
     def _request(self, url: str) -> BaseHTTPResponse:
@@ -119,22 +119,22 @@ class Connections:
         )
 
     def _refuse_private(self, target: Url) -> None:
-        """What can be told of an address without looking a name up. Raises BlockedHost."""
+        """Judges a host that is an address, without a look-up. Raises BlockedHost."""
         host = f"{target.host}".strip("[]").rstrip(".")
         literal = host.partition("%")[0]  # without an IPv6 zone, which this machine may not have
         if host.split(".")[-1].lower() == "localhost":
             literal = "127.0.0.1"
         try:
-            found = socket.getaddrinfo(literal, None, flags=socket.AI_NUMERICHOST)
+            addresses = socket.getaddrinfo(literal, None, flags=socket.AI_NUMERICHOST)
         except (OSError, ValueError):
             return  # a name: the proxy's to judge
-        for *_, address in found:
+        for *_, address in addresses:
             if not self.rule.allows(host, str(address[0])):
                 raise BlockedHost(_blocked_message(host, str(address[0])))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those behind it."""
+    """An error, its causes and contexts."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -146,8 +146,8 @@ def proxy_refusal(error: BaseException) -> str:
     """The status line with which a proxy refused a tunnel; empty where that is not the error."""
     for cause in causes(error):
         if type(cause) is OSError:  # http.client's, which has no class of its own for it
-            _, found, status = str(cause).partition("Tunnel connection failed: ")
-            if found:
+            _, prefix, status = str(cause).partition("Tunnel connection failed: ")
+            if prefix:
                 return status[:80]
     return ""
 
@@ -177,12 +177,12 @@ def _trust(ca_bundle: str) -> ssl.SSLContext:
 
 @dataclass
 class _Visit:
-    """A request under way. urllib3 opens and reads its connections in the calling thread, and
-    offers no other way to hand a deadline down to a single read."""
+    """A request in progress, found by its connection through a thread-local variable: urllib3 opens
+    and reads connections in the calling thread, and has no parameter for a deadline of reads."""
 
     connections: Connections
     deadline: Deadline
-    opened: bool = False  # whether a connection was opened for it
+    opened: bool = False  # whether a new connection was opened for it
 
 
 class _Task(threading.local):
@@ -208,8 +208,7 @@ def _current() -> _Visit:
 
 
 def _not_ours(_: logging.LogRecord) -> bool:
-    """urllib3 logs whole URLs, signatures included: nothing that it logs of our downloads passes,
-    which are those of a thread that is visiting."""
+    """Drops urllib3's records of our downloads: they hold whole URLs, signatures included."""
     return _task.visit is None
 
 
@@ -220,7 +219,7 @@ def _filter_logs() -> None:
 
 
 class _Opened:
-    """Counts open connections, so that idle ones to many servers do not use up all files."""
+    """Counts open connections, so that idle ones do not use up the process's file descriptors."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -228,7 +227,7 @@ class _Opened:
         self._all: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
 
     def are_too_many(self, connection: HTTPConnection) -> bool:
-        """Whether there are, with this one that is being opened."""
+        """Whether the limit is reached, `connection`, which is being opened, included."""
         with self._lock:
             self._all.add(connection)
             return sum(each.sock is not None for each in self._all) >= self._most
@@ -238,11 +237,11 @@ class _Opened:
 
 
 class _TimedReader(io.RawIOBase):
-    """A socket's bytes, every single read cut at the deadline."""
+    """A socket's bytes; each read times out at the deadline."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self.sock, self._raw = sock, raw
-        self.dry = False  # whether reads shall find nothing more
+        self.dry = False  # whether reads return end-of-file, so that only buffered bytes are seen
 
     def readable(self) -> bool:
         return True
@@ -260,8 +259,8 @@ class _TimedReader(io.RawIOBase):
 
 
 class _Stream(io.BufferedReader):
-    """An answer's bytes. Where more came than belongs to it, the connection serves no other: they
-    would be taken for the next answer."""
+    """An answer's bytes. Where the server sent more than the answer, the connection is not reused:
+    the rest would be read as the next answer."""
 
     def __init__(self, reader: _TimedReader) -> None:
         super().__init__(reader, _READ)
@@ -370,7 +369,7 @@ def _blocked_message(host: str, address: str) -> str:
 
 
 def _resolve(host: str, port: int, visit: _Visit) -> list[tuple]:  # type: ignore[type-arg]
-    """getaddrinfo, given up at the deadline: it knows no timeout, so a thread waits for it."""
+    """getaddrinfo in a thread, abandoned at the deadline, since it has no timeout."""
     # No SimpleQueue, whose `get` may forget its timeout on a machine that is busy.
     box: queue.Queue[list | OSError] = queue.Queue()  # type: ignore[type-arg]
 
@@ -383,10 +382,10 @@ def _resolve(host: str, port: int, visit: _Visit) -> list[tuple]:  # type: ignor
     threading.Thread(target=look_up, name="look-up", daemon=True).start()
     timeout = visit.deadline.at_most(visit.connections.settings.connect_timeout)
     try:
-        found = box.get(timeout=timeout)
+        answer = box.get(timeout=timeout)
     except queue.Empty:
         raise FetchTimeout(f"looking up {urls.start(host, 80)} took too long") from None
-    if isinstance(found, OSError):
-        temporary = getattr(found, "errno", None) == socket.EAI_AGAIN
+    if isinstance(answer, OSError):
+        temporary = getattr(answer, "errno", None) == socket.EAI_AGAIN
         raise FetchFailed(f"no address for {urls.start(host, 80)}", retryable=temporary)
-    return found
+    return answer

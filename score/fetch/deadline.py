@@ -1,4 +1,4 @@
-"""How long one row may take, and how that time is divided. Knows nothing of HTTP."""
+"""How long the download of one row may take. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class Deadline:
         return end - time.monotonic()
 
     def at_most(self, seconds: float) -> float:
-        """A timeout of `seconds`, or less where a deadline comes first. Raises FetchTimeout."""
+        """A timeout of `seconds`, or shorter where the deadline is nearer. Raises FetchTimeout."""
         left = self.left()
         if left <= 0:
             raise self.over()
         return min(seconds, left)
 
     def over(self) -> FetchTimeout:
-        """The error of a row whose time is up."""
+        """The error of a row whose deadline has passed."""
         if self._until is not None and time.monotonic() >= self._until:
             return FetchTimeout("the request's time for downloads was over before its turn came")
         return FetchTimeout(f"took more than {self._seconds:g} s in all")
 
     def patience(self) -> float | None:
-        """Seconds that the row may wait in a queue of ours: until its request ends, if it does."""
+        """Seconds that the row may wait in a queue: until its request ends; None: without end."""
         return None if self._until is None else max(0.0, self._until - time.monotonic())
 
     @contextmanager
     def queueing(self) -> Iterator[None]:
         """Moves the row's deadline on by the time spent inside; the request's stays.
 
-        For waits in our own queues, which are not the server's fault.
+        For waits in our own queues, for which the server is not to blame.
         """
         began = time.monotonic()
         try:
@@ -54,13 +54,13 @@ class Deadline:
             self._end += time.monotonic() - began
 
     @contextmanager
-    def place(self, places: threading.Semaphore) -> Iterator[None]:
-        """Waits for one of `places` and holds it. Raises FetchTimeout."""
+    def slot(self, slots: threading.Semaphore) -> Iterator[None]:
+        """Waits for one of `slots` and holds it. Raises FetchTimeout."""
         with self.queueing():
-            got = places.acquire(timeout=self.patience())
-        if not got:
+            is_free = slots.acquire(timeout=self.patience())
+        if not is_free:
             raise self.over()
         try:
             yield
         finally:
-            places.release()
+            slots.release()

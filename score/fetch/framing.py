@@ -1,9 +1,9 @@
 """HTTP/1.1 answers, read within bounds: heads, body lengths and chunks, by RFC 9112. Pure.
 
 Python's `http.client` takes 103 Early Hints for the answer, refuses more than 100 header fields,
-overlooks a Content-Length that contradicts itself, and reads `-1` as the size of a chunk.
-Where a server's fault leaves no doubt about what it means, it is overlooked here as browsers do:
-bare line feeds, lines without a colon, blanks before a colon, folded lines.
+ignores contradictory Content-Length fields, and reads `-1` as the size of a chunk. Violations
+whose meaning is unambiguous are accepted here, as in browsers: bare line feeds, lines without a
+colon, blanks before a colon, folded lines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
 class Malformed(http.client.HTTPException):
-    """An answer that RFC 9112 does not explain. `str` of it follows a URL in a message."""
+    """An answer that violates RFC 9112. Its `str` continues a message that begins with the URL."""
 
     def __init__(self, message: str, *, retryable: bool = True) -> None:
         super().__init__(message)
@@ -69,20 +69,20 @@ class Head:
             return 0
         if self.chunked:
             return None
-        given = self.values("content-length")
-        if not all(map(_DIGITS.fullmatch, given)) or len(set(map(int, given))) > 1:
-            shown = ", ".join(given)[:40]
+        lengths = self.values("content-length")
+        if not all(map(_DIGITS.fullmatch, lengths)) or len(set(map(int, lengths))) > 1:
+            shown = ", ".join(lengths)[:40]
             raise Malformed(f"sent an unusable Content-Length: {shown}", retryable=False)
-        return int(given[0]) if given else None
+        return int(lengths[0]) if lengths else None
 
     @property
     def persists(self) -> bool:
         """Whether another request may follow on the connection (RFC 9112, 9.3)."""
-        if self.status == 101:  # it speaks another protocol from now on
+        if self.status == 101:  # Switching Protocols
             return False
         if self.length is None and not self.chunked:
             return False
-        if self.chunked and self.values("content-length"):  # a sign of smuggling (6.1)
+        if self.chunked and self.values("content-length"):  # possible request smuggling (6.1)
             return False
         options = [value.lower() for value in self.values("connection")]
         return "close" not in options if self.version == 11 else "keep-alive" in options
@@ -144,7 +144,7 @@ class _Lines:
 
 
 class Chunks(io.RawIOBase):
-    """The body that a stream carries in chunks; extensions and trailers are overlooked."""
+    """The body that a stream carries in chunks; extensions and trailers are ignored."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""URLs as cells and redirects spell them, and as much of them as a message may show. Pure."""
+"""URLs of cells and redirects: parsed, and shortened for messages without their secrets. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-# A DNS name or an address. RFC 3986 allows more, percent-escapes included, of which a proxy might
-# make an address that was not judged.
+# A DNS name or an address. RFC 3986 allows more, such as percent-escapes, which a proxy might
+# decode to an address that was not checked.
 _HOST = re.compile(r"[a-zA-Z0-9._-]+|\[.+\]")
 
 
@@ -47,7 +47,7 @@ def parse(url: str) -> Url:
 
 
 def redirected(target: Url, location: str) -> str:
-    """Where a `Location` header leads. It arrives read as Latin-1, and may have been UTF-8.
+    """The URL of a `Location` header, which arrives decoded as Latin-1 and may have been UTF-8.
 
     Raises BadUrl.
     """
@@ -63,7 +63,7 @@ def redirected(target: Url, location: str) -> str:
 
 
 def server(target: Url) -> str:
-    """The name that a URL's server goes by: its host, and its port unless that is usual."""
+    """A URL's server: its host, and its port unless it is the scheme's default."""
     usual = target.port in (None, _DEFAULT_PORTS.get(target.scheme or ""))
     return f"{target.host}" if usual else f"{target.host}:{target.port}"
 

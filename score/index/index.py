@@ -1,8 +1,8 @@
 """Vectors in a folder, and the nearest of them to a query: by cosine, exactly.
 
-`vectors.npy`: N × D half-precision vectors of length one, mapped and not read when the folder is
-opened. `rows.parquet`: what the table said beside them, N rows in the same order. A hundred million
-rows want an approximate index; this one is right, and enough for a few million.
+`vectors.npy`: float16 [N, D], unit vectors, memory-mapped and not read when the folder is opened.
+`rows.parquet`: the other columns of the table, N rows in the same order. The search is exact, and
+fast enough for a few million rows; a hundred million would need an approximate index.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from score.arrays import Vector
 from score.contract.rows import ERRORS, FEATURES
 from score.errors import RequestError
 from score.model.zeroshot import unit
-from score.storage.outputs import check_folder, filling
+from score.storage import atomic
+from score.storage.outputs import check_folder
 
 Column = Literal["image_features", "text_features"]
 
@@ -40,9 +41,10 @@ class Hit:
 def build_index(
     table: Path, folder: Path, column: Column = "image_features", *, overwrite: bool = False
 ) -> int:
-    """Indexes the vectors of a parquet file of `score embed` or `score merge`; how many there are.
+    """Indexes the vectors of a parquet file of `score embed` or `score merge`; returns
+    their number.
 
-    Rows without such a vector are passed over. `overwrite`: the folder may hold an older index.
+    Rows without such a vector are skipped. `overwrite`: the folder may hold an older index.
     Raises RequestError for a table that has none, and a folder that holds something else.
     """
     check_folder(folder, _is_index, overwrite=overwrite, inputs=[table])
@@ -57,14 +59,14 @@ def build_index(
         raise RequestError(f"{table} has no row with {column}")
     kept = [name for name in schema.names if name not in (*FEATURES, *ERRORS)]
     rows = pa.schema([schema.field(name) for name in kept])
-    with filling(folder) as begun:
-        vectors = open_memmap(begun / _VECTORS, "w+", np.float16, (count, dimension))
-        place = 0
-        with pq.ParquetWriter(begun / _ROWS, rows) as writer:
+    with atomic.contents(folder) as new:
+        vectors = open_memmap(new / _VECTORS, "w+", np.float16, (count, dimension))
+        start = 0
+        with pq.ParquetWriter(new / _ROWS, rows) as writer:
             for batch in _batches(table, [*kept, column]):
-                found = _matrix(batch, column)
-                vectors[place : place + len(found)] = unit(found)
-                place += len(found)
+                matrix = _matrix(batch, column)
+                vectors[start : start + len(matrix)] = unit(matrix)
+                start += len(matrix)
                 writer.write_batch(batch.select(kept))
         vectors.flush()
     return count
@@ -124,18 +126,18 @@ class Index:
             )
 
     def search(self, query: Vector, top: int = 10) -> list[Hit]:
-        """The nearest rows to a query's vector [D], of any length, the nearest first.
+        """The `top` rows nearest to a vector [D], which need not be normalised, nearest first.
 
         Raises RequestError for a vector of another model's dimension.
         """
         self.check(query.size)
-        asked = unit(query)
+        direction = unit(query)
         scores = np.concatenate(
             [
-                self._vectors[start : start + _BATCH].astype(np.float32) @ asked
+                self._vectors[start : start + _BATCH].astype(np.float32) @ direction
                 for start in range(0, len(self), _BATCH)
             ]
         )
         best = np.argsort(-scores, kind="stable")[:top].tolist()
         rows = self._rows.take(best).to_pylist()
-        return [Hit(float(scores[place]), row) for place, row in zip(best, rows, strict=True)]
+        return [Hit(float(scores[number]), row) for number, row in zip(best, rows, strict=True)]

@@ -1,9 +1,7 @@
 """A folder of class folders of images, as torchvision's `ImageFolder` reads one.
 
-Images in other formats are passed over, as there, so that figures can be compared; how many is
-known.
-
-Knows names, not images: no file is opened here.
+Images in other formats are skipped and counted, as there, so that figures can be compared. Goes by
+file names: no file is opened here.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from score.errors import RequestError
 from score.images.preprocess import ENDINGS
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""The endings of image files, in whatever case: torchvision's IMG_EXTENSIONS."""
+"""The endings of image files, in any case: torchvision's IMG_EXTENSIONS."""
 
 _OTHERS = tuple(sorted(ENDINGS - set(EXTENSIONS)))
 
@@ -27,9 +25,9 @@ _OTHERS = tuple(sorted(ENDINGS - set(EXTENSIONS)))
 class ClassFolders:
     """Classes and their images.
 
-    classes: the names of the folders in `path`, sorted; hidden ones are no classes.
-    counts: how many images each of them holds, at any depth, links followed.
-    passed_over: ending → how many images have it that torchvision does not read.
+    classes: the names of the folders in `path`, sorted, without hidden ones.
+    counts: the images in each of them, at any depth, links followed.
+    passed_over: ending → number of images with it, which torchvision does not read.
     """
 
     path: Path
@@ -46,9 +44,9 @@ class ClassFolders:
             classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
         if not classes:
             raise RequestError(f"{path} has no class folders: one folder a class is wanted")
-        found = [Counter(map(_ending, _files(path / name))) for name in classes]
-        counts = tuple(sum(endings[ending] for ending in EXTENSIONS) for endings in found)
-        total = sum(found, Counter[str]())
+        by_class = [Counter(map(_ending, _files(path / name))) for name in classes]
+        counts = tuple(sum(endings[ending] for ending in EXTENSIONS) for endings in by_class)
+        total = sum(by_class, Counter[str]())
         others = {ending: total[ending] for ending in _OTHERS if total[ending]}
         if not any(counts):
             raise RequestError(
@@ -61,7 +59,7 @@ class ClassFolders:
         return sum(self.counts)
 
     def images(self) -> Iterator[tuple[int, Path]]:
-        """Class number and file of each image, sorted; one class folder's list at a time."""
+        """Class number and file of each image, sorted; one class folder is listed at a time."""
         for number, name in enumerate(self.classes):
             for file in sorted(_images(self.path / name)):
                 yield number, file
@@ -81,7 +79,7 @@ def _ending(file: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files whose ending is an image's, to torchvision or to us."""
+    """The files whose ending is an image's for torchvision or for us."""
     for where, _, names in os.walk(folder, followlinks=True, onerror=_raise):
         if os.path.islink(where):
             _check_link(Path(where))
@@ -91,11 +89,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _check_link(link: Path) -> None:
-    """Round a loop each image would be counted some forty times, until the system gives up."""
+    """Raises RequestError for a loop, in which each image would be counted about forty times."""
     if link.parent.resolve().is_relative_to(link.resolve()):
         raise RequestError(f"{link} is a link to a folder that it is in")
 
 
 def _raise(error: OSError) -> None:
-    """What cannot be listed must not count as empty, which is how `os.walk` would have it."""
+    """Raises the error of a folder that cannot be listed; `os.walk` alone takes it for empty."""
     raise error

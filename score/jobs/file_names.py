@@ -1,7 +1,7 @@
-"""Names for folders and files, out of whatever text there is, that any file system takes.
+"""Any text → a name for a folder or file that every file system accepts.
 
-Labels and URLs are strangers' text: `../x`, `CON`, `a/b`, a name of a thousand letters. What comes
-out is one path component, at most 255 bytes, without what Windows, macOS or Linux gives a meaning.
+Labels and URLs are untrusted: `../x`, `CON`, `a/b`, a name of a thousand letters. The result is one
+path component of at most 255 bytes, without characters special to Windows, macOS or Linux.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 LONGEST = 255  # bytes of UTF-8: ext4, XFS, APFS; NTFS counts 255 UTF-16 units, which is more
 
 # Separators, wildcards and the like (Windows: Naming Files, Paths, and Namespaces).
-_MEANT = re.compile(r'[<>:"/\\|?*]')
+_SPECIAL = re.compile(r'[<>:"/\\|?*]')
 # Devices, with any ending: `con.txt` opens the console.
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?= *(?:\.|$))", re.I
@@ -23,8 +23,8 @@ _DEVICE = re.compile(
 def safe(text: str, longest: int = LONGEST) -> str:
     """`text` as one path component of at most `longest` bytes. Not unique, never empty."""
     text = unicodedata.normalize("NFC", text)
-    text = _MEANT.sub("_", "".join(_visible(character) for character in text))
-    # The cut comes first, for it can bring a device to light; one byte is left for what hides it.
+    text = _SPECIAL.sub("_", "".join(_visible(character) for character in text))
+    # Cut first, since the cut text may be a device's name; leaves one byte for the `_` after it.
     text = _trimmed(_trimmed(text).encode()[: longest - 1].decode(errors="ignore"))
     if text.startswith("."):  # hidden
         text = "_" + text[1:]
@@ -32,20 +32,20 @@ def safe(text: str, longest: int = LONGEST) -> str:
 
 
 def same(name: str) -> str:
-    """Equal for names that some file system takes for one: case, accents' spelling, invisibles."""
+    """Equal for names that some file system treats as one: case, Unicode forms, invisibles."""
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name.upper()).casefold())
     return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
 def folders(labels: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """A folder name for each label: its own where that is safe, and no two the same to anybody.
+    """A folder name for each label: its own where that is safe, and no two `same`.
 
     `taken`: names that are in use already.
     """
     labels = list(labels)
     used = {same(name) for name in taken}
     chosen: dict[str, str] = {}
-    # Labels that may keep their name go first, so that a neighbour's repair cannot take it.
+    # Labels that keep their name go first, so that no changed label takes it.
     for label in sorted(labels, key=lambda label: safe(label) != label):
         name = first_free(safe(label), lambda name: same(name) in used)
         used.add(same(name))
@@ -56,7 +56,7 @@ def folders(labels: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
 def first_free(name: str, taken: Callable[[str], bool], ending: str = "") -> str:
     """`name` + `ending`, else with a number between them: the first that is not `taken`.
 
-    Asks in the order of the logarithm of that number, where numbers were given without gaps.
+    Calls `taken` O(log n) times, which finds the first where numbers are in use without gaps.
     """
 
     def numbered(number: int) -> str:
@@ -73,7 +73,7 @@ def first_free(name: str, taken: Callable[[str], bool], ending: str = "") -> str
 
 
 def _visible(character: str) -> str:
-    """Control characters, halves of characters and unassigned ones go; joiners of emoji stay."""
+    """`_` for control characters, surrogates and unassigned ones; joiners of emoji stay."""
     kind = unicodedata.category(character)
     if kind in ("Zl", "Zp") or (kind[0] == "C" and kind != "Cf"):
         return "_"
@@ -81,5 +81,5 @@ def _visible(character: str) -> str:
 
 
 def _trimmed(text: str) -> str:
-    """Without spaces around it and dots at its end, which Windows drops in silence."""
+    """Without surrounding spaces and final dots, which Windows drops silently."""
     return text.strip().rstrip(". \t")

@@ -1,40 +1,42 @@
 """A data set in torchvision's ImageFolder layout: FOLDER/<label>/<file>, and FOLDER/labels.csv.
 
-It is made beside its place, under a hidden name, and moved there when it is whole. Images come to
-the disk as they are fetched, the very bytes that the model sees, and are moved to their label once
-it is known: nothing is fetched twice and nothing waits in memory.
+It is written under a temporary name and renamed when it is complete. Each image is written to disk
+as it is fetched, the same bytes that the model sees, and moved to its label's folder once the label
+is known: nothing is fetched twice, and no image waits in memory.
 
-What torchvision would pass over (it looks at endings, and knows no GIF, AVIF or JPEG 2000) or show
-as white or black (16-bit grey, floats) becomes a PNG of the pixels that the model saw.
+What torchvision would ignore (it goes by file name endings, and does not know GIF, AVIF or JPEG
+2000) or show as white or black (16-bit grey, floats) is converted to a PNG of the pixels that the
+model saw.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
+from types import TracebackType
 
 from score.errors import RequestError
 from score.images import preprocess
 from score.jobs import file_names
 from score.jobs.class_folders import EXTENSIONS
 from score.settings import Settings
-from score.storage.outputs import check_folder, check_replaceable, put_in_place
-from score.tables.csv_table import CsvTable
-from score.tables.writers import VerdictWriter
+from score.storage import atomic
+from score.storage.outputs import check_folder, check_replaceable
+from score.tables.csv_reader import CsvTable
+from score.tables.label_writer import LabelWriter
 
 TABLE = "labels.csv"
 
 
 class Kept(str):
-    """An image cell whose bytes are to be left in `file` as well."""
+    """An image cell whose bytes are also written to `file`."""
 
     file: Path
 
     def __new__(cls, cell: str, file: Path) -> Kept:
-        """The cell, with the place for its bytes."""
+        """The cell, and the file for its bytes."""
         kept = super().__new__(cls, cell)
         kept.file = file
         return kept
@@ -47,10 +49,10 @@ def keep(image: object, data: bytes) -> None:
 
 
 class ImageFolder:
-    """The data set in the making. Use it as a context manager: leaving it puts the folder in its
-    place, leaving it by an exception removes what was begun.
+    """A data set that is being written. Use it as a context manager: leaving it renames the folder
+    to `output`, leaving it by an exception removes what was written.
 
-    converted: how many of the images placed so far are PNGs made here.
+    path: where the folder is until then. converted: how many of its images were converted to PNG.
     """
 
     def __init__(
@@ -62,17 +64,18 @@ class ImageFolder:
         """
         check(output, overwrite=overwrite)
         self.converted = 0
-        self._settings, self._overwrite = settings, overwrite
-        self._output = output.resolve()
+        self._settings = settings
         self._folders = file_names.folders(labels, taken=[TABLE])
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        self._begun = Path(mkdtemp(dir=self._output.parent, prefix=f".{self._output.name}."))
-        self._staged, self.path = self._begun / "staged", self._begun / "made"
+        output = output.resolve()
+        self._writing = atomic.folder(
+            output, partial(check_folder, output, _is_data_set, overwrite=overwrite)
+        )
+        self.path = self._writing.__enter__()
+        self._staged = self.path.parent / "staged"
         self._staged.mkdir()
-        self.path.mkdir()
 
     def stage(self, number: int, cell: object) -> object:
-        """The cell of image `number`, which brings the bytes to disk when it is fetched."""
+        """The cell of image `number`, whose bytes are written to disk when it is fetched."""
         return Kept(cell, self._file(number)) if isinstance(cell, str) else cell
 
     def place(self, number: int, name: str, label: str) -> str:
@@ -92,7 +95,7 @@ class ImageFolder:
         return f"{folder}/{free}"
 
     def _readable(self, staged: Path, name: str) -> tuple[str, str]:
-        """(stem, ending) of the name for a file, which is made one that torchvision reads."""
+        """(stem, ending) of a file's name. Converts a file that torchvision cannot read."""
         data, settings = staged.read_bytes(), self._settings
         stem, ending = os.path.splitext(name)
         if ending.lower() not in preprocess.ENDINGS:
@@ -113,21 +116,19 @@ class ImageFolder:
         return stem, ".png"
 
     def drop(self, number: int) -> None:
-        """Removes image `number`, if its bytes ever came."""
+        """Removes image `number` if it was fetched."""
         self._file(number).unlink(missing_ok=True)
 
     def __enter__(self) -> ImageFolder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                put_in_place(self.path, self._output, _is_data_set, overwrite=self._overwrite)
-        finally:
-            # Renamed first: a download still under way must find no place to write to.
-            gone = self._begun.with_name(self._begun.name + ".gone")
-            self._begun.rename(gone)
-            shutil.rmtree(gone)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writing.__exit__(kind, error, trace)
 
     def _file(self, number: int) -> Path:
         return self._staged / str(number)
@@ -140,20 +141,20 @@ def check(output: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ())
 
 
 def _is_data_set(content: Sequence[Path]) -> bool:
-    """Whether a folder holds a table of ours and the folders of its labels, nothing else."""
+    """Whether a folder holds a table that we wrote and the folders of its labels, nothing else."""
     entries = {entry.name: entry for entry in content}
     table = entries.pop(TABLE, None)
     return table is not None and entries.keys() <= _folders_in(table)
 
 
 def _folders_in(table: Path) -> set[str]:
-    """The folders of the files that a data set's table names; none for a table of others."""
+    """The folders of the files that a data set's table names; none for any other table."""
     try:
         with CsvTable(table) as rows:
-            if not {*VerdictWriter.columns_of(placed=True)} <= {*rows.columns}:
+            if not {*LabelWriter.columns_of(has_files=True)} <= {*rows.columns}:
                 return set()
-            place = rows.columns.index("file")
-            files = [cells[place] for cells in rows.cells() if place < len(cells)]
+            column = rows.columns.index("file")
+            files = [cells[column] for cells in rows.cells() if column < len(cells)]
     except (RequestError, OSError):
         return set()
     return {file.partition("/")[0] for file in files if file}

@@ -7,7 +7,7 @@ sorted into a folder for each label, ready to train a small model on.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,23 +17,25 @@ from score.contract.labels import Labels
 from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
+from score.core.pairs import embed_pairs
 from score.errors import BadParams, RequestError
 from score.jobs import image_folder
-from score.jobs.embed import Summary
 from score.jobs.image_folder import ImageFolder
 from score.jobs.image_source import SourceImage, SourceImages
+from score.jobs.summary import Summary
 from score.storage.outputs import check_files
-from score.tables.writers import VerdictWriter
+from score.tables.label_writer import LabelWriter
 
-_PARAM = "param 'labels'"  # what errors about labels begin with
+_PARAM = "param 'labels'"  # the start of errors about labels
 _SHOWN = 50  # labels in a summary
 
 
 @dataclass
 class LabelSummary(Summary):
-    """How a labelling went: for each label how many images it got, and how many got none.
+    """How a labelling went.
 
-    converted: how many became PNGs, since torchvision reads no such files.
+    labels: images of each label. unlabelled: images that got none. converted: images converted to
+    PNG, since torchvision does not read their format.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
@@ -55,7 +57,7 @@ class LabelSummary(Summary):
 def read_ontology(file: Path, most: int | None = None) -> Labels:
     """The labels in a JSON file: a list, or an object of label → prompt, or → prompts.
 
-    most: prompts, if there is a limit. Raises BadParams, which names the file, for what is none.
+    most: the limit of prompts, if any. Raises BadParams, which names the file.
     """
     with _naming(file):
         try:
@@ -71,7 +73,7 @@ def read_ontology(file: Path, most: int | None = None) -> Labels:
 
 
 def encode_ontology(labels: Labels, file: Path, embedder: Embedder) -> None:
-    """Computes the labels' vectors, which the model keeps.
+    """Computes the labels' vectors, which the embedder caches.
 
     Raises BadParams, which names the file, for a prompt that the model cannot encode.
     """
@@ -101,7 +103,7 @@ def check_output(output: Path, source: Path, *, overwrite: bool = False) -> None
 
 def columns_of(output: Path, top: int) -> tuple[str, ...]:
     """The columns that a labelling adds to those of its input."""
-    return VerdictWriter.columns_of(top, placed=output.suffix != ".csv")
+    return LabelWriter.columns_of(top, has_files=output.suffix != ".csv")
 
 
 def label(
@@ -119,10 +121,10 @@ def label(
     """Labels every image, into a CSV where `output` ends in .csv, else into an image folder.
 
     confidence: a probability from 0 to 1; an image whose best label is below it gets none.
-    top: how many labels a line names. `progress` is called after each image; a `summary` given is
-    counted on while the job runs. A CSV that exists is replaced; an image folder only where
-    `overwrite` says so. Raises BadColumns where a column is called as one of ours, RequestError for
-    a folder that may not be replaced.
+    top: labels a line. `progress` is called after each image; `summary`: an object that is updated
+    while the job runs. A CSV that exists is replaced; an image folder only with `overwrite`.
+    Raises BadColumns for a column with the name of one that is added, RequestError for a folder
+    that must not be replaced.
     """
     summary = summary or LabelSummary()
     summary.labels.update(dict.fromkeys(labels.names, 0))
@@ -136,36 +138,33 @@ def label(
             )
             table = folder.path / image_folder.TABLE
         writer = files.enter_context(
-            VerdictWriter(table, images.columns, top, placed=folder is not None)
+            LabelWriter(table, images.columns, top, has_files=folder is not None)
         )
-        for number, image, record in _verdicts(embedder, images, labels, folder):
-            given = _best(record, confidence)
-            file = _placed(folder, number, image, given) if folder else None
+        for (number, image), record in _labelled(embedder, images, labels, folder):
+            best = _best(record, confidence)
+            file = _placed(folder, number, image, best) if folder else None
             summary.converted = folder.converted if folder else 0
             writer.add(image.kept, record, confidence, file)
-            _count(summary, image, record, given)
+            _count(summary, image, record, best)
             summary.seconds = time.perf_counter() - began
             if progress:
                 progress(summary)
     return summary
 
 
-def _verdicts(
+def _labelled(
     embedder: Embedder, images: SourceImages, labels: Labels, folder: ImageFolder | None
-) -> Iterator[tuple[int, SourceImage, Record]]:
-    """Each image with its number and record; what stood for it is forgotten by then."""
-    waiting: deque[SourceImage] = deque()
+) -> Iterator[tuple[tuple[int, SourceImage], Record]]:
+    """Each image, without its cell, with its number and record."""
 
-    def rows() -> Iterator[Row]:
+    def items() -> Iterator[tuple[tuple[int, SourceImage], Row]]:
         for number, image in enumerate(images):
-            waiting.append(replace(image, cell=None))
-            yield Row(image=folder.stage(number, image.cell) if folder else image.cell)
+            cell = folder.stage(number, image.cell) if folder else image.cell
+            yield (number, replace(image, cell=None)), Row(image=cell)
 
     params = Params(on_error="report", labels=labels)
     on_fetched = image_folder.keep if folder else None
-    records = embedder.embed(rows(), params, root=images.root, on_fetched=on_fetched)
-    for number, record in enumerate(records):
-        yield number, waiting.popleft(), record
+    return embed_pairs(embedder, items(), params, root=images.root, on_fetched=on_fetched)
 
 
 def _best(record: Record, confidence: float) -> str | None:
@@ -175,22 +174,22 @@ def _best(record: Record, confidence: float) -> str | None:
     return None
 
 
-def _placed(folder: ImageFolder, number: int, image: SourceImage, given: str | None) -> str | None:
-    if given is not None:
-        return folder.place(number, image.name, given)
+def _placed(folder: ImageFolder, number: int, image: SourceImage, best: str | None) -> str | None:
+    if best is not None:
+        return folder.place(number, image.name, best)
     folder.drop(number)
     return None
 
 
-def _count(summary: LabelSummary, image: SourceImage, record: Record, given: str | None) -> None:
+def _count(summary: LabelSummary, image: SourceImage, record: Record, best: str | None) -> None:
     summary.rows += 1
     summary.position = image.position
     if record.error:
         summary.failed[record.error.code] += 1
-    elif given is None:
+    elif best is None:
         summary.unlabelled += 1
     else:
-        summary.labels[given] += 1
+        summary.labels[best] += 1
 
 
 def _printable(label: str) -> str:

@@ -1,4 +1,4 @@
-"""The parquet files of a divided job → one report of them, and one table if wanted."""
+"""The parquet files of a divided job → one report, and optionally one table."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import pyarrow.parquet as pq
 
 from score.contract.rows import ERRORS
 from score.errors import RequestError
-from score.jobs.embed import blocked_hint
-from score.tables.csv_table import CsvTable, fingerprint
-from score.tables.writers import parquet_writer
+from score.jobs.shard_names import result_name
+from score.jobs.summary import blocked_hint
+from score.storage import atomic
+from score.tables.csv_reader import CsvTable
+from score.tables.parquet_writer import parquet_writer
 
 _ROW_GROUP = 16_384
 
 
 @dataclass
 class JobReport:
-    """What came out of a job, against what went in."""
+    """The result of a divided job, compared with its input."""
 
     shards: int = 0
     rows: int = 0
@@ -43,49 +45,49 @@ class JobReport:
 
     @property
     def hint(self) -> str:
-        """As a job's summary has it."""
+        """As `Summary.hint`."""
         return blocked_hint(Counter(self.failed), self.good)
 
     @property
     def complete(self) -> bool:
-        """Whether each row that went in is there."""
+        """Whether each row of the input is in the results."""
         return not self.missing and not self.unreadable
 
 
 def merge(shards: Path, results: Path, table: Path | None = None) -> JobReport:
-    """Accounts for each file of a folder by the result that `score/shards.py` wrote for it.
+    """Compares each file of a folder with the result that `score/shards.py` wrote for it.
 
-    A result belongs to a file of its name and content, so older results in the same folder do no
-    harm. With `table`, a .parquet file, the rows of all are put into it, in order; it has the
-    columns of all of them. Raises RequestError for folders that hold no files, for a table of
-    another ending, and for shards whose columns are not of one kind.
+    A result belongs to a file by name and content, so that older results in the same folder are
+    ignored. `table`: a .parquet file for the rows of all results, in order, with the columns of all
+    of them. Raises RequestError for folders that hold no files, for a table of another ending, and
+    for shards whose columns have different types.
     """
     if table:
         check_table(table)
     inputs = _shards_in(shards)
     if not inputs:
         raise RequestError(f"{shards} holds no shards")
-    account, codes = JobReport(shards=len(inputs)), Counter[str]()
-    whole: list[Path] = []
+    report, codes = JobReport(shards=len(inputs)), Counter[str]()
+    complete: list[Path] = []
     for shard in inputs:
         try:
-            wanted = _count(shard)
+            rows = _count(shard)
         except RequestError as error:
-            account.unreadable[shard.name] = str(error)
+            report.unreadable[shard.name] = str(error)
             continue
-        result = results / f"{fingerprint(shard)}.parquet"
-        found = _codes(result)
-        if found is None or len(found) != wanted:
-            account.missing.append(shard.name)
+        result = results / f"{result_name(shard)}.parquet"
+        shard_codes = _codes(result)
+        if shard_codes is None or len(shard_codes) != rows:
+            report.missing.append(shard.name)
             continue
-        whole.append(result)
-        account.rows += wanted
-        codes.update(code or "" for code in found)
-    account.good = codes.pop("", 0)
-    account.failed = dict(codes.most_common())
+        complete.append(result)
+        report.rows += rows
+        codes.update(code or "" for code in shard_codes)
+    report.good = codes.pop("", 0)
+    report.failed = dict(codes.most_common())
     if table:
-        _concatenate(whole, table)
-    return account
+        _concatenate(complete, table)
+    return report
 
 
 def inputs_of(shards: Path, results: Path) -> list[Path]:
@@ -94,7 +96,7 @@ def inputs_of(shards: Path, results: Path) -> list[Path]:
 
 
 def _shards_in(folder: Path) -> list[Path]:
-    """What a job is given, whatever its ending: all files in the folder that are not hidden."""
+    """A job's input: all files in the folder that are not hidden, whatever their ending."""
     return sorted(file for file in folder.glob("[!.]*") if file.is_file())
 
 
@@ -104,13 +106,12 @@ def check_table(table: Path) -> None:
         raise RequestError(f"{table}: the table is a .parquet file")
 
 
-def write(account: JobReport, file: Path) -> None:
-    """The account as JSON."""
+def write(report: JobReport, file: Path) -> None:
+    """Writes the report as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**asdict(account), "complete": account.complete}, indent=2)
-    part = file.with_name(file.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(file)
+    text = json.dumps({**asdict(report), "complete": report.complete}, indent=2)
+    with atomic.file(file) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _count(shard: Path) -> int:
@@ -119,7 +120,7 @@ def _count(shard: Path) -> int:
 
 
 def _codes(result: Path) -> list[str | None] | None:
-    """Each row's error code; None where there is no whole result."""
+    """Each row's error code; None where there is no complete result."""
     try:
         codes: list[str | None] = pq.read_table(result, columns=[ERRORS[0]])[ERRORS[0]].to_pylist()
     except (OSError, KeyError, pa.ArrowInvalid):
@@ -131,19 +132,14 @@ def _concatenate(results: Sequence[Path], table: Path) -> None:
     if not results:
         raise RequestError("no shard has a result: there is no table to write")
     table.parent.mkdir(parents=True, exist_ok=True)
-    part = table.with_name(table.name + ".part")
-    try:
-        schema = _schema(results)
-        with parquet_writer(part, schema) as writer:
-            for rows in _groups(results, schema):
-                writer.write_table(rows)
-        part.replace(table)
-    finally:
-        part.unlink(missing_ok=True)
+    schema = _schema(results)
+    with atomic.file(table) as part, parquet_writer(part, schema) as writer:
+        for rows in _groups(results, schema):
+            writer.write_table(rows)
 
 
 def _schema(results: Sequence[Path]) -> pa.Schema:
-    """The columns of all: images alone have no vectors of texts, and lie beside files that do."""
+    """The columns of all results: one may have columns that another lacks."""
     schema = pq.read_schema(results[0])
     for result in results[1:]:
         try:
@@ -168,7 +164,7 @@ def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _groups(results: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Their rows, in tables of some thousand: a group a shard would make reading slow."""
+    """The rows of all, in tables of some thousand rows: small row groups are slow to read."""
     held: list[pa.Table] = []
     for result in results:
         held.append(_conformed(pq.read_table(result), schema))

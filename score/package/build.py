@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from string import Template
-from tempfile import TemporaryDirectory
 from typing import Literal
 from uuid import uuid4
 
@@ -37,7 +37,8 @@ from score.package.export import is_package
 from score.package.probe_set import promise
 from score.package.reference import Reference, ready
 from score.settings import Settings
-from score.storage.outputs import check_folder, check_replaceable, put_in_place
+from score.storage import atomic
+from score.storage.outputs import check_folder, check_replaceable
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning, Name
 
@@ -190,7 +191,8 @@ def package(
     checkpoint and for a model that does not compute here what the reference computes.
     """
     local = [Path(checkpoint)] if Path(checkpoint).exists() else []
-    check_folder(output, is_package, overwrite=overwrite, inputs=local)
+    check = partial(check_folder, output, is_package, overwrite=overwrite)
+    check(inputs=local)
     check_replaceable(output)
     if int8:
         from score.package import int8 as towers  # of an extra of its own
@@ -210,9 +212,7 @@ def package(
     ready(found.source.cleaning)
     say(f"texts: {card.texts(found)}")
     title = "".join(c for c in name or found.name if c.isprintable())
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
-        begun = Path(scratch) / "package"
+    with atomic.folder(output, check) as begun:
         say(f"writing {found.source.architecture.parameters:,} parameters")
         if unused := found.source.unused():
             say(f"{len(unused)} tensors of the checkpoint are not used, such as {unused[0]}")
@@ -233,7 +233,6 @@ def package(
         copy_code(SOURCE, begun / "score")
         describe(begun, title, _metadata(found), torch)
         card.write(begun, title, found, findings, _dot(), agreement)
-        put_in_place(begun, output, is_package, overwrite=overwrite)
     return output
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from score.errors import ModelError
 from score.folder.model_folder import LFS_POINTER, ModelFolder, is_lfs_pointer
 from score.package.contents import ALWAYS, MLMODEL, PARTS
-from score.storage.outputs import check_folder, check_replaceable, put_in_place
+from score.storage import atomic
+from score.storage.outputs import check_folder, check_replaceable
 
 
 def is_package(content: Sequence[Path]) -> bool:
@@ -34,17 +35,14 @@ def export(model: str | Path, output: Path, *, overwrite: bool = False) -> Path:
     something already.
     """
     parts = list(_parts(model))
-    check_folder(output, is_package, overwrite=overwrite, inputs=parts)
+    check = partial(check_folder, output, is_package, overwrite=overwrite)
+    check(inputs=parts)
     check_replaceable(output)
     if any(output.resolve().is_relative_to(part.resolve()) for part in parts):
         raise ModelError(f"{output} is inside the model that is to be copied")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
-        begun = Path(scratch) / "package"
-        begun.mkdir()
+    with atomic.folder(output, check) as new:
         for part in parts:
-            _copy(part, begun / part.name)
-        put_in_place(begun, output, is_package, overwrite=overwrite)
+            _copy(part, new / part.name)
     return output
 
 

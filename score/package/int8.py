@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -36,6 +35,7 @@ from score.model.engines.openvino import OpenVINO, Towers
 from score.model.engines.pytorch import PyTorch
 from score.model.probes import Probes, Tolerance
 from score.settings import Settings
+from score.storage import atomic
 from score.texts.packing import Tokens, packed
 from score.texts.tokenizer import Ids, Tokenizer
 
@@ -110,9 +110,7 @@ def quantise(
     if len(pixels) < _FEWEST:
         raise ModelError(f"{source}: {len(pixels)} good images; int8 needs {_FEWEST} at least")
     say(f"calibrating int8 on {min(len(pixels), _CALIBRATED)} of {len(pixels)} images")
-    with TemporaryDirectory(dir=model, prefix=".int8-") as scratch:
-        folder = Path(scratch) / openvino.INT8
-        folder.mkdir()
+    with atomic.folder(model / openvino.INT8) as folder:
         for all_of_it in (True,) if whole else (True, False):
             calibrating = _spread(pixels, _CALIBRATED), _spread(ids, _CALIBRATED)
             _write(exact, *calibrating, folder, all_of_it)
@@ -129,7 +127,6 @@ def quantise(
         report = json.dumps(agreement._asdict(), indent=1) + "\n"
         (folder / REPORT).write_text(report, encoding="utf-8")
         _promise(model, exact, folder)
-        folder.rename(model / openvino.INT8)
     return agreement
 
 

@@ -1,1 +1,1 @@
-"""Files and folders that are written: where a job may write, and whole or not at all."""
+"""Where a job may write, and files and folders that appear when they are complete."""

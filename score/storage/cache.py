@@ -1,66 +1,50 @@
-"""Folders of files that take long to make: kept whole, or not at all."""
+"""A cache of folders that take long to create, each with checksums of its files."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import shutil
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
+
+from score.storage import atomic
 
 log = logging.getLogger(__name__)
 
 _SUMS = "sums.json"
-_BEGUN, _ASIDE = ".making-", ".discarded-"
-_FORGOTTEN = 3600  # seconds after which nobody is still at work on a folder begun
-_CHUNK = 2**20
+_CHUNK = 2**20  # bytes
 
 
 def kept(folder: Path, make: Callable[[Path], None]) -> Path:
-    """The folder, holding what `make` writes into an empty one; made unless it is there, unharmed.
+    """The folder, which `make` fills unless it is there and its checksums are right.
 
-    Of several processes that make it at once, the first one's is kept. Raises OSError, and what
+    Of several processes that create it at once, the first one's is kept. Raises OSError, and what
     `make` raises.
     """
-    if _unharmed(folder):
+    if _is_intact(folder):
         return folder
     if folder.exists():
-        log.warning("%s is damaged, and made anew", folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder.parent)
-    begun = Path(mkdtemp(dir=folder.parent, prefix=_BEGUN))
+        log.warning("%s is damaged, and created again", folder)
     try:
-        make(begun)
-        sums = {file.name: _sum(file) for file in begun.iterdir()}
-        (begun / _SUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
-        begun.chmod(0o755)  # a cache may be shared
-        if folder.exists() and not _unharmed(folder):
-            discard(folder)
-        begun.rename(folder)
+        with atomic.scratch(folder) as new:
+            make(new)
+            sums = {file.name: _sum(file) for file in new.iterdir()}
+            (new / _SUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
+            new.chmod(0o755)  # a cache may be shared
+            if folder.exists() and not _is_intact(folder):
+                atomic.remove(folder)
+            new.rename(folder)
     except OSError:
-        if not _unharmed(folder):  # made by another process, meanwhile
+        if not _is_intact(folder):  # else another process has created it meanwhile
             raise
-    finally:
-        shutil.rmtree(begun, ignore_errors=True)
     return folder
 
 
-def discard(folder: Path) -> None:
-    """Removes a folder, moved away first: another process may be making it anew."""
-    aside = Path(mkdtemp(dir=folder.parent, prefix=_ASIDE))
-    with contextlib.suppress(OSError):
-        folder.rename(aside / folder.name)
-    shutil.rmtree(aside, ignore_errors=True)
+def _is_intact(folder: Path) -> bool:
+    """Whether the files are those that were written: a full disk or a failing one changes them.
 
-
-def _unharmed(folder: Path) -> bool:
-    """Half a file, say, is what a disk that was full leaves behind; and disks forget bits.
-
-    Raises OSError for what cannot be read now, which may well be unharmed.
+    Raises OSError for files that cannot be read now, and may be intact.
     """
     try:
         sums = json.loads((folder / _SUMS).read_bytes())
@@ -70,17 +54,9 @@ def _unharmed(folder: Path) -> bool:
 
 
 def _sum(file: Path) -> int:
-    """A checksum, three times as fast as a digest: nobody is to be kept from forging it."""
+    """CRC-32, which detects corruption, not tampering; three times as fast as a digest."""
     value = 0
     with file.open("rb", buffering=0) as stream:
         while part := stream.read(_CHUNK):
             value = zlib.crc32(part, value)
     return value
-
-
-def _sweep(parent: Path) -> None:
-    """Removes what processes that were killed had begun."""
-    for folder in (*parent.glob(f"{_BEGUN}*"), *parent.glob(f"{_ASIDE}*")):
-        with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _FORGOTTEN:
-                shutil.rmtree(folder, ignore_errors=True)

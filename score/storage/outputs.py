@@ -1,22 +1,18 @@
-"""Where a job may write: one rule for files and folders that are there already.
+"""Where a job may write: one rule for files and folders that exist.
 
-What exists is refused; with `overwrite` it is replaced, once the new output is complete. Of
-folders, only those that a job of the same kind wrote are replaced: a mistyped name costs nobody
-their files.
+An output that exists is refused; with `overwrite` it is replaced, once the new one is complete. A
+folder is only replaced where a job of the same kind wrote it, so that a mistyped name deletes no
+other files.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 
 from score.errors import RequestError
-
-_BEGUN = ".begun-"  # what names of unfinished folders begin with
+from score.storage.atomic import is_temporary
 
 EXISTS = "is there already: name another output, or pass --overwrite to replace it"
 
@@ -79,63 +75,17 @@ def check_replaceable(folder: Path) -> None:
         raise RequestError(f"{folder} cannot be replaced: name a folder below it")
 
 
-@contextmanager
-def filling(folder: Path) -> Iterator[Path]:
-    """A hidden folder inside `folder`, for files that take the place of all that is in it.
-
-    They do so when the block ends; where it raises, the folder is left as it was. What others put
-    there meanwhile stays. Unlike renaming the folder itself, this works for one that is mounted, as
-    Azure ML's outputs are.
-    """
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    replaced = _content(folder)
-    begun = Path(mkdtemp(dir=folder, prefix=_BEGUN))
-    try:
-        yield begun
-        for old in replaced:
-            old.unlink(missing_ok=True)
-        for file in begun.iterdir():
-            file.rename(folder / file.name)
-        is_new = False
-    finally:
-        shutil.rmtree(begun)
-        if is_new:
-            with suppress(OSError):  # others have put something there
-                folder.rmdir()
-
-
-def put_in_place(
-    made: Path,
-    folder: Path,
-    is_ours: Callable[[Sequence[Path]], bool],
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Renames a finished folder to its place. What it replaces is left beside it, as `….old`.
-
-    A job may have taken hours, so that what is in its place is looked at once more, as
-    `check_folder` has it. Where the new folder cannot be put there, the old one stays.
-    """
-    check_folder(folder, is_ours, overwrite=overwrite)
-    old = made.with_name(made.name + ".old")
-    try:
-        if folder.exists():  # empty, or what is overwritten
-            folder.rename(old)
-        made.rename(folder)
-    except BaseException:
-        if old.exists():
-            old.rename(folder)
-        raise
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but what another job, or a killed one, has not completed."""
+    return not _content(folder)
 
 
 def _content(folder: Path) -> list[Path]:
-    """What is in a folder, but for what a killed job left unfinished there."""
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(_BEGUN)]
+    return [entry for entry in folder.iterdir() if not is_temporary(entry.name)]
 
 
 def _check_writable(folder: Path) -> None:
-    """Folders that are missing are made; it is the nearest one that exists that counts."""
+    """Checks the nearest parent that exists: folders that are missing will be created in it."""
     nearest = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
     if not nearest.is_dir():
         raise RequestError(f"nothing can be written to {folder}: {nearest} is no folder")

@@ -1,4 +1,4 @@
-"""Frames of pandas ↔ rows."""
+"""Rows ↔ pandas frames, and request bodies as frames."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import IO
 
 import pandas as pd
 
+from score.contract.limits import check_row_count
 from score.contract.rows import IMAGE, TEXT, Row, check_columns
-from score.errors import BadColumns, RequestError, too_many_rows
+from score.errors import BadColumns, RequestError
 from score.tables import parquet_body
-from score.tables.csv_table import CsvRows, CsvTable
+from score.tables.csv_reader import CsvRows, CsvTable
 
 
 def rows_of(frame: pd.DataFrame) -> list[Row]:
@@ -26,10 +27,10 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
 
 
 def unpacked(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table that a Python user gave to MLflow's `predict`, which hands on a frame.
+    """The table that a caller gave to MLflow's `predict`, from the frame that MLflow makes of it.
 
-    Columns that its signature does not know are gone by then. Of `{"text": ["a", "b"]}` it makes
-    one row whose cell is the list. Raises BadColumns, RequestError.
+    MLflow drops columns that are not in the signature, and turns `{"text": ["a", "b"]}` into one
+    row whose cell is the list. Raises BadColumns, RequestError.
     """
     if frame.columns.empty:
         raise BadColumns(
@@ -38,7 +39,7 @@ def unpacked(frame: pd.DataFrame) -> pd.DataFrame:
         )
     if len(frame) != 1:
         return frame
-    # As in JSON, None in the place of a column is a column that is not there.
+    # As in JSON, None stands for a missing column.
     columns = {name: cell for name, cell in frame.iloc[0].items() if cell is not None}
     if not columns or not all(map(_is_list_of_strings, columns.values())):
         return frame
@@ -63,7 +64,7 @@ def read_csv(source: IO[str] | str, *, max_rows: int) -> pd.DataFrame:
                 return _frame((line.row for line in table), max_rows)
         except OSError as error:
             raise RequestError(f"{source} cannot be read: {error.strerror}") from None
-    # Lines end as in a file that is opened with `newline=""`, which is what the csv module asks.
+    # `newline=""`, as the csv module requires.
     lines = CsvRows(io.StringIO(source.read(), newline=""), "the body")
     return _frame((line.row for line in lines), max_rows)
 
@@ -75,8 +76,7 @@ def read_parquet(source: IO[bytes], *, max_rows: int, max_bytes: int) -> pd.Data
 
 def _frame(rows: Iterable[Row], max_rows: int) -> pd.DataFrame:
     kept = list(islice(rows, max_rows + 1))
-    if len(kept) > max_rows:
-        raise too_many_rows(max_rows)
-    # As objects: pandas would take a column of missing cells for numbers, which MLflow refuses.
+    check_row_count(len(kept), max_rows)
+    # dtype object: pandas would infer numbers for an empty column, which MLflow refuses.
     columns = {IMAGE: [row.image for row in kept], TEXT: [row.text for row in kept]}
     return pd.DataFrame(columns, dtype=object)

@@ -1,4 +1,4 @@
-"""A parquet request body → rows. Its size is checked before anything of it is unpacked."""
+"""A parquet request body → rows. The sizes that it states are checked before it is unpacked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from score.contract.limits import check_body_size, check_row_count
 from score.contract.rows import COLUMNS, Row, check_columns
-from score.errors import BadColumns, RequestError, body_too_large, too_many_rows
+from score.errors import BadColumns, RequestError
 
 _TEXTUAL = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
@@ -39,8 +40,7 @@ def read(source: IO[bytes], *, max_rows: int, max_bytes: int) -> list[Row]:
         columns = {name: _cells(table[name]) for name in names}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RequestError(f"the body is no readable parquet table: {error}") from None
-    if sum(map(_length, chain(*columns.values()))) > max_bytes:
-        raise body_too_large(max_bytes)
+    check_body_size(sum(map(_length, chain(*columns.values()))), max_bytes)
     return [
         Row(**dict(zip(names, cells, strict=True))) for cells in zip(*columns.values(), strict=True)
     ]
@@ -59,15 +59,13 @@ def _is_textual(name: str, kind: pa.DataType) -> bool:
 def _check_sizes(
     metadata: pq.FileMetaData, names: Sequence[str], max_rows: int, max_bytes: int
 ) -> None:
-    """Refuses by what the file says of itself."""
-    if metadata.num_rows > max_rows:
-        raise too_many_rows(max_rows)
-    paths = [metadata.schema.column(place).path for place in range(metadata.num_columns)]
-    places = [paths.index(name) for name in names]
+    """Raises RequestTooLarge by the sizes in the file's metadata."""
+    check_row_count(metadata.num_rows, max_rows)
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    numbers = [paths.index(name) for name in names]
     groups = map(metadata.row_group, range(metadata.num_row_groups))
-    sizes = (group.column(place).total_uncompressed_size for group in groups for place in places)
-    if sum(sizes) > max_bytes:
-        raise body_too_large(max_bytes)
+    sizes = (group.column(number).total_uncompressed_size for group in groups for number in numbers)
+    check_body_size(sum(sizes), max_bytes)
 
 
 def _cells(column: pa.ChunkedArray) -> list[object]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from score.errors import AzureError
+from score.storage.outputs import is_empty
 
 _VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)\}")
 # Python's version in the name of an image: python:3.11-slim, …/minimal-py311-inference.
@@ -96,7 +97,7 @@ def _start(base: str, folder: Path) -> None:
     numbers = [number for number in match.groups() if number] if match else []
     if ".".join(numbers) != here:
         raise AzureError(f"the image is made from {base}, and this is Python {here}")
-    if folder.exists() and not (folder / "pyvenv.cfg").is_file() and any(folder.iterdir()):
+    if folder.exists() and not (folder / "pyvenv.cfg").is_file() and not is_empty(folder):
         raise AzureError(f"{folder} holds something else than a virtual environment")
     venv.create(folder, clear=True, with_pip=True)
 

@@ -60,7 +60,7 @@ def _predicted(file: Path) -> pd.DataFrame:
 def _check_csv(file: Path) -> None:
     """Raises ValueError for a file that Azure would answer wrongly, or fail on."""
     from score.errors import RequestError, RowError
-    from score.tables.csv_table import CsvTable
+    from score.tables.csv_reader import CsvTable
 
     try:
         with CsvTable(file) as table:

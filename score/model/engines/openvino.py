@@ -29,7 +29,8 @@ from score.folder.model_folder import ModelFolder
 from score.hardware.processor import cores, cpu_flags, release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
 from score.settings import Settings
-from score.storage.cache import discard, kept
+from score.storage import atomic
+from score.storage.cache import kept
 from score.texts.packing import Packed, packed
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def load(folder: ModelFolder, settings: Settings) -> OpenVINO:
         try:
             return OpenVINO(Towers.of_blobs(cached, precision, side), precision)
         except _BROKEN:  # whole, but for another build of OpenVINO, say
-            discard(cached)
+            atomic.remove(cached)
             raise
     except _BROKEN as error:
         log.warning(_UNUSABLE, settings.cache, _reason(error))

@@ -1,7 +1,7 @@
-"""What a `Content-Encoding` was applied to: gzip, deflate, br and zstd undone (RFC 9110, 8.4.1).
+"""Decodes a body by its `Content-Encoding`: gzip, deflate, br and zstd (RFC 9110, 8.4.1).
 
-Results are bounded while they are decoded. Labels are often false: stores keep whatever an upload
-said. A body that does not decode, but begins as images do, is taken as it is.
+The size is limited during decoding. The header is often wrong, since object stores keep whatever
+an upload declared: a body that does not decode, but begins like an image, is returned as it is.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _ZSTD_WINDOW_LOG = 23  # 8 MiB, the most that RFC 9659 lets a server use
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 Decode = Callable[[bytes, int], bytes]
-"""Encoded bytes → at most so many decoded ones. Raises _Undecodable."""
+"""(encoded bytes, limit) → at most `limit` decoded bytes. Raises _Undecodable."""
 
 
 class _Undecodable(Exception):
-    """These bytes are not what the label says."""
+    """The bytes are not in the declared encoding."""
 
 
 def decoded(body: bytes, header: str, limit: int) -> bytes:
     """A body without the codings that a Content-Encoding header lists, the last one applied first.
 
-    At most `limit + 1` bytes: one more than the limit means too many. Raises FetchFailed.
+    Stops at `limit + 1` bytes, which shows that the limit is exceeded. Raises FetchFailed.
     """
     names = [name.strip().lower() for name in header.split(",")]
     names = [name for name in names if name not in ("", "identity")]
@@ -117,7 +117,7 @@ class _Zlib:
 def _members(
     data: bytes, most: int, decoder: Callable[[], Any], error: type[Exception] = zlib.error
 ) -> bytes:
-    """Members one after the other; what follows the last one and is none is overlooked."""
+    """All members, concatenated; bytes after the last one that are no member are ignored."""
     body = bytearray()
     for count in range(_MOST_MEMBERS):
         member = decoder()

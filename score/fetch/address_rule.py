@@ -49,7 +49,7 @@ class AddressRule:
 
 
 def is_public(ip: IPAddress) -> bool:
-    """Whether an address is the public internet's, whatever IPv4 address it wraps included."""
+    """Whether an address, and any IPv4 address embedded in it, is on the public internet."""
     if any(ip.version == network.version and ip in network for network in _NEVER):
         return False
     if isinstance(ip, ipaddress.IPv4Address):

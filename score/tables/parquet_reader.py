@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from score.contract.rows import COLUMNS, FEATURES, IMAGE, Row, check_columns, is_result
 from score.errors import RequestError
-from score.tables.csv_table import Line, distinct, kept_cells
+from score.tables.lines import Line, distinct, kept_cells
 
 SUFFIXES = (".parquet", ".pqt")
 
@@ -19,10 +19,10 @@ _BATCH = 64  # rows in memory at a time: their images may be inline
 
 
 class ParquetTable:
-    """A parquet file with an `image` column, a `text` column or both, read as it is asked for.
+    """A parquet file with an `image` column, a `text` column or both, read lazily.
 
     Use it as a context manager. Cells of the other columns are kept as text, lists and structs as
-    JSON; the vectors of a table that a job of ours wrote are not read. Raises BadColumns for a
+    JSON; the vectors of a table that `score embed` wrote are not read. Raises BadColumns for a
     file without a usable column, RequestError for what is no parquet.
     """
 
@@ -41,8 +41,8 @@ class ParquetTable:
         self.columns = distinct(names)
         self.size = self._file.metadata.num_rows
         is_ours = is_result(names)
-        # By place: other columns' names may be repeated.
-        self._read = [at for at, name in enumerate(names) if not (is_ours and name in FEATURES)]
+        # By number: other columns' names may be repeated.
+        self._read = [n for n, name in enumerate(names) if not (is_ours and name in FEATURES)]
         self._names = names
 
     def __enter__(self) -> ParquetTable:
@@ -52,15 +52,15 @@ class ParquetTable:
         self._file.close()
 
     def __iter__(self) -> Iterator[Line]:
-        places = {name: self._names.index(name) for name in COLUMNS if name in self._names}
+        columns = {name: self._names.index(name) for name in COLUMNS if name in self._names}
         for position, cells in enumerate(self._rows(), 1):
-            row = Row(**{name: cells[at] for name, at in places.items()})
-            kept = [_text(cells.get(at)) for at in range(len(self.columns))]
-            yield Line(row, kept_cells(kept, places.get(IMAGE)), position)
+            row = Row(**{name: cells[number] for name, number in columns.items()})
+            kept = [_text(cells.get(number)) for number in range(len(self.columns))]
+            yield Line(row, kept_cells(kept, columns.get(IMAGE)), position)
 
     def _rows(self) -> Iterator[dict[int, object]]:
-        """Each row's cells by the place of their column."""
-        names = [self._names[at] for at in self._read]
+        """Each row's cells by the number of their column."""
+        names = [self._names[number] for number in self._read]
         try:
             for batch in self._file.iter_batches(_BATCH, columns=names):
                 for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -70,7 +70,7 @@ class ParquetTable:
 
 
 def _text(cell: object) -> str | None:
-    """A cell as the output's columns hold it; nothing of bytes, which are inline images."""
+    """A cell as the output's columns hold it; None for bytes, which are inline images."""
     if cell is None or isinstance(cell, (bytes, bytearray)):
         return None
     return json.dumps(cell, default=str) if isinstance(cell, (list, dict)) else str(cell)

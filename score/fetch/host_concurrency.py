@@ -1,4 +1,5 @@
-"""How many downloads a host gets at a time: more while it answers fast, fewer when it does not.
+"""How many downloads run from one host at a time: more while it answers fast, fewer when it does
+not (adaptive concurrency).
 
 A host begins with START downloads at a time. As in TCP's congestion control (RFC 5681), each fast
 answer adds one, until the host first sheds load; after that one is added per round of answers. An
@@ -24,15 +25,15 @@ from score.fetch.deadline import Deadline
 
 START = 8
 _SLOWER, _SLACK = 3.0, 0.1  # slow: more than three times the quickest answer and 0.1 s
-_SPARED = 10  # times a pause for which what led to it is not tried again
+_SPARED = 10  # × a pause: how long the number of downloads that led to it is not reached again
 _KEPT = 1000  # hosts that are remembered
-_FORGOTTEN = 60.0  # seconds without a download after which a host is as good as new
+_FORGOTTEN = 60.0  # seconds without a download after which what is known of a host is dropped
 
 _now = time.monotonic
 
 
 class Host:
-    """One host's share of the downloads. Safe to share between threads."""
+    """The downloads from one host. Safe to share between threads."""
 
     def __init__(self, most: int, longest_pause: float = math.inf) -> None:
         self._most, self._longest_pause = most, longest_pause
@@ -45,18 +46,18 @@ class Host:
         self._paused_until = -math.inf
         self._ceiling, self._ceiling_until = most, -math.inf
         self._quickest = math.inf
-        # Kept by Hosts: rows that wait or download, and since when there are none.
+        # Set by Hosts: rows that wait or download, and since when there are none.
         self.users = 0
         self.idle_since = math.inf
 
     @property
     def limit(self) -> int:
-        """Downloads that it gets at a time now."""
+        """Downloads that may run at a time now."""
         return int(self._limit)
 
     @contextmanager
-    def place(self, deadline: Deadline) -> Iterator[None]:
-        """Waits for one of its places and holds it. Raises FetchTimeout, FetchFailed.
+    def slot(self, deadline: Deadline) -> Iterator[None]:
+        """Waits for one of its slots and holds it. Raises FetchTimeout, FetchFailed.
 
         A pause that the host asked for counts against the row's deadline; waiting for other rows'
         downloads does not.
@@ -70,20 +71,20 @@ class Host:
                 self._wake()
 
     def answered(self, began: float) -> None:
-        """Tells of an answer that was no refusal. `began`: when it was asked for."""
+        """Reports an answer that did not shed load. `began`: `time.monotonic()` of its request."""
         seconds = _now() - began
         with self._changed:
             self._quickest = min(self._quickest, seconds)
             if seconds > _SLOWER * self._quickest + _SLACK:
                 self._limit = min(self._limit, max(self._limit - 1, self._least_grown))
-            elif self._active >= self.limit:  # else nothing shows that more would be well
+            elif self._active >= self.limit:  # else the limit was not tested
                 step = 1 / self._limit if self._has_shed else 1.0
                 most = self._ceiling if _now() < self._ceiling_until else self._most
                 self._limit = max(self._limit, min(self._limit + step, most))
                 self._wake()
 
     def shed(self, began: float, pause: float = 0.0) -> None:
-        """Tells that it refused for being busy, or did not answer. `pause`: seconds it asks for."""
+        """Reports an answer that shed load, or none at all. `pause`: seconds that it asks for."""
         pause = min(pause, self._longest_pause)
         with self._changed:
             now = _now()
@@ -105,14 +106,14 @@ class Host:
                     if not free:
                         raise deadline.over()
             except BaseException:
-                self._wake()  # what woke this row is for the next
+                self._wake()  # passes the notification on to the next row
                 raise
             self._active += 1
             if self._active < self.limit:
                 self._changed.notify()
 
     def _open(self, deadline: Deadline) -> bool:
-        """Whether a place is free, once no pause is left. Raises FetchFailed for a long pause."""
+        """Waits for the end of a pause; whether a slot is free then. Raises FetchFailed."""
         while (pause := self._paused_until - _now()) > 0:
             if pause >= deadline.left():
                 raise FetchFailed(
@@ -125,7 +126,7 @@ class Host:
         self._changed.notify(max(1, self.limit - self._active))
 
     def is_forgettable(self) -> bool:
-        """Whether nobody uses it, and has not for long."""
+        """Whether it has been without users for `_FORGOTTEN` seconds."""
         return not self.users and _now() - self.idle_since >= _FORGOTTEN
 
 
@@ -142,11 +143,11 @@ class Hosts:
         self._hosts: dict[str, Host] = {}
 
     @contextmanager
-    def place(self, name: str, deadline: Deadline) -> Iterator[Host]:
-        """Waits for a place at a host and holds it. Raises FetchTimeout, FetchFailed."""
+    def slot(self, name: str, deadline: Deadline) -> Iterator[Host]:
+        """Waits for a slot at a host and holds it. Raises FetchTimeout, FetchFailed."""
         host = self._enter(name)
         try:
-            with host.place(deadline):
+            with host.slot(deadline):
                 yield host
         finally:
             with self._lock:
@@ -154,7 +155,7 @@ class Hosts:
                 host.idle_since = _now()
 
     def limit(self, name: str) -> int:
-        """Downloads that a host gets at a time now."""
+        """Downloads from a host that may run at a time now."""
         with self._lock:
             return (self._hosts.get(name) or self._new()).limit
 

@@ -1,0 +1,196 @@
+"""Files and folders that appear under their name when they are complete, and not before.
+
+Each is written under a hidden name of its own, in the folder where it will be, and then renamed. So
+two processes with the same output do not write into each other's files: the one that finishes last
+wins. Where writing fails, nothing is left behind. What a killed process left behind is removed by
+the next process that writes into the same folder: at once where the name shows a process of this
+machine that has ended, else after a day without a write.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+_NAME = re.compile(
+    r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}\.part", re.DOTALL
+)
+_LONGEST = 150  # bytes of the final name in the temporary one
+_ABANDONED = 24 * 3600.0  # seconds without a write
+_NO_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+@contextmanager
+def file(path: Path) -> Iterator[Path]:
+    """Where to write a file that replaces `path` when the block ends. Raises OSError."""
+    with files([path]) as (part,):
+        yield part
+
+
+@contextmanager
+def files(paths: Iterable[Path]) -> Iterator[list[Path]]:
+    """Where to write the files of one output, which replace `paths` when the block ends.
+
+    A file that was not written is missing from the new output, so its path is removed. The folder
+    of each must exist. Raises OSError.
+    """
+    parts = {path: _temporary(path.parent, path.name) for path in paths}
+    try:
+        yield list(parts.values())
+        for part in parts.values():
+            _sync(part)
+        for path, part in parts.items():
+            if part.exists():
+                part.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """An empty folder that is renamed to `path` when the block ends.
+
+    It is alone in a temporary folder, its parent, which may hold other temporary files.
+
+    check: called before the renaming, which may be hours later; raises where the folder at `path`,
+    if there is one, must not be replaced. Where the renaming fails, that folder stays. Raises
+    OSError.
+    """
+    with scratch(path) as temporary:
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir()
+        yield new
+        check()
+        try:
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
+
+
+@contextmanager
+def contents(path: Path) -> Iterator[Path]:
+    """A folder inside `path`, whose files replace all files of `path` when the block ends.
+
+    Where the block raises, `path` is left as it was. Files that others put there meanwhile stay.
+    Unlike renaming the folder itself, this works for a mount point, as Azure ML's outputs are.
+    Raises OSError.
+    """
+    is_new = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    replaced = [entry for entry in path.iterdir() if not is_temporary(entry.name)]
+    try:
+        with scratch(path / "new") as temporary:
+            yield temporary
+            for old in replaced:
+                old.unlink(missing_ok=True)
+            for new in temporary.iterdir():
+                new.rename(path / new.name)
+            is_new = False
+    finally:
+        if is_new:
+            with suppress(OSError):  # others have put something there
+                path.rmdir()
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, removed when the block ends. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path.parent, path.name)
+    temporary.mkdir(mode=0o700)
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a folder if it is there; does not fail.
+
+    It is renamed first, so that another process can create it anew at once, and a thread that still
+    writes into it fails.
+    """
+    aside = _temporary(path.parent, path.name)
+    with suppress(OSError):
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that was not complete yet."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _temporary(parent: Path, name: str) -> Path:
+    _remove_abandoned(parent.absolute())
+    start = os.fsencode(name)[:_LONGEST].decode(errors="ignore")
+    return parent / f".{start}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.part"
+
+
+@cache  # once a process: a job may write thousands of files into one folder
+def _remove_abandoned(parent: Path) -> None:
+    with suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if (name := _NAME.fullmatch(entry.name)) and _is_abandoned(Path(entry), name):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    os.unlink(entry)
+
+
+def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
+    machine: str = name["machine"]
+    if machine == _machine():
+        return not _is_running(int(name["process"]))
+    paths = [path, *(path.rglob("*") if path.is_dir() else ())]
+    written: float = max(each.lstat().st_mtime for each in paths)
+    return time.time() - written > _ABANDONED
+
+
+@cache
+def _machine() -> str:
+    """A number for the machine or container whose process ids this process sees."""
+    namespace = 0
+    with suppress(OSError):  # no Linux
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    return f"{zlib.crc32(f'{platform.node()} {namespace}'.encode()):08x}"
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere `os.kill` ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Writes a file to disk before it is renamed: after a power cut the name must not stand for
+    an empty file."""
+    with suppress(FileNotFoundError), path.open("rb") as stream:
+        try:
+            os.fsync(stream.fileno())
+        except OSError as error:
+            if error.errno not in _NO_SYNC:  # of a file system that has no such thing
+                raise

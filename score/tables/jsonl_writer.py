@@ -1,0 +1,39 @@
+"""JSON lines files of records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from typing_extensions import override
+
+from score.contract.rows import FEATURES, Record
+from score.tables.writer import Writer, error_cells, vectors_of
+
+
+class JsonLinesWriter(Writer):
+    """JSON lines: the columns and the record in one object; an error as in JSON answers."""
+
+    reserved = (*FEATURES, "error")
+
+    @override
+    def _open(self, *parts: Path) -> None:
+        (part,) = parts
+        self._file: IO[str] = part.open("w", encoding="utf-8")
+
+    @override
+    def _write(self, kept: Sequence[str | None], record: Record) -> None:
+        line: dict[str, Any] = dict(zip(self.columns, kept, strict=True))
+        for name, vector in zip(FEATURES, vectors_of(record), strict=True):
+            if vector is not None:
+                line[name] = vector.tolist()
+        if record.error:
+            code, message, retryable = error_cells(record)
+            line["error"] = {"code": code, "message": message, "retryable": retryable}
+        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @override
+    def _close(self) -> None:
+        self._file.close()
