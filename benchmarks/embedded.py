@@ -35,7 +35,7 @@ with commands.needed(__name__):
     from benchmarks.phrasings import PHRASINGS
     from score.evaluation.evaluate import Evaluation, retrieval, zeroshot
     from score.jobs.class_folders import ClassFolders
-    from score.training.train import FONT, HELD_OUT, Pictogram, article, draw, pictograms
+    from score.training.loop import FONT, HELD_OUT, Pictogram, article, draw, pictograms
 
 SEED = 77  # training draws with seeds that begin with its own
 SIZE = 192  # pixels: twice what the model looks at

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from score.errors import ModelError
-from score.training.train import HELD_OUT, Pictogram, Random, background, draw, pictograms
+from score.training.loop import HELD_OUT, Pictogram, Random, background, draw, pictograms
 
 HERE = Path(__file__).parent
 PORT = 8800  # which `demo.py` replaces by a free one

@@ -72,8 +72,8 @@ def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
         (["score", "serve"], "starlette", "serve"),
         (["score", "package", "model", "--output", "o"], "transformers", "package"),
         (["score", "azure", "plan"], "yaml", "package"),
-        (["score.training.train", "o"], "emoji", "train"),
-        (["score.training.train", "o"], "transformers", "package"),
+        (["score.training.loop", "o"], "emoji", "train"),
+        (["score.training.loop", "o"], "transformers", "package"),
         (["score.package.default_model", "o"], "transformers", "package"),
         (["benchmarks.bench"], "pandas", "batch"),
         (["benchmarks.contenders", "x", "model"], "pandas", "batch"),
@@ -101,7 +101,7 @@ def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None
     ("module", "said"),
     [
         ("score.checkpoints.random_checkpoint", "did you mean --seed?"),
-        ("score.training.train", "did you mean --seed?"),
+        ("score.training.loop", "did you mean --seed?"),
     ],
 )
 def test_modules_name_what_was_meant_too(module: str, said: str) -> None:

@@ -21,8 +21,8 @@ from score.contract.rows import Row
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.model.zeroshot import unit
-from score.training import train as training
-from score.training.train import (
+from score.training import loop as training
+from score.training.loop import (
     COLOURS,
     FONT,
     GROUPS,
@@ -476,7 +476,7 @@ def test_a_run_of_no_steps_is_refused(tmp_path: Path, steps: str) -> None:
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "score.training.train", str(tmp_path / "m")]
+    command = [sys.executable, "-m", "score.training.loop", str(tmp_path / "m")]
     command += ["--font", str(tmp_path / "none.ttf")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
@@ -505,7 +505,7 @@ def test_the_font_has_them_all() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    from score.training.train import _rate
+    from score.training.loop import _rate
 
     rates = [_rate(Config(), step) for step in range(Config.steps)]
     assert rates[0] < rates[50] < rates[Config.warmup] == 1

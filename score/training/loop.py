@@ -1,6 +1,6 @@
 """Trains the embedded model: a small CLIP that knows emoji, from nothing but a font and its names.
 
-`python -m score.training.train FOLDER` draws the images, writes the captions, trains and leaves a
+`python -m score.training.loop FOLDER` draws the images, writes the captions, trains and leaves a
 model folder. The images are the glyphs of Debian's `fonts-noto-color-emoji`, drawn by Pillow at
 random size, place, rotation, colour and background; the words are the names and synonyms that the
 `emoji` package carries. Nothing is read from the network. The same seed gives the same weights, on
@@ -1028,7 +1028,7 @@ def save(model: CLIPModel, tokenizer: Tokenizer, config: Config, folder: Path) -
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m score.training.train FOLDER`."""
+    """`python -m score.training.loop FOLDER`."""
     parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
         "folder", type=Path, help="where the model goes, unfinished ones on the way; replaces"
