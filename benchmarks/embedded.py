@@ -35,7 +35,10 @@ with commands.needed(__name__):
     from benchmarks.phrasings import PHRASINGS
     from score.evaluation.evaluate import Evaluation, retrieval, zeroshot
     from score.jobs.class_folders import ClassFolders
-    from score.training.loop import FONT, HELD_OUT, Pictogram, article, draw, pictograms
+    from score.training.backgrounds import HELD_OUT
+    from score.training.captions import article
+    from score.training.drawing import draw
+    from score.training.pictograms import FONT, Pictogram, pictograms
 
 SEED = 77  # training draws with seeds that begin with its own
 SIZE = 192  # pixels: twice what the model looks at

@@ -1,7 +1,7 @@
 """Draws the sample images and writes the request bodies and CSVs around them.
 
     python samples/draw.py            # the tables alone, from the images that are here
-    python samples/draw.py --images # the images too; needs fonts-noto-color-emoji
+    python samples/draw.py --images   # the images too; needs fonts-noto-color-emoji
 
 The extra `train` has what both need.
 
@@ -26,7 +26,10 @@ import numpy as np
 from PIL import Image
 
 from score.errors import ModelError
-from score.training.loop import HELD_OUT, Pictogram, Random, background, draw, pictograms
+from score.training.backgrounds import HELD_OUT, background
+from score.training.drawing import draw
+from score.training.pictograms import Pictogram, pictograms
+from score.training.randomness import Random
 
 HERE = Path(__file__).parent
 PORT = 8800  # which `demo.py` replaces by a free one
@@ -267,7 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", action="store_true", help="draw the pictures, too")
+    parser.add_argument("--images", action="store_true", help="draw the images, too")
     if parser.parse_args().images:
         try:
             things = pictograms()

@@ -103,17 +103,16 @@ ROOMS = {
 
 # Who may use what: a room, or a module. NumPy is everybody's.
 DOORS = {
-    "torch": "model.engines model.towers folder.weights checkpoints package.reference "
-    "training.loop",
-    "transformers": "package.reference training.loop",
+    "torch": "model.engines model.towers folder.weights checkpoints package.reference training",
+    "transformers": "package.reference training",
     "huggingface_hub": "checkpoints.hub",
     "h5py": "checkpoints.hdf5",
     "safetensors": "folder.weights checkpoints.canonical",
-    "tokenizers": "texts.added_tokens texts.tokenizer training.loop",
+    "tokenizers": "texts.added_tokens texts.tokenizer training",
     "ftfy": "texts.cleaning",
     "open_clip": "",  # its tokenizer's file alone is loaded, by package.reference
     "PIL": "images checkpoints.kerashub checkpoints.openclip package.build package.probe_set "
-    "package.reference training.loop evaluation.webpage",
+    "package.reference training evaluation.webpage",
     "urllib3": "fetch deploy.harness",
     "brotli": "fetch.codings",
     "backports": "fetch.codings",
@@ -143,7 +142,7 @@ DOORS = {
     "matplotlib": "evaluation.charts",
     "argparse": "__main__ cli console shards spark deploy.cli deploy.flags deploy.harness "
     "deploy.running deploy.scripts",
-    "emoji": "training.loop",
+    "emoji": "training.pictograms",
     "yaml": "checkpoints.provenance evaluation.report deploy.cli deploy.harness deploy.skus "
     "deploy.rules.contents deploy.rules.documents",
     "pickle": "",
