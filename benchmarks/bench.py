@@ -108,7 +108,8 @@ def _gemm_int8(precision: str) -> Callable[[], float]:
     import nncf
     import torch
 
-    from score.model.engines.openvino import compiled, model_of
+    from score.model.engines.openvino_conversion import model_of
+    from score.model.engines.openvino_towers import compiled
 
     layers = [torch.nn.Linear(768, 3072), torch.nn.Linear(3072, 768)] * 4
     x = torch.randn(BATCH * 50, 768)

@@ -149,7 +149,7 @@ def search(model: Embedder, album: Album) -> dict[str, list[Hit]]:
     heading(2, "Found by text", "model.embed_text(query), cosine with every image")
     found = {}
     for query in QUERIES:
-        cosines = album.images @ unit(model.embed_text(query))
+        cosines = album.image_vectors @ unit(model.embed_text(query))
         best = np.argsort(-cosines)[:5]
         found[query] = [
             Hit(album.files[place], album.captions[place], float(cosines[place])) for place in best
@@ -185,7 +185,7 @@ def draw(album: Album, searches: dict[str, list[Hit]], answers: dict[str, float]
         (ASKED, answers),
         [album.captions[place] for place in some],
         [album.files[place] for place in some],
-        album.texts[some] @ album.images[some].T,
+        album.texts[some] @ album.image_vectors[some].T,
     )
     file.write_text(page.as_html(story), encoding="utf-8")
     print(f"   {file.stat().st_size / 1024:.0f} KB, thumbnails and all; it needs no server")

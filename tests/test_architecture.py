@@ -131,7 +131,7 @@ DOORS = {
     "marshmallow": "deploy.rules.schemas",
     "packaging": "deploy.rules.packages",
     "fcntl": "hardware.gpus folder.registry",
-    "openvino": "model.engines.openvino",
+    "openvino": "model.engines.openvino_conversion model.engines.openvino_towers",
     "nncf": "package.int8",
     "azureml": "entry.collector",
     "azureml_inference_server_http": "online",

@@ -70,7 +70,7 @@ def _unharmed(folder: Path) -> bool:
 
 
 def _sum(file: Path) -> int:
-    """A checksum, three times as fast as a digest: nobody is to be kept from forging it."""
+    """A CRC-32, three times as fast as a digest: it detects corruption, not tampering."""
     value = 0
     with file.open("rb", buffering=0) as stream:
         while part := stream.read(_CHUNK):
