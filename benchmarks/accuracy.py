@@ -24,7 +24,8 @@ from score.console import commands
 from score.core.embedder import Embedder
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import computes
-from score.images import preprocess
+from score.images import decode
+from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
 from score.model.engines.pytorch import DTYPES, PyTorch
 from score.model.probes import difference
@@ -36,14 +37,14 @@ EXACT = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
 
 
 class Inputs(NamedTuple):
-    pixels: list[preprocess.Pixels]
+    pixels: list[Pixels]
     ids: list[Ids]
 
     @classmethod
     def of(cls, folder: ModelFolder, rows: int) -> Inputs:
-        preprocessor = preprocess.Preprocessor.from_config(folder.preprocessor)
+        preprocessor = Preprocessor.from_config(folder.preprocessor)
         most = EXACT.max_pixels
-        decoded = (preprocess.decode(data, most) for data in fixtures.images(fixtures.SMALL[:rows]))
+        decoded = (decode.decode(data, most) for data in fixtures.images(fixtures.SMALL[:rows]))
         ids = Tokenizer.load(folder).encode(fixtures.texts(rows), "end")
         return cls(
             [preprocessor.pixels(image, most) for image in decoded],

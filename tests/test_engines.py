@@ -323,7 +323,7 @@ def test_the_key_names_all_that_traces_and_compiles() -> None:
         "score.hardware.drivers",
         "score.hardware.gpus",
         "score.hardware.processor",
-        "score.images.preprocess",
+        "score.images.preprocess",  # its normalisation is in the key by value
         "score.model.engines.base",
         "score.model.engines.one_dnn",  # not in towers loaded `plain`, as for a conversion
         "score.settings",

@@ -25,7 +25,7 @@ from score.checkpoints.catalog import ARCHITECTURES, CATALOG, CLIP_TOKENIZER
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.folder.architecture import Architecture
-from score.images import preprocess
+from score.images import decode
 from score.model.probes import Probes, difference
 from score.package import probe_set
 from score.package.build import package
@@ -92,7 +92,7 @@ def write_open_clip(folder: Path, model: OpenClip, model_cfg: Json, preprocess: 
 def assert_as_open_clip(made: Path, theirs: OpenClip) -> None:
     """A package's vectors are those of OpenCLIP's model."""
     ours = Embedder.load(made, FP32)
-    decoded = [preprocess.decode(data, 10**7) for data in IMAGES.values()]
+    decoded = [decode.decode(data, 10**7) for data in IMAGES.values()]
     pixels = [ours.preprocessor.pixels(image, 10**7) for image in decoded]
     values = np.moveaxis(normalised(ours.preprocessor, np.stack(pixels)), -1, 1)
     ids = [found for found in ours.texts.encode(TEXTS, "end") if isinstance(found, list)]

@@ -27,7 +27,8 @@ from score.checkpoints.source import Part, Source
 from score.errors import ModelError
 from score.folder.architecture import Architecture, Transformer
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
-from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
+from score.images.preprocess import BICUBIC, Preprocessor
+from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.tokenizer import Tokenizer, xlm_tokenizer
 
 Json = Mapping[str, Any]

@@ -22,7 +22,8 @@ from score.checkpoints.state_dict import Names
 from score.errors import ModelError
 from score.folder.architecture import Architecture, Shape, Transformer
 from score.folder.model_folder import read_json
-from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
+from score.images.preprocess import BICUBIC, Preprocessor
+from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Tokenizer
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from score.contract.rows import IMAGE, Row, is_empty
 from score.errors import BadColumns, EmptyRow, FetchFailed, RequestError, RowError
 from score.fetch.cells import file_below
-from score.images.preprocess import ENDINGS
+from score.images.formats import ENDINGS
 from score.tables.csv_table import CsvTable, Line
 
 _URL = re.compile(r"\s*https?://[^/?#]*([^?#]*)", re.IGNORECASE)

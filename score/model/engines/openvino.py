@@ -39,11 +39,11 @@ class OpenVINO:
         self._images, self._texts = towers.images, towers.texts
 
     def images(self, pixels: Pixels) -> Matrix:
-        """As `Engine` has it."""
+        """As `Engine`."""
         return self._compute(self._images, pixels)
 
     def texts(self, texts: Packed) -> Matrix:
-        """As `Engine` has it."""
+        """As `Engine`."""
         return self._compute(self._texts, *texts)
 
     def _compute(self, tower: Tower, *inputs: np.ndarray) -> Matrix:
