@@ -108,7 +108,7 @@ DOORS = {
     "huggingface_hub": "checkpoints.hub",
     "h5py": "checkpoints.hdf5",
     "safetensors": "folder.weights checkpoints.canonical",
-    "tokenizers": "texts.added_tokens texts.tokenizer training",
+    "tokenizers": "texts training",
     "ftfy": "texts.cleaning",
     "open_clip": "",  # its tokenizer's file alone is loaded, by package.reference
     "PIL": "images checkpoints.kerashub checkpoints.openclip package.build package.probe_set "

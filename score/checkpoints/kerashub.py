@@ -29,7 +29,8 @@ from score.folder.architecture import Architecture, Transformer
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
 from score.images.preprocess import BICUBIC, Preprocessor
 from score.images.processors import CLIP_MEAN, CLIP_STD
-from score.texts.tokenizer import Tokenizer, xlm_tokenizer
+from score.texts.tokenizer import Tokenizer
+from score.texts.xlm_unigram import xlm_tokenizer
 
 Json = Mapping[str, Any]
 

@@ -24,7 +24,7 @@ from score.console.commands import Parser, run
 from score.folder.architecture import Architecture, Shape, Text, Transformer, Vision
 from score.model.engines.pytorch import DTYPES
 from score.storage.outputs import check_files
-from score.texts.tokenizer import xlm_tokenizer
+from score.texts.xlm_unigram import xlm_tokenizer
 
 CONTEXT = 77
 

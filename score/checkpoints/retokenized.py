@@ -8,7 +8,8 @@ from dataclasses import replace
 from score.checkpoints.catalog import CLIP_TOKENIZER
 from score.checkpoints.source import Source
 from score.texts.cleaning import Cleaning, Name
-from score.texts.tokenizer import Tokenizer, open_clip_tokenizer
+from score.texts.clip_bpe import open_clip_tokenizer
+from score.texts.tokenizer import Tokenizer
 
 
 def cleaned(source: Source, asked: Name | None = None) -> Source:

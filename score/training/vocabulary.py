@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
-from score.texts.tokenizer import CLIP_BEGIN, CLIP_END, clip_tokenizer
+from score.texts.clip_bpe import CLIP_BEGIN, CLIP_END, clip_tokenizer
 from score.training.captions import NUMBERS, TEMPLATES, plural
 from score.training.colours import COLOURS
 from score.training.pictograms import GROUPS, Pictogram
