@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from score.checkpoints.catalog import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES
 from score.console import commands
 
 LOAD = """

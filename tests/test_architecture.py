@@ -235,3 +235,28 @@ def test_the_core_needs_no_extras() -> None:
 
 def test_the_root_holds_only_what_outsiders_name() -> None:
     assert len([file for file in PACKAGE.iterdir() if file.is_file()]) <= 12
+
+
+LONG = "package.build.package deploy.running.add"
+"""Functions that may be longer than MOST_LINES_OF_A_FUNCTION."""
+
+LONG_MODULES = "evaluation.evaluate"
+"""Modules that may be longer than MOST_LINES_OF_A_MODULE."""
+
+MOST_LINES_OF_A_MODULE, MOST_LINES_OF_A_FUNCTION = 450, 60
+
+
+def functions(module: str) -> Iterator[tuple[str, int]]:
+    """Every function of a module, methods and inner ones too, with its lines, decorators apart."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield f"{module}.{node.name}", node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_and_functions_are_short(module: str) -> None:
+    lines = MODULES[module].read_text(encoding="utf-8").count("\n")
+    assert lines <= MOST_LINES_OF_A_MODULE or module in LONG_MODULES.split(), f"{lines} lines"
+    long = {name: size for name, size in functions(module) if size > MOST_LINES_OF_A_FUNCTION}
+    assert set(long) <= set(LONG.split()), long

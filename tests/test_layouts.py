@@ -21,7 +21,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from score.checkpoints import openclip, random_checkpoint, resolve
-from score.checkpoints.catalog import ARCHITECTURES, CATALOG, CLIP_TOKENIZER
+from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER
+from score.checkpoints.catalog import CATALOG
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.folder.architecture import Architecture

@@ -39,7 +39,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from score.checkpoints import random_checkpoint
-from score.checkpoints.catalog import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES
 from score.contract.params import Params
 from score.contract.rows import Record, Row, Vector
 from score.core.embedder import Embedder

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from score.checkpoints import random_checkpoint
-from score.checkpoints.catalog import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES
 from score.contract.labels import Labels
 from score.contract.params import Params
 from score.contract.rows import Row

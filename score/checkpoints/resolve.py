@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from score.checkpoints import hub, kerashub, openclip, state_dict, transformers_layout
+from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.checkpoints.base_checkpoint import Base
 from score.checkpoints.base_checkpoint import find as find_base
-from score.checkpoints.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY, Entry, lookup
+from score.checkpoints.catalog import Entry, lookup
 from score.checkpoints.provenance import HUB, address, licences, told, unknown
 from score.checkpoints.retokenized import cleaned
 from score.checkpoints.source import Source, opened

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from score.checkpoints.catalog import CLIP_TOKENIZER
+from score.checkpoints.architectures import CLIP_TOKENIZER
 from score.checkpoints.source import Source
 from score.texts.cleaning import Cleaning, Name
 from score.texts.clip_bpe import open_clip_tokenizer
