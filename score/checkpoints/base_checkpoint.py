@@ -92,33 +92,33 @@ class Base:
             "tokenizer": tokenizer_folder(tokenizer, folder.path) is None,
             "image processor": preprocessor_file(folder.path) is None,
         }
-        taken = tuple(part for part, is_lacking in lacking.items() if is_lacking)
-        if not taken:
+        parts = tuple(part for part, is_lacking in lacking.items() if is_lacking)
+        if not parts:
             raise ModelError(f"{path} has a tokenizer and an image processor: --base adds nothing")
-        self.must_fit(folder.architecture, taken)
-        return taken
+        self.must_fit(folder.architecture, parts)
+        return parts
 
-    def must_fit(self, made: Architecture, taken: tuple[str, ...]) -> None:
+    def must_fit(self, architecture: Architecture, parts: tuple[str, ...]) -> None:
         """Raises ModelError unless what is taken is for models of this architecture."""
         differing = [
             f"its {what} is {theirs}, the checkpoint's {ours}"
-            for what, theirs, ours in self._compared(made, taken)
+            for what, theirs, ours in self._compared(architecture, parts)
             if theirs != ours
         ]
         if differing:
             raise ModelError(f"--base {self.origin} does not fit: {'; '.join(differing)}")
 
     def _compared(
-        self, made: Architecture, taken: tuple[str, ...]
+        self, architecture: Architecture, parts: tuple[str, ...]
     ) -> Iterator[tuple[str, object, object]]:
         """What must agree: what it is, here, in the checkpoint."""
         own, preprocessor = self.architecture, self.preprocessor
-        if own and "tokenizer" in taken:
-            yield "kind", own.kind, made.kind
-            yield "vocabulary", own.text.vocabulary, made.text.vocabulary
-            yield "context", own.text.context, made.text.context
-        if preprocessor and "image processor" in taken:
-            (height, width), side = preprocessor.size, made.vision.image
+        if own and "tokenizer" in parts:
+            yield "kind", own.kind, architecture.kind
+            yield "vocabulary", own.text.vocabulary, architecture.text.vocabulary
+            yield "context", own.text.context, architecture.text.context
+        if preprocessor and "image processor" in parts:
+            (height, width), side = preprocessor.size, architecture.vision.image
             yield "image size", f"{height}×{width}", f"{side}×{side}"
 
 

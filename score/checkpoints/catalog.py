@@ -373,17 +373,19 @@ def _cleaning(entry: Entry) -> str:
 
 def describe(entry: Entry) -> str:
     """All that the catalog knows of an entry, in plain text."""
-    made = entry.made
-    vision, text = made.vision, made.text
+    architecture = entry.made
+    vision, text = architecture.vision, architecture.text
     facts = {
         "authors": f"{entry.authors}, {entry.source}",
         "Hub": f"{entry.hub}, revision {entry.revision or '(none pinned: the newest)'}",
         "bare weights": entry.file and f"{entry.file}, SHA-256 {entry.sha256}",
         "KerasHub": entry.keras,
         "licence": f"{entry.licence.name}: {entry.licence.says}",
-        "architecture": f"{entry.architecture} (OpenCLIP's name), {made.kind} in transformers",
+        "architecture": (
+            f"{entry.architecture} (OpenCLIP's name), {architecture.kind} in transformers"
+        ),
         "parameters": f"{entry.parameters:,}",
-        "vectors": f"{made.dimension} numbers",
+        "vectors": f"{architecture.dimension} numbers",
         "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
         "images": f"{vision.image} pixels, patches of {vision.patch}, bicubic, {entry.resize}",
         "texts": f"{text.context} tokens; {entry.tokenizer}; {entry.pooling}",

@@ -62,24 +62,28 @@ class H5:
 
     def shape(self, name: str) -> Shape | None:
         """As `source.Tensors.shape`. Raises ModelError for what Keras would not have written."""
-        place = self._find(name)
-        return place.shape if place else None
+        dataset = self._find(name)
+        return dataset.shape if dataset else None
 
     def dtype(self, name: str) -> torch.dtype:
         """As `source.Tensors.dtype`."""
-        place = self._find(name)
-        assert place, f"{name} was not looked for"
-        return place.dtype
+        dataset = self._find(name)
+        assert dataset, f"{name} was not looked for"
+        return dataset.dtype
 
     def read(self, name: str) -> Tensor:
         """As `source.Tensors.read`; a view of the file."""
-        place = self._find(name)
-        assert place, f"{name} was not looked for"
+        dataset = self._find(name)
+        assert dataset, f"{name} was not looked for"
         values = np.memmap(
-            place.file, place.stored, "c", offset=place.offset, shape=(math.prod(place.shape),)
+            dataset.file,
+            dataset.stored,
+            "c",
+            offset=dataset.offset,
+            shape=(math.prod(dataset.shape),),
         )
         tensor = torch.from_numpy(np.require(values, requirements="A"))  # HDF5 need not align them
-        return tensor.view(place.dtype).reshape(place.shape)
+        return tensor.view(dataset.dtype).reshape(dataset.shape)
 
     def _find(self, name: str) -> _Place | None:
         group = name.rpartition("/")[0]

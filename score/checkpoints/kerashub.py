@@ -55,14 +55,14 @@ def is_preset(path: Path) -> bool:
 
 def folder(path: Path) -> Source:
     """The checkpoint in a preset's folder. Raises ModelError."""
-    made = architecture(read_json(path / CONFIG))
+    arch = architecture(read_json(path / CONFIG))
     return Source(
         layout="KerasHub",
-        architecture=made,
-        preprocessor=_preprocessor(read_json(path / IMAGES), made.vision.image),
-        tokenizer=_tokenizer(path, made).to_json(),
+        architecture=arch,
+        preprocessor=_preprocessor(read_json(path / IMAGES), arch.vision.image),
+        tokenizer=_tokenizer(path, arch).to_json(),
         tensors=H5.open(path),
-        parts=_parts(made),
+        parts=_parts(arch),
     )
 
 
@@ -94,10 +94,10 @@ def architecture(config: Json) -> Architecture:
 
 def _config(serialized: object, name: str) -> Json:
     """The configuration within what Keras serializes an object to, which must be a `name`."""
-    found = serialized.get("class_name") if isinstance(serialized, Mapping) else None
-    if not isinstance(serialized, Mapping) or found != name:
+    class_name = serialized.get("class_name") if isinstance(serialized, Mapping) else None
+    if not isinstance(serialized, Mapping) or class_name != name:
         raise ModelError(
-            f"the preset holds a {str(found)[:80]} where a {name} should be; "
+            f"the preset holds a {str(class_name)[:80]} where a {name} should be; "
             f"of KerasHub's models MetaCLIP 2 is supported"
         )
     config = serialized.get("config")
@@ -124,8 +124,8 @@ def _side(vision: Json) -> object:
     return shape[0]
 
 
-def _parts(made: Architecture) -> dict[str, Part]:
-    shapes = made.shapes()
+def _parts(arch: Architecture) -> dict[str, Part]:
+    shapes = arch.shapes()
 
     def same(name: str, source: str) -> tuple[str, Part]:
         return name, Part(source, shapes[name])
@@ -155,13 +155,13 @@ def _parts(made: Architecture) -> dict[str, Part]:
     text, vision = (f"layers/meta_clip2_{tower}_encoder/layers" for tower in ("text", "vision"))
     tokens = f"{text}/token_and_position_embedding"
     patches = f"{vision}/meta_clip2_vision_embedding"
-    width, side = made.vision.tower.width, made.vision.patch
+    width, side = arch.vision.tower.width, arch.vision.patch
     return dict(
         [
             same("logit_scale", "layers/meta_clip2_head/vars/0"),
             same(f"{words}.token_embedding.weight", f"{tokens}/token_embedding/vars/0"),
             same(f"{words}.position_embedding.weight", f"{tokens}/position_embedding/vars/0"),
-            *layers("text_model", text, made.text.tower),
+            *layers("text_model", text, arch.text.tower),
             *norm("text_model.final_layer_norm", f"{text}/layer_normalization"),
             turned("text_projection.weight", "layers/dense_1/vars/0"),
             same(f"{image}.class_embedding", f"{patches}/vars/0"),
@@ -171,7 +171,7 @@ def _parts(made: Architecture) -> dict[str, Part]:
             ),
             same(f"{image}.position_embedding.weight", f"{patches}/position_embedding/vars/0"),
             *norm("vision_model.pre_layrnorm", f"{vision}/layer_normalization"),
-            *layers("vision_model", vision, made.vision.tower),
+            *layers("vision_model", vision, arch.vision.tower),
             *norm("vision_model.post_layernorm", "layers/layer_normalization"),
             turned("visual_projection.weight", "layers/dense/vars/0"),
         ]
@@ -235,8 +235,8 @@ def _normalisation(config: Json) -> tuple[Sequence[float], Sequence[float]]:
         raise ModelError(f"the preset's scale {scale} is not above 0")
     std = [1 / 255 / factor for factor in scale]
     mean = [-shift * deviation for shift, deviation in zip(offset, std, strict=True)]
-    for found, published in ((mean, CLIP_MEAN), (std, CLIP_STD)):
-        if any(abs(ours - theirs) > _CLOSE for ours, theirs in zip(found, published, strict=True)):
+    for values, published in ((mean, CLIP_MEAN), (std, CLIP_STD)):
+        if any(abs(ours - theirs) > _CLOSE for ours, theirs in zip(values, published, strict=True)):
             return mean, std
     return CLIP_MEAN, CLIP_STD
 
@@ -251,7 +251,7 @@ def _channels(config: Json, name: str) -> list[float]:
     return numbers
 
 
-def _tokenizer(path: Path, made: Architecture) -> Tokenizer:
+def _tokenizer(path: Path, arch: Architecture) -> Tokenizer:
     """XLM-V's, from its vocabulary. Raises ModelError for one that is not this model's."""
     _config(read_json(path / TOKENIZER), "MetaCLIP2Tokenizer")
     file = path / VOCABULARY
@@ -261,13 +261,13 @@ def _tokenizer(path: Path, made: Architecture) -> Tokenizer:
         raise ModelError(f"{file} is larger than {_LARGEST_VOCABULARY:,} bytes")
     if is_lfs_pointer(file):
         raise ModelError(f"{file} is {LFS_POINTER}")
-    found = sentencepiece_model.parse(file.read_bytes())
+    model = sentencepiece_model.parse(file.read_bytes())
     # The embeddings have a row for `<mask>`, of which the file knows nothing, nor does KerasHub.
-    mask = made.text.vocabulary > len(found.pieces) + 4
+    mask = arch.text.vocabulary > len(model.pieces) + 4
     try:
-        tokenizer = xlm_tokenizer(found.pieces, found.charsmap, mask=mask)
+        tokenizer = xlm_tokenizer(model.pieces, model.charsmap, mask=mask)
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelError(f"unusable {file}: {error}") from error
-    texts = Tokenizer(tokenizer, made.text.context)
-    texts.check(made)
+    texts = Tokenizer(tokenizer, arch.text.context)
+    texts.check(arch)
     return texts

@@ -95,32 +95,32 @@ def folder(path: Path, tokenizer: MakeTokenizer, weights: str | None = None) -> 
     `tokenizer` finds what makes token ids. `weights`: as `statedict.find` has it.
     """
     config = read_json(path / CONFIG)
-    found = [path / name for name in WEIGHTS if (path / name).is_file()]
-    if not found:
+    files = [path / name for name in WEIGHTS if (path / name).is_file()]
+    if not files:
         raise ModelError(f"no weights in {path}: neither {' nor '.join(WEIGHTS)}")
-    made = architecture(_object(config, "model_cfg"))
+    arch = architecture(_object(config, "model_cfg"))
     preprocess = _object(config, "preprocess_cfg") if config.get("preprocess_cfg") else {}
     named = _object(_object(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
-    texts = tokenizer(made, str(named) if named else None)
-    model = state_dict.find(opened(found[0]), (NAMES,), weights)
-    preprocessor = _preprocessor(preprocess, made.vision.image)
-    source = _source(model.tensors, made, preprocessor, texts, Cleaning("openclip"))
+    texts = tokenizer(arch, str(named) if named else None)
+    model = state_dict.find(opened(files[0]), (NAMES,), weights)
+    preprocessor = _preprocessor(preprocess, arch.vision.image)
+    source = _source(model.tensors, arch, preprocessor, texts, Cleaning("openclip"))
     return replace(source, remarks=model.remarks)
 
 
-def file(tensors: Tensors, made: Architecture, tokenizer: Tokenizer) -> Source:
+def file(tensors: Tensors, arch: Architecture, tokenizer: Tokenizer) -> Source:
     """Bare weights in this layout, whose architecture is known. Raises ModelError.
 
     Their texts are cleaned as the authors of such files do: OpenAI, LAION and MetaCLIP as OpenCLIP,
     MetaCLIP 2 not at all (`get_tokenizer` in its `src/mini_clip/factory.py`).
     """
-    cleaning = Cleaning("openclip") if made.kind == "clip" else Cleaning()
-    return _source(tensors, made, _preprocessor({}, made.vision.image), tokenizer, cleaning)
+    cleaning = Cleaning("openclip") if arch.kind == "clip" else Cleaning()
+    return _source(tensors, arch, _preprocessor({}, arch.vision.image), tokenizer, cleaning)
 
 
 def _source(
     tensors: Tensors,
-    made: Architecture,
+    arch: Architecture,
     preprocessor: Preprocessor,
     tokenizer: Tokenizer,
     cleaning: Cleaning,
@@ -129,17 +129,17 @@ def _source(
     prefix = "text." if tensors.shape("text.token_embedding.weight") else ""
     return Source(
         layout="OpenCLIP",
-        architecture=made,
+        architecture=arch,
         preprocessor=preprocessor,
         tokenizer=tokenizer.to_json(),
         tensors=tensors,
-        parts=_parts(made, prefix, (1,) if tensors.shape("logit_scale") == (1,) else ()),
+        parts=_parts(arch, prefix, (1,) if tensors.shape("logit_scale") == (1,) else ()),
         cleaning=tokenizer.cleaning if tokenizer.cleaning.lower else cleaning,
     )
 
 
-def _parts(made: Architecture, text: str, scale: Shape) -> dict[str, Part]:
-    shapes = made.shapes()
+def _parts(arch: Architecture, text: str, scale: Shape) -> dict[str, Part]:
+    shapes = arch.shapes()
 
     def same(name: str, source: str) -> tuple[str, Part]:
         return name, Part(source, shapes[name])
@@ -168,14 +168,14 @@ def _parts(made: Architecture, text: str, scale: Shape) -> dict[str, Part]:
             ("logit_scale", Part("logit_scale", scale, lambda tensor: tensor.reshape(()))),
             same(f"{words}.token_embedding.weight", f"{text}token_embedding.weight"),
             same(f"{words}.position_embedding.weight", f"{text}positional_embedding"),
-            *layers("text_model", f"{text}transformer", made.text.tower),
+            *layers("text_model", f"{text}transformer", arch.text.tower),
             *affine("text_model.final_layer_norm", f"{text}ln_final"),
             turned("text_projection.weight", f"{text}text_projection"),
             same(f"{image}.class_embedding", "visual.class_embedding"),
             same(f"{image}.patch_embedding.weight", "visual.conv1.weight"),
             same(f"{image}.position_embedding.weight", "visual.positional_embedding"),
             *affine("vision_model.pre_layrnorm", "visual.ln_pre"),
-            *layers("vision_model", "visual.transformer", made.vision.tower),
+            *layers("vision_model", "visual.transformer", arch.vision.tower),
             *affine("vision_model.post_layernorm", "visual.ln_post"),
             turned("visual_projection.weight", "visual.proj"),
         ]
@@ -184,8 +184,8 @@ def _parts(made: Architecture, text: str, scale: Shape) -> dict[str, Part]:
 
 def _attention(ours: str, theirs: str, width: int) -> Iterator[tuple[str, Part]]:
     """Queries, keys and values, which OpenCLIP keeps one below the other in one tensor."""
-    for place, part in enumerate(("q_proj", "k_proj", "v_proj")):
-        rows = slice(place * width, (place + 1) * width)
+    for index, part in enumerate(("q_proj", "k_proj", "v_proj")):
+        rows = slice(index * width, (index + 1) * width)
 
         def cut(tensor: Tensor, rows: slice = rows) -> Tensor:
             return tensor[rows]

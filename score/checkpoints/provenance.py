@@ -37,10 +37,10 @@ def licences(path: Path) -> tuple[Path, ...]:
     # A download's files are links into the Hub's cache, two folders up.
     real = path.resolve()
     homes = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
-    found = [*path.glob("LICENSE*"), *path.glob("model/LICENSE*")]
+    files = [*path.glob("LICENSE*"), *path.glob("model/LICENSE*")]
     return tuple(
         file
-        for file in sorted(found)
+        for file in sorted(files)
         if file.is_file()
         and file.stat().st_size <= _LARGEST_LICENCE
         and any(file.resolve().is_relative_to(home) for home in homes)

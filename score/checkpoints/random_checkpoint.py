@@ -123,7 +123,7 @@ def xlm_vocabulary(entries: int) -> str:
     real = ["▁", "▁a", "▁the", "▁photo", "ca", "cat", "▁猫", *letters]
     pieces = real[: entries - 5]  # ids 0 to 3 and the last are special
     pieces += [f"▁word{number}" for number in range(entries - 5 - len(pieces))]
-    scored = [(piece, -1.0 - place / 1000) for place, piece in enumerate(pieces)]
+    scored = [(piece, -1.0 - rank / 1000) for rank, piece in enumerate(pieces)]
     text: str = xlm_tokenizer(scored, b"", mask=True).to_str()
     return text
 

@@ -41,8 +41,8 @@ def _uncleaned(source: Source) -> Source:
 def _is_clips(source: Source) -> bool:
     """Whether a checkpoint's vocabulary is that of CLIP, and nothing is added to it."""
     context = source.architecture.text.context
-    found = Tokenizer.parse(source.tokenizer, context).vocabulary()
-    return found == Tokenizer.of(CLIP_TOKENIZER, context).vocabulary()
+    vocabulary = Tokenizer.parse(source.tokenizer, context).vocabulary()
+    return vocabulary == Tokenizer.of(CLIP_TOKENIZER, context).vocabulary()
 
 
 def _open_clips(context: int) -> str:

@@ -86,10 +86,10 @@ def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """A number of seven bits a byte, and where what follows it begins."""
     value = 0
-    for place, byte in enumerate(data[at : at + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << (7 * place)
+    for index, byte in enumerate(data[at : at + _LONGEST_VARINT]):
+        value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return value, at + place + 1
+            return value, at + index + 1
     raise _broken()
 
 

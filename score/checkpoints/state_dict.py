@@ -129,7 +129,7 @@ def find(tensors: Tensors, layouts: Sequence[Names], wanted: str | None = None) 
 def _models(names: Iterable[str], layout: Names) -> Iterator[_Model]:
     """Every model of a layout that has an image and a text tower."""
     anchor = _anchor(layout.image)
-    roots = {found["root"] or "" for name in names if (found := anchor.fullmatch(name))}
+    roots = {match["root"] or "" for name in names if (match := anchor.fullmatch(name))}
     if len(roots) > _MOST_ROOTS:
         raise ModelError(f"the weights hold {len(roots):,} models; at most {_MOST_ROOTS} are read")
     for root in sorted(roots):

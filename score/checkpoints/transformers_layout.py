@@ -60,9 +60,9 @@ def folder(
     )
 
 
-def file(tensors: Tensors, made: Architecture, tokenizer: Tokenizer) -> Source:
+def file(tensors: Tensors, architecture: Architecture, tokenizer: Tokenizer) -> Source:
     """Bare weights in this layout, whose architecture is known: images are taken as CLIP's."""
-    source = Source.own("transformers", made, tokenizer.to_json(), tensors)
+    source = Source.own("transformers", architecture, tokenizer.to_json(), tensors)
     return replace(source, cleaning=tokenizer.cleaning)
 
 
