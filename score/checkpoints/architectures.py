@@ -11,7 +11,7 @@ CLIP_VOCABULARY = 49408  # 256 bytes, twice; 48,894 merges; begin and end (opena
 CLIP_TOKENIZER = Path(__file__).parent / "data" / "clip"
 """Where the `tokenizer.json` of all CLIPs here but MetaCLIP 2 lies, and its licence."""
 
-# (width, layers, heads, perceptron) of each tower.
+# (width, layers, heads, MLP) of each tower, and the dimension of vectors.
 _BASE = (768, 12, 12, 3072), (512, 12, 8, 2048), 512
 _LARGE = (1024, 24, 16, 4096), (768, 12, 12, 3072), 768
 _HUGE = (1280, 32, 16, 5120), (1024, 24, 16, 4096), 1024

@@ -2,7 +2,7 @@
 
 Each entry's facts are those of its authors; `source` and `figures` say where they were published. A
 revision is a commit of the Hub repository that is known to exist and to hold the weights; where
-none is pinned, packaging takes the newest and writes down which it was.
+none is pinned, packaging takes the newest and records it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Resize = Literal["shortest edge, centre crop", "squash"]
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """What a checkpoint may be used for. `name`: its SPDX identifier; `says`: the gist."""
+    """The licence of a checkpoint. `name`: its SPDX identifier; `says`: a summary."""
 
     name: str
     says: str
@@ -40,10 +40,10 @@ class Entry:
     architecture: its name in `ARCHITECTURES`.
     accuracy: zero-shot top-1 on ImageNet-1k in percent, with OpenAI's 80 templates, as published
         at `figures`; None where its authors publish none that could be found.
-    resize: how its own preprocessing meets images that are not square.
+    resize: how its own preprocessing resizes images that are not square.
     cleaning: of texts, in its authors' own code. The Hub's transformers folders are read by a
         library that cleans nothing, and are packaged so unless `--cleaning` asks for this.
-    file: its bare weights, and their sum, sha256. (OpenAI's are archives with code: none.)
+    file: URL of its bare weights; sha256: their digest. (OpenAI's are archives with code: none.)
     keras: its KerasHub preset.
     """
 
@@ -66,7 +66,7 @@ class Entry:
 
     @property
     def notice(self) -> str:
-        """What must be known before it is used: whose it is, and its licence."""
+        """Its title, authors and licence, shown before it is used."""
         return f"{self.title}, by {self.authors}. Licence {self.licence.name}: {self.licence.says}."
 
     @property
@@ -76,19 +76,19 @@ class Entry:
 
     @property
     def parameters(self) -> int:
-        """How many numbers its weights are."""
+        """The number of its parameters."""
         return self.made.parameters
 
     @property
     def tokenizer(self) -> str:
-        """What turns texts into ids."""
+        """Its tokenizer, in words."""
         if self.made.kind == "clip":
             return "CLIP byte pairs, 49,408 entries, lower-cased"
         return "XLM-V pieces, 901,629 entries, case kept"
 
     @property
     def pooling(self) -> str:
-        """Which token stands for a text, and what fills up behind it."""
+        """Which token of a text is pooled, and the padding after it, in words."""
         if self.made.kind == "clip":
             return "end token 49407; padding behind it is never seen"
         return "first end token 2; padding 1 behind it is never seen"
@@ -123,7 +123,7 @@ _WORLDWIDE_LIMITS = (
 
 
 class _Family(NamedTuple):
-    """What the checkpoints of one project have in common. title, hub: how each one's begin."""
+    """What the checkpoints of one project have in common. title, hub: common prefixes."""
 
     title: str
     authors: str
@@ -372,7 +372,7 @@ def _cleaning(entry: Entry) -> str:
 
 
 def describe(entry: Entry) -> str:
-    """All that the catalog knows of an entry, in plain text."""
+    """All facts of an entry, in plain text."""
     architecture = entry.made
     vision, text = architecture.vision, architecture.text
     facts = {

@@ -6,10 +6,10 @@ Keras.
 
 Texts are not cleaned: neither KerasHub nor Meta's own code for MetaCLIP 2 does.
 
-In three things this project goes with transformers, OpenCLIP and Meta, on whose checkpoints these
-presets are made, and not with KerasHub: texts keep their case (KerasHub's preprocessor lower-cases
-them by default); an image that is made smaller is smoothed on the way (`antialias`, which KerasHub
-leaves off); and a special token that is spelled out in a text is that token.
+In three ways this project follows transformers, OpenCLIP and Meta, whose checkpoints these presets
+were converted from, and not KerasHub: texts keep their case (KerasHub's preprocessor lower-cases
+them by default); downscaling antialiases (`antialias` is off in KerasHub); and a special token that
+is spelled out in a text becomes that token.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ TOKENIZER = "tokenizer.json"
 VOCABULARY = Path("assets/tokenizer/vocabulary.spm")
 
 _LARGEST_VOCABULARY = 2**28  # bytes, over ten times XLM-V's
-_LARGEST_NUMBER = 1e6  # of a scale or an offset, far beyond any use
-_CLOSE = 1e-6  # how far a mean may be from the published one and still be it, rounded
+_LARGEST_NUMBER = 1e6  # largest scale or offset
+_CLOSE = 1e-6  # the difference to the published mean that counts as rounding
 
 
 def is_preset(path: Path) -> bool:
@@ -93,7 +93,7 @@ def architecture(config: Json) -> Architecture:
 
 
 def _config(serialized: object, name: str) -> Json:
-    """The configuration within what Keras serializes an object to, which must be a `name`."""
+    """The configuration of a serialized Keras object, which must be of the class `name`."""
     class_name = serialized.get("class_name") if isinstance(serialized, Mapping) else None
     if not isinstance(serialized, Mapping) or class_name != name:
         raise ModelError(
@@ -179,7 +179,7 @@ def _parts(arch: Architecture) -> dict[str, Part]:
 
 
 def _attention(ours: str, theirs: str, tower: Transformer) -> Iterator[tuple[str, Part]]:
-    """Keras keeps the heads apart: kernels in [width, heads, head], out of [heads, head, width]."""
+    """Keras stores heads apart: input kernels [width, heads, head], output [heads, head, width]."""
     width, heads = tower.width, (tower.heads, tower.width // tower.heads)
 
     def joined(tensor: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ def _preprocessor(converter: Json, size: int) -> Preprocessor:
 
 
 def _normalisation(config: Json) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation of values from 0 to 1, from a scale and an offset of those to 255."""
+    """Mean and standard deviation of values 0…1, from a scale and an offset of values 0…255."""
     scale, offset = _channels(config, "scale"), _channels(config, "offset")
     if min(scale) < 1 / _LARGEST_NUMBER:
         raise ModelError(f"the preset's scale {scale} is not above 0")
@@ -242,7 +242,7 @@ def _normalisation(config: Json) -> tuple[Sequence[float], Sequence[float]]:
 
 
 def _channels(config: Json, name: str) -> list[float]:
-    """A number for each channel, or one for all. Raises ModelError for nonsense, infinity too."""
+    """A number for each channel, or one for all. Raises ModelError unless they are finite."""
     value = config.get(name)
     values = value if isinstance(value, list) and len(value) == 3 else [value] * 3
     numbers = [float(n) for n in values if isinstance(n, (int, float)) and abs(n) < _LARGEST_NUMBER]
@@ -262,7 +262,7 @@ def _tokenizer(path: Path, arch: Architecture) -> Tokenizer:
     if is_lfs_pointer(file):
         raise ModelError(f"{file} is {LFS_POINTER}")
     model = sentencepiece_model.parse(file.read_bytes())
-    # The embeddings have a row for `<mask>`, of which the file knows nothing, nor does KerasHub.
+    # The embeddings have a row for `<mask>`, which neither the file nor KerasHub has.
     mask = arch.text.vocabulary > len(model.pieces) + 4
     try:
         tokenizer = xlm_tokenizer(model.pieces, model.charsmap, mask=mask)

@@ -1,8 +1,8 @@
 """Checkpoints of OpenCLIP: a folder with `open_clip_config.json`, or a bare file of weights.
 
 The names and meanings of the configuration are those of `open_clip.model.CLIPVisionCfg` and
-`CLIPTextCfg` (3.x), of the tensors those of `open_clip.model.CLIP` and `CustomTextCLIP`. What it
-can describe and the canonical layout cannot is refused by name, never guessed.
+`CLIPTextCfg` (3.x), of the tensors those of `open_clip.model.CLIP` and `CustomTextCLIP`. What the
+canonical layout cannot describe is refused by name, never guessed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = Names("visual.conv1.weight", ("token_embedding.weight", "text.token_embe
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
-# What the canonical layout knows, and what changes no vector. Anything else must be at its default.
+# Keys that the canonical layout has, or that change no vector. Others must have their default.
 _KNOWN = {
     "model_cfg": "embed_dim quick_gelu custom_text vision_cfg text_cfg",
     "vision_cfg": "layers width head_width mlp_ratio patch_size image_size patch_dropout "
@@ -92,7 +92,7 @@ def architecture(model: Json) -> Architecture:
 def folder(path: Path, tokenizer: MakeTokenizer, weights: str | None = None) -> Source:
     """The checkpoint in a folder. Raises ModelError.
 
-    `tokenizer` finds what makes token ids. `weights`: as `statedict.find` has it.
+    `tokenizer` finds the tokenizer. `weights`: as in `state_dict.find`.
     """
     config = read_json(path / CONFIG)
     files = [path / name for name in WEIGHTS if (path / name).is_file()]
@@ -125,7 +125,7 @@ def _source(
     tokenizer: Tokenizer,
     cleaning: Cleaning,
 ) -> Source:
-    # `CustomTextCLIP` keeps the text tower in a module of its own, `CLIP` beside the other one.
+    # `CustomTextCLIP` has a module for the text tower; `CLIP` has its layers at the top level.
     prefix = "text." if tensors.shape("text.token_embedding.weight") else ""
     return Source(
         layout="OpenCLIP",
@@ -183,7 +183,7 @@ def _parts(arch: Architecture, text: str, scale: Shape) -> dict[str, Part]:
 
 
 def _attention(ours: str, theirs: str, width: int) -> Iterator[tuple[str, Part]]:
-    """Queries, keys and values, which OpenCLIP keeps one below the other in one tensor."""
+    """Queries, keys and values, which OpenCLIP stacks in one tensor."""
     for index, part in enumerate(("q_proj", "k_proj", "v_proj")):
         rows = slice(index * width, (index + 1) * width)
 
@@ -228,14 +228,14 @@ def _object(config: Json, name: str) -> Json:
 
 
 def _heads(width: object, head: object) -> object:
-    """How many heads there are, as OpenCLIP divides; nonsense is passed on to be refused."""
+    """The number of heads, as OpenCLIP computes it; invalid values are refused later."""
     if not isinstance(width, int) or not isinstance(head, int) or head < 1:
         return f"{width!r:.40} / {head!r:.40}"
     return width // head
 
 
 def _times(width: object, factor: object) -> object:
-    """`int(width * factor)` as OpenCLIP rounds it; nonsense is passed on to be refused."""
+    """`int(width * factor)`, as OpenCLIP computes it; invalid values are refused later."""
     if not isinstance(width, int) or not isinstance(factor, (int, float)):
         return width
     product = float(min(width, 2**53)) * factor

@@ -1,8 +1,8 @@
 """Writes a randomly initialised CLIP in the canonical layout.
 
-Its vectors mean nothing, but everything about them is real: the files, the tokenizer, the shapes,
-the arithmetic. Tests and benchmarks make them, full size too.
-Deterministic for a seed, on any machine.
+Its vectors mean nothing; the files, the tokenizer, the shapes and the arithmetic are those of a
+real checkpoint. For tests and benchmarks, also at full size. The same seed gives the same bytes on any
+machine.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ TINY = Architecture(
 
 
 class RandomTensors:
-    """Tensors drawn so that signals keep their size through the layers.
+    """Random tensors, scaled so that activations keep their magnitude through the layers.
 
     Matrices: normal, 1/√fan-in. Embeddings: normal, 0.02, position included. Norms: near identity.
-    NumPy draws them, since its streams are the same on every machine; each tensor has a stream of
-    its own, so that none need be kept.
+    NumPy draws them, since its streams are the same on every machine; each tensor has its own
+    stream, so that tensors need not be kept in memory.
     """
 
     def __init__(self, architecture: Architecture, seed: int) -> None:

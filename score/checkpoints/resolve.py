@@ -1,4 +1,4 @@
-"""A name, a path or a Hub id → `ResolvedCheckpoint`: what the checkpoint is, from its files."""
+"""A name, a path or a Hub id → `ResolvedCheckpoint`."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class ResolvedCheckpoint:
 
     @property
     def notice(self) -> str:
-        """What must be known before it is used: whose it is, and its licence."""
+        """Its title, authors and licence, shown before it is used."""
         own = self.entry.notice if self.entry else unknown(self.origin)
         return f"{own}; {self.base.notice}" if self.base else own
 
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What was said of a checkpoint's parts, as `find` has it."""
+    """The user's options for a checkpoint's parts, as in `find`."""
 
     architecture: str | None
     tokenizer: Path | None
@@ -76,7 +76,7 @@ def find(
     `source`: the Hub id or catalog name that a folder here was downloaded as; a folder's own name
     proves nothing. `architecture`: OpenCLIP's name of what a bare file of weights holds.
     `tokenizer`: a folder to take the tokenizer from instead. `weights`: where in its file the model
-    is, as `statedict.find` has it. `base`: a folder, a catalog name or a Hub id from which a
+    is, as in `state_dict.find`. `base`: a folder, a catalog name or a Hub id from which a
     checkpoint that came without them takes tokenizer and image processor. `cleaning`: of its texts,
     by default that of its layout's library. `say` is told the licence as soon as it is known,
     before anything is downloaded. Raises ModelError.
@@ -98,7 +98,7 @@ def find(
 
 
 def _may_be_on_the_hub(checkpoint: str) -> None:
-    """Raises ModelError for what can only be a path, and is not there."""
+    """Raises ModelError for a name that can only be a path, and does not exist."""
     if Path(checkpoint).suffix in _BARE:
         known = lookup(Path(checkpoint).name)
         where = f"; download it from {known.file}" if known and known.file else ""
@@ -139,7 +139,7 @@ def _on_the_hub(
     download = hub.download(where.id, where.revision)
     try:
         source = _folder(download.folder, options)
-    except ModelError as error:  # the folder is one of a cache, which nobody asked for
+    except ModelError as error:  # the folder's name is that of the cache
         raise ModelError(str(error).replace(str(download.folder), checkpoint)) from error
     return ResolvedCheckpoint(
         source,
@@ -164,7 +164,7 @@ def _local(path: Path, options: _Options, entry: Entry | None) -> Source:
 
 
 def _architecture(path: Path, options: _Options, entry: Entry | None) -> Architecture:
-    """What bare weights are said to be. Raises ModelError."""
+    """The architecture of bare weights, as stated by the user or the catalog. Raises ModelError."""
     if entry and options.architecture not in (None, entry.architecture):
         raise ModelError(
             f"{path.name} is {entry.title}, whose architecture is {entry.architecture}, "
@@ -190,7 +190,7 @@ def _architecture(path: Path, options: _Options, entry: Entry | None) -> Archite
 
 
 def _bare(path: Path, architecture: Architecture, options: _Options, entry: Entry | None) -> Source:
-    """Bare weights, in whichever layout their names are of."""
+    """Bare weights; the names of their tensors tell the layout."""
     layouts = (openclip.NAMES, transformers_layout.NAMES)
     model = state_dict.find(opened(path), layouts, options.weights)
     base = options.base
@@ -207,7 +207,7 @@ def _bare(path: Path, architecture: Architecture, options: _Options, entry: Entr
             tokenizer_folder=None if options.tokenizer else tokenizer_folder(base.folder),
             processor_file=preprocessor_file(base.folder),
         )
-    elif entry and entry.resize == "squash":  # bare weights say nothing of their images
+    elif entry and entry.resize == "squash":  # bare weights have no image processor
         source = replace(source, preprocessor=replace(plain, resize=plain.size, crop=None))
     return source
 
@@ -241,7 +241,7 @@ def _folder(path: Path, options: _Options) -> Source:
 
 
 def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
-    """Finds the tokenizer: the one given, the base's, the checkpoint's own, else plain CLIP's."""
+    """Finds the tokenizer: of `--tokenizer`, the base, the checkpoint, else CLIP's own."""
 
     def find(architecture: Architecture, named: str | None) -> Tokenizer:
         own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
@@ -278,7 +278,7 @@ def _check_sum(path: Path, entry: Entry) -> None:
 
 
 def _must_agree(architecture: Architecture, entry: Entry) -> None:
-    """What a checkpoint says of itself must be what its authors published."""
+    """Raises ModelError if the architecture differs from the one that its authors published."""
     for name, (ours, theirs) in architecture.differences(entry.made).items():
         if not name.endswith("token_id"):
             raise ModelError(
