@@ -218,9 +218,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "started": started,
         "started_bare": bare,
         "gemm_gflops": floors,
-        "image_gflop": {
-            name: (image_flops(architecture) - saved * is_ours(name)) / 1e9 for name in names
-        },
+        "image_gflop": {name: (flops - saved * is_ours(name)) / 1e9 for name in names},
     }
 
 

@@ -1,8 +1,8 @@
 """Writes a randomly initialised CLIP in the canonical layout.
 
 Its vectors mean nothing; the files, the tokenizer, the shapes and the arithmetic are those of a
-real checkpoint. For tests and benchmarks, also at full size. The same seed gives the same bytes on any
-machine.
+real checkpoint. For tests and benchmarks, also at full size. The same seed gives the same bytes on
+any machine.
 """
 
 from __future__ import annotations
