@@ -1,1 +1,1 @@
-"""How fast and in how much memory, against what users would pick instead. See README.md."""
+"""Benchmarks of speed and memory, compared with the alternatives. See README.md."""

@@ -4,7 +4,7 @@
 
 "head too" is what PyTorch gives where the last norm and the projection are rounded like the layers
 before them, as they would be in a model whose weights are simply cast. "centred": after subtracting
-the mean vector, without which all vectors of a model are somewhat alike. "error": the largest
+the mean vector, without which all vectors of a model are similar. "error": the largest
 difference, over the largest value of its vector. "on the grid": values that are numbers of 16 bits.
 """
 
@@ -24,7 +24,8 @@ from score.console import commands
 from score.core.embedder import Embedder
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import computes
-from score.images import preprocess
+from score.images import decode
+from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
 from score.model.engines.pytorch import DTYPES, PyTorch
 from score.model.probes import difference
@@ -36,14 +37,14 @@ EXACT = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
 
 
 class Inputs(NamedTuple):
-    pixels: list[preprocess.Pixels]
+    pixels: list[Pixels]
     ids: list[Ids]
 
     @classmethod
     def of(cls, folder: ModelFolder, rows: int) -> Inputs:
-        preprocessor = preprocess.Preprocessor.from_config(folder.preprocessor)
+        preprocessor = Preprocessor.from_config(folder.preprocessor)
         most = EXACT.max_pixels
-        decoded = (preprocess.decode(data, most) for data in fixtures.images(fixtures.SMALL[:rows]))
+        decoded = (decode.decode(data, most) for data in fixtures.images(fixtures.SMALL[:rows]))
         ids = Tokenizer.load(folder).encode(fixtures.texts(rows), "end")
         return cls(
             [preprocessor.pixels(image, most) for image in decoded],
@@ -68,7 +69,7 @@ class RoundedHead:
 
 
 def encoders(folder: ModelFolder, precisions: list[str]) -> Iterator[tuple[str, Encoder]]:
-    """What there is to compare, each loaded when its turn has come."""
+    """The encoders to compare, each loaded when it is measured."""
     for precision in precisions:
         settings = EXACT.replace({"precision": precision})
         if precision in DTYPES:
@@ -88,14 +89,14 @@ def encoders(folder: ModelFolder, precisions: list[str]) -> Iterator[tuple[str, 
             yield f"{precision}, openvino", Embedder.load(folder.path, settings).encoder
 
 
-def row(name: str, found: np.ndarray, exact: np.ndarray, precision: str) -> str:
+def row(name: str, vectors: np.ndarray, exact: np.ndarray, precision: str) -> str:
     mean = exact.mean(axis=0)
-    cosine, error = difference(found, exact)
+    cosine, error = difference(vectors, exact)
     centred = [
-        1 - difference(one - mean, two - mean)[0] for one, two in zip(found, exact, strict=True)
+        1 - difference(one - mean, two - mean)[0] for one, two in zip(vectors, exact, strict=True)
     ]
     dtype = DTYPES.get(precision, torch.bfloat16)
-    on_grid = (torch.from_numpy(found).to(dtype).float().numpy() == found).mean()
+    on_grid = (torch.from_numpy(vectors).to(dtype).float().numpy() == vectors).mean()
     return (
         f"| {name} | {cosine:.6f} | {1 - max(centred):.6f} | {1 - np.mean(centred):.6f} "
         f"| {error:.2e} | {on_grid:.0%} |"
@@ -119,10 +120,10 @@ def main() -> None:
         inputs = Inputs.of(folder, options.rows)
         exact = inputs.vectors(Encoder.load(folder, EXACT))
         for name, encoder in encoders(folder, options.precision):
-            for kind, found, right in zip(
+            for kind, vectors, right in zip(
                 ("images", "texts"), inputs.vectors(encoder), exact, strict=True
             ):
-                print(row(f"{name}: {kind}", found, right, encoder.engine.precision), flush=True)
+                print(row(f"{name}: {kind}", vectors, right, encoder.engine.precision), flush=True)
 
 
 if __name__ == "__main__":

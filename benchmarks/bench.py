@@ -4,7 +4,7 @@
     python -m benchmarks.bench --turns 3 --tasks texts --with transformers "ours fp32 torch"
 
 Every contender has a process of its own and loads the same checkpoint; they take turns, so that
-whatever else the machine does hits all of them. Medians, and from least to most, of all turns.
+other load on the machine affects all of them. Medians and ranges of all turns.
 Writes `results.json`, `table.md` and `plot.svg` into `--output`.
 """
 
@@ -82,7 +82,7 @@ def gemms(names: list[str]) -> dict[str, Callable[[], float]]:
 
 
 def _gemm_torch(precision: str) -> Callable[[], float]:
-    """PyTorch's, at the sizes of a ViT-B/32's perceptron, in and out again; with the weights as
+    """PyTorch's, at the sizes of a ViT-B/32's MLP, in and out again; with the weights as
     they come or in blocks, whichever is faster.
     """
     import torch
@@ -108,7 +108,8 @@ def _gemm_int8(precision: str) -> Callable[[], float]:
     import nncf
     import torch
 
-    from score.model.engines.openvino import compiled, model_of
+    from score.model.engines.openvino_conversion import model_of
+    from score.model.engines.openvino_towers import compiled
 
     layers = [torch.nn.Linear(768, 3072), torch.nn.Linear(3072, 768)] * 4
     x = torch.randn(BATCH * 50, 768)
@@ -172,8 +173,8 @@ def compare(workers: list[Worker], file: Path, folder: Path) -> dict[str, float]
         worker.ask(kind="rows", file=str(file), vectors=str(target))
         vectors.append(unit(np.load(target)))
     return {
-        worker.name: float((found * vectors[0]).sum(1).min())
-        for worker, found in zip(workers, vectors, strict=True)
+        worker.name: float((vectors_of_one * vectors[0]).sum(1).min())
+        for worker, vectors_of_one in zip(workers, vectors, strict=True)
     }
 
 
@@ -207,8 +208,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         started = {worker.name: worker.started for worker in workers}
         for worker in workers:
             worker.stop()
-        made = ModelFolder.open(model).architecture
-        saved = _last_layer_flops(made)
+        architecture = ModelFolder.open(model).architecture
+        flops, saved = image_flops(architecture), _last_layer_flops(architecture)
     return {
         "machine": machine(),
         "rates": rates,
@@ -217,15 +218,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "started": started,
         "started_bare": bare,
         "gemm_gflops": floors,
-        "image_gflop": {name: (image_flops(made) - saved * is_ours(name)) / 1e9 for name in names},
+        "image_gflop": {name: (flops - saved * is_ours(name)) / 1e9 for name in names},
     }
 
 
-def _last_layer_flops(made: Architecture) -> float:
-    """What is not computed where the last layer goes on with the class token alone."""
-    tower, others = made.vision.tower, made.vision.tokens - 1
+def _last_layer_flops(architecture: Architecture) -> float:
+    """The FLOPs saved by computing only the class token in the last layer."""
+    tower, others = architecture.vision.tower, architecture.vision.tokens - 1
     matrices = 2 * tower.width**2 + 2 * tower.width * tower.hidden
-    return 2.0 * others * matrices + 4.0 * others * made.vision.tokens * tower.width
+    return 2.0 * others * matrices + 4.0 * others * architecture.vision.tokens * tower.width
 
 
 def machine() -> dict[str, Any]:
@@ -252,7 +253,7 @@ def _cpuinfo() -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-# -- what comes of it ----------------------------------------------------------------------------
+# -- the results ---------------------------------------------------------------------------------
 
 
 def table(results: dict[str, Any]) -> str:
@@ -260,13 +261,13 @@ def table(results: dict[str, Any]) -> str:
     rates: Results = results["rates"]
     names = list(next(iter(rates.values())))
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for task, found in rates.items():
+    for task, by_contender in rates.items():
         cells = []
         for name in names:
-            values = found[name]
+            values = by_contender[name]
             cell = f"{statistics.median(values):.1f}/s ({min(values):.1f}–{max(values):.1f})"
             if name != names[0]:
-                cell += f", **{_ratio(values, found[names[0]]):.2f}×**"
+                cell += f", **{_ratio(values, by_contender[names[0]]):.2f}×**"
             cells.append(cell)
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
     floors, flops = results["gemm_gflops"], results["image_gflop"]
@@ -280,7 +281,7 @@ def table(results: dict[str, Any]) -> str:
         ("the same without MLflow", lambda n: _seconds(results["started_bare"].get(n))),
         (
             "least cosine",
-            lambda name: f"{min(found[name] for found in results['cosines'].values()):.6f}",
+            lambda name: f"{min(cosines[name] for cosines in results['cosines'].values()):.6f}",
         ),
     ):
         lines.append(f"| {title} | " + " | ".join(map(pick, names)) + " |")
@@ -312,7 +313,9 @@ def plot(results: dict[str, Any]) -> str:
     rates: Results = results["rates"]
     names = list(next(iter(rates.values())))
     series = {
-        name: [_ratio(found[name], found[names[0]]) for found in rates.values()]
+        name: [
+            _ratio(by_contender[name], by_contender[names[0]]) for by_contender in rates.values()
+        ]
         for name in names[1:]
     }
     return bars(list(rates), series, f"times the rate of {names[0]}")

@@ -40,7 +40,7 @@ def differing(texts: Sequence[str]) -> list[int]:
     plain = Tokenizer.parse(source.tokenizer, CONTEXT).encode(texts, "end")
     clean = Tokenizer.parse(cleaned.tokenizer, CONTEXT, cleaned.cleaning).encode(texts, "end")
     return [
-        place for place, pair in enumerate(zip(plain, clean, strict=True)) if pair[0] != pair[1]
+        index for index, pair in enumerate(zip(plain, clean, strict=True)) if pair[0] != pair[1]
     ]
 
 
@@ -64,17 +64,17 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for file in options.captions:
         texts = captions(file)
-        found = differing(texts)
-        asked = [texts[place].lower() if lower else texts[place] for place in found]
+        changed = differing(texts)
+        asked = [texts[index].lower() if lower else texts[index] for index in changed]
         near = cosines(asked, embedder)
         moved = near[near < 1 - 1e-5]
         median, least = (np.median(moved), moved.min()) if len(moved) else (1, 1)
         print(
-            f"| `{file}` | {len(texts)} | {len(found)} ({len(found) / len(texts):.0%}) "
+            f"| `{file}` | {len(texts)} | {len(changed)} ({len(changed) / len(texts):.0%}) "
             f"| {len(moved)} | {median:.3f} | {least:.3f} |"
         )
-        for place in sorted(range(len(near)), key=near.__getitem__)[:5]:
-            print(f"  {near[place]:.3f} {texts[found[place]]}")
+        for index in sorted(range(len(near)), key=near.__getitem__)[:5]:
+            print(f"  {near[index]:.3f} {texts[changed[index]]}")
 
 
 if __name__ == "__main__":

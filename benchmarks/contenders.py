@@ -81,9 +81,9 @@ class Worker:
 
 def _environment(name: str) -> dict[str, str]:
     """`MALLOC_ARENA_MAX`, which costs nobody time, as the images have it."""
-    given = {f"SCORE_{key.upper()}": value for key, value in settings(name).items()}
+    own = {f"SCORE_{key.upper()}": value for key, value in settings(name).items()}
     shared = {"SCORE_ALLOW_HOSTS": fixtures.HERE, "MALLOC_ARENA_MAX": "2"}
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": "", **shared, **given}
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "", **shared, **own}
 
 
 _FIRST = """

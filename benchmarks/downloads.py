@@ -7,7 +7,7 @@ Servers on this machine, each in a process of its own: one that answers in 50 ms
 one that answers more than 16 requests at a time with 429 and `Retry-After: 1`, as hosts do that
 shed load; and both in one table. The embedded model, so that downloads are what takes time.
 `adaptive` is the default; `at most 8` is 8 downloads a host and 16 in all, as was the default once.
-Contenders take turns, so that whatever else the machine does hits both.
+Contenders take turns, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ def rates(
     """Rows a second and failed rows, by contender, one a turn."""
     rows = folder / "rows.csv"
     write_csv(rows, urls)
-    found: dict[str, list[tuple[float, int]]] = {contender.name: [] for contender in contenders}
+    turns_of: dict[str, list[tuple[float, int]]] = {contender.name: [] for contender in contenders}
     for _ in range(turns):
         for contender in contenders:
             with tempfile.TemporaryDirectory(dir=folder) as output:
-                found[contender.name].append(embed(rows, Path(output, "rows.parquet"), contender))
-    return found
+                turns_of[contender.name].append(
+                    embed(rows, Path(output, "rows.parquet"), contender)
+                )
+    return turns_of
 
 
 def tables(calm: list[str], busy: list[str], rows: int) -> dict[str, list[str]]:
@@ -112,8 +114,8 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as scratch, servers() as (calm, busy):
         for name, urls in tables(calm, busy, options.rows).items():
-            found = rates(urls, contenders, options.turns, Path(scratch))
-            for contender, turns in found.items():
+            turns_by_contender = rates(urls, contenders, options.turns, Path(scratch))
+            for contender, turns in turns_by_contender.items():
                 speeds = [speed for speed, _ in turns]
                 print(
                     f"{name}, {contender}: {statistics.median(speeds):.0f} rows/s "

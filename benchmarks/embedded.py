@@ -4,7 +4,7 @@
     python -m benchmarks.embedded --sheet tests/data/held_out.jpg
 
 Images are drawn anew, with seeds that training never used, on backgrounds most of which it never
-saw. `--twemoji` names an unpacked npm package `@twemoji/svg`: the same things in another hand.
+saw. `--twemoji` names an unpacked npm package `@twemoji/svg`: the same emoji in another style.
 `--sheet` draws the small fixed set that the tests look at.
 """
 
@@ -37,7 +37,10 @@ with commands.needed(__name__):
     from score.evaluation.retrieval import retrieval
     from score.evaluation.zeroshot import zeroshot
     from score.jobs.class_folders import ClassFolders
-    from score.training.train import FONT, HELD_OUT, Pictogram, article, draw, pictograms
+    from score.training.backgrounds import HELD_OUT
+    from score.training.captions import article
+    from score.training.drawing import draw
+    from score.training.pictograms import FONT, Pictogram, pictograms
 
 SEED = 77  # training draws with seeds that begin with its own
 SIZE = 192  # pixels: twice what the model looks at
@@ -48,10 +51,10 @@ TEMPLATES = ("{}", "a photo of a {}", "an emoji of a {}")
 
 def held_out(things: Sequence[Pictogram], folder: Path, each: int) -> None:
     """An image folder: `each` images of everything."""
-    for place, thing in enumerate(things):
+    for index, thing in enumerate(things):
         (folder / thing.code).mkdir(parents=True)
         for number in range(each):
-            random = np.random.default_rng((SEED, place, number))
+            random = np.random.default_rng((SEED, index, number))
             image = draw(random, [thing.glyph], SIZE, strength=STRENGTH, backgrounds=HELD_OUT)
             image.save(folder / thing.code / f"{number}.jpg", quality=90)
 
@@ -61,12 +64,12 @@ def sheet(things: Sequence[Pictogram], file: Path) -> None:
     places = np.random.default_rng(SEED).choice(len(things), COLUMNS * COLUMNS, replace=False)
     places.sort()
     paper = Image.new("RGB", (COLUMNS * TILE, COLUMNS * TILE))
-    for number, place in enumerate(places.tolist()):
-        random = np.random.default_rng((SEED, place, 0))
-        tile = draw(random, [things[place].glyph], TILE, strength=STRENGTH, backgrounds=HELD_OUT)
+    for number, index in enumerate(places.tolist()):
+        random = np.random.default_rng((SEED, index, 0))
+        tile = draw(random, [things[index].glyph], TILE, strength=STRENGTH, backgrounds=HELD_OUT)
         paper.paste(tile, (number % COLUMNS * TILE, number // COLUMNS * TILE))
     paper.save(file, quality=92)
-    names = [things[place].name for place in places.tolist()]
+    names = [things[index].name for index in places.tolist()]
     file.with_suffix(".json").write_text(
         json.dumps(names, indent=0, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -104,7 +107,7 @@ def captions(things: Sequence[Pictogram], folder: Path) -> Path:
 def phrasings(embedder: Embedder, things: Sequence[Pictogram], folder: Path) -> dict[str, float]:
     """Phrasing → share of 200 images that it names best among 200."""
     chosen = np.random.default_rng(SEED).choice(len(things), 200, replace=False)
-    some = [things[place] for place in sorted(chosen)]
+    some = [things[index] for index in sorted(chosen)]
     rows = [Row(image=(folder / thing.code / "0.jpg").read_bytes()) for thing in some]
     image_rows = unit(np.stack([record.image_features for record in embedder.embed(rows)]))
     shares = {}

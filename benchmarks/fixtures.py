@@ -83,16 +83,16 @@ def texts(count: int) -> list[str]:
     ]
 
 
-def model(given: Path | None, scratch: Path, *, int8: bool = False) -> Path:
-    """The folder given, else a ViT-B/32 with random weights: 151 M parameters, 605 MB.
+def model(folder: Path | None, scratch: Path, *, int8: bool = False) -> Path:
+    """The folder, else a ViT-B/32 with random weights: 151 M parameters, 605 MB.
 
     `int8`: with towers in int8, too, whatever that costs random weights.
 
     Another process writes it: a child's peak memory, as Linux counts it, begins at its parent's.
     """
-    if given:
-        ModelFolder.open(given)  # what is none is refused before anything is measured
-        return given
+    if folder:
+        ModelFolder.open(folder)  # an unusable folder is refused before the measurement
+        return folder
     folder = scratch / "vit-b-32"
     command = [
         sys.executable,

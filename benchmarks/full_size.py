@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from score.checkpoints.catalog import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES
 from score.console import commands
 
 LOAD = """
@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--folder", type=Path, help="where there is room; default: a temporary one")
     options = parser.parse_args()
-    made = ARCHITECTURES[options.architecture]
-    print(f"{options.architecture}: {made.parameters:,} parameters, {options.precision}")
+    architecture = ARCHITECTURES[options.architecture]
+    print(f"{options.architecture}: {architecture.parameters:,} parameters, {options.precision}")
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         checkpoint, package = Path(scratch) / "checkpoint", Path(scratch) / "package"
         write = ["-m", "score.checkpoints.random_checkpoint", options.architecture, str(checkpoint)]

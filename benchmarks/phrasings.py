@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from score.training.train import article, plural
+from score.training.captions import article, plural
 
 PHRASINGS: dict[str, Callable[[str, str | None], str]] = {
     "a photo of a …": lambda name, _: f"a photo of {article(name)}",

@@ -3,8 +3,8 @@
     python -m benchmarks.scaling [--model DIR]
 
 One long stream of distinct texts, a thousand at a time; after each thousand the same texts again,
-as a stream of their own, so that whatever else the machine does hits both. The embedded model by
-default, since it is the pipeline that is in question.
+as a stream of their own, so that other load on the machine affects both. The embedded model by
+default, since this measures the pipeline.
 """
 
 from __future__ import annotations

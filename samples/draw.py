@@ -26,7 +26,10 @@ import numpy as np
 from PIL import Image
 
 from score.errors import ModelError
-from score.training.train import HELD_OUT, Pictogram, Random, background, draw, pictograms
+from score.training.backgrounds import HELD_OUT, background
+from score.training.drawing import draw
+from score.training.pictograms import Pictogram, pictograms
+from score.training.randomness import Random
 
 HERE = Path(__file__).parent
 PORT = 8800  # `demo.py` replaces it with a free port

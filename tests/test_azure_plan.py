@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel
 
 from score.__main__ import main
-from score.checkpoints.catalog import ARCHITECTURES, CATALOG
+from score.checkpoints.architectures import ARCHITECTURES
+from score.checkpoints.catalog import CATALOG
 from score.deploy.plan import CAPABILITIES, GPU_TFLOPS, Plan, as_text, image_flops, plan
 from score.deploy.render import render
 from score.deploy.skus import lookup, skus

@@ -22,7 +22,7 @@ import yaml
 
 from score.__main__ import main
 from score.checkpoints import random_checkpoint
-from score.checkpoints.catalog import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES
 from score.core.embedder import Embedder
 from score.deploy.simulate.batch import batch
 from score.deploy.simulate.machine import Machine

@@ -73,8 +73,8 @@ def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
         (["score", "serve"], "starlette", "serve"),
         (["score", "package", "model", "--output", "o"], "transformers", "package"),
         (["score", "azure", "plan"], "yaml", "package"),
-        (["score.training.train", "o"], "emoji", "train"),
-        (["score.training.train", "o"], "transformers", "package"),
+        (["score.training", "o"], "emoji", "train"),
+        (["score.training", "o"], "transformers", "package"),
         (["score.package.default_model", "o"], "transformers", "package"),
         (["benchmarks.bench"], "pandas", "batch"),
         (["benchmarks.contenders", "x", "model"], "pandas", "batch"),
@@ -91,7 +91,7 @@ def test_a_missing_library_is_named_with_its_extra(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("module", ["bench", "memory", "linear", "shares", "embedded"])
+@pytest.mark.parametrize("module", ["bench", "memory", "scaling", "profile", "embedded"])
 def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None:
     font = ["--font", __file__] if module == "embedded" else []
     code, message = ended(f"benchmarks.{module}", "--model", "nope", *font)
@@ -104,7 +104,7 @@ def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None
     ("module", "said"),
     [
         ("score.checkpoints.random_checkpoint", "did you mean --seed?"),
-        ("score.training.train", "did you mean --seed?"),
+        ("score.training", "did you mean --seed?"),
     ],
 )
 def test_modules_name_what_was_meant_too(module: str, said: str) -> None:

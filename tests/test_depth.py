@@ -16,7 +16,8 @@ from transformers import CLIPImageProcessorPil
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import NotAnImage
-from score.images.preprocess import Preprocessor, decode
+from score.images.decode import decode
+from score.images.preprocess import Preprocessor
 from score.settings import Settings, WidePixels
 from tests.bad_images import FILES, chunk, encoded, tiff
 from tests.images import SAMPLES

@@ -26,7 +26,7 @@ from score.errors import BadType, ModelError, RowsFailed, TooManyPixels, Truncat
 from score.fetch import fetcher
 from score.fetch.byte_budget import ByteBudget
 from score.fetch.download import Downloader
-from score.images import preprocess
+from score.images import decode
 from score.settings import Settings
 from tests.hostile import PNG, Server
 from tests.images import SAMPLES, random_image
@@ -314,11 +314,11 @@ def test_fast_decoding_gives_nearly_the_same_vectors(
 
 def test_fast_decoding_reads_less_of_a_large_jpeg_alone(embedder: Embedder) -> None:
     large = random_image(size=(1200, 900), format="JPEG")
-    assert preprocess.decode(large, 10**8).size == (1200, 900)
-    assert preprocess.decode(large, 10**8, draft=lambda size: (448, 336)).size == (600, 450)
-    assert preprocess.decode(large, 10**8, draft=lambda size: (700, 525)).size == (1200, 900)
+    assert decode.decode(large, 10**8).size == (1200, 900)
+    assert decode.decode(large, 10**8, draft=lambda size: (448, 336)).size == (600, 450)
+    assert decode.decode(large, 10**8, draft=lambda size: (700, 525)).size == (1200, 900)
     png = random_image(size=(1200, 900))
-    assert preprocess.decode(png, 10**8, draft=lambda size: (448, 336)).size == (1200, 900)
+    assert decode.decode(png, 10**8, draft=lambda size: (448, 336)).size == (1200, 900)
     processor = embedder.preprocessor
     for size in ((40, 30), (3000, 20), (20, 3000), (96, 96), (97, 96)):
         data = random_image(size=size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import io
 import json
 import logging
@@ -33,7 +35,7 @@ from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.folder.weights import Weights
 from score.hardware import processor
 from score.model import precision
-from score.model.engines import one_dnn, openvino, pytorch
+from score.model.engines import one_dnn, openvino, openvino_cache, openvino_towers, pytorch
 from score.model.engines.pytorch import PyTorch
 from score.model.probes import Probes, difference
 from score.package import int8
@@ -298,12 +300,76 @@ def test_a_whole_cache_that_does_not_load_is_made_anew(
         raise RuntimeError("of another OpenVINO")
 
     with monkeypatch.context() as patch:
-        patch.setattr(openvino, "_imported", refused)
+        patch.setattr(openvino_towers, "_imported", refused)
         assert np.array_equal(Embedder.load(tiny, settings).embed_text("a cat"), vector)
     assert f"the cache {tmp_path} cannot be used: of another OpenVINO" in caplog.text
     assert list((tmp_path / "engines").iterdir()) == []
     Embedder.load(tiny, settings)
     assert len(list((tmp_path / "engines").iterdir())) == 1
+
+
+def test_the_key_follows_each_module_that_it_names(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ModelFolder.open(tiny)
+    names = (*openvino_cache.COMPILING, *openvino_cache.TRACING)
+    assert all(importlib.util.find_spec(name) for name in names)
+    before = openvino_cache.key(folder, "fp32")
+    assert openvino_cache.key(folder, "fp32") == before
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        changed = tmp_path / f"{name}.py"
+        changed.write_bytes(Path(spec.origin).read_bytes() + b"# changed")
+        spec.origin = str(changed)
+        with monkeypatch.context() as patch:
+            find = importlib.util.find_spec
+            patch.setattr(
+                openvino_cache, "find_spec", lambda n, s=spec, f=find: s if n == s.name else f(n)
+            )
+            assert openvino_cache.key(folder, "fp32") != before, name
+
+
+def test_the_key_names_all_that_traces_and_compiles() -> None:
+    """Each module of the project that the named ones import is named, or cannot matter."""
+    named = {*openvino_cache.COMPILING, *openvino_cache.TRACING}
+    harmless = {  # in the key by value, or without influence on what is compiled
+        "score.errors",
+        "score.folder.architecture",
+        "score.folder.model_folder",
+        "score.folder.weights",
+        "score.hardware.drivers",
+        "score.hardware.gpus",
+        "score.hardware.processor",
+        "score.images.preprocess",  # its normalisation is in the key by value
+        "score.model.engines.base",
+        "score.model.engines.one_dnn",  # not in towers loaded `plain`, as for a conversion
+        "score.settings",
+        "score.storage.cache",
+        "score.texts.tokenizer",
+    }
+    used = set()
+    for name in named:
+        tree = ast.parse(Path(importlib.util.find_spec(name).origin).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("score."):
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                modules = [module for module in inner if (ROOT / module_file(module)).is_file()]
+                used |= set(modules or [node.module])
+    assert used - named == harmless
+
+
+def module_file(module: str) -> str:
+    return module.replace(".", "/") + ".py"
+
+
+@pytest.mark.parametrize("listed", ["COMPILING", "TRACING"])
+@pytest.mark.parametrize("gone", ["score.model.gone", "score.gone.towers"])
+def test_a_module_that_is_gone_is_no_unusable_cache(
+    listed: str, gone: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_cache, listed, (gone,))
+    with pytest.raises(ModuleNotFoundError, match="gone"):
+        openvino.load(ModelFolder.open(tiny), replace(OPENVINO, cache=str(tmp_path)))
 
 
 @pytest.mark.slow
@@ -451,9 +517,9 @@ def test_openvinos_bf16_does_not_round_vectors(
             (result,) = self.request.infer(inputs, share_inputs=share_inputs).values()
             return {0: rounded(result, torch.bfloat16) if self.short else result}
 
-    compiled = openvino.compiled
-    monkeypatch.setattr(openvino, "compiled", Rounding)
-    towers = openvino.Towers.of_pytorch(folder, OPENVINO, "bf16")
+    compiled = openvino_towers.compiled
+    monkeypatch.setattr(openvino_towers, "compiled", Rounding)
+    towers = openvino_towers.Towers.of_pytorch(folder, OPENVINO, "bf16")
     assert asked == ["bf16", "fp32"] * 2
     exact = of_each_kind(PyTorch.load(folder, TORCH))
     for kind, vectors in of_each_kind(openvino.OpenVINO(towers, "bf16")).items():
@@ -589,8 +655,8 @@ def test_int8_finds_nearly_what_fp32_finds(quantised: Path, seen: Path) -> None:
 
 @pytest.mark.process
 def test_int8_leaves_the_projection_in_fp32(quantised: Path) -> None:
-    for name in (openvino.IMAGES, openvino.TEXTS):
-        tower = openvino._CORE.read_model(quantised / "model/int8" / name)
+    for name in (openvino_towers.IMAGES, openvino_towers.TEXTS):
+        tower = openvino_towers._CORE.read_model(quantised / "model/int8" / name)
         layers = int8._linear_layers(tower)
         assert list(layers.values())[-1][0] == 512  # the vectors' dimension
         quantised_inputs = [
@@ -622,7 +688,7 @@ def test_int8_is_compiled_once(quantised: Path, tmp_path: Path) -> None:
     (kept,) = (tmp_path / "cache/engines").iterdir()
     made = [file.stat().st_mtime_ns for file in sorted(kept.iterdir())]
     with pytest.MonkeyPatch.context() as patch:
-        patch.delattr(openvino.Towers, "of_int8")
+        patch.delattr(openvino_towers.Towers, "of_int8")
         vectors.append(Embedder.load(quantised, settings).embed_text("a cat"))
     vectors.append(
         Embedder.load(quantised, settings.replace({"cache": os.devnull})).embed_text("a cat")
@@ -666,4 +732,4 @@ def test_a_package_with_int8_installs_openvino(quantised: Path) -> None:
     assert "(`agreement.json`): int8" in card
     assert "against fp32 on 196 images: the nearest is the same for" in card
     assert Probes.read(quantised / "model").tolerances["int8"].cosine > 0.9
-    assert openvino.INT8 == "int8"
+    assert openvino_towers.INT8 == "int8"

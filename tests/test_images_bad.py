@@ -14,7 +14,9 @@ from PIL import Image, ImageFile
 
 from score.errors import NotAnImage, RowError, TooManyPixels, TruncatedImage
 from score.images import decoder_errors
-from score.images.preprocess import FORMATS, Preprocessor, decode
+from score.images.decode import decode
+from score.images.formats import FORMATS
+from score.images.preprocess import Preprocessor
 from tests import bad_images
 from tests.bad_images import FILES, STRANGERS, encoded, patched, tiff, whole
 
@@ -281,7 +283,7 @@ def test_a_limit_above_pillows_warning_is_ours_to_set():
     """What Pillow thinks large is no error where the deployment allows it."""
     script = """
 import sys
-from score.images.preprocess import decode
+from score.images.decode import decode
 sys.stdout.write(str(decode(sys.stdin.buffer.read(), 100_000_000).size))
 """
     assert _outside(script, bad_images.png_bomb(9_500)) == "(9500, 9500)"
@@ -382,7 +384,7 @@ def test_damaged_metadata_is_no_reason_to_refuse_or_to_warn():
     ]
     script = """
 import base64, sys
-from score.images.preprocess import decode
+from score.images.decode import decode
 for line in sys.stdin:
     print(decode(base64.b64decode(line), 10_000, exif_orientation=True).width)
 """

@@ -29,7 +29,7 @@ from score.contract.rows import Row
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
-from score.images.preprocess import CLIP_MEAN, CLIP_STD
+from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 from tests.images import normalised

@@ -34,7 +34,8 @@ from score.contract.labels import Labels
 from score.core.embedder import Embedder
 from score.errors import BadColumns, BadParams, RequestError
 from score.fetch.fetcher import Fetcher
-from score.images.preprocess import ENDINGS, decode, ending
+from score.images.decode import decode, ending
+from score.images.formats import ENDINGS
 from score.jobs import image_folder
 from score.jobs.image_source import open_images
 from score.jobs.label import (

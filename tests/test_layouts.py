@@ -22,11 +22,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from score.checkpoints import openclip, random_checkpoint, resolve
-from score.checkpoints.catalog import ARCHITECTURES, CATALOG, CLIP_TOKENIZER
+from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER
+from score.checkpoints.catalog import CATALOG
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.folder.architecture import Architecture
-from score.images import preprocess
+from score.images import decode
 from score.model.probes import Probes, difference
 from score.package import probe_set
 from score.package.build import package
@@ -103,7 +104,7 @@ def write_open_clip(folder: Path, model: OpenClip, model_cfg: Json, preprocess: 
 def assert_as_open_clip(made: Path, theirs: OpenClip) -> None:
     """A package's vectors are those of OpenCLIP's model."""
     ours = Embedder.load(made, FP32)
-    decoded = [preprocess.decode(data, 10**7) for data in IMAGES.values()]
+    decoded = [decode.decode(data, 10**7) for data in IMAGES.values()]
     pixels = [ours.preprocessor.pixels(image, 10**7) for image in decoded]
     values = np.moveaxis(normalised(ours.preprocessor, np.stack(pixels)), -1, 1)
     ids = [found for found in ours.texts.encode(TEXTS, "end") if isinstance(found, list)]

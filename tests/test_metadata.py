@@ -14,7 +14,7 @@ from PIL import Image
 
 from score.errors import TruncatedImage
 from score.images import metadata
-from score.images.preprocess import decode
+from score.images.decode import decode
 from tests.bad_images import FILES, chunk, encoded, whole
 
 MAX_PIXELS = 1_000_000

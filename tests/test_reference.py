@@ -39,13 +39,13 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from score.arrays import Vector
 from score.checkpoints import random_checkpoint
-from score.checkpoints.catalog import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES
 from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
-from score.images import preprocess, processors
+from score.images import decode, processors
 from score.images.preprocess import Preprocessor
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
@@ -433,7 +433,7 @@ def assert_processes_alike(
     for size in [(1, 1), (50, 31), (223, 225), (225, 100), (224, 224), (301, 400), (500, 223)]:
         image = FORMATS[format](scene(*size))
         theirs = processor(Image.open(io.BytesIO(image)), return_tensors="np")["pixel_values"][0]
-        ours = preprocessor.pixels(preprocess.decode(image, NO_LIMIT), NO_LIMIT)
+        ours = preprocessor.pixels(decode.decode(image, NO_LIMIT), NO_LIMIT)
         assert_same_pixels(ours, theirs, processor, preprocessor)
 
 
@@ -646,17 +646,17 @@ def check(
     rows: Sequence[tuple[str, str]], records: Iterable[Record], images: Made, texts: Made
 ) -> None:
     """`rows`: the name of an image or "", and a text or ""."""
-    images: list[tuple[Vector, Vector]] = []
-    words: list[tuple[Vector, Vector]] = []
+    of_images: list[tuple[Vector, Vector]] = []
+    of_texts: list[tuple[Vector, Vector]] = []
     for (name, text), record in zip(rows, records, strict=True):
         assert record.error is None, (name, text[:80], record.error)
         assert (record.image_features is None) == (name == "")
         assert (record.text_features is None) == (text == "")
         if record.image_features is not None:
-            images.append((record.image_features, preprocess[name]))
+            of_images.append((record.image_features, images[name]))
         if record.text_features is not None:
-            words.append((record.text_features, texts[text]))
-    for pairs in filter(None, (images, words)):
+            of_texts.append((record.text_features, texts[text]))
+    for pairs in filter(None, (of_images, of_texts)):
         ours, theirs = map(np.stack, zip(*pairs, strict=True))
         assert relative_error(ours, theirs) < TOLERANCE
 

@@ -24,7 +24,7 @@ from score.core.embedder import Embedder
 from score.errors import ROW_CODES
 from score.evaluation import webpage
 from score.settings import names
-from score.training.train import FONT, pictograms
+from score.training.pictograms import FONT, pictograms
 from tests.surfaces import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import torch
 from mlflow.models import Model
 from safetensors.torch import load_file, save_file
 
-from score.checkpoints import catalog, openclip, random_checkpoint, resolve
+from score.checkpoints import architectures, catalog, openclip, random_checkpoint, resolve
 from score.contract.rows import Row
 from score.core.embedder import Embedder
 from score.errors import ModelError, RequestError
@@ -35,7 +35,7 @@ def folder(tiny: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every published architecture is as small as the embedded model."""
-    tiny = dict.fromkeys(catalog.ARCHITECTURES, random_checkpoint.TINY)
+    tiny = dict.fromkeys(architectures.ARCHITECTURES, random_checkpoint.TINY)
     monkeypatch.setattr(catalog, "ARCHITECTURES", tiny)
 
 

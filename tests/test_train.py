@@ -22,36 +22,22 @@ from score.contract.rows import Row
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.model.zeroshot import unit
-from score.training import train as training
-from score.training.train import (
-    COLOURS,
-    FONT,
-    GROUPS,
-    HELD_OUT,
-    TRAINING,
-    Batch,
-    Config,
-    LookAlikes,
-    Pictogram,
-    Samples,
-    article,
-    background,
-    batches,
-    build,
-    centre,
-    classify,
-    contrast,
-    draw,
-    embed_images,
-    embed_texts,
-    orthogonal,
-    phrase,
-    pictograms,
-    plural,
-    save,
-    train,
-    vocabulary,
-)
+from score.training import __main__ as command
+from score.training import loop
+from score.training.backgrounds import HELD_OUT, TRAINING, background
+from score.training.batches import LookAlikes, batches
+from score.training.captions import article, phrase, plural
+from score.training.colours import COLOURS
+from score.training.config import Config
+from score.training.drawing import draw
+from score.training.loop import train
+from score.training.loss import classify, contrast
+from score.training.model import build, centre, embed_images, embed_texts
+from score.training.optimizers import orthogonal, rate
+from score.training.pictograms import FONT, GROUPS, Pictogram, pictograms
+from score.training.samples import Batch, Samples
+from score.training.saving import save
+from score.training.vocabulary import vocabulary
 from tests.images import as_png
 from tests.surfaces import ROOT
 
@@ -168,13 +154,13 @@ def test_a_run_does_all_that_is_said_of_it(tmp_path: Path, monkeypatch: pytest.M
     seen: dict[str, list[Any]] = {"keep": [], "unclear": [], "centre": [], "update": [], "save": []}
 
     def spy(name: str, note: str, of: Callable[..., Any]) -> None:
-        before = getattr(training, name)
+        before = getattr(loop, name)
 
         def called(*arguments: Any) -> Any:
             seen[note].append(of(*arguments))
             return before(*arguments)
 
-        monkeypatch.setattr(training, name, called)
+        monkeypatch.setattr(loop, name, called)
 
     def keep(samples: Samples, step: int, classes: np.ndarray) -> Batch:
         drawn.append(draw_batch(samples, step, classes))
@@ -183,7 +169,7 @@ def test_a_run_does_all_that_is_said_of_it(tmp_path: Path, monkeypatch: pytest.M
     draw_batch = Samples.batch
     monkeypatch.setattr(Samples, "batch", keep)
     monkeypatch.setattr(LookAlikes, "update", lambda self, *of: seen["update"].append(of))
-    monkeypatch.setattr(training, "SAVE_EVERY", 4)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 4)
     spy("embed_images", "keep", lambda _model, _images, keep: keep)
     seen["classify"] = []
     spy("classify", "classify", lambda _vectors, targets, also, *_: (targets, also))
@@ -482,13 +468,13 @@ def test_a_font_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("steps", ["0", "-1"])
 def test_a_run_of_no_steps_is_refused(tmp_path: Path, steps: str) -> None:
     with pytest.raises(SystemExit, match="2"):
-        training.main([str(tmp_path / "m"), "--steps", steps])
+        command.main([str(tmp_path / "m"), "--steps", steps])
     assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.process
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "score.training.train", str(tmp_path / "m")]
+    command = [sys.executable, "-m", "score.training", str(tmp_path / "m")]
     command += ["--font", str(tmp_path / "none.ttf")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
@@ -517,9 +503,7 @@ def test_the_font_has_them_all() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    from score.training.train import _rate
-
-    rates = [_rate(Config(), step) for step in range(Config.steps)]
+    rates = [rate(Config(), step) for step in range(Config.steps)]
     assert rates[0] < rates[50] < rates[Config.warmup] == 1
     assert rates[-1] < 1e-5
     assert math.isclose(max(rates), 1)

@@ -19,7 +19,7 @@ from transformers import CLIPModel
 
 from score.arrays import Matrix
 from score.checkpoints import random_checkpoint
-from score.checkpoints.catalog import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES
 from score.contract.labels import Labels
 from score.contract.params import Params
 from score.contract.rows import Row

@@ -11,15 +11,17 @@ from score import errors, settings
 from score.__main__ import main as score_main
 from score.checkpoints import random_checkpoint
 from score.package import default_model
-from score.training import train
+from score.training import __main__ as training
 
 __all__ = ["COMMANDS", "NAMES", "VERSION", "errors", "resolved", "settings"]
 
-_MODULES = (random_checkpoint, default_model, train)  # that run by `python -m`
+_MODULES = (random_checkpoint, default_model, training)  # that run by `python -m`
 
 COMMANDS: dict[str, Callable[[], Any]] = {
     "score": score_main,
-    **{f"python -m {module.__name__}": module.main for module in _MODULES},
+    **{
+        f"python -m {module.__name__.removesuffix('.__main__')}": module.main for module in _MODULES
+    },
 }
 """Every command line, and the function that parses it."""
 

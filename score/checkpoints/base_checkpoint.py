@@ -1,7 +1,7 @@
-"""The checkpoint that another one was fine-tuned from, and takes tokenizer and images from.
+"""The checkpoint that another one was fine-tuned from: source of its tokenizer and image processor.
 
 `save_pretrained` of a model alone writes its configuration and its weights. What it leaves out is
-the base's, as a rule unchanged; that it fits is checked as far as the files say.
+usually the base's, unchanged; whether it fits is checked as far as the files allow.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Base:
 
     @property
     def notice(self) -> str:
-        """What its licence means for a checkpoint that was fine-tuned from it."""
+        """A sentence on the base's licence, for users of the fine-tuned checkpoint."""
         if self.entry is None:
             return f"if {self.origin} is what it was fine-tuned from, its licence counts, too"
         licence = self.entry.licence
@@ -66,7 +66,7 @@ class Base:
 
     @property
     def architecture(self) -> Architecture | None:
-        """The base's own, where its configuration is there. Raises ModelError."""
+        """The base's architecture, if it has a configuration. Raises ModelError."""
         file = self.folder / "config.json"
         if not file.is_file():
             return None
@@ -82,43 +82,43 @@ class Base:
         return Preprocessor.from_config(image_processor(file)) if file else None
 
     def complete(self, path: Path, tokenizer: Path | None = None) -> tuple[str, ...]:
-        """What a folder in the transformers layout takes from here.
+        """The parts that a folder in the transformers layout takes from the base.
 
-        `tokenizer`: where that comes from, if not from here. Raises ModelError where nothing is
-        taken, where it is not here, or does not fit.
+        `tokenizer`: the folder of the tokenizer, if not the base's. Raises ModelError if no part is
+        missing, or if the base lacks it, or its part does not fit.
         """
         folder = ModelFolder.open(path, self.folder, tokenizer)
         lacking = {
             "tokenizer": tokenizer_folder(tokenizer, folder.path) is None,
             "image processor": preprocessor_file(folder.path) is None,
         }
-        taken = tuple(part for part, is_lacking in lacking.items() if is_lacking)
-        if not taken:
+        parts = tuple(part for part, is_lacking in lacking.items() if is_lacking)
+        if not parts:
             raise ModelError(f"{path} has a tokenizer and an image processor: --base adds nothing")
-        self.must_fit(folder.architecture, taken)
-        return taken
+        self.must_fit(folder.architecture, parts)
+        return parts
 
-    def must_fit(self, made: Architecture, taken: tuple[str, ...]) -> None:
-        """Raises ModelError unless what is taken is for models of this architecture."""
+    def must_fit(self, architecture: Architecture, parts: tuple[str, ...]) -> None:
+        """Raises ModelError unless the base's parts are for models of this architecture."""
         differing = [
             f"its {what} is {theirs}, the checkpoint's {ours}"
-            for what, theirs, ours in self._compared(made, taken)
+            for what, theirs, ours in self._compared(architecture, parts)
             if theirs != ours
         ]
         if differing:
             raise ModelError(f"--base {self.origin} does not fit: {'; '.join(differing)}")
 
     def _compared(
-        self, made: Architecture, taken: tuple[str, ...]
+        self, architecture: Architecture, parts: tuple[str, ...]
     ) -> Iterator[tuple[str, object, object]]:
-        """What must agree: what it is, here, in the checkpoint."""
+        """What must agree: its name, its value in the base, its value in the checkpoint."""
         own, preprocessor = self.architecture, self.preprocessor
-        if own and "tokenizer" in taken:
-            yield "kind", own.kind, made.kind
-            yield "vocabulary", own.text.vocabulary, made.text.vocabulary
-            yield "context", own.text.context, made.text.context
-        if preprocessor and "image processor" in taken:
-            (height, width), side = preprocessor.size, made.vision.image
+        if own and "tokenizer" in parts:
+            yield "kind", own.kind, architecture.kind
+            yield "vocabulary", own.text.vocabulary, architecture.text.vocabulary
+            yield "context", own.text.context, architecture.text.context
+        if preprocessor and "image processor" in parts:
+            (height, width), side = preprocessor.size, architecture.vision.image
             yield "image size", f"{height}×{width}", f"{side}×{side}"
 
 

@@ -1,4 +1,4 @@
-"""A source → the canonical folder: config, preprocessor, tokenizer, safetensors.
+"""A source → the canonical model folder: config, preprocessor, tokenizer, safetensors.
 
 The layout is transformers' own. Tensors are read, converted and written one shard after the other,
 so that a model larger than half the memory can be packaged. The same source gives the same bytes.
@@ -26,10 +26,10 @@ from score.texts.tokenizer import Tokenizer
 Dtypes = Mapping[str, torch.dtype]
 """Tensor → what it is stored in."""
 
-_SHARD = 2 * 2**30  # bytes of tensors in one file, and so at once in memory
+_SHARD = 2 * 2**30  # bytes of tensors in one file, hence in memory at once
 
-# What transformers reads of a tokenizer beside `tokenizer.json`, in terms of what begins and what
-# ends a text.
+# The special tokens that transformers reads from `tokenizer_config.json`; {begin} and {end} are the
+# tokens around a text.
 _CLIP_TOKENS = {
     "bos_token": "{begin}",
     "eos_token": "{end}",
@@ -50,9 +50,8 @@ _XLM_TOKENS = {
 def write(source: Source, folder: Path, precision: FloatPrecision | None = None) -> Path:
     """Writes a source into `folder`, and returns it.
 
-    `precision`: what the weights are stored in; None stores each tensor as it came. Raises
-    ModelError for a source that is not whole, and for weights that are not finite in that
-    precision.
+    `precision`: of the stored weights; None keeps each tensor's own. Raises ModelError for an
+    incomplete source, and for weights that are not finite in that precision.
     """
     source.check()
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,14 +68,14 @@ def write(source: Source, folder: Path, precision: FloatPrecision | None = None)
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file as people like to read it."""
+    """Writes a JSON file, indented, with characters beyond ASCII as they are."""
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def tokenizer_config(source: Source) -> dict[str, Any]:
     """The `tokenizer_config.json` by which transformers reads the same `tokenizer.json`.
 
-    It records the cleaning, too, of which transformers knows nothing.
+    It also records the cleaning of texts, which transformers ignores.
     """
     clip, context = source.architecture.kind == "clip", source.architecture.text.context
     texts = Tokenizer.parse(source.tokenizer, context)
@@ -94,9 +93,9 @@ def tokenizer_config(source: Source) -> dict[str, Any]:
 
 
 def _dtypes(source: Source, precision: FloatPrecision | None) -> Dtypes:
-    """What each tensor is stored in.
+    """The dtype in which each tensor is stored.
 
-    Mixtures are common: OpenAI's own `convert_weights` leaves norms and embeddings in fp32.
+    Mixed dtypes are common: OpenAI's own `convert_weights` leaves norms and embeddings in fp32.
     """
     if precision:
         return dict.fromkeys(source.parts, DTYPES[precision])
@@ -107,14 +106,14 @@ def _write_weights(source: Source, folder: Path, dtypes: Dtypes) -> None:
     shapes = source.architecture.shapes()
     sizes = {name: dtypes[name].itemsize * _count(shape) for name, shape in shapes.items()}
     shards = _shards(sizes)
-    places: dict[str, str] = {}
+    file_of: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         name = FILE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         save_file(dict(_tensors(source, names, dtypes)), folder / name, {"format": "pt"})
-        (folder / name).chmod(0o644)  # safetensors writes for the owner alone; servers are others
-        places |= dict.fromkeys(names, name)
+        (folder / name).chmod(0o644)  # safetensors' 0600 keeps servers out, which are other users
+        file_of |= dict.fromkeys(names, name)
     if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": file_of}
         write_json(folder / INDEX, index)
 
 

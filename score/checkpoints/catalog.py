@@ -1,75 +1,26 @@
-"""The checkpoints that the project knows by name, and the architectures that bare weights may have.
+"""The checkpoints that the project knows by name.
 
 Each entry's facts are those of its authors; `source` and `figures` say where they were published. A
 revision is a commit of the Hub repository that is known to exist and to hold the weights; where
-none is pinned, packaging takes the newest and writes down which it was.
+none is pinned, packaging takes the newest and records it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-from score.folder.architecture import Activation, Architecture, Kind, Text, Transformer, Vision
+from score.checkpoints.architectures import ARCHITECTURES
+from score.folder.architecture import Architecture
 from score.texts.cleaning import Name
 
 Resize = Literal["shortest edge, centre crop", "squash"]
 
-CLIP_VOCABULARY = 49408  # 256 bytes, twice; 48,894 merges; begin and end (openai/CLIP)
-CLIP_TOKENIZER = Path(__file__).parent / "data" / "clip"
-"""Where the `tokenizer.json` of all CLIPs here but MetaCLIP 2 lies, and its licence."""
-
-# (width, layers, heads, perceptron) of each tower.
-_BASE = (768, 12, 12, 3072), (512, 12, 8, 2048), 512
-_LARGE = (1024, 24, 16, 4096), (768, 12, 12, 3072), 768
-_HUGE = (1280, 32, 16, 5120), (1024, 24, 16, 4096), 1024
-_BIG_G = (1664, 48, 16, 8192), (1280, 32, 20, 5120), 1280
-
-_Towers = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int]
-
-
-def _made(
-    towers: _Towers, patch: int, image: int, activation: Activation, kind: Kind = "clip"
-) -> Architecture:
-    vision, text, dimension = towers
-    # CLIP's byte pairs, or XLM-V's pieces with fairseq's `<s> <pad> </s>` before them.
-    words, begin, end = (CLIP_VOCABULARY, 49406, 49407) if kind == "clip" else (901629, 0, 2)
-    return Architecture(
-        kind=kind,
-        dimension=dimension,
-        vision=Vision(Transformer(*vision, activation), image, patch),
-        text=Text(Transformer(*text, activation), words, 77, begin, end, 1),
-    )
-
-
-_SHAPES: Mapping[str, tuple[_Towers, int, int, Kind]] = {
-    "ViT-B-32": (_BASE, 32, 224, "clip"),
-    "ViT-B-16": (_BASE, 16, 224, "clip"),
-    "ViT-L-14": (_LARGE, 14, 224, "clip"),
-    "ViT-L-14-336": (_LARGE, 14, 336, "clip"),
-    "ViT-H-14": (_HUGE, 14, 224, "clip"),
-    "ViT-bigG-14": (_BIG_G, 14, 224, "clip"),
-    "ViT-H-14-worldwide": (_HUGE, 14, 224, "metaclip_2"),
-    "ViT-H-14-worldwide-378": (_HUGE, 14, 378, "metaclip_2"),
-    "ViT-bigG-14-worldwide": (_BIG_G, 14, 224, "metaclip_2"),
-    "ViT-bigG-14-worldwide-378": (_BIG_G, 14, 378, "metaclip_2"),
-}
-
-_ACTIVATIONS: Mapping[str, Activation] = {"": "gelu", "-quickgelu": "quick_gelu"}
-
-ARCHITECTURES: Mapping[str, Architecture] = {
-    f"{name}{suffix}": _made(towers, patch, image, activation, kind)
-    for name, (towers, patch, image, kind) in _SHAPES.items()
-    for suffix, activation in _ACTIVATIONS.items()
-}
-"""Architectures by OpenCLIP's names: `ViT-B-32` has plain GELU, `ViT-B-32-quickgelu` QuickGELU."""
-
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """What a checkpoint may be used for. `name`: its SPDX identifier; `says`: the gist."""
+    """The licence of a checkpoint. `name`: its SPDX identifier; `says`: a summary."""
 
     name: str
     says: str
@@ -89,10 +40,10 @@ class Entry:
     architecture: its name in `ARCHITECTURES`.
     accuracy: zero-shot top-1 on ImageNet-1k in percent, with OpenAI's 80 templates, as published
         at `figures`; None where its authors publish none that could be found.
-    resize: how its own preprocessing meets images that are not square.
+    resize: how its own preprocessing resizes images that are not square.
     cleaning: of texts, in its authors' own code. The Hub's transformers folders are read by a
         library that cleans nothing, and are packaged so unless `--cleaning` asks for this.
-    file: its bare weights, and their sum, sha256. (OpenAI's are archives with code: none.)
+    file: URL of its bare weights; sha256: their digest. (OpenAI's are archives with code: none.)
     keras: its KerasHub preset.
     """
 
@@ -115,7 +66,7 @@ class Entry:
 
     @property
     def notice(self) -> str:
-        """What must be known before it is used: whose it is, and its licence."""
+        """Its title, authors and licence, shown before it is used."""
         return f"{self.title}, by {self.authors}. Licence {self.licence.name}: {self.licence.says}."
 
     @property
@@ -125,19 +76,19 @@ class Entry:
 
     @property
     def parameters(self) -> int:
-        """How many numbers its weights are."""
+        """The number of its parameters."""
         return self.made.parameters
 
     @property
     def tokenizer(self) -> str:
-        """What turns texts into ids."""
+        """Its tokenizer, in words."""
         if self.made.kind == "clip":
             return "CLIP byte pairs, 49,408 entries, lower-cased"
         return "XLM-V pieces, 901,629 entries, case kept"
 
     @property
     def pooling(self) -> str:
-        """Which token stands for a text, and what fills up behind it."""
+        """Which token of a text is pooled, and the padding after it, in words."""
         if self.made.kind == "clip":
             return "end token 49407; padding behind it is never seen"
         return "first end token 2; padding 1 behind it is never seen"
@@ -172,7 +123,7 @@ _WORLDWIDE_LIMITS = (
 
 
 class _Family(NamedTuple):
-    """What the checkpoints of one project have in common. title, hub: how each one's begin."""
+    """What the checkpoints of one project have in common. title, hub: common prefixes."""
 
     title: str
     authors: str
@@ -421,18 +372,20 @@ def _cleaning(entry: Entry) -> str:
 
 
 def describe(entry: Entry) -> str:
-    """All that the catalog knows of an entry, in plain text."""
-    made = entry.made
-    vision, text = made.vision, made.text
+    """All facts of an entry, in plain text."""
+    architecture = entry.made
+    vision, text = architecture.vision, architecture.text
     facts = {
         "authors": f"{entry.authors}, {entry.source}",
         "Hub": f"{entry.hub}, revision {entry.revision or '(none pinned: the newest)'}",
         "bare weights": entry.file and f"{entry.file}, SHA-256 {entry.sha256}",
         "KerasHub": entry.keras,
         "licence": f"{entry.licence.name}: {entry.licence.says}",
-        "architecture": f"{entry.architecture} (OpenCLIP's name), {made.kind} in transformers",
+        "architecture": (
+            f"{entry.architecture} (OpenCLIP's name), {architecture.kind} in transformers"
+        ),
         "parameters": f"{entry.parameters:,}",
-        "vectors": f"{made.dimension} numbers",
+        "vectors": f"{architecture.dimension} numbers",
         "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
         "images": f"{vision.image} pixels, patches of {vision.patch}, bicubic, {entry.resize}",
         "texts": f"{text.context} tokens; {entry.tokenizer}; {entry.pooling}",

@@ -1,10 +1,10 @@
 """The tensors of HDF5 files as Keras 3 writes weights: one file, or shards and their index.
 
-Where each tensor lies and what it is are read from the headers; its bytes are then mapped, so that
-no second copy of a model is ever in memory. Keras writes plain, contiguous, little-endian floats
+The position and type of each tensor are read from the headers; its bytes are then mapped, so that
+memory never holds a second copy of a model. Keras writes plain, contiguous, little-endian floats
 (bfloat16 as two opaque bytes with a note, `keras.src.saving.saving_lib.H5IOStore`), reached by hard
-links. HDF5 can do a great deal more, such as read another file: all of that is refused, and no
-link is followed.
+links. HDF5's other features, such as reading another file, are refused, and no link is
+followed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FILE = "model.weights.h5"
 INDEX = "model.weights.json"
 
 
-class _Place(NamedTuple):
-    """Where a tensor lies in its file. `stored`: its type there, `dtype`: what that means."""
+class _Dataset(NamedTuple):
+    """A tensor in its file. `stored`: its NumPy type there; `dtype`: its torch type."""
 
     file: Path
     offset: int
@@ -41,7 +41,7 @@ class H5:
     """Tensors by their path in the files, such as `layers/dense/vars/0`."""
 
     def __init__(self, files: Mapping[str, list[Path]], default: list[Path]) -> None:
-        """`files`: where the tensors of a group are; `default`: where those of all others are."""
+        """`files`: group → the file of its tensors; `default`: the file of all other groups."""
         self._groups = files
         self._default = default
         listed = [file for files in (*self._groups.values(), default) for file in files]
@@ -57,40 +57,44 @@ class H5:
         raise ModelError(f"no weights in {folder}: neither {FILE} nor {INDEX}")
 
     def names(self) -> list[str]:
-        """None are listed: Keras keeps the optimizer's beside the model's."""
+        """Always empty: Keras stores the optimizer's tensors beside the model's."""
         return []
 
     def shape(self, name: str) -> Shape | None:
         """As `source.Tensors.shape`. Raises ModelError for what Keras would not have written."""
-        place = self._find(name)
-        return place.shape if place else None
+        dataset = self._find(name)
+        return dataset.shape if dataset else None
 
     def dtype(self, name: str) -> torch.dtype:
         """As `source.Tensors.dtype`."""
-        place = self._find(name)
-        assert place, f"{name} was not looked for"
-        return place.dtype
+        dataset = self._find(name)
+        assert dataset, f"{name} was not looked for"
+        return dataset.dtype
 
     def read(self, name: str) -> Tensor:
         """As `source.Tensors.read`; a view of the file."""
-        place = self._find(name)
-        assert place, f"{name} was not looked for"
+        dataset = self._find(name)
+        assert dataset, f"{name} was not looked for"
         values = np.memmap(
-            place.file, place.stored, "c", offset=place.offset, shape=(math.prod(place.shape),)
+            dataset.file,
+            dataset.stored,
+            "c",
+            offset=dataset.offset,
+            shape=(math.prod(dataset.shape),),
         )
         tensor = torch.from_numpy(np.require(values, requirements="A"))  # HDF5 need not align them
-        return tensor.view(place.dtype).reshape(place.shape)
+        return tensor.view(dataset.dtype).reshape(dataset.shape)
 
-    def _find(self, name: str) -> _Place | None:
+    def _find(self, name: str) -> _Dataset | None:
         group = name.rpartition("/")[0]
         for file in self._groups.get(group, self._default):
             try:
                 dataset = _dataset(self._files[file], name)
                 if dataset is not None:
-                    return _place(file, dataset)
+                    return _located(file, dataset)
             except ModelError as error:
                 raise ModelError(f"{file}: {name} {error}") from None
-            except Exception as error:  # h5py has no one error for a file that is damaged
+            except Exception as error:  # h5py raises various errors for a damaged file
                 reason = " ".join(str(error)[:200].split())
                 raise ModelError(f"{file}: {name} is damaged: {reason}") from error
         return None
@@ -110,12 +114,12 @@ def _open(file: Path) -> Any:
 
 
 def _indexed(folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """What an index says: group → files. They must lie beside it."""
+    """An index as group → files, which must lie beside it."""
     groups = read_json(folder / INDEX).get("weight_map")
     if not isinstance(groups, Mapping):
         raise ModelError(f"{folder / INDEX} has no weight_map")
     for group, value in groups.items():
-        names = value if isinstance(value, list) else [value]  # a group may be on a shard's border
+        names = value if isinstance(value, list) else [value]  # a group may be split between shards
         yield group.strip("/"), [beside(folder / INDEX, name) for name in names]
 
 
@@ -139,8 +143,8 @@ def _dataset(file: Any, name: str) -> Any:
     return node
 
 
-def _place(file: Path, dataset: Any) -> _Place:
-    """Where a dataset's bytes are, from its header alone. Raises ModelError."""
+def _located(file: Path, dataset: Any) -> _Dataset:
+    """The position of a dataset's bytes, from its header alone. Raises ModelError."""
     import h5py
 
     if dataset.shape is None:
@@ -156,11 +160,11 @@ def _place(file: Path, dataset: Any) -> _Place:
         raise ModelError(f"declares {size:,} bytes and holds {held:,}")
     if offset + size > file.stat().st_size:
         raise ModelError("reaches beyond the end of its file")
-    return _Place(file, offset, dataset.shape, stored, dtype)
+    return _Dataset(file, offset, dataset.shape, stored, dtype)
 
 
 def _type(dataset: Any) -> tuple[str, torch.dtype]:
-    """NumPy's and torch's name of a dataset's type. Raises ModelError where it is no float."""
+    """NumPy's and torch's name of a dataset's type. Raises ModelError unless it is a float."""
     import h5py
 
     type = dataset.id.get_type()

@@ -16,8 +16,8 @@ from score.errors import ModelError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?")
 
-# One set of weights is enough; the first of these that a repository has is taken. Safetensors
-# before pickles, the transformers layout before others.
+# One set of weights is enough: the first of these that a repository has. Safetensors come before
+# pickles, the transformers layout before others.
 _WEIGHTS: Sequence[Sequence[str]] = (
     ("model.safetensors",),
     ("model.safetensors.index.json", "*-of-*.safetensors"),
@@ -60,10 +60,10 @@ def is_id(text: str) -> bool:
 
 
 def download(id: str, revision: str | None = None, *, weights: bool = True) -> Download:
-    """Fetches what packaging needs of a repository; what is already here is not fetched again.
+    """Downloads the files that packaging needs; those in the cache are not downloaded again.
 
-    `revision`: a branch, tag or commit; None is the newest of the main branch. `weights`: whether
-    those are needed, too. Raises ModelError, which says how to fetch it elsewhere.
+    `revision`: a branch, tag or commit; None is the head of the main branch. `weights`: whether
+    to download them, too. Raises ModelError, which says how to download on another machine.
     """
     name, _, named = id.partition("@")
     revision = named or revision
@@ -96,7 +96,7 @@ def download(id: str, revision: str | None = None, *, weights: bool = True) -> D
 
 
 def _cached(name: str, revision: str | None, weights: bool) -> Download | None:
-    """What an earlier download left, for a machine that cannot reach the Hub now."""
+    """An earlier download from the cache, for a machine that cannot reach the Hub now."""
     import huggingface_hub
 
     try:

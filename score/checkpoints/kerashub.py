@@ -6,10 +6,10 @@ Keras.
 
 Texts are not cleaned: neither KerasHub nor Meta's own code for MetaCLIP 2 does.
 
-In three things this project goes with transformers, OpenCLIP and Meta, on whose checkpoints these
-presets are made, and not with KerasHub: texts keep their case (KerasHub's preprocessor lower-cases
-them by default); an image that is made smaller is smoothed on the way (`antialias`, which KerasHub
-leaves off); and a special token that is spelled out in a text is that token.
+In three ways this project follows transformers, OpenCLIP and Meta, whose checkpoints these presets
+were converted from, and not KerasHub: texts keep their case (KerasHub's preprocessor lower-cases
+them by default); downscaling antialiases (`antialias` is off in KerasHub); and a special token that
+is spelled out in a text becomes that token.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from score.checkpoints.source import Part, Source
 from score.errors import ModelError
 from score.folder.architecture import Architecture, Transformer
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
-from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
-from score.texts.tokenizer import Tokenizer, xlm_tokenizer
+from score.images.preprocess import BICUBIC, Preprocessor
+from score.images.processors import CLIP_MEAN, CLIP_STD
+from score.texts.tokenizer import Tokenizer
+from score.texts.xlm_unigram import xlm_tokenizer
 
 CONFIG = "config.json"
 IMAGES = "image_converter.json"
@@ -37,8 +39,8 @@ TOKENIZER = "tokenizer.json"
 VOCABULARY = Path("assets/tokenizer/vocabulary.spm")
 
 _LARGEST_VOCABULARY = 2**28  # bytes, over ten times XLM-V's
-_LARGEST_NUMBER = 1e6  # of a scale or an offset, far beyond any use
-_CLOSE = 1e-6  # how far a mean may be from the published one and still be it, rounded
+_LARGEST_NUMBER = 1e6  # largest scale or offset
+_CLOSE = 1e-6  # the difference to the published mean that counts as rounding
 
 
 def is_preset(path: Path) -> bool:
@@ -52,14 +54,14 @@ def is_preset(path: Path) -> bool:
 
 def folder(path: Path) -> Source:
     """The checkpoint in a preset's folder. Raises ModelError."""
-    made = architecture(read_json(path / CONFIG))
+    arch = architecture(read_json(path / CONFIG))
     return Source(
         layout="KerasHub",
-        architecture=made,
-        preprocessor=_preprocessor(read_json(path / IMAGES), made.vision.image),
-        tokenizer=_tokenizer(path, made).to_json(),
+        architecture=arch,
+        preprocessor=_preprocessor(read_json(path / IMAGES), arch.vision.image),
+        tokenizer=_tokenizer(path, arch).to_json(),
         tensors=H5.open(path),
-        parts=_parts(made),
+        parts=_parts(arch),
     )
 
 
@@ -90,11 +92,11 @@ def architecture(config: Json) -> Architecture:
 
 
 def _config(serialized: object, name: str) -> Json:
-    """The configuration within what Keras serializes an object to, which must be a `name`."""
-    found = serialized.get("class_name") if isinstance(serialized, Mapping) else None
-    if not isinstance(serialized, Mapping) or found != name:
+    """The configuration of a serialized Keras object, which must be of the class `name`."""
+    class_name = serialized.get("class_name") if isinstance(serialized, Mapping) else None
+    if not isinstance(serialized, Mapping) or class_name != name:
         raise ModelError(
-            f"the preset holds a {str(found)[:80]} where a {name} should be; "
+            f"the preset holds a {str(class_name)[:80]} where a {name} should be; "
             f"of KerasHub's models MetaCLIP 2 is supported"
         )
     config = serialized.get("config")
@@ -121,8 +123,8 @@ def _side(vision: Json) -> object:
     return shape[0]
 
 
-def _parts(made: Architecture) -> dict[str, Part]:
-    shapes = made.shapes()
+def _parts(arch: Architecture) -> dict[str, Part]:
+    shapes = arch.shapes()
 
     def same(name: str, source: str) -> tuple[str, Part]:
         return name, Part(source, shapes[name])
@@ -152,13 +154,13 @@ def _parts(made: Architecture) -> dict[str, Part]:
     text, vision = (f"layers/meta_clip2_{tower}_encoder/layers" for tower in ("text", "vision"))
     tokens = f"{text}/token_and_position_embedding"
     patches = f"{vision}/meta_clip2_vision_embedding"
-    width, side = made.vision.tower.width, made.vision.patch
+    width, side = arch.vision.tower.width, arch.vision.patch
     return dict(
         [
             same("logit_scale", "layers/meta_clip2_head/vars/0"),
             same(f"{words}.token_embedding.weight", f"{tokens}/token_embedding/vars/0"),
             same(f"{words}.position_embedding.weight", f"{tokens}/position_embedding/vars/0"),
-            *layers("text_model", text, made.text.tower),
+            *layers("text_model", text, arch.text.tower),
             *norm("text_model.final_layer_norm", f"{text}/layer_normalization"),
             turned("text_projection.weight", "layers/dense_1/vars/0"),
             same(f"{image}.class_embedding", f"{patches}/vars/0"),
@@ -168,7 +170,7 @@ def _parts(made: Architecture) -> dict[str, Part]:
             ),
             same(f"{image}.position_embedding.weight", f"{patches}/position_embedding/vars/0"),
             *norm("vision_model.pre_layrnorm", f"{vision}/layer_normalization"),
-            *layers("vision_model", vision, made.vision.tower),
+            *layers("vision_model", vision, arch.vision.tower),
             *norm("vision_model.post_layernorm", "layers/layer_normalization"),
             turned("visual_projection.weight", "layers/dense/vars/0"),
         ]
@@ -176,7 +178,7 @@ def _parts(made: Architecture) -> dict[str, Part]:
 
 
 def _attention(ours: str, theirs: str, tower: Transformer) -> Iterator[tuple[str, Part]]:
-    """Keras keeps the heads apart: kernels in [width, heads, head], out of [heads, head, width]."""
+    """Keras stores heads apart: input kernels [width, heads, head], output [heads, head, width]."""
     width, heads = tower.width, (tower.heads, tower.width // tower.heads)
 
     def joined(tensor: Tensor) -> Tensor:
@@ -226,20 +228,20 @@ def _preprocessor(converter: Json, size: int) -> Preprocessor:
 
 
 def _normalisation(config: Json) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation of values from 0 to 1, from a scale and an offset of those to 255."""
+    """Mean and standard deviation of values 0…1, from a scale and an offset of values 0…255."""
     scale, offset = _channels(config, "scale"), _channels(config, "offset")
     if min(scale) < 1 / _LARGEST_NUMBER:
         raise ModelError(f"the preset's scale {scale} is not above 0")
     std = [1 / 255 / factor for factor in scale]
     mean = [-shift * deviation for shift, deviation in zip(offset, std, strict=True)]
-    for found, published in ((mean, CLIP_MEAN), (std, CLIP_STD)):
-        if any(abs(ours - theirs) > _CLOSE for ours, theirs in zip(found, published, strict=True)):
+    for values, published in ((mean, CLIP_MEAN), (std, CLIP_STD)):
+        if any(abs(ours - theirs) > _CLOSE for ours, theirs in zip(values, published, strict=True)):
             return mean, std
     return CLIP_MEAN, CLIP_STD
 
 
 def _channels(config: Json, name: str) -> list[float]:
-    """A number for each channel, or one for all. Raises ModelError for nonsense, infinity too."""
+    """A number for each channel, or one for all. Raises ModelError unless they are finite."""
     value = config.get(name)
     values = value if isinstance(value, list) and len(value) == 3 else [value] * 3
     numbers = [float(n) for n in values if isinstance(n, (int, float)) and abs(n) < _LARGEST_NUMBER]
@@ -248,7 +250,7 @@ def _channels(config: Json, name: str) -> list[float]:
     return numbers
 
 
-def _tokenizer(path: Path, made: Architecture) -> Tokenizer:
+def _tokenizer(path: Path, arch: Architecture) -> Tokenizer:
     """XLM-V's, from its vocabulary. Raises ModelError for one that is not this model's."""
     _config(read_json(path / TOKENIZER), "MetaCLIP2Tokenizer")
     file = path / VOCABULARY
@@ -258,13 +260,13 @@ def _tokenizer(path: Path, made: Architecture) -> Tokenizer:
         raise ModelError(f"{file} is larger than {_LARGEST_VOCABULARY:,} bytes")
     if is_lfs_pointer(file):
         raise ModelError(f"{file} is {LFS_POINTER}")
-    found = sentencepiece_model.parse(file.read_bytes())
-    # The embeddings have a row for `<mask>`, of which the file knows nothing, nor does KerasHub.
-    mask = made.text.vocabulary > len(found.pieces) + 4
+    model = sentencepiece_model.parse(file.read_bytes())
+    # The embeddings have a row for `<mask>`, which neither the file nor KerasHub has.
+    mask = arch.text.vocabulary > len(model.pieces) + 4
     try:
-        tokenizer = xlm_tokenizer(found.pieces, found.charsmap, mask=mask)
+        tokenizer = xlm_tokenizer(model.pieces, model.charsmap, mask=mask)
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelError(f"unusable {file}: {error}") from error
-    texts = Tokenizer(tokenizer, made.text.context)
-    texts.check(made)
+    texts = Tokenizer(tokenizer, arch.text.context)
+    texts.check(arch)
     return texts

@@ -1,8 +1,8 @@
 """Checkpoints of OpenCLIP: a folder with `open_clip_config.json`, or a bare file of weights.
 
 The names and meanings of the configuration are those of `open_clip.model.CLIPVisionCfg` and
-`CLIPTextCfg` (3.x), of the tensors those of `open_clip.model.CLIP` and `CustomTextCLIP`. What it
-can describe and the canonical layout cannot is refused by name, never guessed.
+`CLIPTextCfg` (3.x), of the tensors those of `open_clip.model.CLIP` and `CustomTextCLIP`. What the
+canonical layout cannot describe is refused by name, never guessed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from score.checkpoints.state_dict import Names
 from score.errors import ModelError
 from score.folder.architecture import Architecture, Shape, Transformer
 from score.folder.model_folder import read_json
-from score.images.preprocess import BICUBIC, CLIP_MEAN, CLIP_STD, Preprocessor
+from score.images.preprocess import BICUBIC, Preprocessor
+from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Tokenizer
 
@@ -33,7 +34,7 @@ NAMES = Names("visual.conv1.weight", ("token_embedding.weight", "text.token_embe
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
-# What the canonical layout knows, and what changes no vector. Anything else must be at its default.
+# Keys that the canonical layout has, or that change no vector. Others must have their default.
 _KNOWN = {
     "model_cfg": "embed_dim quick_gelu custom_text vision_cfg text_cfg",
     "vision_cfg": "layers width head_width mlp_ratio patch_size image_size patch_dropout "
@@ -90,54 +91,54 @@ def architecture(model: Json) -> Architecture:
 def folder(path: Path, tokenizer: MakeTokenizer, weights: str | None = None) -> Source:
     """The checkpoint in a folder. Raises ModelError.
 
-    `tokenizer` finds what makes token ids. `weights`: as `statedict.find` has it.
+    `tokenizer` finds the tokenizer. `weights`: as in `state_dict.find`.
     """
     config = read_json(path / CONFIG)
-    found = [path / name for name in WEIGHTS if (path / name).is_file()]
-    if not found:
+    files = [path / name for name in WEIGHTS if (path / name).is_file()]
+    if not files:
         raise ModelError(f"no weights in {path}: neither {' nor '.join(WEIGHTS)}")
-    made = architecture(_object(config, "model_cfg"))
+    arch = architecture(_object(config, "model_cfg"))
     preprocess = _object(config, "preprocess_cfg") if config.get("preprocess_cfg") else {}
     named = _object(_object(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
-    texts = tokenizer(made, str(named) if named else None)
-    model = state_dict.find(opened(found[0]), (NAMES,), weights)
-    preprocessor = _preprocessor(preprocess, made.vision.image)
-    source = _source(model.tensors, made, preprocessor, texts, Cleaning("openclip"))
+    texts = tokenizer(arch, str(named) if named else None)
+    model = state_dict.find(opened(files[0]), (NAMES,), weights)
+    preprocessor = _preprocessor(preprocess, arch.vision.image)
+    source = _source(model.tensors, arch, preprocessor, texts, Cleaning("openclip"))
     return replace(source, remarks=model.remarks)
 
 
-def file(tensors: Tensors, made: Architecture, tokenizer: Tokenizer) -> Source:
+def file(tensors: Tensors, arch: Architecture, tokenizer: Tokenizer) -> Source:
     """Bare weights in this layout, whose architecture is known. Raises ModelError.
 
     Their texts are cleaned as the authors of such files do: OpenAI, LAION and MetaCLIP as OpenCLIP,
     MetaCLIP 2 not at all (`get_tokenizer` in its `src/mini_clip/factory.py`).
     """
-    cleaning = Cleaning("openclip") if made.kind == "clip" else Cleaning()
-    return _source(tensors, made, _preprocessor({}, made.vision.image), tokenizer, cleaning)
+    cleaning = Cleaning("openclip") if arch.kind == "clip" else Cleaning()
+    return _source(tensors, arch, _preprocessor({}, arch.vision.image), tokenizer, cleaning)
 
 
 def _source(
     tensors: Tensors,
-    made: Architecture,
+    arch: Architecture,
     preprocessor: Preprocessor,
     tokenizer: Tokenizer,
     cleaning: Cleaning,
 ) -> Source:
-    # `CustomTextCLIP` keeps the text tower in a module of its own, `CLIP` beside the other one.
+    # `CustomTextCLIP` has a module for the text tower; `CLIP` has its layers at the top level.
     prefix = "text." if tensors.shape("text.token_embedding.weight") else ""
     return Source(
         layout="OpenCLIP",
-        architecture=made,
+        architecture=arch,
         preprocessor=preprocessor,
         tokenizer=tokenizer.to_json(),
         tensors=tensors,
-        parts=_parts(made, prefix, (1,) if tensors.shape("logit_scale") == (1,) else ()),
+        parts=_parts(arch, prefix, (1,) if tensors.shape("logit_scale") == (1,) else ()),
         cleaning=tokenizer.cleaning if tokenizer.cleaning.lower else cleaning,
     )
 
 
-def _parts(made: Architecture, text: str, scale: Shape) -> dict[str, Part]:
-    shapes = made.shapes()
+def _parts(arch: Architecture, text: str, scale: Shape) -> dict[str, Part]:
+    shapes = arch.shapes()
 
     def same(name: str, source: str) -> tuple[str, Part]:
         return name, Part(source, shapes[name])
@@ -166,14 +167,14 @@ def _parts(made: Architecture, text: str, scale: Shape) -> dict[str, Part]:
             ("logit_scale", Part("logit_scale", scale, lambda tensor: tensor.reshape(()))),
             same(f"{words}.token_embedding.weight", f"{text}token_embedding.weight"),
             same(f"{words}.position_embedding.weight", f"{text}positional_embedding"),
-            *layers("text_model", f"{text}transformer", made.text.tower),
+            *layers("text_model", f"{text}transformer", arch.text.tower),
             *affine("text_model.final_layer_norm", f"{text}ln_final"),
             turned("text_projection.weight", f"{text}text_projection"),
             same(f"{image}.class_embedding", "visual.class_embedding"),
             same(f"{image}.patch_embedding.weight", "visual.conv1.weight"),
             same(f"{image}.position_embedding.weight", "visual.positional_embedding"),
             *affine("vision_model.pre_layrnorm", "visual.ln_pre"),
-            *layers("vision_model", "visual.transformer", made.vision.tower),
+            *layers("vision_model", "visual.transformer", arch.vision.tower),
             *affine("vision_model.post_layernorm", "visual.ln_post"),
             turned("visual_projection.weight", "visual.proj"),
         ]
@@ -181,9 +182,9 @@ def _parts(made: Architecture, text: str, scale: Shape) -> dict[str, Part]:
 
 
 def _attention(ours: str, theirs: str, width: int) -> Iterator[tuple[str, Part]]:
-    """Queries, keys and values, which OpenCLIP keeps one below the other in one tensor."""
-    for place, part in enumerate(("q_proj", "k_proj", "v_proj")):
-        rows = slice(place * width, (place + 1) * width)
+    """Queries, keys and values, which OpenCLIP stacks in one tensor."""
+    for index, part in enumerate(("q_proj", "k_proj", "v_proj")):
+        rows = slice(index * width, (index + 1) * width)
 
         def cut(tensor: Tensor, rows: slice = rows) -> Tensor:
             return tensor[rows]
@@ -226,14 +227,14 @@ def _object(config: Json, name: str) -> Json:
 
 
 def _heads(width: object, head: object) -> object:
-    """How many heads there are, as OpenCLIP divides; nonsense is passed on to be refused."""
+    """The number of heads, as OpenCLIP computes it; invalid values are refused later."""
     if not isinstance(width, int) or not isinstance(head, int) or head < 1:
         return f"{width!r:.40} / {head!r:.40}"
     return width // head
 
 
 def _times(width: object, factor: object) -> object:
-    """`int(width * factor)` as OpenCLIP rounds it; nonsense is passed on to be refused."""
+    """`int(width * factor)`, as OpenCLIP computes it; invalid values are refused later."""
     if not isinstance(width, int) or not isinstance(factor, (int, float)):
         return width
     product = float(min(width, 2**53)) * factor

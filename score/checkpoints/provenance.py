@@ -1,4 +1,4 @@
-"""Where a folder came from: what its package says of that, and the licence files in it."""
+"""The origin of a folder: its package's metadata, and the licence files in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST_LICENCE = 2**20  # bytes
 
 
 def told(path: Path) -> Mapping[str, str]:
-    """The metadata in a package's `MLmodel`; nothing for what is no package. Raises ModelError."""
+    """The metadata in a package's `MLmodel`; empty for other folders. Raises ModelError."""
     file = path / "MLmodel"
     if not file.is_file():
         return {}
@@ -31,16 +31,16 @@ def told(path: Path) -> Mapping[str, str]:
 
 
 def licences(path: Path) -> tuple[Path, ...]:
-    """The licence files of a folder or a package: real files of its own, none too large."""
+    """The licence files of a folder or a package: no links to other folders, none too large."""
     if not path.is_dir():
         return ()
     # A download's files are links into the Hub's cache, two folders up.
     real = path.resolve()
     homes = (real, real.parents[1] / "blobs") if real.parent.name == "snapshots" else (real,)
-    found = [*path.glob("LICENSE*"), *path.glob("model/LICENSE*")]
+    files = [*path.glob("LICENSE*"), *path.glob("model/LICENSE*")]
     return tuple(
         file
-        for file in sorted(found)
+        for file in sorted(files)
         if file.is_file()
         and file.stat().st_size <= _LARGEST_LICENCE
         and any(file.resolve().is_relative_to(home) for home in homes)
@@ -48,12 +48,12 @@ def licences(path: Path) -> tuple[Path, ...]:
 
 
 def unknown(origin: str) -> str:
-    """What must be known of a checkpoint that the catalog does not know."""
+    """The notice of a checkpoint that is not in the catalog."""
     return f"{origin} is not in the catalog: find out yourself what its licence allows"
 
 
 class Address(NamedTuple):
-    """A repository on the Hub. entry: the catalog's, where it knows it."""
+    """A repository on the Hub. entry: the catalog's, if it has one."""
 
     id: str
     revision: str | None
@@ -61,14 +61,14 @@ class Address(NamedTuple):
 
     @property
     def notice(self) -> str:
-        """What must be known before it is used: whose it is, and its licence."""
+        """Its title, authors and licence, shown before it is downloaded."""
         return self.entry.notice if self.entry else unknown(HUB + self.id)
 
 
 def address(name: str, revision: str | None = None) -> Address:
-    """Where a Hub id (`owner/name`, `owner/name@revision`) or a name of the catalog leads.
+    """The address of a Hub id (`owner/name`, `owner/name@revision`) or of a name of the catalog.
 
-    Without a revision it is the one that the catalog pins. Raises ModelError.
+    The default revision is the one that the catalog pins. Raises ModelError.
     """
     named, _, asked = name.partition("@")
     entry = lookup(named)

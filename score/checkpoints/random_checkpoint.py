@@ -1,8 +1,8 @@
 """Writes a randomly initialised CLIP in the canonical layout.
 
-Its vectors mean nothing, but everything about them is real: the files, the tokenizer, the shapes,
-the arithmetic. Tests and benchmarks make them, full size too.
-Deterministic for a seed, on any machine.
+Its vectors mean nothing; the files, the tokenizer, the shapes and the arithmetic are those of a
+real checkpoint. For tests and benchmarks, also at full size. The same seed gives the same bytes on
+any machine.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 
 from score.arrays import FloatPrecision
 from score.checkpoints import canonical
-from score.checkpoints.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
+from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.checkpoints.source import Source
 from score.console.commands import Parser, run
 from score.folder.architecture import Architecture, Shape, Text, Transformer, Vision
 from score.model.engines.pytorch import DTYPES
 from score.storage.outputs import check_files
-from score.texts.tokenizer import xlm_tokenizer
+from score.texts.xlm_unigram import xlm_tokenizer
 
 CONTEXT = 77
 
@@ -45,11 +45,11 @@ TINY = Architecture(
 
 
 class RandomTensors:
-    """Tensors drawn so that signals keep their size through the layers.
+    """Random tensors, scaled so that activations keep their magnitude through the layers.
 
     Matrices: normal, 1/√fan-in. Embeddings: normal, 0.02, position included. Norms: near identity.
-    NumPy draws them, since its streams are the same on every machine; each tensor has a stream of
-    its own, so that none need be kept.
+    NumPy draws them, since its streams are the same on every machine; each tensor has its own
+    stream, so that tensors need not be kept in memory.
     """
 
     def __init__(self, architecture: Architecture, seed: int) -> None:
@@ -123,7 +123,7 @@ def xlm_vocabulary(entries: int) -> str:
     real = ["▁", "▁a", "▁the", "▁photo", "ca", "cat", "▁猫", *letters]
     pieces = real[: entries - 5]  # ids 0 to 3 and the last are special
     pieces += [f"▁word{number}" for number in range(entries - 5 - len(pieces))]
-    scored = [(piece, -1.0 - place / 1000) for place, piece in enumerate(pieces)]
+    scored = [(piece, -1.0 - rank / 1000) for rank, piece in enumerate(pieces)]
     text: str = xlm_tokenizer(scored, b"", mask=True).to_str()
     return text
 

@@ -1,4 +1,4 @@
-"""A name, a path or a Hub id → `ResolvedCheckpoint`: what the checkpoint is, from its files."""
+"""A name, a path or a Hub id → `ResolvedCheckpoint`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from score.checkpoints import hub, kerashub, openclip, state_dict, transformers_layout
+from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.checkpoints.base_checkpoint import Base
 from score.checkpoints.base_checkpoint import find as find_base
-from score.checkpoints.catalog import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY, Entry, lookup
+from score.checkpoints.catalog import Entry, lookup
 from score.checkpoints.provenance import HUB, address, licences, told, unknown
 from score.checkpoints.retokenized import cleaned
 from score.checkpoints.source import Source, opened
@@ -43,14 +44,14 @@ class ResolvedCheckpoint:
 
     @property
     def notice(self) -> str:
-        """What must be known before it is used: whose it is, and its licence."""
+        """Its title, authors and licence, shown before it is used."""
         own = self.entry.notice if self.entry else unknown(self.origin)
         return f"{own}; {self.base.notice}" if self.base else own
 
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What was said of a checkpoint's parts, as `find` has it."""
+    """The user's options for a checkpoint's parts, as in `find`."""
 
     architecture: str | None
     tokenizer: Path | None
@@ -75,7 +76,7 @@ def find(
     `source`: the Hub id or catalog name that a folder here was downloaded as; a folder's own name
     proves nothing. `architecture`: OpenCLIP's name of what a bare file of weights holds.
     `tokenizer`: a folder to take the tokenizer from instead. `weights`: where in its file the model
-    is, as `statedict.find` has it. `base`: a folder, a catalog name or a Hub id from which a
+    is, as in `state_dict.find`. `base`: a folder, a catalog name or a Hub id from which a
     checkpoint that came without them takes tokenizer and image processor. `cleaning`: of its texts,
     by default that of its layout's library. `say` is told the licence as soon as it is known,
     before anything is downloaded. Raises ModelError.
@@ -85,19 +86,19 @@ def find(
         _may_be_on_the_hub(checkpoint)
     options = _Options(architecture, tokenizer, weights, find_base(base, say) if base else None)
     if path.exists():
-        found = _here(path, source, options)
-        say(found.notice)
+        resolved = _here(path, source, options)
+        say(resolved.notice)
     else:
-        found = _on_the_hub(checkpoint, revision, options, say)
-    for remark in found.source.remarks:
+        resolved = _on_the_hub(checkpoint, revision, options, say)
+    for remark in resolved.source.remarks:
         say(remark)
-    if found.entry:
-        _must_agree(found.source.architecture, found.entry)
-    return replace(found, source=cleaned(found.source, cleaning))
+    if resolved.entry:
+        _must_agree(resolved.source.architecture, resolved.entry)
+    return replace(resolved, source=cleaned(resolved.source, cleaning))
 
 
 def _may_be_on_the_hub(checkpoint: str) -> None:
-    """Raises ModelError for what can only be a path, and is not there."""
+    """Raises ModelError for a name that can only be a path, and does not exist."""
     if Path(checkpoint).suffix in _BARE:
         known = lookup(Path(checkpoint).name)
         where = f"; download it from {known.file}" if known and known.file else ""
@@ -108,10 +109,10 @@ def _may_be_on_the_hub(checkpoint: str) -> None:
 
 def _here(path: Path, source: str | None, options: _Options) -> ResolvedCheckpoint:
     metadata = told(path)
-    said = source or metadata.get("source")
-    origin = said or path.resolve().name
+    source_name = source or metadata.get("source")
+    origin = source_name or path.resolve().name
     id, _, revision = origin.removeprefix(HUB).partition("@")
-    entry = lookup(id) if said else lookup(path.name) if path.is_file() else None
+    entry = lookup(id) if source_name else lookup(path.name) if path.is_file() else None
     if source and entry is None and not hub.is_id(source):
         raise ModelError(f"--source {source!r} is neither a Hub id nor a name of the catalog")
     if hub.is_id(id) and (source or origin.startswith(HUB)):
@@ -138,7 +139,7 @@ def _on_the_hub(
     download = hub.download(where.id, where.revision)
     try:
         source = _folder(download.folder, options)
-    except ModelError as error:  # the folder is one of a cache, which nobody asked for
+    except ModelError as error:  # the folder's name is that of the cache
         raise ModelError(str(error).replace(str(download.folder), checkpoint)) from error
     return ResolvedCheckpoint(
         source,
@@ -156,14 +157,14 @@ def _local(path: Path, options: _Options, entry: Entry | None) -> Source:
         return _folder(path, options)
     if path.suffix not in _BARE:
         raise ModelError(f"{path} is neither a folder nor weights ({', '.join(_BARE)})")
-    made = _architecture(path, options, entry)
+    architecture = _architecture(path, options, entry)
     if entry and entry.sha256:
         _check_sum(path, entry)
-    return _bare(path, made, options, entry)
+    return _bare(path, architecture, options, entry)
 
 
 def _architecture(path: Path, options: _Options, entry: Entry | None) -> Architecture:
-    """What bare weights are said to be. Raises ModelError."""
+    """The architecture of bare weights, as stated by the user or the catalog. Raises ModelError."""
     if entry and options.architecture not in (None, entry.architecture):
         raise ModelError(
             f"{path.name} is {entry.title}, whose architecture is {entry.architecture}, "
@@ -181,32 +182,32 @@ def _architecture(path: Path, options: _Options, entry: Entry | None) -> Archite
         )
     if name not in ARCHITECTURES:
         raise ModelError(f"no architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
-    made = ARCHITECTURES[name]
-    for what, (ours, theirs) in (base.differences(made) if base else {}).items():
+    architecture = ARCHITECTURES[name]
+    for what, (ours, theirs) in (base.differences(architecture) if base else {}).items():
         if not what.endswith("token_id"):
             raise ModelError(f"--base is no {name}: its {what} is {ours!r}, not {theirs!r}")
-    return made
+    return architecture
 
 
-def _bare(path: Path, made: Architecture, options: _Options, entry: Entry | None) -> Source:
-    """Bare weights, in whichever layout their names are of."""
+def _bare(path: Path, architecture: Architecture, options: _Options, entry: Entry | None) -> Source:
+    """Bare weights; the names of their tensors tell the layout."""
     layouts = (openclip.NAMES, transformers_layout.NAMES)
     model = state_dict.find(opened(path), layouts, options.weights)
     base = options.base
-    texts = _tokenizer_of(path.parent, options)(made, None)
+    texts = _tokenizer_of(path.parent, options)(architecture, None)
     read = transformers_layout.file if model.names == transformers_layout.NAMES else openclip.file
-    source = replace(read(model.tensors, made, texts), remarks=model.remarks)
+    source = replace(read(model.tensors, architecture, texts), remarks=model.remarks)
     plain = source.preprocessor
     if base:
-        taken = ("image processor",) if options.tokenizer else ("tokenizer", "image processor")
-        base.must_fit(made, taken)
+        parts = ("image processor",) if options.tokenizer else ("tokenizer", "image processor")
+        base.must_fit(architecture, parts)
         source = replace(
             source,
             preprocessor=base.preprocessor or plain,
             tokenizer_folder=None if options.tokenizer else tokenizer_folder(base.folder),
             processor_file=preprocessor_file(base.folder),
         )
-    elif entry and entry.resize == "squash":  # bare weights say nothing of their images
+    elif entry and entry.resize == "squash":  # bare weights have no image processor
         source = replace(source, preprocessor=replace(plain, resize=plain.size, crop=None))
     return source
 
@@ -229,34 +230,38 @@ def _folder(path: Path, options: _Options) -> Source:
         return kerashub.folder(path)
     if own:
         return openclip.folder(path, _tokenizer_of(path, options), options.weights)
-    taken = base.complete(path, options.tokenizer) if base else ()
+    parts = base.complete(path, options.tokenizer) if base else ()
     source = transformers_layout.folder(
         path, base.folder if base else None, options.weights, options.tokenizer
     )
     if base:
-        remark = f"taken from {base.name}: {' and '.join(taken)}"
+        remark = f"taken from {base.name}: {' and '.join(parts)}"
         source = replace(source, remarks=(*source.remarks, remark))
     return source
 
 
 def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
-    """Finds the tokenizer: the one given, the base's, the checkpoint's own, else plain CLIP's."""
+    """Finds the tokenizer: of `--tokenizer`, the base, the checkpoint, else CLIP's own."""
 
-    def find(made: Architecture, named: str | None) -> Tokenizer:
+    def find(architecture: Architecture, named: str | None) -> Tokenizer:
         own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
         base = tokenizer_folder(options.base.folder) if options.base else None
-        place = options.tokenizer or base or (folder if own else None)
-        clips = made.kind == "clip" and made.text.vocabulary == CLIP_VOCABULARY and not named
-        if place is None and clips:
-            place = CLIP_TOKENIZER
-        if place is None:
+        files = options.tokenizer or base or (folder if own else None)
+        clips = (
+            architecture.kind == "clip"
+            and architecture.text.vocabulary == CLIP_VOCABULARY
+            and not named
+        )
+        if files is None and clips:
+            files = CLIP_TOKENIZER
+        if files is None:
             raise ModelError(
                 f"these weights come without their tokenizer ({named or 'XLM-V'}): name a folder "
                 "that has its tokenizer.json with --tokenizer"
                 f", such as a download of {named or 'facebook/xlm-v-base'}"
             )
-        texts = Tokenizer.of(place, made.text.context)
-        texts.check(made)
+        texts = Tokenizer.of(files, architecture.text.context)
+        texts.check(architecture)
         return texts
 
     return find
@@ -264,17 +269,17 @@ def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
 
 def _check_sum(path: Path, entry: Entry) -> None:
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != entry.sha256:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != entry.sha256:
         raise ModelError(
             f"{path} has the name of {entry.title}, but not its SHA-256 ({entry.sha256}): half a "
             f"download, or another file; rename it to package it as something else"
         )
 
 
-def _must_agree(made: Architecture, entry: Entry) -> None:
-    """What a checkpoint says of itself must be what its authors published."""
-    for name, (ours, theirs) in made.differences(entry.made).items():
+def _must_agree(architecture: Architecture, entry: Entry) -> None:
+    """Raises ModelError if the architecture differs from the one that its authors published."""
+    for name, (ours, theirs) in architecture.differences(entry.made).items():
         if not name.endswith("token_id"):
             raise ModelError(
                 f"this is not {entry.title}: its {name} is {ours!r}, published was {theirs!r}"

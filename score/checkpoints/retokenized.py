@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from score.checkpoints.catalog import CLIP_TOKENIZER
+from score.checkpoints.architectures import CLIP_TOKENIZER
 from score.checkpoints.source import Source
 from score.texts.cleaning import Cleaning, Name
-from score.texts.tokenizer import Tokenizer, open_clip_tokenizer
+from score.texts.clip_bpe import open_clip_tokenizer
+from score.texts.tokenizer import Tokenizer
 
 
 def cleaned(source: Source, asked: Name | None = None) -> Source:
-    """The source with the cleaning that was asked for, by default that of its layout's library.
+    """The source with the requested cleaning, by default that of its layout's library.
 
     CLIP's own byte pairs become OpenCLIP's `SimpleTokenizer` under `openclip`; any other tokenizer
-    stays itself behind the cleaning, as OpenCLIP's `HFTokenizer` does it. Raises ModelError where
+    stays, after the cleaning, as in OpenCLIP's `HFTokenizer`. Raises ModelError where
     the cleaning's library is not installed.
     """
     wanted = Cleaning.from_config({"text_cleaning": asked or source.cleaning.name})
@@ -32,16 +33,16 @@ def cleaned(source: Source, asked: Name | None = None) -> Source:
 def _uncleaned(source: Source) -> Source:
     if not source.cleaning.lower:
         return replace(source, cleaning=Cleaning())
-    # A package of ours, whose tokenizer is OpenCLIP's: transformers' own takes its place.
+    # A package of ours with OpenCLIP's tokenizer: replaced by transformers'.
     tokenizer = (CLIP_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
     return replace(source, cleaning=Cleaning(), tokenizer=tokenizer, tokenizer_folder=None)
 
 
 def _is_clips(source: Source) -> bool:
-    """Whether a checkpoint's vocabulary is that of CLIP, and nothing is added to it."""
+    """Whether a checkpoint's vocabulary is exactly CLIP's."""
     context = source.architecture.text.context
-    found = Tokenizer.parse(source.tokenizer, context).vocabulary()
-    return found == Tokenizer.of(CLIP_TOKENIZER, context).vocabulary()
+    vocabulary = Tokenizer.parse(source.tokenizer, context).vocabulary()
+    return vocabulary == Tokenizer.of(CLIP_TOKENIZER, context).vocabulary()
 
 
 def _open_clips(context: int) -> str:

@@ -1,8 +1,9 @@
 """SentencePiece's vocabulary file (`.spm`, `.model`): bytes → pieces and normalisation table.
 
 A reader for the few fields of `sentencepiece_model.proto` (google/sentencepiece) that make token
-ids, so that packaging needs neither sentencepiece nor protobuf. Only what XLM-V is passes: a
-Unigram model with SentencePiece's own treatment of spaces. Knows nothing of files or tokenizers.
+ids, so that packaging needs neither sentencepiece nor protobuf. Only models like XLM-V's are
+accepted: Unigram, with SentencePiece's own treatment of spaces. Knows nothing of files or
+tokenizers.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Pieces:
 
 
 def parse(data: bytes) -> Pieces:
-    """The pieces in a vocabulary file. Raises ModelError for anything but a whole Unigram model."""
+    """The pieces in a vocabulary file. Raises ModelError unless it is a complete Unigram model."""
     pieces: list[tuple[str, float, int]] = []
     trainer: dict[int, Value] = {}
     normalizer: dict[int, Value] = {}
@@ -84,12 +85,12 @@ def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where what follows it begins."""
+    """A varint (seven bits a byte) and the position after it."""
     value = 0
-    for place, byte in enumerate(data[at : at + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << (7 * place)
+    for index, byte in enumerate(data[at : at + _LONGEST_VARINT]):
+        value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return value, at + place + 1
+            return value, at + index + 1
     raise _broken()
 
 
@@ -153,11 +154,11 @@ def _check_pieces(pieces: list[tuple[str, float, int]]) -> None:
 
 
 def _check_charsmap(charsmap: bytes) -> None:
-    """Raises ModelError for a table that would lead its reader out of its bounds.
+    """Raises ModelError for a table with which a reader would leave its bounds.
 
     It is a trie as Darts-clone packs it, its size before it, and the replacements behind it, each
-    ended by a NUL. Readers follow the trie unchecked; the one in tokenizers panics on a wrong step,
-    when a text comes by that takes it.
+    ended by a NUL. Readers do not check the trie; the one in tokenizers panics on an invalid
+    step, once a text leads to it.
     """
     size = int.from_bytes(charsmap[:4], "little")
     texts = np.frombuffer(charsmap[4 + size :], dtype=np.uint8)

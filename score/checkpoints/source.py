@@ -1,8 +1,8 @@
-"""A checkpoint to be packaged, whatever layout it came in: the common shape of all of them.
+"""`Source`: a checkpoint to be packaged, in the form that all layouts are brought to.
 
-A layout's module (`huggingface`, `openclip`, `kerashub`) looks at files and says where each tensor
-of the canonical model is to be found; `canonical` then reads and writes them one at a time.
-Nothing here executes a byte of a checkpoint.
+A layout's module (`transformers_layout`, `openclip`, `kerashub`) inspects the files and maps each
+tensor of the canonical model to one of the checkpoint; `canonical` then reads and writes them one
+at a time. Nothing here executes code from a checkpoint.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Tensors(Protocol):
         """
 
     def dtype(self, name: str) -> torch.dtype:
-        """The precision of a tensor that there is, and that is a float."""
+        """The dtype of a tensor that exists and is a float."""
         ...
 
     def read(self, name: str) -> Tensor:
@@ -99,7 +99,7 @@ class Part(NamedTuple):
     """Where a canonical tensor comes from.
 
     source: the tensor in the checkpoint, of shape `shape` there.
-    convert: what makes it the canonical one.
+    convert: its conversion to the canonical tensor.
     """
 
     source: str
@@ -114,17 +114,17 @@ def unchanged(architecture: Architecture) -> dict[str, Part]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checkpoint, looked at but not read.
+    """A checkpoint whose headers, but not tensors, have been read.
 
     layout: what it is, in words.
     tokenizer: the `tokenizer.json` that makes its token ids.
-    parts: for each tensor of `architecture.shapes()` where it comes from.
-    original: the folder in the transformers layout, where it is one.
+    parts: the source of each tensor of `architecture.shapes()`.
+    original: the folder, if it is in the transformers layout.
     tokenizer_folder, processor_file: in that layout, too, the files that `tokenizer` and
         `preprocessor` were read from. Of all three, the reference reads what was made of them where
         they are None.
-    remarks: what was decided on the way, for whoever asked for the package.
-    cleaning: what happens to texts before the tokenizer.
+    remarks: decisions that the user should know of.
+    cleaning: of texts, before the tokenizer.
     """
 
     layout: str
@@ -143,19 +143,19 @@ class Source:
     def own(
         cls, layout: str, architecture: Architecture, tokenizer: str, tensors: Tensors
     ) -> Source:
-        """A model of our own making: tensors as they are named here, images as CLIP's are."""
+        """A model of this project: canonical names of tensors, CLIP's image processor."""
         size = architecture.vision.image
         preprocessor = Preprocessor.from_config({"size": size, "crop_size": size})
         parts = unchanged(architecture)
         return cls(layout, architecture, preprocessor, tokenizer, tensors, parts)
 
     def unused(self) -> list[str]:
-        """Tensors that the architecture has no place for; buffers do not count."""
+        """Tensors that are not part of the architecture, buffers apart."""
         used = {part.source for part in self.parts.values()}
         return [n for n in self.tensors.names() if n not in used and not n.endswith(_BUFFERS)]
 
     def check(self) -> None:
-        """Raises ModelError unless every tensor is there in the shape that it must have."""
+        """Raises ModelError unless every tensor exists in its shape."""
         shapes = {part.source: self.tensors.shape(part.source) for part in self.parts.values()}
         missing = [name for name, shape in shapes.items() if shape is None]
         if missing:
@@ -186,11 +186,11 @@ def _unpickled(file: Path) -> object:
     try:
         # Only the zip layout can be mapped; a file of torch before 1.6 is read whole.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old protocols: what cannot be read says so below
+            warnings.simplefilter("ignore")  # of old protocols: an error follows below
             content: object = torch.load(
                 file, map_location="cpu", weights_only=True, mmap=head == b"PK\x03\x04"
             )
-    except Exception as error:  # torch has no one error for a file that is not what it should be
+    except Exception as error:  # torch raises various errors for a damaged file
         raise ModelError(f"{file} {_reason(error)}") from None
     return content
 
@@ -209,7 +209,7 @@ def _reason(error: Exception) -> str:
 
 
 def _said(line: str) -> str:
-    """What torch says of a pickle, without its advice to execute it all the same."""
+    """torch's message on a pickle, without its advice to execute it."""
     return line.partition(" Please ")[0].strip()[:200]
 
 
@@ -227,6 +227,6 @@ def _flattened(content: object, file: Path) -> dict[str, Tensor]:
         elif isinstance(value, dict) and depth < _DEEPEST and id(value) not in seen:
             seen.add(id(value))
             within = prefix + "." if prefix else ""
-            # Reversed, since the last of a stack is taken first: the file's own order is kept.
+            # Reversed, since the stack's last is popped first: this keeps the file's order.
             waiting += [(f"{within}{key}", value[key], depth + 1) for key in reversed(value)]
     return tensors

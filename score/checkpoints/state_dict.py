@@ -1,9 +1,9 @@
-"""The model among all that a file of weights holds.
+"""Finds the model in a state dict, among whatever else the file holds.
 
 Training code saves a model within others: `module.` before each name (DistributedDataParallel),
 `_orig_mod.` (torch.compile), `model.` (Lightning), a dictionary under `state_dict`; with averages
-of the weights (EMA), a teacher or the optimizer beside it. The model is found by what every CLIP
-has, and wrappers that are known are taken off. Two models are never mixed, nor is one of them
+of the weights (EMA), a teacher or the optimizer beside it. The model is recognised by tensors
+that every CLIP has, and known wrappers are removed. Two models are never mixed, nor is one of them
 chosen silently.
 """
 
@@ -21,20 +21,20 @@ from score.errors import ModelError
 from score.folder.architecture import Shape
 from score.folder.weights import clipped
 
-# Modules that stand around others and change nothing; a tower may be in one of its own.
+# Wrappers that change nothing; each tower may have its own.
 _TRANSPARENT = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _WRAPPERS = frozenset(
     (*_TRANSPARENT, "state_dict", "model_state_dict", "model_state", "model", "clip", "clip_model")
 )
-_MOST_ROOTS = 100  # each is looked for among all names
+_MOST_ROOTS = 100  # each is searched for among all names
 _LISTED = 5  # models that a message names
 _AVERAGE = re.compile(r"(^|_)(ema|swa|avg|average|averaged)(_|$)")  # state_dict_ema, ema_model, …
 
 
 class Names(NamedTuple):
-    """By what a layout's model is recognised: tensors that every CLIP has.
+    """The names by which a layout's model is recognised: tensors that every CLIP has.
 
-    image: the patches' weights; texts: the table of tokens, by whichever name.
+    image: of the patch embedding; texts: possible names of the token embedding.
     """
 
     image: str
@@ -45,7 +45,7 @@ class Found(NamedTuple):
     """A model's tensors, by their names in its layout.
 
     names: the layout's; None where no model was recognised, and `tensors` are the file's as they
-    are. remarks: what was decided.
+    are. remarks: decisions that the user should know of.
     """
 
     tensors: Tensors
@@ -59,7 +59,7 @@ class Unwrapped:
     def __init__(
         self, tensors: Tensors, names: Mapping[str, str], twice: Mapping[str, str]
     ) -> None:
-        """`names`: name → name in `tensors`; `twice`: where some are again, wrapped otherwise."""
+        """`names`: name → name in `tensors`; `twice`: the same for their duplicates."""
         self._tensors = tensors
         self._names = names
         self._twice = twice
@@ -69,7 +69,7 @@ class Unwrapped:
         return list(self._names)
 
     def shape(self, name: str) -> Shape | None:
-        """As `Tensors.shape`. Raises ModelError for a tensor that is there twice, too."""
+        """As `Tensors.shape`. Also raises ModelError for a tensor that exists twice."""
         if name in self._twice:
             one, other = clipped(self._names[name]), clipped(self._twice[name])
             raise ModelError(f"the weights hold {clipped(name)} twice: as {one} and as {other}")
@@ -85,7 +85,7 @@ class Unwrapped:
 
 
 class _Model(NamedTuple):
-    """A model in a file: where its names begin, its layout's, and the tensors under them.
+    """A model in a file: the prefix of its names, the names of its layout, and its tensors.
 
     names, twice: as `Unwrapped` has them.
     """
@@ -97,12 +97,12 @@ class _Model(NamedTuple):
 
     @property
     def averaged(self) -> bool:
-        """Whether these are an average of the weights, rather than the weights."""
+        """Whether these are an average of the weights (EMA)."""
         return any(map(_AVERAGE.search, self.root.split(".")))
 
     @property
     def known(self) -> bool:
-        """Whether all that it is wrapped in is known."""
+        """Whether all its wrappers are known."""
         parts = self.root.split(".") if self.root else []
         return all(part in _WRAPPERS or _AVERAGE.search(part) for part in parts)
 
@@ -110,10 +110,9 @@ class _Model(NamedTuple):
 def find(tensors: Tensors, layouts: Sequence[Names], wanted: str | None = None) -> Found:
     """The one model of these layouts in a file.
 
-    `wanted`: where its names begin (`state_dict.module`), if not where it is usual. An average of
-    the weights counts only where the weights are not beside it, or where it is wanted: what was
-    trained is what training code itself loads. Raises ModelError where several models could be
-    meant, and where what is wanted is not there.
+    `wanted`: the prefix of its names (`state_dict.module`), if not a usual one. An average of the
+    weights (EMA) is used only if the weights themselves are missing, or if it is wanted: training
+    code itself loads the weights. Raises ModelError if several models match, or none.
     """
     names = tensors.names()
     models = [model for layout in layouts for model in _models(names, layout)]
@@ -129,7 +128,7 @@ def find(tensors: Tensors, layouts: Sequence[Names], wanted: str | None = None) 
 def _models(names: Iterable[str], layout: Names) -> Iterator[_Model]:
     """Every model of a layout that has an image and a text tower."""
     anchor = _anchor(layout.image)
-    roots = {found["root"] or "" for name in names if (found := anchor.fullmatch(name))}
+    roots = {match["root"] or "" for name in names if (match := anchor.fullmatch(name))}
     if len(roots) > _MOST_ROOTS:
         raise ModelError(f"the weights hold {len(roots):,} models; at most {_MOST_ROOTS} are read")
     for root in sorted(roots):
@@ -139,7 +138,7 @@ def _models(names: Iterable[str], layout: Names) -> Iterator[_Model]:
 
 
 def _anchor(name: str) -> re.Pattern[str]:
-    """Matches a tensor's name behind whatever it is wrapped in."""
+    """A pattern for a tensor's name with any prefix."""
     between = rf"\.(?:(?:{'|'.join(_TRANSPARENT)})\.)*"
     return re.compile(r"(?:(?P<root>.*)\.)?" + between.join(map(re.escape, name.split("."))), re.S)
 
@@ -147,7 +146,7 @@ def _anchor(name: str) -> re.Pattern[str]:
 def _within(
     names: Iterable[str], root: str, roots: Iterable[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """What lies under a root, but not under another one in it: as `Unwrapped` wants it."""
+    """The tensors under a root, but not under another root within it, for `Unwrapped`."""
     start = f"{root}." if root else ""
     others = tuple(f"{other}." for other in roots if other != root and other.startswith(start))
     within: dict[str, str] = {}
@@ -161,7 +160,7 @@ def _within(
 
 
 def _chosen(models: Sequence[_Model], wanted: str | None) -> _Model | None:
-    """The model that is meant; None where there is none. Raises ModelError."""
+    """The one matching model; None where there is none. Raises ModelError for several."""
     listed = ", ".join(_shown(model.root) for model in models[:_LISTED]) or "none of both towers"
     if wanted is not None:
         models = [m for m in models if m.root == wanted] or [
@@ -182,7 +181,7 @@ def _chosen(models: Sequence[_Model], wanted: str | None) -> _Model | None:
 
 
 def _is_wrapped_within(root: str, wanted: str) -> bool:
-    """Whether a model is within what is wanted, in known wrappers alone: `model_ema.module`."""
+    """Whether a model's prefix is the wanted one plus known wrappers: `model_ema.module`."""
     outer, inner = wanted.split("."), root.split(".")
     return inner[: len(outer)] == outer and all(part in _WRAPPERS for part in inner[len(outer) :])
 

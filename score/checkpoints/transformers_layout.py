@@ -39,7 +39,7 @@ def folder(
 ) -> Source:
     """The checkpoint in a folder. Raises ModelError.
 
-    `base`, `tokenizer`: as `ModelFolder.open` has them. `weights`: as `statedict.find` has it.
+    `base`, `tokenizer`: as in `ModelFolder.open`. `weights`: as in `state_dict.find`.
     """
     folder = ModelFolder.open(path, base, tokenizer)
     texts = Tokenizer.load(folder)
@@ -52,7 +52,7 @@ def folder(
         tensors=model.tensors,
         parts=unchanged(folder.architecture),
         original=folder.path,
-        # A tokenizer that is given need not be one that transformers opens by itself.
+        # transformers may be unable to open the tokenizer of `--tokenizer` by itself.
         tokenizer_folder=None if tokenizer else folder.tokenizer,
         processor_file=preprocessor_file(folder.path, base),
         remarks=model.remarks,
@@ -60,9 +60,9 @@ def folder(
     )
 
 
-def file(tensors: Tensors, made: Architecture, tokenizer: Tokenizer) -> Source:
-    """Bare weights in this layout, whose architecture is known: images are taken as CLIP's."""
-    source = Source.own("transformers", made, tokenizer.to_json(), tensors)
+def file(tensors: Tensors, architecture: Architecture, tokenizer: Tokenizer) -> Source:
+    """Bare weights in this layout, of a known architecture, with CLIP's image processor."""
+    source = Source.own("transformers", architecture, tokenizer.to_json(), tensors)
     return replace(source, cleaning=tokenizer.cleaning)
 
 

@@ -12,7 +12,7 @@ from score.evaluation import charts, webpage
 from score.evaluation.metrics import RECALL_AT
 from score.evaluation.report import LABELS, Model, as_json, counted, labels, percent, task
 from score.evaluation.results import Evaluation, Failures, ZeroShot
-from score.images import preprocess
+from score.images import decode
 from score.storage import atomic
 from score.storage.outputs import check_files
 
@@ -166,7 +166,7 @@ def _worst_mistakes(evaluation: ZeroShot) -> str:
 
 def _thumbnail(file: Path, name: str) -> str:
     try:
-        image = preprocess.decode(file.read_bytes(), _MOST_PIXELS)
+        image = decode.decode(file.read_bytes(), _MOST_PIXELS)
     except (OSError, RowError):  # removed or replaced since it was evaluated
         return ""
     return webpage.thumbnail(image, name, _THUMBNAIL)

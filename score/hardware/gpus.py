@@ -1,7 +1,17 @@
-"""Which GPU a process takes, where several processes share a machine that has several.
+"""Which GPU each of several processes on a machine uses.
 
-Servers start workers that do not know which of them they are, so each takes the first GPU that no
-other has: whoever holds the lock of a file has the GPU, until it ends, however it ends.
+Theory of operation
+
+A server's worker processes do not know their number, so they cannot be told which GPU to use. Each
+process therefore tries to lock one file per GPU, `clip-endpoints-UID-UUID` in the folder of
+temporary files, in the order of the GPUs, and uses the first GPU whose file it could lock (`flock`,
+exclusive, without waiting). The kernel releases the lock when the process ends, also when it
+crashes: no lock is ever stale, and the files may stay. The name holds the user's id, since a user
+cannot open another one's file, and the GPU's UUID, since `CUDA_VISIBLE_DEVICES` renumbers the GPUs
+of a process.
+
+With more processes than GPUs, those without a lock share: process id modulo the number of GPUs. The
+same happens where files cannot be created. A process keeps the GPU that it got first.
 """
 
 from __future__ import annotations
@@ -12,31 +22,32 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-_held: dict[int, int] = {}  # place of a GPU → the descriptor whose lock this process holds
+_held: dict[int, int] = {}  # index of a GPU → descriptor of the lock file that this process holds
 _turn = threading.Lock()
 
 
-def take(names: Sequence[str], folder: Path | None = None) -> int:
-    """The place of a GPU among these: this process's own as long as there are enough of them.
+def take(uuids: Sequence[str], folder: Path | None = None) -> int:
+    """Index of the GPU that this process should use.
 
-    `names` are their own, by whichever numbers a process may see them. Where all are taken, a
-    process shares one, by its id. `folder`: where the locks are, by default with temporary files.
+    `uuids`: stable ids of the visible GPUs, in their order. Takes the first whose lock file is
+    free; if all are taken, shares `pid % len(uuids)`. `folder`: of the lock files, by default the
+    one for temporary files.
     """
     with _turn:
         if _held:
             return next(iter(_held))
-        for place, name in enumerate(names):
-            lock = (folder or Path(tempfile.gettempdir())) / f"clip-endpoints-{os.getuid()}-{name}"
+        for index, uuid in enumerate(uuids):
+            lock = (folder or Path(tempfile.gettempdir())) / f"clip-endpoints-{os.getuid()}-{uuid}"
             descriptor = _lock(lock)
             if descriptor is not None:
-                _held[place] = descriptor
-                return place
-        return os.getpid() % len(names)
+                _held[index] = descriptor
+                return index
+        return os.getpid() % len(uuids)
 
 
 def _lock(file: Path) -> int | None:
-    """The descriptor by which a file is locked; None where it cannot be, or another has it."""
-    import fcntl  # not everywhere, and neither are several GPUs
+    """The descriptor of a file after locking it; None if another process has it, or on an error."""
+    import fcntl  # POSIX only
 
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)

@@ -50,6 +50,6 @@ def computes(precision: str) -> bool:
 
 
 def release_free_memory() -> None:
-    """Gives the system what was freed; glibc would keep what lies between things still in use."""
+    """Returns freed heap pages to the system (`malloc_trim`); does nothing outside glibc."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

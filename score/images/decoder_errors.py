@@ -1,7 +1,7 @@
-"""What the errors of Pillow and its codecs mean for a row, in words that hold for any file.
+"""Errors of Pillow and its codecs → a row's error.
 
-A file can be cut short, damaged, or sound and of a kind that nobody decodes; Pillow's exceptions
-say which only in their text. None of the messages made here claims more than that text does.
+A file can be truncated, damaged, or valid but of an unsupported kind; Pillow's exceptions tell
+these apart only in their text. No message here claims more than that text does.
 
 Knows exceptions; nothing of images.
 """
@@ -30,28 +30,28 @@ ERRORS = (
 )
 """What Pillow's decoders raise on files that they cannot read, beside memory and bomb errors."""
 
-# Those whose text is written by Pillow or a codec. The others' is Python's: "list index out of …".
+# Errors whose text Pillow or a codec wrote. Python wrote the others': "list index out of …".
 _TELLING = (OSError, SyntaxError, ValueError, RuntimeError, Warning)
 _ENDED = re.compile("truncat|not enough|only got|no more images|reached eof", re.IGNORECASE)
 _UNSUPPORTED = re.compile("cannot handle|unsupported|unable to determine", re.IGNORECASE)
-# What says nothing of the file: Python's own words, and Pillow's for "no".
+# Texts that say nothing about the file.
 _VAGUE = re.compile("not identified|invalid literal|unpack|out of range|' object")
 _LONGEST = 120  # characters
 
 
 def row_error(name: str, error: Exception) -> RowError:
     """One of `ERRORS`, met while reading an image of format `name`, as a row's error."""
-    said = str(error).strip().partition("\n")[0][:_LONGEST]
+    text = str(error).strip().partition("\n")[0][:_LONGEST]
     if isinstance(error.__cause__, KeyError):  # the reader looked up how to decode it
         return NotAnImage(f"this kind of {name} cannot be read: {_kind(error.__cause__.args[0])}")
-    if _UNSUPPORTED.match(said):
-        return NotAnImage(f"this kind of {name} cannot be read: {said}")
-    if isinstance(error, EOFError) or _ENDED.search(said):
+    if _UNSUPPORTED.match(text):
+        return NotAnImage(f"this kind of {name} cannot be read: {text}")
+    if isinstance(error, EOFError) or _ENDED.search(text):
         return TruncatedImage(f"the {name}'s data end before the image does")
-    if said == "cannot load this image":
+    if text == "cannot load this image":
         return TruncatedImage(f"the {name} holds no pixels")
-    if isinstance(error, _TELLING) and said and not _VAGUE.search(said):
-        return TruncatedImage(f"the {name} cannot be decoded: {said}")
+    if isinstance(error, _TELLING) and text and not _VAGUE.search(text):
+        return TruncatedImage(f"the {name} cannot be decoded: {text}")
     return TruncatedImage(f"the {name}'s header is damaged")
 
 

@@ -1,11 +1,10 @@
-"""Images of more than 8 bits a channel → 8 bits, which is what models were trained on.
+"""Images of more than 8 bits a channel → 8 bits, which models were trained on.
 
-transformers leaves that to Pillow, which clips: of a 16-bit grey image all but the 255 darkest
-levels become white, and floats from 0 to 1 become black. This is the one place where pixels differ
-from the reference on purpose. Black stays black, white becomes white, and what lies between goes to
-the nearest of 256 levels: `round(v * 255 / white)`, the rescaling that the PNG specification
-(third edition, 13.12) calls the most accurate, and the exact inverse of `v * 257`, by which
-programs widen 8 bits to 16.
+transformers leaves that to Pillow, which clips: in a 16-bit grey image all but the 255 darkest
+levels become white, and floats from 0 to 1 become black. Only here do pixels differ from the
+reference on purpose. Values between black and white are scaled to the nearest of 256 levels,
+`round(v * 255 / white)`: the rescaling that the PNG specification (third edition, 13.12) calls the
+most accurate, and the exact inverse of `v * 257`, by which programs widen 8 bits to 16.
 
 Colour of 16 bits a channel reaches us as 8: Pillow cuts it to its upper byte (PNG, TIFF) or scales
 it (PPM, JPEG 2000), for the reference as for us.
@@ -29,18 +28,18 @@ WIDE = (*_SIXTEEN, "I", "F")
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
 _WHITE_IS_ZERO = 0
 
-# How far beyond 0 and 1 floats may be: what interpolation in float32 leaves, no level of 255.
+# How far outside 0…1 floats may be: rounding errors of interpolation in float32.
 _ROUNDING = 1e-6
 
 _ADVICE = "convert it to 8 bits, or set wide_pixels=reference to have it clipped"
 
 
 def narrow(image: Image.Image, wide: WidePixels) -> Image.Image:
-    """A loaded image in 8 bits a channel: itself, unless it is grey of more than 8.
+    """A loaded image in 8 bits a channel: itself, unless it is grey with more than 8 bits.
 
-    `wide`: "scale" as above, "reference" leaves it for Pillow to clip, "error" refuses it. Raises
-    NotAnImage for what is refused, and for numbers of which nothing says where white is: integers
-    with a sign or of 32 bits, floats that are not from 0 to 1.
+    `wide`: "scale" scales it as above, "reference" leaves it for Pillow to clip, "error" refuses
+    it. Raises NotAnImage for a refused image, and for values whose white is unknown: signed or
+    32-bit integers, floats outside 0…1.
     """
     if wide == "reference" or image.mode not in WIDE:
         return image
@@ -54,12 +53,12 @@ def narrow(image: Image.Image, wide: WidePixels) -> Image.Image:
     if (transparent := image.info.get("transparency")) is not None:
         pixels[values == transparent] = 255  # over white, as in 8 bits
     narrowed = Image.fromarray(pixels)
-    narrowed.info = {key: said for key, said in image.info.items() if key != "transparency"}
+    narrowed.info = {key: value for key, value in image.info.items() if key != "transparency"}
     return narrowed
 
 
 def _white(image: Image.Image) -> float:
-    """The value of white. Raises NotAnImage where nothing says it."""
+    """The value of white. Raises NotAnImage where it is unknown."""
     if image.mode == "F":
         _check_order(image)
         _check_floats(np.asarray(image))

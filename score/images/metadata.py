@@ -1,10 +1,10 @@
-"""Metadata that no pixel depends on, cut out of a file before it is decoded.
+"""Removes metadata that no pixel depends on from a file before it is decoded.
 
-To Pillow it is part of the image: more than a megabyte of packed text or of a colour profile in a
-PNG, a damaged Photoshop block or index of further images in a JPEG are errors, and EXIF segments
-are joined in quadratic time. Here one pass over the file's structure, which unpacks one text at
-most, leaves out what neither pixels nor their orientation need. Where the structure breaks off or
-makes no sense, the decoder gets enough of the rest to report it.
+Pillow fails on damaged or large metadata: more than a megabyte of compressed text or of a colour
+profile in a PNG, a damaged Photoshop block or index of further images in a JPEG; and it joins EXIF
+segments in quadratic time. One pass over the file's structure, which decompresses one text at most,
+leaves out what neither pixels nor their orientation need. Where the structure is cut short or
+invalid, the decoder gets enough of the rest to report it.
 
 Knows how PNG and JPEG are laid out; nothing of pixels.
 """
@@ -17,15 +17,15 @@ from collections.abc import Iterator
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
-# Chunks in lower case are ancillary. These change pixels, their order, or which way is up.
+# Chunks in lower case are ancillary. These change pixels, their order, or the orientation.
 _NEEDED = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
-# Texts that may say which way is up: XMP, if not packed, and EXIF as ImageMagick wrote it in hex
-# before PNG had a chunk for it.
+# Texts that may hold the orientation: XMP, if not compressed, and EXIF as ImageMagick wrote it in
+# hexadecimal before PNG had a chunk for it.
 _XMP_TEXT = b"XML:com.adobe.xmp\0\0"
 _EXIF_TEXT = b"Raw profile type exif\0"
-_LARGEST_TEXT = 2**20  # bytes, unpacked, that Pillow reads
+_LARGEST_TEXT = 2**20  # bytes, decompressed, that Pillow reads
 
-# APP2 to APP13, APP15 and comments. APP0 and APP14 say how colours are coded.
+# APP2 to APP13, APP15 and comments. APP0 and APP14 give the colour space.
 _SPARE = frozenset((*range(0xE2, 0xEE), 0xEF, 0xFE))
 _APP1, _SCAN = 0xE1, 0xDA
 _ORIENTED = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")  # APP1 segments; one of each is enough
@@ -73,7 +73,7 @@ def _spare_chunks(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _is_little(packed: bytes) -> bool:
-    """Whether a packed text is one that Pillow reads; no more of it is unpacked.
+    """Whether a compressed text is small enough for Pillow; no more than that is decompressed.
 
     `packed`: a byte for the method, which is 0, then zlib's data.
     """
@@ -89,11 +89,11 @@ def _spare_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Where a JPEG's comments, profiles and the like lie before its first scan."""
     position, wanted = 2, set(_ORIENTED)
     for _ in range(_MOST_SEGMENTS):
-        found = _MARKER.search(data, position)
-        if found is None:
+        match = _MARKER.search(data, position)
+        if match is None:
             yield position + 1, len(data)
             return
-        start, content, marker = found.start(), found.end(), found[1][0]
+        start, content, marker = match.start(), match.end(), match[1][0]
         if start > position:
             yield position, start
         if marker in (_START, _END):  # no decoder takes an image that begins twice, or ends here

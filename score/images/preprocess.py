@@ -1,84 +1,43 @@
-"""Bytes → RGB → uint8 pixels, as transformers' PIL image processor makes them, bit for bit.
+"""RGB → uint8 pixels, as transformers' PIL image processors make them, bit for bit.
 
-What happens to an image is the model folder's to say (`preprocessor_config.json`). The steps,
-their order and their rounding are those of transformers' PIL image processors (5.x): convert to
-RGB (transparency over white), resize, crop or pad to the centre. Rescaling and normalising are left
-to the model, whose first weights take them in (`towers`). On purpose there is one difference:
-images of more than 8 bits a channel are scaled, not clipped (`depth`).
+The model folder says what happens to an image (`preprocessor_config.json`). The steps, their order
+and their rounding are those of transformers' PIL image processors (5.x): resize, then crop or pad
+to the centre. Rescaling and normalising are left to the model, which has them multiplied into its
+first weights (`towers`).
 
 Knows nothing of torch or URLs.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from score.errors import ModelError, NotAnImage, RowError, TooManyPixels, TruncatedImage
-from score.images import decoder_errors, depth, metadata, pillow_warnings, processors
+from score.errors import ModelError, TooManyPixels
+from score.images import processors
+from score.images.decode import decode
 from score.settings import WidePixels
 
 Pixels = npt.NDArray[np.uint8]
 Channels = npt.NDArray[np.float64]
-Draft = Callable[[tuple[int, int]], tuple[int, int]]
-"""An image's (width, height) → the least that will do."""
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
-"""The formats that may be opened. Others hide dangers: EPS runs a program, ICO lies about sizes.
-
-(MPO, a phone's JPEG with more images behind it, is opened as the JPEG it begins with.)
-"""
-
-_ENDINGS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".mpo"),
-    "PNG": (".png",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "AVIF": (".avif",),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "JPEG2000": (".jp2", ".j2k", ".jpx"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-ENDINGS = frozenset(ending for endings in _ENDINGS.values() for ending in endings)
-"""The file name endings of those formats, in lower case."""
-
-# How the formats begin that can be told by their beginning; BMP's and PPM's two letters cannot.
-_SIGNATURES = re.compile(
-    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)"
-    rb"|(?P<WEBP>RIFF....WEBP)|(?P<AVIF>....ftypavi[fs])|(?P<TIFF>II\*\0|MM\0\*|II\+\0|MM\0\+)"
-    rb"|(?P<JPEG2000>\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51)",
-    re.DOTALL,
-)
-
-# A JPEG may paint over itself in scans: 75 bytes cost a pass over all its pixels. Cameras and web
-# tools write 1 to 14 scans.
-_MOST_SCANS = 1000
-_SCANS_OF_LARGEST = 20
-_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
-
-CLIP_MEAN, CLIP_STD = processors.CLIP_MEAN, processors.CLIP_STD
 _LARGEST_SIDE = 10_000  # pixels; models want some hundreds
-_ENOUGH = 2  # times the model's size, to make its image from
+_ENOUGH = 2  # times the model's size, to which a JPEG may be decoded smaller than it is
 BICUBIC = Image.Resampling.BICUBIC
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """How a model wants its images.
+    """The image processor of a model.
 
-    resize: shortest edge (an int) or (height, width); None leaves the size alone.
-    crop: (height, width) around the centre; None leaves all.
+    resize: shortest edge (an int) or (height, width); None does not resize.
+    crop: (height, width) around the centre; None does not crop.
     rescale: factor on the 0…255 values, None for none; mean, std: per channel, None for none.
     """
 
@@ -93,8 +52,8 @@ class Preprocessor:
     def from_config(cls, config: Mapping[str, Any]) -> Preprocessor:
         """From a `preprocessor_config.json`, old spellings included. Raises ModelError.
 
-        `do_convert_rgb` is taken for granted: without it transformers fails on every image that
-        is not RGB already, and does the same to those that are.
+        Images are converted to RGB whatever `do_convert_rgb` says: without it transformers fails on
+        every image that is not RGB.
         """
         try:
             whole = processors.complete(config)
@@ -171,14 +130,14 @@ class Preprocessor:
         return self._cropped(image, max_pixels) if fast else self.pixels(image, max_pixels)
 
     def _draft(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) that are enough to make the model's image from."""
+        """The (width, height) to which a JPEG may be decoded smaller than it is."""
         if self.resize is None:
             return size
         width, height = self._resized(size)
         return _ENOUGH * width, _ENOUGH * height
 
     def _cropped(self, image: Image.Image, max_pixels: int) -> Pixels:
-        """As `pixels`; what the crop throws away is not computed."""
+        """As `pixels`, without computing pixels outside the crop."""
         if self.resize is None or self.crop is None:
             return self.pixels(image, max_pixels)
         (width, height), (rows, columns) = self._resized(image.size), self.crop
@@ -222,153 +181,6 @@ class Preprocessor:
         if width <= height:
             return edge, int(edge * height / width)
         return int(edge * width / height), edge
-
-
-def decode(
-    data: bytes,
-    max_pixels: int,
-    *,
-    exif_orientation: bool = False,
-    wide: WidePixels = "scale",
-    draft: Draft | None = None,
-) -> Image.Image:
-    """The image's first frame in RGB.
-
-    Its size is checked before any pixel is decoded. `wide`: as `depth.narrow` has it. `draft`: a
-    JPEG is read at a fraction of its size, no smaller than this. Raises NotAnImage, TruncatedImage,
-    TooManyPixels.
-    """
-    with pillow_warnings.ignored():
-        return _decode(data, max_pixels, exif_orientation, wide, draft)
-
-
-def _decode(
-    data: bytes, max_pixels: int, exif_orientation: bool, wide: WidePixels, draft: Draft | None
-) -> Image.Image:
-    image = _open(data)
-    width, height = image.size
-    if width * height > max_pixels:
-        raise TooManyPixels(f"{width}×{height} is more than {max_pixels:,} pixels")
-    _check_tiles(image, max_pixels)
-    _check_scans(image, data, max_pixels)
-    try:
-        if draft:
-            image.draft(None, draft(image.size))
-        image.load()
-        narrowed = depth.narrow(image, wide)
-        if exif_orientation:
-            narrowed = ImageOps.exif_transpose(narrowed)
-        return _rgb(narrowed)
-    except Image.DecompressionBombError as error:
-        raise TooManyPixels(str(error)) from error
-    except MemoryError as error:
-        raise TooManyPixels(f"{width}×{height} does not fit in memory") from error
-    except decoder_errors.ERRORS as error:
-        raise decoder_errors.row_error(image.format or "image", error) from error
-
-
-def ending(data: bytes) -> str:
-    """The usual file name ending of an image's format, such as `.jpg`. Raises as `decode`."""
-    return _ENDINGS[_open(data).format or ""][0]
-
-
-def is_wide(data: bytes) -> bool:
-    """Whether an image has more than the 8 bits a channel that most programs show."""
-    return _open(data).mode in depth.WIDE
-
-
-def as_png(image: Image.Image) -> bytes:
-    """A decoded image as a file, without loss."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _open(data: bytes) -> Image.Image:
-    data = metadata.without(data)
-    try:
-        with pillow_warnings.ignored():
-            return Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(str(error)) from error
-    except UnidentifiedImageError:
-        raise _unidentified(data) from None
-    except MemoryError as error:
-        raise TooManyPixels("the image does not fit in memory") from error
-    except decoder_errors.ERRORS as error:
-        raise decoder_errors.row_error(_signed(data) or "image", error) from error
-
-
-def _signed(data: bytes) -> str | None:
-    """The format that a file begins as."""
-    signature = _SIGNATURES.match(data)
-    return signature.lastgroup if signature else None
-
-
-def _unidentified(data: bytes) -> RowError:
-    """Why no reader took a file. Pillow keeps its reader's reason to itself; it is asked again."""
-    name = _signed(data)
-    if name is None:
-        return NotAnImage(_guess(data))
-    try:
-        Image.OPEN[name][0](io.BytesIO(data), "")
-    except decoder_errors.ERRORS as error:
-        return decoder_errors.row_error(name, error)
-    return TruncatedImage(f"the {name}'s header is damaged")
-
-
-def _check_tiles(image: Image.Image, max_pixels: int) -> None:
-    """A TIFF of 10×10 pixels may say that they lie in the corner of a 40,000×40,000 tile."""
-    tags = getattr(image, "tag_v2", {})
-    width, length = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
-    if isinstance(width, int) and isinstance(length, int) and width * length > max_pixels:
-        raise TooManyPixels(f"its tiles of {width}×{length} are more than {max_pixels:,} pixels")
-
-
-def _check_scans(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Bounds the passes over a JPEG's pixels: many over a small image, few over the largest."""
-    if image.format not in ("JPEG", "MPO"):
-        return
-    most = min(_MOST_SCANS, _SCANS_OF_LARGEST * max_pixels // (image.width * image.height))
-    # The count of a scan's first bytes is quick, but finds them in metadata, too.
-    if data.count(b"\xff\xda") > most and _scans(data, most) > most:
-        raise TooManyPixels(f"{image.width}×{image.height} painted over more than {most} times")
-
-
-def _scans(data: bytes, most: int) -> int:
-    """How many scans a JPEG has; stops counting beyond `most`."""
-    scans, position = 0, 2
-    while scans <= most and (found := _JPEG_MARKER.search(data, position)):
-        marker, position = found[1], found.end()
-        if marker == b"\xd9":
-            break
-        scans += marker == b"\xda"
-        if marker not in (b"\x01", b"\xd8"):
-            position += int.from_bytes(data[position : position + 2], "big")
-    return scans
-
-
-def _guess(data: bytes) -> str:
-    """Why bytes are no image, as far as their beginning tells."""
-    if not data:
-        return "0 bytes"
-    head = data[:256].lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not an image"
-    if head.startswith((b"<?xml", b"<svg")):
-        return "XML or SVG, not an image of pixels"
-    if head.startswith((b"{", b"[")):
-        return "looks like JSON, not an image"
-    return f"{len(data):,} bytes that are no image in {', '.join(FORMATS)}"
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB, transparency composited over white."""
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        upper = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, upper).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _center_crop(pixels: Pixels, crop: tuple[int, int]) -> Pixels:

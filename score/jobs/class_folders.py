@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score.errors import RequestError
-from score.images.preprocess import ENDINGS
+from score.images.formats import ENDINGS
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """The endings of image files, in any case: torchvision's IMG_EXTENSIONS."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from score.errors import FetchFailed
-from score.images.preprocess import ENDINGS
+from score.images.formats import ENDINGS
 
 
 def image_files(root: Path) -> Iterator[str]:

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 
 from score.errors import RequestError
-from score.images import preprocess
+from score.images import decode, encode
+from score.images.formats import ENDINGS
 from score.jobs import file_names
 from score.jobs.class_folders import EXTENSIONS
 from score.settings import Settings
@@ -98,20 +99,20 @@ class ImageFolder:
         """(stem, ending) of a file's name. Converts a file that torchvision cannot read."""
         data, settings = staged.read_bytes(), self._settings
         stem, ending = os.path.splitext(name)
-        if ending.lower() not in preprocess.ENDINGS:
-            stem, ending = name, preprocess.ending(data)
+        if ending.lower() not in ENDINGS:
+            stem, ending = name, decode.ending(data)
         if ending.lower() not in EXTENSIONS:
-            ending = preprocess.ending(data)  # a .jfif is a .jpg
-        scaled = settings.wide_pixels == "scale" and preprocess.is_wide(data)
+            ending = decode.ending(data)  # a .jfif is a .jpg
+        scaled = settings.wide_pixels == "scale" and decode.is_wide(data)
         if ending.lower() in EXTENSIONS and not scaled:
             return stem, ending
-        seen = preprocess.decode(
+        seen = decode.decode(
             data,
             settings.max_pixels,
             exif_orientation=settings.exif_orientation,
             wide=settings.wide_pixels,
         )
-        staged.write_bytes(preprocess.as_png(seen))
+        staged.write_bytes(encode.as_png(seen))
         self.converted += 1
         return stem, ".png"
 

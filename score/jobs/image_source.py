@@ -13,7 +13,7 @@ from typing import Protocol
 from score.contract.rows import IMAGE, is_empty
 from score.errors import BadColumns, EmptyRow, RequestError, RowError
 from score.fetch.cells import file_below
-from score.images.preprocess import ENDINGS
+from score.images.formats import ENDINGS
 from score.jobs.image_files import image_cell, image_files
 from score.tables.csv_reader import CsvTable
 

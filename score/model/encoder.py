@@ -34,9 +34,9 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: ModelFolder, settings: Settings) -> Encoder:
-        """The folder's model, on the device, in the precision and by the engine of the settings.
+        """The folder's model, with the device, precision and engine of the settings.
 
-        Raises ModelError for a folder that is not, or not wholly, a CLIP model in safetensors.
+        Raises ModelError for a folder that is not a complete CLIP model in safetensors.
         """
         wanted = folder.architecture.vision.image
         size = Preprocessor.from_config(folder.preprocessor).size
@@ -57,27 +57,28 @@ class Encoder:
     def texts(self, texts: Sequence[Ids]) -> Matrix:
         """Token ids → vectors [texts, dimension].
 
-        Texts share rows and passes; the company that one keeps is immaterial to its vector.
+        Several texts share a row; attention is masked between them, so each vector equals the one
+        computed alone, up to rounding.
         """
         vectors = self._empty(len(texts))
         for batch, rows in packed([self._ended(ids) for ids in texts]):
             alone = self.engine.new_shapes_are_costly and len(rows) == 1
-            for found, row in zip(
+            for of_row, row in zip(
                 self.engine.texts(batch.roomy() if alone else batch), rows, strict=True
             ):
-                vectors[row] = found[: len(row)]
+                vectors[row] = of_row[: len(row)]
         return _finite(vectors)
 
     def _parts(self, count: int) -> Iterator[slice]:
-        """Batches that make up a number of images."""
+        """The slices of a number of images that are batches."""
         if self.engine.new_shapes_are_costly:
             return powers(count, self._batch_size)
         starts = range(0, count, self._batch_size)
         return (slice(start, start + self._batch_size) for start in starts)
 
     def _ended(self, ids: Ids) -> Ids:
-        """A text to the token that is pooled: the first end token or, as CLIP's first configs mean
-        by `eos_token_id` 2, the largest. What stands behind it is never looked at.
+        """A text's ids up to the pooled token: the first end token or, where a configuration has
+        `eos_token_id` 2 as OpenAI's, the largest id. The causal mask hides what follows it.
         """
         architecture = self.architecture
         end = max(ids) if architecture.pools_largest else architecture.text.end
@@ -88,7 +89,7 @@ class Encoder:
 
 
 def _engine(folder: ModelFolder, settings: Settings) -> Engine:
-    """What the settings ask for; `auto` is PyTorch for all but int8, which it does not compute."""
+    """The engine of the settings; `auto` is PyTorch, except for int8, which only OpenVINO has."""
     int8 = settings.precision == "int8"
     if settings.engine == "torch" or (settings.engine == "auto" and not int8):
         from score.model.engines.pytorch import PyTorch

@@ -1,4 +1,4 @@
-"""What `precision: auto` comes to: the fastest that is right on the model's own probes."""
+"""Precision `auto`: the fastest precision that passes the model's own probes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from score.texts.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 LEAST_COSINE = 0.9999
-"""Of every probe's vector to the reference's, in fp32: what a faster precision must reach."""
+"""Cosine of each probe's vector to the reference's in fp32 that a faster precision must reach."""
 
 
 def fastest(
     folder: ModelFolder, texts: Tokenizer, preprocessor: Preprocessor, settings: Settings
 ) -> Encoder:
-    """The folder's model in the precision that the settings ask for, or `auto` settles on.
+    """The folder's model in the precision of the settings, or in the one that `auto` chooses.
 
-    `auto` tries what this machine computes faster than fp32, and takes it where every probe comes
-    out right; int8, which needs calibrating, is never among them. A folder without probes is taken
-    in fp32. Raises ModelError.
+    `auto` tries the precisions that this machine computes faster than fp32, and uses the first one
+    with which every probe reaches `LEAST_COSINE`; never int8, which needs calibration. Without
+    probes it is fp32. Raises ModelError.
     """
     if settings.precision != "auto":
-        return _as_told(folder, settings)
+        return _as_set(folder, settings)
     probes = Probes.read(folder.path)
     for precision in _faster(settings) if probes else ():
         assert probes is not None
@@ -46,7 +46,7 @@ def fastest(
     return Encoder.load(folder, settings.replace({"precision": "fp32"}))
 
 
-def _as_told(folder: ModelFolder, settings: Settings) -> Encoder:
+def _as_set(folder: ModelFolder, settings: Settings) -> Encoder:
     encoder = Encoder.load(folder, settings)
     asked = encoder.engine.precision
     if encoder.engine.device == "cpu" and cpu_flags() and not computes(asked):
@@ -61,21 +61,21 @@ def _proven(
     preprocessor: Preprocessor,
     settings: Settings,
 ) -> Encoder | None:
-    """The model, if it is right; else nothing is left of it when the next one is loaded."""
+    """The model if it passes its probes; else None, its memory free for the next attempt."""
     encoder = Encoder.load(folder, settings)
-    reached = _least_cosine(probes.check(encoder, texts, preprocessor))
-    right = reached >= LEAST_COSINE
-    verdict = "" if right else "not "
+    cosine = _least_cosine(probes.check(encoder, texts, preprocessor))
+    passes = cosine >= LEAST_COSINE
+    verdict = "" if passes else "not "
     log.info(
-        "precision auto: %s%s (least cosine to fp32 %.6f)", verdict, settings.precision, reached
+        "precision auto: %s%s (least cosine to fp32 %.6f)", verdict, settings.precision, cosine
     )
-    return encoder if right else None
+    return encoder if passes else None
 
 
 def _faster(settings: Settings) -> tuple[str, ...]:
-    """What computes faster than fp32 here, the fastest first."""
+    """Precisions that are faster than fp32 on this machine, the fastest first."""
     if settings.engine != "openvino":
-        from score.model.engines.pytorch import Placement  # PyTorch takes a second to come
+        from score.model.engines.pytorch import Placement  # a second to import
 
         if Placement.of(settings).device.type != "cpu":
             return ("fp16", "bf16")
@@ -83,6 +83,6 @@ def _faster(settings: Settings) -> tuple[str, ...]:
 
 
 def _least_cosine(findings: Sequence[Finding]) -> float:
-    """0 for a vector that is none, and where no vector was asked for."""
+    """The least cosine of the findings; 0 where a vector is missing, or there are no vectors."""
     vectors = [finding for finding in findings if finding.kind != "config"]
     return min((finding.cosine or 0.0 for finding in vectors), default=0.0)

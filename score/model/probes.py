@@ -1,8 +1,8 @@
-"""`probes.json`: what a model folder promises to compute, and whether it does so here.
+"""`probes.json`: texts and images with the reference's results, and their check on this machine.
 
 A handful of texts and small images, with the token ids, pixels and vectors that the reference
-implementation made of them when the package was built. They tell a wrong activation, end token,
-resize or tokenizer, on this machine, its device and its precision, from the right one.
+implementation computed when the package was built. They detect a wrong activation, end token,
+resize or tokenizer on this machine, with its device and precision.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from score.arrays import Matrix, Vector
 from score.errors import ModelError, RowError
 from score.folder.architecture import Architecture
 from score.folder.model_folder import read_json
-from score.images import preprocess
+from score.images import decode
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
 from score.texts.tokenizer import Ids, Tokenizer
@@ -29,12 +29,12 @@ FILE = "probes.json"
 _VERSION = 1
 _SAMPLES = 256  # pixels of each prepared image that are compared
 _MOST_PIXELS = 10**7
-_LEVELS = 2  # of 255, by which decoders and resizers may differ between versions and processors
+_LEVELS = 2  # of 255: the tolerated difference between versions of decoders and resizers
 
 
 class Tolerance(NamedTuple):
-    """What a precision is held to. cosine: least similarity of a vector to the reference's;
-    error: largest difference, over the largest value of the vector."""
+    """The limits of a precision. cosine: least cosine of a vector to the reference's; error:
+    largest difference of an element, divided by the vector's largest absolute value."""
 
     cosine: float
     error: float
@@ -45,8 +45,8 @@ TOLERANCES = {
     "fp16": Tolerance(0.9995, 3e-2),
     "bf16": Tolerance(0.995, 1e-1),
 }
-"""fp32 differs by the order of its sums alone. Half precision rounds each layer's result to 11 or 8
-bits; what that comes to grows with the depth, which is 48 layers at most."""
+"""fp32 differs only by the order of its sums. Half precision rounds each layer's result to 11 or 8
+bits; the error grows with the depth, 48 layers at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class TextProbe:
     def check(
         self, encoder: Encoder, texts: Tokenizer, tolerance: Tolerance, *, vectors: bool
     ) -> Finding:
-        """What it comes to here; without `vectors` only its ids are looked at."""
+        """The result on this machine; without `vectors` only the ids are compared."""
         (ids,) = texts.encode([self.text], "end")
         same = ids == self.ids
         if not vectors:
@@ -81,9 +81,9 @@ class ImageProbe:
     def check(
         self, encoder: Encoder, preprocessor: Preprocessor, tolerance: Tolerance, *, vectors: bool
     ) -> Finding:
-        """What it comes to here; without `vectors` only its pixels are looked at."""
+        """The result on this machine; without `vectors` only the pixels are compared."""
         try:
-            pixels = preprocessor.pixels(preprocess.decode(self.data, _MOST_PIXELS), _MOST_PIXELS)
+            pixels = preprocessor.pixels(decode.decode(self.data, _MOST_PIXELS), _MOST_PIXELS)
         except RowError:
             return Finding("image", self.name, False, None, None, False)
         near = _near(sample(pixels), self.pixels)
@@ -95,10 +95,10 @@ class ImageProbe:
 
 
 class Finding(NamedTuple):
-    """What one probe came to.
+    """The result of one probe.
 
-    input: whether its ids, pixels or settings are the reference's. cosine, error: of its vector to
-    the reference's, as `Tolerance` has them; None where it was not computed.
+    input: whether its ids, pixels or configuration equal the reference's. cosine, error: of its
+    vector, as in `Tolerance`; None where it was not computed.
     """
 
     kind: str
@@ -123,7 +123,10 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """The promises of a model folder. `reference`: who computed them; `architecture`: of what."""
+    """The probes of a model folder.
+
+    `reference`: the library that computed them; `architecture`: of the model.
+    """
 
     reference: str
     architecture: Architecture
@@ -163,8 +166,8 @@ class Probes:
                 for probe in content["images"]
             ),
             tolerances={
-                precision: Tolerance(float(given["cosine"]), float(given["error"]))
-                for precision, given in content["tolerances"].items()
+                precision: Tolerance(float(limits["cosine"]), float(limits["error"]))
+                for precision, limits in content["tolerances"].items()
             },
         )
 
@@ -174,7 +177,7 @@ class Probes:
             "version": _VERSION,
             "reference": self.reference,
             "architecture": self.architecture.config(),
-            "tolerances": {name: given._asdict() for name, given in self.tolerances.items()},
+            "tolerances": {name: limits._asdict() for name, limits in self.tolerances.items()},
             "texts": [
                 {"text": probe.text, "ids": probe.ids, "vector": _text(probe.vector)}
                 for probe in self.texts
@@ -206,23 +209,23 @@ class Probes:
         return [
             self._check_config(encoder.architecture),
             *(
-                probe.check(encoder, texts, tolerance, vectors=not (quick and place))
-                for place, probe in enumerate(self.texts)
+                probe.check(encoder, texts, tolerance, vectors=not (quick and index))
+                for index, probe in enumerate(self.texts)
             ),
             *(
-                probe.check(encoder, preprocessor, tolerance, vectors=not (quick and place))
-                for place, probe in enumerate(self.images)
+                probe.check(encoder, preprocessor, tolerance, vectors=not (quick and index))
+                for index, probe in enumerate(self.images)
             ),
         ]
 
-    def _check_config(self, found: Architecture) -> Finding:
+    def _check_config(self, architecture: Architecture) -> Finding:
         """Whether the model is the one that was asked.
 
         Vectors alone would not tell: in half precision, GELU and QuickGELU may be closer to each
         other than rounding is.
         """
-        changed = sorted(found.differences(self.architecture))
-        same = found == self.architecture
+        changed = sorted(architecture.differences(self.architecture))
+        same = architecture == self.architecture
         return Finding("config", ", ".join(changed) or "config.json", same, None, None, same)
 
 

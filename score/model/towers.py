@@ -1,14 +1,14 @@
 """CLIP's two towers: pixels or token ids in, projected vectors out.
 
-The arithmetic is that of transformers' `CLIPModel` and `MetaClip2Model`. Some savings change
-nothing but the time: queries, keys and values come from one multiplication; the patches from
-another, since a convolution whose stride is its width is one, with pixels' normalisation multiplied
-into its weights; in the last layer only the token that is pooled goes on; and in fp32 QuickGELU's
-slope is multiplied into the weights around it.
+The arithmetic is that of transformers' `CLIPModel` and `MetaClip2Model`, with these optimisations:
+queries, keys and values come from one matrix multiplication; the patch embedding is one, too, since
+its convolution's stride equals its width, with the normalisation of pixels multiplied into its
+weights; the last layer computes only the pooled token; and in fp32 QuickGELU's slope is multiplied
+into the weights before and after it.
 
-Layers compute in the precision asked for, what follows them always in fp32: the last norm and the
-projection are a thousandth of the work, and rounding their result to bf16 would leave each number
-of a vector with 8 significant bits.
+Layers compute in the chosen precision, the head always in fp32: the last norm and the projection
+are a thousandth of the work, and rounding their result to bf16 would leave each number of a vector
+with 8 significant bits.
 
 Knows tensors; knows nothing of folders, devices or batches.
 """
@@ -27,10 +27,10 @@ from score.images.preprocess import Channels
 
 
 class TensorLoader(Protocol):
-    """Hands over tensors by their names."""
+    """Loads a checkpoint's tensors by name."""
 
     def __call__(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        """One tensor; in the precision to compute in, unless told another."""
+        """One tensor on the device, in `dtype`; None is the precision to compute in."""
 
 
 class Affine(NamedTuple):
@@ -41,20 +41,20 @@ class Affine(NamedTuple):
 
 
 class Linear(Protocol):
-    """A linear layer, whose weights lie in memory as suits who multiplies them."""
+    """A linear layer; its implementation chooses the layout of the weights in memory."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """[…, in] → […, out]."""
 
 
 class Plain(NamedTuple):
-    """A linear layer with its weights as they come."""
+    """A linear layer with its weights as in the checkpoint."""
 
     weight: Tensor
     bias: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """As `Linear` has it."""
+        """As `Linear`."""
         return F.linear(x, self.weight, self.bias)
 
 
@@ -63,9 +63,9 @@ MakeLinear = Callable[[Tensor, Tensor | None], Linear]
 
 
 class Layer(NamedTuple):
-    """One residual block: attention, then a perceptron, each behind its norm.
+    """The weights of a pre-norm transformer block: attention, then an MLP.
 
-    `qkv`: queries, keys and values of one multiplication, or of three.
+    `qkv`: one layer for queries, keys and values together, or one for each.
     """
 
     norm1: Affine
@@ -85,70 +85,86 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 def sloped_quick_gelu(x: Tensor) -> Tensor:
-    """1.702 x → 1.702 · QuickGELU(x), in place: one pass where QuickGELU takes three."""
+    """1.702 x → 1.702 · QuickGELU(x), in place: one pass over memory instead of three."""
     return F.silu(x, inplace=True)
 
 
+Activation = Callable[[Tensor], Tensor]
+
+
+def _activation(name: str, dtype: torch.dtype) -> Activation:
+    """The activation function of a configuration: `gelu` or `quick_gelu`.
+
+    In fp32 QuickGELU's slope is in the weights (`_layer`); half precision would round once more.
+    """
+    if name != "quick_gelu":
+        return F.gelu
+    if dtype == torch.float32:
+        return sloped_quick_gelu
+    return quick_gelu
+
+
 class Tower:
-    """The transformer that both towers are."""
+    """The transformer of an image tower or a text tower."""
 
     def __init__(
         self,
         take: TensorLoader,
         prefix: str,
-        made: Transformer,
+        config: Transformer,
         linear: MakeLinear,
         dtype: torch.dtype,
         *,
         fused: bool,
     ) -> None:
-        """`dtype`: of what `take` hands over. `fused`: queries, keys and values come from one
-        multiplication, but for the last layer's, where few tokens ask.
+        """`dtype`: of the tensors from `take`. `fused`: one layer computes queries, keys and values
+        together, except in the last block, where only the pooled tokens have queries.
         """
-        self._heads = made.heads
-        self._eps = made.epsilon
-        quick = made.activation == "quick_gelu"
-        sloped = quick and dtype == torch.float32  # half precision would be rounded once more
-        self._activation = sloped_quick_gelu if sloped else quick_gelu if quick else F.gelu
-        last = made.layers - 1
+        self._heads = config.heads
+        self._eps = config.epsilon
+        self._activation = _activation(config.activation, dtype)
+        sloped = self._activation is sloped_quick_gelu
+        last = config.layers - 1
         self._layers = [
             _layer(
                 take, f"{prefix}.encoder.layers.{number}", linear, sloped, fused and number < last
             )
-            for number in range(made.layers)
+            for number in range(config.layers)
         ]
 
     def pooled(self, x: Tensor, at: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Tokens [n, t, width] → the pooled ones of each row, [n, k, width].
+        """Tokens [n, t, width] → the pooled tokens of each row, [n, k, width].
 
-        `at`: where they stand, [n, k]; None for the first alone. `mask`: added to attention's
-        logits, [n, t, t]; None where every token sees all.
+        `at`: their positions in the row, [n, k]; None pools the first token. `mask`: added to the
+        attention logits, [n, t, t]; None for no mask.
         """
         for layer in self._layers[:-1]:
             x = self._block(layer, x, x, mask)
         if at is None:
             return self._block(self._layers[-1], x, x[:, :1], None if mask is None else mask[:, :1])
-        asking = x.gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
+        queries = x.gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
         if mask is not None:
             mask = mask.gather(1, at[..., None].expand(-1, -1, x.shape[1]))
-        return self._block(self._layers[-1], x, asking, mask)
+        return self._block(self._layers[-1], x, queries, mask)
 
     def norm(self, x: Tensor, affine: Affine) -> Tensor:
         """Layer norm over the last axis."""
         return F.layer_norm(x, x.shape[-1:], *affine, self._eps)
 
-    def _block(self, layer: Layer, x: Tensor, asking: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The tokens `asking`, all of `x` or some, after attention over `x` and the perceptron."""
+    def _block(
+        self, layer: Layer, x: Tensor, queries: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """The tokens `queries`, all or some of `x`, after attention over `x` and the MLP."""
         normed = self.norm(x, layer.norm1)
         if len(layer.qkv) == 1:
             q, k, v = layer.qkv[0](normed).chunk(3, dim=-1)
         else:
-            sources = (self.norm(asking, layer.norm1), normed, normed)
+            sources = (self.norm(queries, layer.norm1), normed, normed)
             q, k, v = (part(source) for part, source in zip(layer.qkv, sources, strict=True))
         q, k, v = (self._split(part) for part in (q, k, v))
-        heads = None if mask is None else mask[:, None]  # alike in all of them
+        heads = None if mask is None else mask[:, None]  # the same for all heads
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=heads)
-        y = asking + layer.out(attended.transpose(1, 2).flatten(2))
+        y = queries + layer.out(attended.transpose(1, 2).flatten(2))
         return y + layer.fc2(self._activation(layer.fc1(self.norm(y, layer.norm2))))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -158,7 +174,7 @@ class Tower:
 
 
 class Head:
-    """What makes vectors of pooled tokens: the last norm and the projection, in fp32."""
+    """Pooled tokens → vectors: the last norm and the projection, in fp32."""
 
     def __init__(self, take: TensorLoader, norm: str, projection: str, epsilon: float) -> None:
         """`norm`, `projection`: the prefixes of their names in a checkpoint."""
@@ -172,7 +188,7 @@ class Head:
         return F.linear(x, self._projection)
 
 
-_MIDDLE = 128  # of 0…255; values about it are exact in bf16, too, and their sums stay small
+_MIDDLE = 128  # subtracted from 0…255: the differences are exact in bf16, their sums small
 
 
 class ImageTower:
@@ -181,24 +197,24 @@ class ImageTower:
     def __init__(
         self,
         take: TensorLoader,
-        made: Vision,
+        config: Vision,
         normalisation: tuple[Channels, Channels],
         linear: MakeLinear,
         *,
         fused: bool,
     ) -> None:
-        """`normalisation`: `Preprocessor.normalisation`. `fused`: as `Tower` has it."""
+        """`normalisation`: `Preprocessor.normalisation`. `fused`: as in `Tower`."""
         embeddings = "vision_model.embeddings"
-        self._side = made.patch
+        self._side = config.patch
         patch = take(f"{embeddings}.patch_embedding.weight", torch.float32)
         self._class = take(f"{embeddings}.class_embedding")
         self._patch = linear(*_normalising(patch, *normalisation, like=self._class))
         self._positions = take(f"{embeddings}.position_embedding.weight")
         self._pre = _affine(take, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
-        epsilon = made.tower.epsilon
+        epsilon = config.tower.epsilon
         self.head = Head(take, "vision_model.post_layernorm", "visual_projection", epsilon)
         dtype = self._class.dtype
-        self._tower = Tower(take, "vision_model", made.tower, linear, dtype, fused=fused)
+        self._tower = Tower(take, "vision_model", config.tower, linear, dtype, fused=fused)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """The vectors of images, in fp32."""
@@ -219,17 +235,19 @@ class ImageTower:
 
 
 class TextTower:
-    """Token ids [n, t] → vectors [n, k, dimension] of the texts that stand in each row."""
+    """Token ids [n, t] → vectors [n, k, dimension] of the texts in each row."""
 
-    def __init__(self, take: TensorLoader, made: Text, linear: MakeLinear, *, fused: bool) -> None:
-        """`fused`: as `Tower` has it."""
+    def __init__(
+        self, take: TensorLoader, config: Text, linear: MakeLinear, *, fused: bool
+    ) -> None:
+        """`fused`: as in `Tower`."""
         embeddings = "text_model.embeddings"
         self._tokens = take(f"{embeddings}.token_embedding.weight")
         self._positions = take(f"{embeddings}.position_embedding.weight")
-        epsilon = made.tower.epsilon
+        epsilon = config.tower.epsilon
         self.head = Head(take, "text_model.final_layer_norm", "text_projection", epsilon)
         dtype = self._tokens.dtype
-        self._tower = Tower(take, "text_model", made.tower, linear, dtype, fused=fused)
+        self._tower = Tower(take, "text_model", config.tower, linear, dtype, fused=fused)
 
     def encode(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
         """The vectors of texts, as `packing.Packed` describes them, in fp32."""
@@ -242,16 +260,16 @@ class TextTower:
 
 
 def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
-    """[n, t, t]: 0 where a token sees another, of its own text and not behind it; else -∞."""
-    places = torch.arange(owners.shape[1], device=owners.device)
-    seen = (owners[:, :, None] == owners[:, None]) & (places[:, None] >= places)
+    """The attention mask [n, t, t]: 0 for tokens of the same text up to its own, else -∞."""
+    index = torch.arange(owners.shape[1], device=owners.device)
+    seen = (owners[:, :, None] == owners[:, None]) & (index[:, None] >= index)
     return torch.zeros(seen.shape, dtype=dtype, device=owners.device).masked_fill(~seen, -torch.inf)
 
 
 def _layer(take: TensorLoader, prefix: str, linear: MakeLinear, sloped: bool, fused: bool) -> Layer:
     """A layer's weights, by their names in a checkpoint.
 
-    `sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values of one multiplication.
+    `sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values in one layer.
     """
     qkv = [_affine(take, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
     if fused:
@@ -272,10 +290,10 @@ def _layer(take: TensorLoader, prefix: str, linear: MakeLinear, sloped: bool, fu
 
 
 def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: Tensor) -> Affine:
-    """The patches' weights [width, 3, side, side], of values that are not normalised yet.
+    """The patch embedding's weights [width, 3, side, side] with the normalisation multiplied in.
 
-    Σ w (f v + o) = Σ w f (v - m) + Σ w f (m + o / f), with m the values' middle. Where weights are
-    rounded, they are alike in both sums, which then stay in step.
+    Σ w (f v + o) = Σ w f (v - m) + Σ w f (m + o / f), where m is `_MIDDLE`. Both sums use the same
+    rounded weights, so that rounding errors cancel.
     """
     last = patch.cpu().double().permute(0, 2, 3, 1)  # channels last, as in an image
     weight = (last * torch.from_numpy(factors)).to(like.dtype)

@@ -1,7 +1,7 @@
 """Zero-shot classification with CLIP: label vectors and probabilities, arrays in and arrays out.
 
 The formulas are those of the CLIP paper (Radford et al. 2021, section 3.1) and of openai/CLIP's
-notebook: a label's vector is the mean of its prompts' unit vectors, made unit length again; a
+notebook: a label's vector is the mean of its prompts' unit vectors, normalised again; an
 image's probabilities are the softmax of its cosines with them, times the checkpoint's own
 temperature. Knows no model and does no I/O.
 """
@@ -14,11 +14,11 @@ import numpy as np
 
 from score.arrays import Matrix, Vector
 
-_STEEPEST = 1e300  # a scale by which any difference of two cosines is all or nothing
+_STEEPEST = 1e300  # a finite scale in place of infinity: softmax becomes argmax
 
 
 def unit(vectors: Matrix) -> Matrix:
-    """Vectors [..., dimension] made length one; zeros stay zeros."""
+    """Vectors [..., dimension] normalised to unit length; zeros stay zeros."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: Matrix = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
     return scaled
@@ -37,10 +37,11 @@ def label_vectors(prompts: Matrix, counts: Sequence[int]) -> Matrix:
 def probabilities(images: Matrix, labels: Matrix, scale: float) -> Matrix:
     """float32 [images, labels], each row summing to one.
 
-    `images` of any length, `labels` of length one; `scale` is exp(logit_scale), be it infinite.
+    `images`: vectors of any length; `labels`: unit vectors; `scale`: exp(logit_scale), which may be
+    infinite.
     """
     cosines = unit(images).astype(np.float64) @ labels.T.astype(np.float64)
-    # The best is subtracted before scaling, so that the powers are of nothing above zero.
+    # The maximum is subtracted before scaling, so that no exponent is positive.
     behind = cosines - cosines.max(axis=1, keepdims=True)
     powers = np.exp(behind * min(scale, _STEEPEST))
     probs: Matrix = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,6 +1,6 @@
 """Makes the repository root an MLflow model around the embedded model.
 
-`python -m score.training.train model` leaves a model in `model/`. This module then writes its
+`python -m score.training model` leaves a model in `model/`. This module then writes its
 `probes.json`, and `MLmodel`, `conda.yaml` and MLflow's two input examples beside it.
 """
 

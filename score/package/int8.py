@@ -29,9 +29,10 @@ from score.images.preprocess import Pixels, Preprocessor
 from score.jobs.image_source import Folder, open_images
 from score.model import zeroshot
 from score.model.encoder import Encoder
-from score.model.engines import openvino
 from score.model.engines.base import Engine
-from score.model.engines.openvino import OpenVINO, Towers
+from score.model.engines.openvino import OpenVINO
+from score.model.engines.openvino_conversion import convert
+from score.model.engines.openvino_towers import INT8, Towers, save
 from score.model.engines.pytorch import PyTorch
 from score.model.probes import Probes, Tolerance
 from score.settings import Settings
@@ -103,31 +104,36 @@ def quantise(
     images, and, without `force`, where that finds too little, too; RequestError and OSError for
     what is no folder or CSV of images.
     """
-    if (model / openvino.INT8).exists():
+    if (model / INT8).exists():
         raise ModelError(f"{model} has int8 already")
     exact = _exact(ModelFolder.open(model))
     pixels, ids = list(_pixels(exact, source)), _texts(exact)
     if len(pixels) < _FEWEST:
         raise ModelError(f"{source}: {len(pixels)} good images; int8 needs {_FEWEST} at least")
     say(f"calibrating int8 on {min(len(pixels), _CALIBRATED)} of {len(pixels)} images")
-    with atomic.folder(model / openvino.INT8) as folder:
-        for all_of_it in (True,) if whole else (True, False):
-            calibrating = _spread(pixels, _CALIBRATED), _spread(ids, _CALIBRATED)
-            _write(exact, *calibrating, folder, all_of_it)
-            agreement = _measure(exact, _engine(exact, folder), pixels, ids, all_of_it)
+    with atomic.folder(model / INT8) as folder:
+        agreement = _attempt(exact, pixels, ids, folder, whole=True)
+        say(str(agreement))
+        if agreement.top10 < LEAST and not whole:
+            agreement = _attempt(exact, pixels, ids, folder, whole=False)
             say(str(agreement))
-            if agreement.top10 >= LEAST:
-                break
-        else:
-            if not force:
-                raise ModelError(
-                    f"{agreement.top10:.1%} of the ten nearest images are fewer than "
-                    f"{LEAST:.0%}: int8 costs this model too much; --force takes it as it is"
-                )
+        if agreement.top10 < LEAST and not force:
+            raise ModelError(
+                f"{agreement.top10:.1%} of the ten nearest images are fewer than "
+                f"{LEAST:.0%}: int8 costs this model too much; --force takes it as it is"
+            )
         report = json.dumps(agreement._asdict(), indent=1) + "\n"
         (folder / REPORT).write_text(report, encoding="utf-8")
         _promise(model, exact, folder)
     return agreement
+
+
+def _attempt(
+    exact: Embedder, pixels: Sequence[Pixels], ids: Sequence[Ids], folder: Path, *, whole: bool
+) -> Agreement:
+    """Writes int8 towers to `folder`, and compares them with fp32. `whole`: as in `Agreement`."""
+    _write(exact, _spread(pixels, _CALIBRATED), _spread(ids, _CALIBRATED), folder, whole)
+    return _measure(exact, _engine(exact, folder), pixels, ids, whole)
 
 
 def _exact(folder: ModelFolder) -> Embedder:
@@ -174,14 +180,14 @@ def _write(
 ) -> None:
     engine = exact.encoder.engine
     assert isinstance(engine, PyTorch)
-    (images,), (tokens,) = openvino.convert(engine, exact.encoder.architecture.vision.image)
+    (images,), (tokens,) = convert(engine, exact.encoder.architecture.vision.image)
     image_vectors = [image[None] for image in pixels]
     texts = [list(batch) for text in ids for batch, _ in packed([text])]
     quantised = [
         _quantised(tower, examples, _in_fp32(tower, whole=whole))
         for tower, examples in ((images, image_vectors), (tokens, texts))
     ]
-    openvino.save(quantised, engine.logit_scale, folder)
+    save(quantised, engine.logit_scale, folder)
 
 
 def _quantised(tower: Any, examples: list[Any], ignored: list[str]) -> Any:

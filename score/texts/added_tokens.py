@@ -89,10 +89,10 @@ class AddedTokens:
                 token.special = True
         tokenizer.add_tokens(list(known.values()))
         for id, token in listed.items():
-            if (found := tokenizer.token_to_id(token.content)) != id:
+            if (actual := tokenizer.token_to_id(token.content)) != id:
                 raise ModelError(
                     f"the added token {token.content[:80]!r} is listed with the id {id:,}, and "
-                    f"transformers gives it {found:,}: those that the vocabulary lacks get the "
+                    f"transformers gives it {actual:,}: those that the vocabulary lacks get the "
                     "ids after its own, without a gap"
                 )
 

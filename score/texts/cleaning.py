@@ -124,13 +124,13 @@ def _apart(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    end, taken = 0, True  # of the special token before, and whether OpenCLIP takes it for one
-    for found in _SPECIAL.finditer(text):
-        between = text[end : found.start()]
-        taken = not _is_punctuation(between[-1]) if between else taken
+    end, special = 0, True  # of the special token before, and whether OpenCLIP takes it for one
+    for match in _SPECIAL.finditer(text):
+        between = text[end : match.start()]
+        special = not _is_punctuation(between[-1]) if between else special
         yield between
-        yield found[0] if taken else found[0].replace("<", "< ")
-        end = found.end()
+        yield match[0] if special else match[0].replace("<", "< ")
+        end = match.end()
     yield text[end:]
 
 

@@ -1,7 +1,7 @@
-"""Token ids of many texts → few arrays of few shapes, several texts in each row.
+"""Packs the token ids of many texts into few arrays of few shapes, several texts a row.
 
-Little is padded, whatever the texts' lengths; and an engine that prepares itself for every new
-shape of its inputs soon knows them all. Texts in a row do not see one another.
+This needs little padding, whatever the texts' lengths, and engines that compile for each new shape
+compile few. Attention is masked between the texts of a row.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from score.texts.tokenizer import Ids
 Tokens = npt.NDArray[np.int64]
 
 ROW = 80
-"""Tokens in a row: a text of CLIP's 77 fits. What attention costs grows with it."""
+"""Tokens in a row: enough for CLIP's 77. The cost of attention grows with it."""
 SHARE = 4
-"""Tokens of a row for each text that it has room for."""
+"""Tokens of a row per text: a row of `ROW` tokens holds up to `ROW // SHARE` texts."""
 _MOST_ROWS = 32  # in one pass
-_ROOMS = (16, 32, ROW)  # tokens in a row that stands alone
+_ROOMS = (16, 32, ROW)  # tokens in a row that is computed alone
 
 
 class Packed(NamedTuple):
     """Texts in rows of one length."""
 
     ids: Tokens
-    """[rows, length]: token ids, text behind text, then padding."""
+    """[rows, length]: token ids, one text after another, then padding."""
     positions: Tokens
-    """[rows, length]: where in its own text a token stands."""
+    """[rows, length]: the position of each token in its own text."""
     owners: Tokens
-    """[rows, length]: which text of its row a token is of; -1 for padding."""
+    """[rows, length]: the index of each token's text in its row; -1 for padding."""
     ends: Tokens
-    """[rows, texts]: where in its row each text's last token stands; 0 where there is no text."""
+    """[rows, texts]: the index of each text's last token in its row; 0 where there is no text."""
 
     def padded(self, length: int, texts: int) -> Packed:
         """The same, with room for more tokens and texts in each row."""
@@ -44,7 +44,7 @@ class Packed(NamedTuple):
         return Packed(ids, positions, np.pad(self.owners, wider, constant_values=-1), ends)
 
     def roomy(self) -> Packed:
-        """A row that stands alone, in the least of few sizes that has room for it."""
+        """A single row, padded to the smallest of three lengths that holds it."""
         length, count = self.ids.shape[1], self.ends.shape[1]
         fitting = (room for room in _ROOMS if length <= room and count <= room // SHARE)
         room = next(fitting, length)
@@ -52,10 +52,9 @@ class Packed(NamedTuple):
 
 
 def packed(texts: Sequence[Ids]) -> Iterator[tuple[Packed, list[list[int]]]]:
-    """Passes over texts, and which text is where in each: for every row, the texts' indices.
+    """The passes over texts, and for each row of a pass the indices of its texts.
 
-    Passes have 1, 2, 4, … 32 rows, of one length but for a single one, which is no longer than its
-    texts are.
+    Passes have 1, 2, 4, … 32 rows of the same length; a single row is only as long as its texts.
     """
     length = max(ROW, max(map(len, texts), default=0))
     rows = _rows([len(ids) for ids in texts], length)
@@ -83,14 +82,14 @@ def _rows(lengths: Sequence[int], length: int) -> list[list[int]]:
     open_rows: list[list[list[int]]] = [[] for _ in range(length + 1)]  # by tokens left in them
     rows = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        wanted = lengths[index]
-        left = next((left for left in range(wanted, length) if open_rows[left]), length)
+        size = lengths[index]
+        left = next((left for left in range(size, length) if open_rows[left]), length)
         row = open_rows[left].pop() if left < length else []
         if not row:
             rows.append(row)
         row.append(index)
         if len(row) < most:
-            open_rows[left - wanted].append(row)
+            open_rows[left - size].append(row)
     return rows
 
 
@@ -100,11 +99,11 @@ def _pack(texts: Sequence[Ids], rows: Sequence[Sequence[int]], length: int, most
     ends = np.zeros((len(rows), most), dtype=np.int64)
     for number, row in enumerate(rows):
         start = 0
-        for place, index in enumerate(row):
+        for owner, index in enumerate(row):
             stop = start + len(texts[index])
             ids[number, start:stop] = texts[index]
             positions[number, start:stop] = np.arange(stop - start)
-            owners[number, start:stop] = place
-            ends[number, place] = stop - 1
+            owners[number, start:stop] = owner
+            ends[number, owner] = stop - 1
             start = stop
     return Packed(ids, positions, owners, ends)

@@ -1,1 +1,1 @@
-"""Trains the embedded model."""
+"""Training of the embedded model, `python -m score.training`."""

@@ -1,1 +1,1 @@
-"""What computes: PyTorch, or OpenVINO on CPUs."""
+"""The engines: PyTorch, and OpenVINO on CPUs."""

@@ -1,6 +1,6 @@
-"""What computes a model's vectors, one batch at a time.
+"""The interface of engines, which compute a model's vectors, one batch at a time.
 
-`encoder` makes the batches; the modules in `engines` compute them, each in its own way.
+`encoder` makes the batches; each other module in `engines` computes them with another library.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from score.texts.packing import Packed
 
 
 class Engine(Protocol):
-    """A CLIP model where it computes. Its passes come one after another, from any thread."""
+    """A loaded CLIP model. Any thread may call it; passes run one after another."""
 
     @property
     def name(self) -> str:
-        """As the settings spell it: torch or openvino."""
+        """The value of the setting `engine`: torch or openvino."""
 
     @property
     def precision(self) -> str:
-        """What the arithmetic is done in, as the settings spell it: fp32, bf16, fp16 or int8."""
+        """The precision it computes in: fp32, bf16, fp16 or int8."""
 
     @property
     def device(self) -> str:
-        """Where: cpu, cuda, …"""
+        """The type of device: cpu, cuda, …"""
 
     @property
     def new_shapes_are_costly(self) -> bool:
-        """Whether each new shape of inputs takes it some time, and some megabytes for good."""
+        """Whether each new shape of inputs costs compile time, and memory that is never freed."""
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied with, the exponential taken."""
+        """The factor of cosines: exp of the checkpoint's logit_scale."""
 
     def images(self, pixels: Pixels) -> Matrix:
         """uint8 images [n, height, width, 3] → vectors [n, dimension]."""
 
     def texts(self, texts: Packed) -> Matrix:
-        """Token ids [rows, length] → the vectors of their texts [rows, texts, dimension]."""
+        """Token ids [rows, length], several texts a row → vectors [rows, texts, dimension]."""

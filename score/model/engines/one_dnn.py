@@ -1,7 +1,7 @@
-"""Linear layers whose weights lie in blocks, as oneDNN multiplies them.
+"""Linear layers with weights in oneDNN's blocked layout.
 
-Else oneDNN arranges them anew for every pass. The operators are PyTorch's own: its compiler puts
-them in place of linear layers whose weights it may freeze.
+With weights in the plain layout, oneDNN would rearrange them in every pass. The operators are those
+that PyTorch's own compiler substitutes for linear layers with frozen weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_su
 
 
 class OneDnnLinear:
-    """A linear layer, as `towers.Linear` has it."""
+    """A linear layer, as `towers.Linear`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
@@ -23,14 +23,14 @@ class OneDnnLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[…, in] → […, out]."""
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self._weight, self._bias, "none", [], ""
         )
-        return made
+        return result
 
 
 def works(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch computes `OneDnnLinear` on this CPU: in fp32, or in bf16."""
+    """Whether this PyTorch can compute `OneDnnLinear` on this CPU in a dtype (fp32 or bf16)."""
     if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS):
         return False
     if dtype == torch.bfloat16:
@@ -39,9 +39,9 @@ def works(dtype: torch.dtype) -> bool:
 
 
 def pays(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `OneDnnLinear` is faster than PyTorch's own way, as measured on CPUs with AVX-512.
+    """Whether `OneDnnLinear` is faster than `F.linear`, as measured on CPUs with AVX-512.
 
-    In bf16 that way is oneDNN, too. In fp32 it is MKL, which is at its best on Intel's CPUs.
+    In bf16 `F.linear` uses oneDNN, too; in fp32 it uses MKL, which is fast on Intel's CPUs only.
     """
     if device.type != "cpu" or "avx512f" not in cpu_flags() or not works(dtype):
         return False

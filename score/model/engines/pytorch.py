@@ -29,7 +29,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Placement(NamedTuple):
-    """Where a model computes, and in which precision."""
+    """The device and the dtype that a model computes on and in."""
 
     device: torch.device
     dtype: torch.dtype
@@ -41,10 +41,10 @@ class Placement(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Placement:
-        """What the settings ask for; `auto` takes a GPU where one works.
+        """The placement that the settings ask for; device `auto` is a GPU if one works, else cpu.
 
-        Precision `auto` is fp32 here: whether another will do is for probes to say. Raises
-        ModelError for a device that is not here, or that this PyTorch cannot use.
+        Precision `auto` is fp32 here; `model.precision` tries faster ones. Raises ModelError for a
+        device that is missing, or that this PyTorch cannot use.
         """
         name = settings.device
         if name == "auto":
@@ -81,14 +81,15 @@ def _best() -> str:
 
 
 def _fault() -> str | None:
-    """Why there is no CUDA at all; None where nothing shows it."""
-    if torch.cuda.is_available():  # the device is another one than was asked for
+    """Why CUDA does not work at all; None if it works or the reason is unknown."""
+    if torch.cuda.is_available():  # CUDA works: the settings name a device that is missing
         return None
     return drivers.fault(torch.__version__, torch.version.cuda)
 
 
 def _lacking(device: torch.device) -> str | None:
-    if torch.version.cuda is None:  # AMD's GPUs, which torch calls cuda, too
+    """Why this PyTorch cannot use a GPU; None if it can."""
+    if torch.version.cuda is None:  # ROCm, whose devices torch calls cuda, too
         return None
     name = torch.cuda.get_device_name(device)
     capability = torch.cuda.get_device_capability(device)
@@ -97,7 +98,7 @@ def _lacking(device: torch.device) -> str | None:
 
 @cache
 def _warn(reason: str) -> None:
-    """Once a process, however often the settings are asked."""
+    """Logs a reason once a process."""
     log.warning(
         "COMPUTING ON THE CPU, many times slower, although this machine has a GPU: %s. "
         "SCORE_DEVICE=cuda makes this an error, SCORE_DEVICE=cpu silences it.",
@@ -111,23 +112,23 @@ def _uuids() -> list[str]:
 
 
 class TowerModule(torch.nn.Module):
-    """What a tower computes, or a part of it, as a module."""
+    """A tower, or a part of it, as a PyTorch module, to be traced."""
 
     def __init__(self, owner: object, compute: Callable[..., Tensor]) -> None:
         """`owner`: holds the tensors that `compute` uses."""
         super().__init__()
         self._compute = compute
-        # A trace is kept for as long as the process runs, with all in it that is no buffer.
+        # PyTorch keeps a trace until the process ends, with all tensors in it but the buffers.
         for number, tensor in enumerate(_tensors(owner)):
             self.register_buffer(str(number), tensor)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """What `compute` gives."""
+        """The result of `compute`."""
         return self._compute(*inputs)
 
 
 def _tensors(thing: object) -> Iterator[Tensor]:
-    """Those in an object's attributes, and in their tuples, lists and attributes."""
+    """All tensors in an object's attributes, recursively through tuples, lists and attributes."""
     if isinstance(thing, Tensor):
         yield thing
     elif isinstance(thing, (tuple, list)):
@@ -147,7 +148,7 @@ class PyTorch:
         images: ImageTower,
         texts: TextTower,
         logit_scale: float,
-        place: Placement,
+        placement: Placement,
         *,
         plain: bool,
         new_shapes_are_costly: bool,
@@ -155,43 +156,45 @@ class PyTorch:
         self._images, self._texts = images, texts
         self.logit_scale = logit_scale
         self.new_shapes_are_costly = new_shapes_are_costly
-        self.precision, self.device = place.precision, place.device.type
-        self._place, self._plain = place, plain
+        self.precision, self.device = placement.precision, placement.device.type
+        self._device, self._plain = placement.device, plain
         self._turn = threading.Lock()
 
     @classmethod
     def load(cls, folder: ModelFolder, settings: Settings, *, plain: bool = False) -> PyTorch:
-        """The folder's model, on the device and in the precision that the settings ask for.
+        """The folder's model, on the device and in the precision of the settings.
 
-        `plain`: with the weights as they come, each apart, which `modules` needs. Raises ModelError
-        for a folder that is not, or not wholly, a CLIP model in safetensors.
+        `plain`: keeps the weights as in the checkpoint, as `modules` needs. Raises ModelError for a
+        folder that is not a complete CLIP model in safetensors.
         """
-        place, made = Placement.of(settings), folder.architecture
+        placement, architecture = Placement.of(settings), folder.architecture
         weights = Weights.open(folder.path)
-        weights.check(made.shapes())
+        weights.check(architecture.shapes())
         scale = weights.read("logit_scale").float().exp()
         if scale.isnan():
             raise ModelError(f"{folder.path}: logit_scale is NaN")
 
         def take(name: str, dtype: torch.dtype | None = None) -> Tensor:
-            return weights.read(name).to(place.device, dtype or place.dtype)
+            return weights.read(name).to(placement.device, dtype or placement.dtype)
 
         normalisation = Preprocessor.from_config(folder.preprocessor).normalisation()
-        blocked = not plain and pays(place.device, place.dtype)
+        blocked = not plain and pays(placement.device, placement.dtype)
         linear = OneDnnLinear if blocked else Plain
-        images = ImageTower(take, made.vision, normalisation, linear, fused=not plain)
-        texts = TextTower(take, made.text, linear, fused=not plain)
-        release_free_memory()  # matrices were read one by one, and rearranged
-        # oneDNN makes a routine for each: 0.6 MB for each matrix, a thousand of which it keeps.
-        dear = blocked or (place.device.type == "cpu" and place.dtype != torch.float32)
-        return cls(images, texts, float(scale), place, plain=plain, new_shapes_are_costly=dear)
+        images = ImageTower(take, architecture.vision, normalisation, linear, fused=not plain)
+        texts = TextTower(take, architecture.text, linear, fused=not plain)
+        release_free_memory()  # of the matrices as read, before they were rearranged
+        # For each new shape oneDNN compiles a kernel a matrix, 0.6 MB each; it caches a thousand.
+        costly = blocked or (placement.device.type == "cpu" and placement.dtype != torch.float32)
+        return cls(
+            images, texts, float(scale), placement, plain=plain, new_shapes_are_costly=costly
+        )
 
     def modules(self, *, head_apart: bool = False) -> tuple[list[TowerModule], list[TowerModule]]:
-        """What it computes of images and of texts, to be converted: modules to call in turn.
+        """The image tower and the text tower as modules that run one after another.
 
-        `head_apart`: the towers' heads are modules of their own, else there is one for each kind.
-        Raises TypeError unless it was loaded `plain`: OpenVINO would copy queries, keys and values
-        that come from one multiplication, and knows no blocks.
+        `head_apart`: two modules a tower, the second being its head; else one. Raises TypeError
+        unless loaded `plain`: OpenVINO would copy queries, keys and values of a fused layer, and
+        cannot read oneDNN's blocked weights.
         """
         if not self._plain:
             raise TypeError("weights that were rearranged cannot be taken apart")
@@ -204,16 +207,16 @@ class PyTorch:
         )
 
     def images(self, pixels: Pixels) -> Matrix:
-        """As `Engine` has it."""
+        """As `Engine`."""
         return self._compute(self._images.encode, torch.from_numpy(pixels))
 
     def texts(self, texts: Packed) -> Matrix:
-        """As `Engine` has it."""
+        """As `Engine`."""
         return self._compute(self._texts.encode, *map(torch.from_numpy, texts))
 
     @torch.inference_mode()
     def _compute(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Matrix:
         with self._turn:
-            placed = [tensor.to(self._place.device) for tensor in inputs]
-            vectors: Matrix = encode(*placed).cpu().numpy()
+            on_device = [tensor.to(self._device) for tensor in inputs]
+            vectors: Matrix = encode(*on_device).cpu().numpy()
         return vectors

@@ -1,0 +1,57 @@
+"""The architectures that bare weights may have, by OpenCLIP's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from score.folder.architecture import Activation, Architecture, Kind, Text, Transformer, Vision
+
+CLIP_VOCABULARY = 49408  # 256 bytes, twice; 48,894 merges; begin and end (openai/CLIP)
+CLIP_TOKENIZER = Path(__file__).parent / "data" / "clip"
+"""Where the `tokenizer.json` of all CLIPs here but MetaCLIP 2 lies, and its licence."""
+
+# (width, layers, heads, MLP) of each tower, and the dimension of vectors.
+_BASE = (768, 12, 12, 3072), (512, 12, 8, 2048), 512
+_LARGE = (1024, 24, 16, 4096), (768, 12, 12, 3072), 768
+_HUGE = (1280, 32, 16, 5120), (1024, 24, 16, 4096), 1024
+_BIG_G = (1664, 48, 16, 8192), (1280, 32, 20, 5120), 1280
+
+_Towers = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int]
+
+
+def _architecture(
+    towers: _Towers, patch: int, image: int, activation: Activation, kind: Kind = "clip"
+) -> Architecture:
+    vision, text, dimension = towers
+    # CLIP's byte pairs, or XLM-V's pieces with fairseq's `<s> <pad> </s>` before them.
+    words, begin, end = (CLIP_VOCABULARY, 49406, 49407) if kind == "clip" else (901629, 0, 2)
+    return Architecture(
+        kind=kind,
+        dimension=dimension,
+        vision=Vision(Transformer(*vision, activation), image, patch),
+        text=Text(Transformer(*text, activation), words, 77, begin, end, 1),
+    )
+
+
+_SHAPES: Mapping[str, tuple[_Towers, int, int, Kind]] = {
+    "ViT-B-32": (_BASE, 32, 224, "clip"),
+    "ViT-B-16": (_BASE, 16, 224, "clip"),
+    "ViT-L-14": (_LARGE, 14, 224, "clip"),
+    "ViT-L-14-336": (_LARGE, 14, 336, "clip"),
+    "ViT-H-14": (_HUGE, 14, 224, "clip"),
+    "ViT-bigG-14": (_BIG_G, 14, 224, "clip"),
+    "ViT-H-14-worldwide": (_HUGE, 14, 224, "metaclip_2"),
+    "ViT-H-14-worldwide-378": (_HUGE, 14, 378, "metaclip_2"),
+    "ViT-bigG-14-worldwide": (_BIG_G, 14, 224, "metaclip_2"),
+    "ViT-bigG-14-worldwide-378": (_BIG_G, 14, 378, "metaclip_2"),
+}
+
+_ACTIVATIONS: Mapping[str, Activation] = {"": "gelu", "-quickgelu": "quick_gelu"}
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    f"{name}{suffix}": _architecture(towers, patch, image, activation, kind)
+    for name, (towers, patch, image, kind) in _SHAPES.items()
+    for suffix, activation in _ACTIVATIONS.items()
+}
+"""Architectures by OpenCLIP's names: `ViT-B-32` has plain GELU, `ViT-B-32-quickgelu` QuickGELU."""

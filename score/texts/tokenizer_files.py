@@ -1,0 +1,92 @@
+"""The files of a tokenizer in a folder → a `tokenizers.Tokenizer`, as transformers 5 reads them.
+
+`tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`; in both cases with the tokens that the
+files beside them add (`added_tokens`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, Unigram
+
+from score.arrays import Json
+from score.errors import ModelError
+from score.folder.model_folder import read_json
+from score.texts.added_tokens import CONFIG, AddedTokens
+from score.texts.clip_bpe import CLIP_BEGIN, CLIP_END, clip_pairs, enclose
+
+JSON = "tokenizer.json"
+
+# The special tokens of transformers' tokenizer classes where a configuration names none.
+_CLIP_NAMES = {"bos_token": CLIP_BEGIN} | dict.fromkeys(
+    ("eos_token", "unk_token", "pad_token"), CLIP_END
+)
+_XLM_NAMES = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+}
+
+
+def read(path: Path, config: Json) -> Tokenizer:
+    """The tokenizer whose files lie in `path`.
+
+    `config`: of `tokenizer_config.json`, empty where there is none. Raises ModelError, and for a
+    broken file any Exception, as the library does.
+    """
+    if (path / JSON).is_file():
+        return _from_json(path / JSON, config)
+    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        return _from_merges(path, config)
+    raise ModelError(f"no {JSON}, nor vocab.json and merges.txt, in {path}")
+
+
+def _from_json(file: Path, config: Json) -> Tokenizer:
+    """The tokenizer in a `tokenizer.json`, with the tokens that files beside it add."""
+    tokenizer = Tokenizer.from_file(str(file))
+    AddedTokens.read(file.parent, _names(config, tokenizer)).add_to(tokenizer)
+    return tokenizer
+
+
+def _from_merges(folder: Path, config: Json) -> Tokenizer:
+    """CLIP's tokenizer from `vocab.json` and `merges.txt`, with the tokens that other files add."""
+    kind = _kind(config)
+    if kind not in ("", "CLIPTokenizer"):
+        raise ModelError(
+            f"vocab.json and merges.txt are read as CLIPTokenizer's; {folder / CONFIG} says "
+            f"{kind[:80]}, which needs a tokenizer.json"
+        )
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(" ", 1) for line in lines if line and not line.startswith("#version")]
+    added = AddedTokens.read(folder, _CLIP_NAMES)
+    tokenizer = clip_pairs(
+        read_json(folder / "vocab.json"),
+        [(a, b) for a, b in pairs],
+        added.name("unk_token", CLIP_END),
+    )
+    added.add_to(tokenizer)
+    enclose(tokenizer, added.name("bos_token", CLIP_BEGIN), added.name("eos_token", CLIP_END))
+    return tokenizer
+
+
+def _names(config: Json, tokenizer: Tokenizer) -> Mapping[str, str]:
+    """The default special tokens of the configured class, else of the class for this model."""
+    kind = _kind(config)
+    if kind == "CLIPTokenizer" or (not kind and isinstance(tokenizer.model, BPE)):
+        return _CLIP_NAMES
+    if kind == "XLMRobertaTokenizer" or (not kind and isinstance(tokenizer.model, Unigram)):
+        # KerasHub's vocabulary may lack the mask, which no text needs and which has no embedding.
+        has_mask = tokenizer.token_to_id("<mask>") is not None
+        return _XLM_NAMES | ({"mask_token": "<mask>"} if has_mask else {})
+    return {}
+
+
+def _kind(config: Json) -> str:
+    """The tokenizer class that a configuration names; empty for none."""
+    return str(config.get("tokenizer_class") or "").removesuffix("Fast")
