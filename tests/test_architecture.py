@@ -89,7 +89,7 @@ ROOMS = {
     "deploy": Room(
         8,
         "Azure ML: sizes, plans, YAML, checks, and a stand-in for Azure",
-        "checkpoints contract errors fetch folder hardware package settings storage tables",
+        "checkpoints console contract errors fetch folder hardware package settings storage tables",
     ),
     "cli": Room(
         9,

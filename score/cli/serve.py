@@ -6,7 +6,7 @@ import argparse
 
 from score.cli.arguments import add_settings
 from score.console.commands import DONE, UNUSABLE, Parser
-from score.deploy import flags
+from score.console.flags import port
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
@@ -17,7 +17,7 @@ def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("model", nargs="?", default=EMBEDDED, metavar="DIR")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=flags.port, default=5001)
+    parser.add_argument("--port", type=port, default=5001)
     add_settings(parser)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from score.console.flags import port
 from score.deploy import flags
 from score.errors import AzureError
 from score.folder.model_folder import EMBEDDED
@@ -19,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds what can be simulated."""
     kinds = parser.add_subparsers(dest="simulated", required=True, metavar="KIND")
     online = kinds.add_parser("online", help="a real-time deployment, under Azure's server")
-    online.add_argument("--port", type=flags.port, default=5001, metavar="N", help="default: 5001")
+    online.add_argument("--port", type=port, default=5001, metavar="N", help="default: 5001")
     online.add_argument(
         "--request",
         type=Path,
