@@ -268,6 +268,8 @@ def _check(options: argparse.Namespace) -> int:
 
     root = EMBEDDED.parent
     own = [root / "components", root / "environment", root / "samples" / "azure"]
+    if not options.folder and not own[0].is_dir():  # an installed wheel has none of these
+        raise AzureError("there is no clone here whose files could be checked: name a folder")
     found = findings(options.folder, beside=own) if options.folder else findings(own)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)

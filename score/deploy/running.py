@@ -71,7 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             type=Path,
             default=EMBEDDED.parent,
             metavar="DIR",
-            help="the MLflow model that is registered; default: this clone",
+            help="the MLflow model that is registered; default: the embedded one",
         )
     for kind in (batch, parallel):
         kind.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
