@@ -15,7 +15,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+FILE = Path(__file__).parents[1] / "pyproject.toml"
+PROJECT = tomllib.loads(FILE.read_text(encoding="utf-8"))["project"]
 
 
 def requirements(extras: Sequence[str]) -> Iterator[Requirement]:
