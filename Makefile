@@ -17,7 +17,7 @@ SYSMON  := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 12) and pri
 TWEMOJI := $(CACHE)/twemoji-15.0.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast lint bench reference venv clean
+.PHONY: demo test test-fast lint lowest newest bench reference venv clean
 
 demo: $(VENV)/demo.installed  ## Embed, search and classify images by URL, and compare all interfaces.
 	$(BIN)/python samples/demo.py
@@ -40,6 +40,18 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Libraries as old as pyproject.toml allows, and as new as there are: the contract holds on both.
+# PyTorch is the pinned one in both, since most of its other builds bring gigabytes of CUDA: that
+# older ones work is not tested.
+EXTRAS := batch,serve,mlflow
+lowest newest: $(VENV)/dev.installed
+	$(PYTHON) -m venv --clear $(VENV)-$@
+	$(if $(filter lowest,$@),$(BIN)/python .ci/lowest.py $(EXTRAS)) > $(VENV)-$@/constraints.txt
+	$(VENV)-$@/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' \
+	  --constraint $(VENV)-$@/constraints.txt --editable '.[$(EXTRAS)]' 'pytest>=8.3' 'requests>=2.32'
+	$(VENV)-$@/bin/python -m pytest tests/test_contract.py tests/test_tables.py tests/test_server.py \
+	  -k 'not azure' -W default -p no:cacheprovider
+
 reference: $(VENV)/dev.installed  ## Rewrites docs/reference/ from the code.
 	$(BIN)/python -m docs.generator
 
@@ -50,7 +62,7 @@ venv: $(VENV)/demo.installed  ## Prints where the environment is.
 	@echo $(VENV)
 
 clean:
-	rm -rf $(VENV) $(TWEMOJI)
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(TWEMOJI)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

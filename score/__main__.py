@@ -7,78 +7,58 @@ Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable argumen
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
-from score.cli import (
-    azure,
-    catalog,
-    embed,
-    evaluate,
-    export,
-    index,
-    label,
-    merge,
-    package,
-    register,
-    search,
-    serve,
-    split,
-    verify,
-)
+from score import __version__
+from score.cli import VERBS
 from score.cli.arguments import settings
-from score.console.commands import Parser, guarded
-
-_VERBS: dict[str, ModuleType] = {
-    "embed": embed,
-    "label": label,
-    "split": split,
-    "merge": merge,
-    "index": index,
-    "search": search,
-    "serve": serve,
-    "package": package,
-    "catalog": catalog,
-    "verify": verify,
-    "export": export,
-    "register": register,
-    "azure": azure,
-    "evaluate": evaluate,
-}
+from score.console.commands import UNUSABLE, Parser, guarded, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
-    options = _parser().parse_args(arguments)
-    return guarded(lambda: _run(options))
+    words = sys.argv[1:] if arguments is None else arguments
+    verb = next((word for word in words if not word.startswith("-")), "")
+    if verb in VERBS and not _is_here(verb):
+        say(f"`score {verb}` is not part of a package: install clip-endpoints for it")
+        return UNUSABLE
+    # Only the verb that is asked for is imported; for help, or a word that is none, all are.
+    verbs = [verb] if verb in VERBS else [name for name in VERBS if _is_here(name)]
+    modules = {name: importlib.import_module(_module(name)) for name in verbs}
+    options = _parser(modules).parse_args(arguments)
+    return guarded(lambda: _run(options, modules))
 
 
-def _run(options: argparse.Namespace) -> int:
+def _is_here(verb: str) -> bool:
+    """Whether a verb's module is: a package carries those that it needs to serve."""
+    return importlib.util.find_spec(_module(verb)) is not None
+
+
+def _module(verb: str) -> str:
+    return f"score.cli.{verb}"
+
+
+def _run(options: argparse.Namespace, modules: dict[str, ModuleType]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     chosen = settings(options, os.environ)
     logging.getLogger("score").setLevel(chosen.log_level.upper())
-    code: int = _VERBS[options.verb].run(options, chosen)
+    code: int = modules[options.verb].run(options, chosen)
     return code
 
 
-def _parser() -> Parser:
+def _parser(modules: dict[str, ModuleType]) -> Parser:
     parser = Parser(prog="score", description="CLIP embeddings of images and texts.")
-    parser.add_argument("--version", action="version", version=f"score {_version()}")
+    parser.add_argument("--version", action="version", version=f"score {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, verb in _VERBS.items():
-        verb.add(verbs.add_parser(name, help=verb.HELP))
+    for name, module in modules.items():
+        module.add(verbs.add_parser(name, help=module.HELP))
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("clip-endpoints")
-    except PackageNotFoundError:  # run from a folder that was copied, not installed
-        return "(not installed)"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Which extra of the distribution brings a library, and how to install it.
+"""Which extra of the distribution installs a library, and the command that does so.
 
-Every hint that says "pip install …" is made here. Libraries that the project needs in any case are
-not listed.
+Every hint that says "pip install …" is made here. Libraries that the distribution needs in any case
+are not listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 EXTRAS: Mapping[str, str] = {
+    "anyio": "serve",
     "azure": "azure",
     "azureml": "collect",
     "azureml_inference_server_http": "azure",
@@ -18,11 +20,10 @@ EXTRAS: Mapping[str, str] = {
     "h5py": "package",
     "huggingface_hub": "package",
     "transformers": "package",
-    "yaml": "package",
     "matplotlib": "evaluate",
     "mlflow": "mlflow",
     "nncf": "int8",
-    "openvino": "cpu",
+    "openvino": "openvino",
     "pandas": "batch",
     "pyarrow": "batch",
     "pyspark": "spark",
@@ -30,26 +31,35 @@ EXTRAS: Mapping[str, str] = {
     "resvg_py": "dev",
     "starlette": "serve",
     "uvicorn": "serve",
+    "yaml": "plan",
 }
 """Import name → the extra that installs it."""
 
 
 _ALONE: Mapping[str, str] = {
     "ftfy": "ftfy==6.3.1",
-    "open_clip": "--no-deps open_clip_torch==3.3.0",  # what else it asks for is not used
+    "open_clip": "--no-deps open_clip_torch==3.3.0",  # its other dependencies are not used
 }
-"""Import name → what pip is told for a library that is installed by itself."""
+"""Import name → pip's arguments, for a library that is installed by itself."""
+
+_CLONE = Path(__file__).resolve().parents[1] / "pyproject.toml"
+"""A file that lies beside `score/` in a clone only, not in a wheel or a package."""
 
 
 def install(library: str) -> str:
-    """The command that installs a library, by its import name."""
+    """The command that installs a library, by its import name.
+
+    In a clone that is an editable install; from a wheel, or in a package that `score package`
+    wrote, the distribution is named.
+    """
     if library in _ALONE:
         return f"pip install {_ALONE[library]}"
     extra = EXTRAS.get(library.partition(".")[0])
-    what = f"'.[{extra}]'" if extra else "."
-    return f"pip install -e {what} in the clone"
+    distribution = "." if _CLONE.is_file() else "clip-endpoints"
+    wanted = f"'{distribution}[{extra}]'" if extra else distribution
+    return f"pip install -e {wanted} in the clone" if _CLONE.is_file() else f"pip install {wanted}"
 
 
 def missing(error: ImportError) -> str:
-    """A sentence for a library that cannot be imported: what is wrong, and what installs it."""
+    """A sentence for a library that cannot be imported: the error, and what installs it."""
     return f"{error}: {install(error.name or '')}"

@@ -26,7 +26,7 @@ from azure.ai.ml.entities._assets import Code
 from score.checkpoints import random_checkpoint
 from score.folder.model_folder import EMBEDDED
 from score.package.build import package
-from score.package.contents import CODE, IGNORE, allow_list
+from score.package.contents import CODE, IGNORE, SERVING, allow_list
 from score.package.export import export
 from tests.surfaces import ROOT
 
@@ -110,12 +110,19 @@ def uploads(file: Path) -> Iterator[set[str]]:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The files of the embedded package."""
+    """The files of the embedded package, and all of the clone's code."""
     folder = export(EMBEDDED, tmp_path_factory.mktemp("parts") / "emoji")
+    files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+    return {file.as_posix() for file in files if file.name != IGNORE} | code()
+
+
+def code() -> set[str]:
+    """The files of the clone's `score/`, by `contents.CODE`."""
     return {
-        file.relative_to(folder).as_posix()
-        for file in folder.rglob("*")
-        if file.is_file() and file.name != IGNORE
+        file.relative_to(ROOT).as_posix()
+        for folder, names in CODE.items()
+        for name in names
+        for file in (ROOT / folder).glob(name)
     }
 
 
@@ -160,7 +167,7 @@ def test_what_is_uploaded_is_enough(clone: Path, parts: set[str], tmp_path: Path
 
 
 def test_the_clones_list_is_what_the_builder_writes() -> None:
-    assert (ROOT / IGNORE).read_text(encoding="utf-8") == allow_list(ROOT)
+    assert (ROOT / IGNORE).read_text(encoding="utf-8") == allow_list(ROOT, CODE)
 
 
 @pytest.mark.process
@@ -168,13 +175,7 @@ def test_all_code_is_on_the_list() -> None:
     """A new folder of the package, or a file of data, belongs into `contents.CODE`."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "score"]
     tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    named = {
-        str(file.relative_to(ROOT))
-        for folder, names in CODE.items()
-        for name in names
-        for file in (ROOT / folder).glob(name)
-    }
-    assert named == {name for name in tracked.split("\0") if (ROOT / name).is_file()}
+    assert code() == {name for name in tracked.split("\0") if (ROOT / name).is_file()}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_a_package_lists_its_own_files(tmp_path: Path) -> None:
     root = package(source, tmp_path / "package")
     written = {file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()}
     assert listed(Model(name="clip", path=root)) == written - {IGNORE}
-    for folder in (".", "model", *CODE):
+    for folder in (".", "model", *SERVING):
         plant(root / folder)
     assert listed(Model(name="clip", path=root)) == written - {IGNORE}
 
@@ -205,7 +206,7 @@ def test_what_lies_in_the_package_score_is_not_packaged(tmp_path: Path) -> None:
     from score.package.contents import copy_code
 
     shutil.copytree(ROOT / "score", tmp_path / "score")
-    for folder in CODE:
+    for folder in SERVING:
         plant(tmp_path / folder)
     copy_code(tmp_path / "score", tmp_path / "copy/score")
     copied = {
@@ -214,7 +215,7 @@ def test_what_lies_in_the_package_score_is_not_packaged(tmp_path: Path) -> None:
     assert not [
         name for name in copied if Path(name).name in {Path(stray).name for stray in STRAYS}
     ]
-    assert "score/checkpoints/data/clip/tokenizer.json" in copied
+    assert "score/model/engines/pytorch.py" in copied
 
 
 def test_spark_gets_the_package_in_a_zip(clone: Path, parts: set[str]) -> None:

@@ -9,9 +9,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from score import extras
 from score.extras import EXTRAS, install, missing
 from tests.surfaces import ROOT
+from tests.test_architecture import MODULES, imports
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 # Import names that are not their distribution's; what comes with another library.
 DISTRIBUTIONS = {
@@ -23,13 +29,35 @@ DISTRIBUTIONS = {
 }
 
 
-def test_every_library_is_in_its_extra() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for library, extra in EXTRAS.items():
-        listed = [
-            re.split(r"[<>=~\[;]", item)[0] for item in project["optional-dependencies"][extra]
-        ]
-        assert DISTRIBUTIONS.get(library, library) in listed, library
+def distribution(library: str) -> str:
+    return canonicalize_name(DISTRIBUTIONS.get(library, library))
+
+
+def brought(extra: str) -> set[str]:
+    """The distributions that an extra names, and those of the extras that it names."""
+    names: set[str] = set()
+    for item in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        if item.name == PROJECT["name"]:
+            names |= {name for other in item.extras for name in brought(other)}
+        else:
+            names.add(canonicalize_name(item.name))
+    return names
+
+
+@pytest.mark.parametrize(("library", "extra"), EXTRAS.items())
+def test_every_library_is_brought_by_its_extra(library: str, extra: str) -> None:
+    assert distribution(library) in brought(extra)
+
+
+def test_every_import_is_a_dependency_or_in_the_table() -> None:
+    needed = {canonicalize_name(Requirement(item).name) for item in PROJECT["dependencies"]}
+    needed = {name.partition("-")[0] for name in needed} | {"PIL", "typing_extensions"}
+    imported = {
+        name.partition(".")[0] for module in MODULES for name in imports(module) if name != "score"
+    }
+    standard = {*sys.stdlib_module_names, "compression"}  # Python 3.14's
+    foreign = imported - standard - {"score"} - needed - set(extras._ALONE)
+    assert foreign == set(EXTRAS) - {"requests", "resvg_py"}  # of samples/ and benchmarks/
 
 
 def test_hints_are_made_in_one_place() -> None:
@@ -49,6 +77,13 @@ def test_what_a_hint_says() -> None:
         "No module named 'transformers': pip install -e '.[package]' in the clone"
     )
     assert install("torch") == "pip install -e . in the clone"
+
+
+def test_what_a_hint_says_outside_a_clone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(extras, "_CLONE", tmp_path / "pyproject.toml")
+    assert install("pyarrow.parquet") == "pip install 'clip-endpoints[batch]'"
+    assert install("torch") == "pip install clip-endpoints"
+    assert install("ftfy") == "pip install ftfy==6.3.1"
 
 
 def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
@@ -72,7 +107,7 @@ def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
         (["score", "serve"], "uvicorn", "serve"),
         (["score", "serve"], "starlette", "serve"),
         (["score", "package", "model", "--output", "o"], "transformers", "package"),
-        (["score", "azure", "plan"], "yaml", "package"),
+        (["score", "azure", "plan"], "yaml", "plan"),
         (["score.training", "o"], "emoji", "train"),
         (["score.training", "o"], "transformers", "package"),
         (["score.package.default_model", "o"], "transformers", "package"),

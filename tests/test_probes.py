@@ -18,12 +18,12 @@ from tokenizers import Tokenizer, normalizers
 
 from score.checkpoints import random_checkpoint
 from score.core.embedder import Embedder
+from score.core.verify import table, verify
 from score.errors import ModelError
 from score.model.probes import FILE, Finding, Probes, difference, sample
 from score.model.towers import SLOPE
 from score.package import probe_set
 from score.package.build import package
-from score.package.verify import table, verify
 from score.settings import Settings
 from tests.surfaces import ROOT
 

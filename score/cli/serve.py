@@ -6,7 +6,7 @@ import argparse
 
 from score.cli.arguments import add_settings
 from score.console.commands import DONE, UNUSABLE, Parser
-from score.deploy.cli import flags
+from score.console.flags import port
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
@@ -19,7 +19,7 @@ def add(parser: Parser) -> None:
         "model", nargs="?", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=flags.port, default=5001, help="port (5001)")
+    parser.add_argument("--port", type=port, default=5001, help="port (5001)")
     add_settings(parser)
 
 

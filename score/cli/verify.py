@@ -22,7 +22,7 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Prints a line for each probe."""
-    from score.package.verify import table, verify
+    from score.core.verify import table, verify
 
     probes, precision, findings = verify(Path(options.model), settings)
     print(table(findings))

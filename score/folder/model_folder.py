@@ -15,8 +15,12 @@ from score.errors import ModelError
 from score.folder import registry
 from score.folder.architecture import Architecture
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "model"
-"""The model that ships with the project."""
+_CODE = Path(__file__).resolve().parents[1]  # the package `score`
+_IN_WHEEL = _CODE / "embedded"  # setup.py puts it there
+
+EMBEDDED = (_IN_WHEEL if _IN_WHEEL.is_dir() else _CODE.parent) / "model"
+"""The model that comes with the code, with its `MLmodel` beside it: in a clone, as in a package,
+beside `score/`; in a wheel, in `score/embedded`."""
 
 LFS_POINTER = "a Git LFS pointer; run `git lfs pull`"
 """What to say of a file for which `is_lfs_pointer` is true."""

@@ -32,7 +32,7 @@ from score.folder.weights import Weights
 from score.hardware.drivers import CPU_INDEX, CUDA, CUDA_INDEX
 from score.model.probes import Finding, Probes
 from score.package import card
-from score.package.contents import IGNORE, allow_list, copy_code
+from score.package.contents import IGNORE, SCORE, SERVING, allow_list, copy_code
 from score.package.export import is_package
 from score.package.probe_set import promise
 from score.package.reference import Reference, ready
@@ -41,8 +41,6 @@ from score.storage import atomic
 from score.storage.outputs import check_folder, check_replaceable
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning, Name
-
-SOURCE = Path(__file__).resolve().parent.parent  # the package `score` itself
 
 REQUIREMENTS = (
     "azureml-inference-server-http>=1.5",
@@ -230,7 +228,7 @@ def package(
             shutil.copyfile(file, model / file.name)
         for file in found.base.licence_files if found.base else ():
             shutil.copyfile(file, model / f"{file.name}.base")  # of the tokenizer, not the weights
-        copy_code(SOURCE, begun / "score")
+        copy_code(SCORE, begun / "score")
         describe(begun, title, _metadata(found), torch)
         card.write(begun, title, found, findings, _dot(), agreement)
     return output
@@ -278,9 +276,16 @@ def _metadata(found: ResolvedCheckpoint) -> dict[str, str]:
 
 
 def describe(
-    root: Path, name: str, metadata: Mapping[str, str] | None = None, torch: Torch = "cpu"
+    root: Path,
+    name: str,
+    metadata: Mapping[str, str] | None = None,
+    torch: Torch = "cpu",
+    code: Mapping[str, Sequence[str]] = SERVING,
 ) -> None:
-    """Writes what makes a folder with `model/` and `score/` an MLflow model."""
+    """Writes what makes a folder with `model/` and `score/` an MLflow model.
+
+    `code`: the files of `score/`, folder → names, which Azure ML may upload.
+    """
     architecture = ModelFolder.open(root / "model").architecture
     cleaning = Cleaning.from_config(read_optional_json(root / "model" / CONFIG))
     inputs = [{"type": "string", "name": column, "required": False} for column in ("image", "text")]
@@ -315,7 +320,7 @@ def describe(
         ("serving_input_example.json", {"dataframe_split": example}),  # a body for MLflow's server
     ):
         (root / file).write_text(json.dumps(content) + "\n", encoding="utf-8")
-    (root / IGNORE).write_text(allow_list(root), encoding="utf-8")
+    (root / IGNORE).write_text(allow_list(root, code), encoding="utf-8")
 
 
 def _quoted(text: str) -> str:

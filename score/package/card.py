@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from score import __version__
 from score.checkpoints.resolve import ResolvedCheckpoint
 from score.checkpoints.source import Source
+from score.core.verify import table
 from score.model.probes import Finding, Probes
-from score.package.verify import table
 
 _UNCONFIRMED = (
     "Its weights do not say with which activation they were trained, and nothing in them can "
@@ -36,7 +37,8 @@ def write(
     parts = [
         f"# {name}",
         found.notice,
-        "Made by clip-endpoints. This folder is an MLflow model: it needs nothing beside it.",
+        f"Made by clip-endpoints {__version__}. This folder is an MLflow model: it needs nothing "
+        "beside it.",
         "## The model\n\n" + _facts(root, found),
         "## Ask it\n\n" + _requests(image),
         "## Limits\n\n" + _limits(found),

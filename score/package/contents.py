@@ -1,6 +1,7 @@
-"""The files of a package, by name: whatever else lies in its folder belongs to somebody else.
+"""The files of a package, by name: whatever else lies in its folder is not part of it.
 
-`score package` copies no others, and writes them down as the list of what Azure ML may upload.
+`score package` copies no others, and writes them to `.amlignore` as the list of what Azure ML may
+upload. setup.py runs this file, too, so it imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+SCORE = Path(__file__).resolve().parents[1]
+"""The package `score` that runs."""
 
 MLMODEL = "MLmodel"
 IGNORE = ".amlignore"
@@ -64,7 +68,26 @@ CODE: Mapping[str, Sequence[str]] = {
     "score/texts": ("*.py",),
     "score/training": ("*.py",),
 }
-"""Folders of the package `score`, and the names of what belongs into each."""
+"""Folders of the package `score`, and the names of the files in each: what a clone uploads."""
+
+_SERVING = (
+    *("score", "score/console", "score/contract", "score/core", "score/entry", "score/fetch"),
+    *("score/folder", "score/hardware", "score/images", "score/model", "score/model/engines"),
+    *("score/serve", "score/storage", "score/tables", "score/texts"),
+)
+SERVING: Mapping[str, Sequence[str]] = {
+    **{folder: CODE[folder] for folder in _SERVING},
+    "score/cli": (
+        *("__init__.py", "arguments.py", "progress.py"),
+        *("embed.py", "serve.py", "verify.py"),
+    ),
+    "score/jobs": (
+        *("__init__.py", "embed.py", "image_files.py", "image_source.py"),
+        *("line_source.py", "shard_names.py", "summary.py"),
+    ),
+}
+"""What a package has of them: the code behind its MLflow model, Azure's entry scripts, Spark, and
+the verbs `embed`, `serve` and `verify`."""
 
 _HEAD = """\
 # What Azure ML may upload of this folder, as a model or as code: what is named here, no more.
@@ -73,8 +96,8 @@ _HEAD = """\
 
 
 def copy_code(source: Path, target: Path) -> None:
-    """Copies the package `score`, the folder `source`, to the new folder `target`."""
-    for folder, names in CODE.items():
+    """Copies what serves of `source`, the package `score`, to the new folder `target`."""
+    for folder, names in SERVING.items():
         inner = Path(folder).relative_to("score")
         (target / inner).mkdir(parents=True)
         for file in _named(source / inner, names):
@@ -86,8 +109,11 @@ def _named(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         yield from sorted(file for file in folder.glob(name) if file.is_file())
 
 
-def allow_list(root: Path) -> str:
-    """The text of `.amlignore` for a package: its parts, its code, and all that `model/` holds."""
+def allow_list(root: Path, code: Mapping[str, Sequence[str]] = SERVING) -> str:
+    """The text of `.amlignore` for a package: its parts, its code, and all that `model/` holds.
+
+    code: `SERVING`, or `CODE` for the clone.
+    """
     files = [name for name in PARTS if name not in ("model", "score", IGNORE)]
     folders = [root / "model", *sorted(item for item in root.glob("model/**/*") if item.is_dir())]
     model = {
@@ -96,7 +122,7 @@ def allow_list(root: Path) -> str:
         ]
         for folder in folders
     }
-    rules = ["*", *(f"!/{name}" for name in files), *rules_of(model), *rules_of(CODE)]
+    rules = ["*", *(f"!/{name}" for name in files), *rules_of(model), *rules_of(code)]
     return _HEAD + "".join(f"{rule}\n" for rule in rules)
 
 

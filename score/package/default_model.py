@@ -16,6 +16,7 @@ from score.model.probes import FILE
 with needed(__name__):
     from score.checkpoints import transformers_layout
     from score.package.build import describe
+    from score.package.contents import CODE
     from score.package.probe_set import promise
     from score.package.reference import Reference
 
@@ -29,7 +30,7 @@ def build(root: Path) -> None:
         shutil.copytree(EMBEDDED, model, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
     with Reference(transformers_layout.folder(model), model) as reference:
         promise(reference).write(model)
-    describe(root, NAME, {"license": "MIT"})
+    describe(root, NAME, {"license": "MIT"}, code=CODE)
 
 
 def main() -> None:

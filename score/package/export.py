@@ -1,7 +1,8 @@
 """A package's files, apart from whatever else is in its folder.
 
 MLflow copies the whole of a model's folder, and has no list of what to leave out. In the root of
-this repository that would be the outputs of every job, and Git's history.
+this repository that would be the outputs of every job, and Git's history. Of the embedded model,
+whose code is all of `score/` in a clone and lies elsewhere in a wheel, a package gets what serves.
 """
 
 from __future__ import annotations
@@ -12,8 +13,16 @@ from functools import partial
 from pathlib import Path
 
 from score.errors import ModelError
-from score.folder.model_folder import LFS_POINTER, ModelFolder, is_lfs_pointer
-from score.package.contents import ALWAYS, MLMODEL, PARTS
+from score.folder.model_folder import EMBEDDED, LFS_POINTER, ModelFolder, is_lfs_pointer
+from score.package.contents import (
+    ALWAYS,
+    IGNORE,
+    MLMODEL,
+    PARTS,
+    SCORE,
+    allow_list,
+    copy_code,
+)
 from score.storage import atomic
 from score.storage.outputs import check_folder, check_replaceable
 
@@ -43,18 +52,23 @@ def export(model: str | Path, output: Path, *, overwrite: bool = False) -> Path:
     with atomic.folder(output, check) as new:
         for part in parts:
             _copy(part, new / part.name)
+        if parts[0].parent.resolve() == EMBEDDED.parent:
+            copy_code(SCORE, new / SCORE.name)
+            (new / IGNORE).write_text(allow_list(new), encoding="utf-8")
     return output
 
 
 def _parts(model: str | Path) -> Iterator[Path]:
-    """The files and folders of a package that are there."""
+    """The files and folders of a package that are there; of the embedded model without its code."""
     data = ModelFolder.open(model).path
     if not (data.parent / MLMODEL).is_file():
         raise ModelError(f"{model} is a checkpoint, no package of one: run `score package` on it")
     for file in data.glob("*.safetensors"):
         if is_lfs_pointer(file):
             raise ModelError(f"{file} is {LFS_POINTER}")
-    yield from (data.parent / name for name in PARTS if (data.parent / name).exists())
+    own = data.parent.resolve() == EMBEDDED.parent
+    names = [name for name in PARTS if not (own and name == SCORE.name)]
+    yield from (data.parent / name for name in names if (data.parent / name).exists())
 
 
 def _copy(source: Path, target: Path) -> None:

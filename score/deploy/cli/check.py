@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from score.console.commands import Parser
+from score.errors import AzureError
 from score.folder.model_folder import EMBEDDED
 
 HELP = "whether YAML is what Azure's own SDK would take"
@@ -23,6 +24,8 @@ def run(options: argparse.Namespace) -> int:
 
     root = EMBEDDED.parent
     own = [root / "components", root / "environment", root / "samples" / "azure"]
+    if not options.folder and not own[0].is_dir():  # an installed wheel has none of these
+        raise AzureError("there is no clone here whose files could be checked: name a folder")
     result = findings(options.folder, beside=own) if options.folder else findings(own)
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)

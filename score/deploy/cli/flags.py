@@ -1,4 +1,4 @@
-"""Types of the flags of `score azure`: numbers, ports, pairs. Each raises ArgumentTypeError."""
+"""Types of the flags of `score azure`: numbers, pairs. Each raises ArgumentTypeError."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ def count(text: str) -> float:
     if not 1 <= value < 1e15:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
     return value
-
-
-def port(text: str) -> int:
-    """A TCP port, from 1 to 65535."""
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
-    return int(text)
 
 
 def whole(text: str) -> int:

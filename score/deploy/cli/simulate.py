@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from score.console.commands import Parser
+from score.console.flags import port
 from score.deploy.cli import flags
 from score.errors import AzureError
 from score.folder.model_folder import EMBEDDED
@@ -39,7 +40,7 @@ def add(parser: Parser) -> None:
             type=Path,
             default=EMBEDDED.parent,
             metavar="DIR",
-            help="the MLflow model that is registered; default: this clone",
+            help="the MLflow model that is registered; default: the embedded one",
         )
     for kind in (batch, parallel):
         _add_job(kind)
@@ -47,7 +48,7 @@ def add(parser: Parser) -> None:
 
 def _add_online(parser: Parser) -> None:
     add = parser.add_argument
-    add("--port", type=flags.port, default=5001, metavar="N", help="default: 5001")
+    add("--port", type=port, default=5001, metavar="N", help="default: 5001")
     requests = "ask this, print the answer, and stop; may be given again"
     add("--request", type=Path, action="append", default=[], metavar="FILE", help=requests)
     add("--key", metavar="KEY", help="refuse requests without `Authorization: Bearer KEY`")
