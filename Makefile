@@ -17,7 +17,7 @@ SYSMON  := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 12) and pri
 TWEMOJI := $(CACHE)/twemoji-15.0.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast lint lowest newest bench reference venv clean
+.PHONY: demo test test-fast lint lowest newest docs reference bench venv clean
 
 demo: $(VENV)/demo.installed  ## Embed, search and classify images by URL, and compare all interfaces.
 	$(BIN)/python samples/demo.py
@@ -54,6 +54,9 @@ lowest newest: $(VENV)/dev.installed
 
 reference: $(VENV)/dev.installed  ## Rewrites docs/reference/ from the code.
 	$(BIN)/python -m docs.generator
+
+docs: $(VENV)/dev.installed  ## The documentation site, strictly: to out/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(VENV)/dev.installed  ## Benchmarks against the obvious code, into out/bench. Takes an hour.
 	$(BIN)/python -m benchmarks.bench
