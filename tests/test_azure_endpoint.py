@@ -78,7 +78,7 @@ def test_a_container_that_does_not_start_is_a_sentence(
 
 def test_the_guides_commands_are_taken() -> None:
     guide = (ROOT / "docs/azure.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^score (azure simulate .*)$", guide, re.MULTILINE)
+    lines = re.findall(r"^score (azure simulate (?!image)[^|\n]+)", guide, re.MULTILINE)
     assert len(lines) >= 3
     for line in lines:
         parser = argparse.ArgumentParser()

@@ -30,6 +30,7 @@ from score.package.export import export
 from tests import env_managers
 from tests.images import in_base64, random_image
 from tests.java import java_home
+from tests.pages import blocks, pages
 from tests.surfaces import ROOT
 
 pytestmark = pytest.mark.process
@@ -284,18 +285,18 @@ def test_spark_udf_in_an_environment_of_the_models_own(session: SparkSession, mo
 
 def documented() -> list[str]:
     """The lines of Python that users are shown, for a `spark` and a `table` of theirs."""
-    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/mlflow.md")]
-    return re.findall(r"```python spark\n(.*?)```", "".join(pages), re.DOTALL)
+    shown = [block for page in pages() for block in blocks(page)]
+    return [block.text for block in shown if block.runner == "spark"]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(2))
 def test_what_the_documents_show_runs(number: int, session: SparkSession, model: str) -> None:
-    blocks = documented()
-    assert len(blocks) == 3
+    shown = documented()
+    assert len(shown) == 2
     rows = [(1, None, "a cat"), (2, IMAGE, None)]
     table = session.createDataFrame(rows, "id int, image string, text string")
     names: dict[str, Any] = {"spark": session, "table": table, "mlflow": mlflow}
-    block = blocks[number].replace("out/emoji", model)
+    block = shown[number].replace("out/emoji", model)
     exec(compile(block, "documented", "exec"), names)
     answers = [row.asDict(recursive=True) for row in names["answered"].orderBy("id").collect()]
     text, image = ((answer.get("answer") or answer)["text_features"] for answer in answers)
