@@ -1,6 +1,7 @@
 """The pages that users read, and the code blocks in them.
 
-A block after `<!-- not run: KIND … -->` cannot be run where the tests run; KINDS says why not.
+A block after `<!-- not run: KIND … -->` cannot be run where the tests run; KINDS says why not. One
+after `<!-- run by the tests of Spark -->` is run there.
 """
 
 from __future__ import annotations
@@ -23,29 +24,30 @@ KINDS = {
 
 LANGUAGES = {"sh", "python", "json", "yaml", "text"}
 
-# A comment on the line before it, if there is one, the language, a further word, the content.
+# A comment on the line before it, if there is one, the language, the content.
 _FENCE = re.compile(
     r"^(?:<!-- (?P<comment>[^\n]+?) -->\n)?"
-    r"```(?P<language>\w*)(?: (?P<runner>\w+))?\n(?P<text>.*?)^```$",
+    r"```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _REASON = re.compile(r"not run: (.+)")
+_SPARK = "run by the tests of Spark"
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `reason`: why it is not run, or empty. `runner`: who else runs it."""
+    """A fenced block. `reason`: why it is not run, or empty."""
 
     language: str
     text: str
     reason: str = ""
-    runner: str = ""
+    is_sparks: bool = False
 
     @property
     def is_run(self) -> bool:
         """Whether it is among the commands that are entered."""
-        return self.language in ("sh", "python") and not self.reason and not self.runner
+        return self.language in ("sh", "python") and not self.reason and not self.is_sparks
 
     @property
     def commands(self) -> list[str]:
@@ -75,7 +77,7 @@ def blocks(page: Path) -> list[Block]:
                 fence["language"],
                 fence["text"],
                 reason[1] if reason else "",
-                fence["runner"] or "",
+                fence["comment"] == _SPARK,
             )
         )
     return found

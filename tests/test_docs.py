@@ -27,13 +27,7 @@ from tests.processes import started
 from tests.surfaces import BIN
 
 PAGES = pages.pages()
-# Of the benchmarks, each takes hours; the embedded model's card tells how it was trained.
-RUN = [
-    page
-    for page in PAGES
-    if page.is_relative_to(ROOT / "docs") or page == ROOT / "README.md"
-    if any(block.is_run for block in pages.blocks(page))
-]
+RUN = [page for page in PAGES if any(block.is_run for block in pages.blocks(page))]
 _WRITES = r"--output|--report|-d|checkpoint \S+"  # what stands before an output's name
 _PORTS = re.compile(r"\b500[123]\b")
 
@@ -133,7 +127,6 @@ _EXPECTED = {
 def test_every_block_is_of_a_known_kind(page: Path) -> None:
     for block in pages.blocks(page):
         assert block.language in LANGUAGES, block.text
-        assert block.runner in ("", "spark"), block.text
         if block.reason:
             assert block.reason.split()[0].strip(",;:") in KINDS, block.reason
 
@@ -150,12 +143,16 @@ def test_no_block_escapes(page: Path) -> None:
 def test_most_blocks_are_run() -> None:
     """Those that are not are few, and of few kinds."""
     shown = [
-        block for page in RUN for block in pages.blocks(page) if block.language in ("sh", "python")
+        block
+        for page in PAGES
+        for block in pages.blocks(page)
+        if block.language in ("sh", "python")
     ]
     left_out = Counter(block.reason.split()[0].strip(",;:") for block in shown if block.reason)
     assert sum(block.is_run for block in shown) >= 35
-    assert sum(left_out.values()) <= 32
-    assert left_out["placeholder"] + left_out["hours"] <= 8
+    assert left_out.keys() <= KINDS.keys()
+    assert sum(left_out.values()) <= 45
+    assert left_out["placeholder"] <= 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=pages.name)

@@ -103,6 +103,13 @@ def test_every_link_of_the_site_resolves(site: Path) -> None:
     assert count > 200
 
 
+def test_every_block_is_shown_as_code(site: Path) -> None:
+    """A fence that MkDocs does not understand is shown as text."""
+    for file in site.rglob("*.html"):
+        article = re.sub(r"<pre.*?</pre>", "", file.read_text(encoding="utf-8"), flags=re.S)
+        assert "```" not in article, file.name
+
+
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for file in site.rglob("*.html"):
         for address in _Page(file).fetched:

@@ -286,7 +286,7 @@ def test_spark_udf_in_an_environment_of_the_models_own(session: SparkSession, mo
 def documented() -> list[str]:
     """The lines of Python that users are shown, for a `spark` and a `table` of theirs."""
     shown = [block for page in pages() for block in blocks(page)]
-    return [block.text for block in shown if block.runner == "spark"]
+    return [block.text for block in shown if block.is_sparks]
 
 
 @pytest.mark.parametrize("number", range(2))
