@@ -190,7 +190,7 @@ class OpenClip(Transformers):
 
     def __init__(self, model: Path) -> None:
         from score.folder.model_folder import ModelFolder
-        from tests.open_clip_reference import of_folder
+        from tests.support.open_clip_reference import of_folder
 
         super().__init__(model)
         self._model = of_folder(ModelFolder.open(model))

@@ -19,9 +19,9 @@ from score.core.embedder import Embedder
 from score.fetch import connections
 from score.hardware import processor
 from score.settings import Settings
-from tests import processes
-from tests.images import SAMPLES, served
-from tests.process_guard import ProcessGuard
+from tests.support import processes
+from tests.support.images import SAMPLES, served
+from tests.support.process_guard import ProcessGuard
 
 # A shell starts background jobs with SIGINT ignored (`nohup make test &`), which the processes that
 # tests start would inherit, those that are to be interrupted too. SIGTERM is an interrupt, so that
@@ -62,7 +62,7 @@ def _trust(ca_bundle: str) -> ssl.SSLContext:
 connections._trust = _trust
 
 # Fixtures that test files load as a plugin; a file that was imported before is not rewritten.
-pytest.register_assert_rewrite("tests.azure_twins")
+pytest.register_assert_rewrite("tests.support.azure_twins")
 
 _forgotten: list[str] = []  # processes that workers of pytest-xdist found left running
 

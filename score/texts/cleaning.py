@@ -23,7 +23,7 @@ _NAMES: tuple[Name, ...] = ("transformers", "openclip")
 
 # Texts that neither ftfy nor html.unescape changes but for spaces. All of ftfy's repairs are of
 # characters beyond ASCII, of entities (`&`) and of control characters; of these, tabs and line
-# breaks stay white space. `tests/test_cleaning.py` tries every pair of these characters.
+# breaks stay white space. `tests/texts/test_cleaning.py` tries every pair of these characters.
 _PLAIN = re.compile(r"[\t\n\r -%'-~]*")
 
 _MOST_LEVELS = 32  # of entities within entities; `&amp;amp;`, which is often met, has two

@@ -1,0 +1,153 @@
+"""`python -m …` and libraries that are missing: a sentence that says what installs them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from score import extras
+from score.extras import EXTRAS, install, missing
+from tests.support.surfaces import ROOT
+from tests.test_architecture import MODULES, imports
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+# Import names that are not their distribution's; what comes with another library.
+DISTRIBUTIONS = {
+    "azure": "azure-ai-ml",
+    "azureml": "azureml-ai-monitoring",
+    "azureml_inference_server_http": "azureml-inference-server-http",
+    "marshmallow": "azure-ai-ml",
+    "yaml": "pyyaml",
+}
+
+
+def distribution(library: str) -> str:
+    return canonicalize_name(DISTRIBUTIONS.get(library, library))
+
+
+def brought(extra: str) -> set[str]:
+    """The distributions that an extra names, and those of the extras that it names."""
+    names: set[str] = set()
+    for item in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        if item.name == PROJECT["name"]:
+            names |= {name for other in item.extras for name in brought(other)}
+        else:
+            names.add(canonicalize_name(item.name))
+    return names
+
+
+@pytest.mark.parametrize(("library", "extra"), EXTRAS.items())
+def test_every_library_is_brought_by_its_extra(library: str, extra: str) -> None:
+    assert distribution(library) in brought(extra)
+
+
+def test_every_import_is_a_dependency_or_in_the_table() -> None:
+    needed = {canonicalize_name(Requirement(item).name) for item in PROJECT["dependencies"]}
+    needed = {name.partition("-")[0] for name in needed} | {"PIL", "typing_extensions"}
+    imported = {
+        name.partition(".")[0] for module in MODULES for name in imports(module) if name != "score"
+    }
+    standard = {*sys.stdlib_module_names, "compression"}  # Python 3.14's
+    foreign = imported - standard - {"score"} - needed - set(extras._ALONE)
+    assert foreign == set(EXTRAS) - {"requests", "resvg_py"}  # of samples/ and benchmarks/
+
+
+def test_hints_are_made_in_one_place() -> None:
+    """Wherever it says "pip install", the table has been asked."""
+    files = [*(ROOT / "score").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    saying = {
+        file.relative_to(ROOT).as_posix()
+        for file in files
+        if re.search(r"pip install [^i…]", file.read_text(encoding="utf-8"))
+    }
+    assert saying <= {"score/extras.py", "score/deploy/simulate/image.py"}
+
+
+def test_what_a_hint_says() -> None:
+    error = ImportError("No module named 'transformers'", name="transformers.models")
+    assert missing(error) == (
+        "No module named 'transformers': pip install -e '.[package]' in the clone"
+    )
+    assert install("torch") == "pip install -e . in the clone"
+
+
+def test_what_a_hint_says_outside_a_clone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(extras, "_CLONE", tmp_path / "pyproject.toml")
+    assert install("pyarrow.parquet") == "pip install 'clip-endpoints[batch]'"
+    assert install("torch") == "pip install clip-endpoints"
+    assert install("ftfy") == "pip install ftfy==6.3.1"
+
+
+def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Exit code and stderr of `python -m …` where some libraries are not installed."""
+    code = "import runpy, sys\n"
+    code += f"for name in {without!r}: sys.modules[name] = None\n"
+    code += f"sys.argv = {list(arguments)!r}\n"
+    code += f"runpy.run_module({arguments[0]!r}, run_name='__main__', alter_sys=True)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("arguments", "library", "extra"),
+    [
+        (["score", "embed", "samples/paths.csv", "--output", "o.csv"], "pyarrow", "batch"),
+        (["score", "serve"], "uvicorn", "serve"),
+        (["score", "serve"], "starlette", "serve"),
+        (["score", "package", "model", "--output", "o"], "transformers", "package"),
+        (["score", "azure", "plan"], "yaml", "plan"),
+        (["score.training", "o"], "emoji", "train"),
+        (["score.training", "o"], "transformers", "package"),
+        (["score.package.default_model", "o"], "transformers", "package"),
+        (["benchmarks.bench"], "pandas", "batch"),
+        (["benchmarks.contenders", "x", "model"], "pandas", "batch"),
+        (["benchmarks.embedded"], "emoji", "train"),
+    ],
+)
+def test_a_missing_library_is_named_with_its_extra(
+    arguments: list[str], library: str, extra: str
+) -> None:
+    code, message = ended(*arguments, without=(library,))
+    assert code == 2
+    assert f"pip install -e '.[{extra}]' in the clone" in message
+    assert library in message
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("module", ["bench", "memory", "scaling", "profile", "embedded"])
+def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None:
+    font = ["--font", __file__] if module == "embedded" else []
+    code, message = ended(f"benchmarks.{module}", "--model", "nope", *font)
+    assert code == 2
+    assert message.startswith("score: ")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("score.checkpoints.random_checkpoint", "did you mean --seed?"),
+        ("score.training", "did you mean --seed?"),
+    ],
+)
+def test_modules_name_what_was_meant_too(module: str, said: str) -> None:
+    code, message = ended(module, "tiny", "out", "--sed", "1")
+    assert (code, said in message) == (2, True)
+
+
+@pytest.mark.process
+def test_a_checkpoint_is_not_overwritten() -> None:
+    code, message = ended("score.checkpoints.random_checkpoint", "tiny", "model")
+    assert (code, "model/config.json is there already" in message) == (2, True)

@@ -1,0 +1,262 @@
+"""The public interface: what `score` exports, and that its signatures name nothing private."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import subprocess
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import score
+from score.extras import EXTRAS
+from score.folder.model_folder import EMBEDDED
+
+ROOT = Path(__file__).parents[2]
+
+SURFACE = """
+Embedder
+Embedder.answer(self, rows: Sequence[Row], params: Params | None = None) -> list[Record]
+Embedder.classify(self, image: ImageInput, labels: Labels | Iterable[str] | Mapping[str, str | Sequence[str]], *, confidence: float = 0.0) -> dict[str, float]
+Embedder.dimension -> int
+Embedder.embed(self, rows: Iterable[Row], params: Params | None = None, *, root: Path | None = None, on_fetched: OnFetched | None = None) -> Iterator[Record]
+Embedder.embed_image(self, image: ImageInput) -> Vector
+Embedder.embed_text(self, text: str) -> Vector
+Embedder.label_vectors(self, labels: Labels, truncate: Truncate = end) -> Matrix
+Embedder.load(folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder
+Hit(score: float, row: dict[str, Any]) -> None
+Index(folder: Path) -> None
+Index.check(self, dimension: int) -> None
+Index.dimension -> int
+Index.search(self, query: Vector, top: int = 10) -> list[Hit]
+Labels(names: tuple[str, ...], prompts: tuple[tuple[str, ...], ...]) -> None
+Labels.from_prompts(ontology: Mapping[str, str]) -> Labels
+Labels.parse(value: object) -> Labels | None
+Params(normalize: bool = False, truncate: Truncate = end, on_error: OnError = raise, labels: Labels | None = None, confidence: float = 0.0) -> None
+Params.parse(value: object, *, on_error: OnError = raise) -> Params
+Params.wire(self) -> dict[str, Any]
+Record(image_features: Vector | None = None, text_features: Vector | None = None, error: RowError | None = None, labels: tuple[str, ...] | None = None, probs: tuple[float, ...] | None = None) -> None
+Row(image: object = None, text: object = None) -> None
+ScoreError
+Settings(…)
+Settings.from_env(environ: Mapping[str, str], otherwise: Mapping[str, object] | None = None) -> Settings
+Settings.replace(self, texts: Mapping[str, str], *, spelled: Callable[[str], str] | None = None) -> Settings
+Summary(rows: int = 0, position: int = 0, failed: Counter[str] = <factory>, seconds: float = 0.0) -> None
+Summary.errors -> int
+Summary.good -> int
+Summary.hint -> str
+Summary.rate -> float
+build_index(table: Path, folder: Path, column: Column = image_features, *, overwrite: bool = False) -> int
+cosine(a: Vector, b: Vector) -> float
+embed_file(embedder: Embedder, source: Path, output: Path, params: Params | None = None, progress: Progress | None = None, summary: Summary | None = None) -> Summary
+"""  # noqa: E501
+
+MODULES = ("score.arrays", "score.errors", "score.settings", "score.spark")
+"""Public modules beside `score` itself."""
+
+MADE_BY_LOAD = {"Embedder"}
+"""Classes whose constructors are not public: it takes the parts that `load` reads from a folder."""
+
+
+def public() -> dict[str, Any]:
+    return {name: getattr(score, name) for name in score.__all__}
+
+
+def members(owner: type) -> Iterator[tuple[str, Any]]:
+    """The public methods and properties that a class of ours defines."""
+    for name, member in vars(owner).items():
+        if not name.startswith("_") and isinstance(
+            member, property | classmethod | types.FunctionType
+        ):
+            yield f"{owner.__name__}.{name}", member
+
+
+def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Every public function, method and property, and the constructors."""
+    for name, thing in public().items():
+        if isinstance(thing, types.FunctionType):
+            yield name, thing
+            continue
+        if name not in MADE_BY_LOAD and "__init__" in vars(thing):
+            yield f"{name}.__init__", thing.__init__
+        for path, member in members(thing):
+            if isinstance(member, property):
+                assert member.fget
+                yield path, member.fget
+            else:
+                yield path, getattr(member, "__func__", member)
+
+
+def lines() -> Iterator[str]:
+    """The surface as text."""
+    for name, thing in sorted(public().items()):
+        if name == "Settings":  # its fields are the settings
+            yield f"{name}(…)"
+        elif (isinstance(thing, type) and issubclass(thing, Exception)) or name in MADE_BY_LOAD:
+            yield name
+        else:
+            yield f"{name}{shown(inspect.signature(thing))}"
+        for path, member in sorted(members(thing)) if isinstance(thing, type) else ():
+            if isinstance(member, property):
+                yield f"{path} -> {inspect.signature(member.fget).return_annotation}"
+            else:
+                yield f"{path}{shown(inspect.signature(getattr(thing, path.split('.')[1])))}"
+
+
+def shown(signature: inspect.Signature) -> str:
+    return str(signature).replace("'", "").replace(repr(EMBEDDED).replace("'", ""), "EMBEDDED")
+
+
+def named(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation is made of."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return
+    if isinstance(annotation, list):  # a Callable's parameters
+        inner = tuple(annotation)
+    for part in inner:
+        yield from named(part)
+    if isinstance(annotation, types.UnionType) or origin in (typing.Union, types.UnionType):
+        return
+    thing = origin or annotation
+    if isinstance(thing, type):
+        yield thing
+
+
+def annotations(function: Callable[..., Any]) -> Iterator[type]:
+    for annotation in typing.get_type_hints(function).values():
+        yield from named(annotation)
+
+
+def reachable() -> set[Any]:
+    """What a user can import by a public path."""
+    things = set(public().values())
+    for name in MODULES[:3]:
+        module = importlib.import_module(name)
+        things |= {
+            thing
+            for key, thing in vars(module).items()
+            if isinstance(thing, type) and not key.startswith("_")
+        }
+    return things
+
+
+def test_the_surface_is_what_is_listed() -> None:
+    assert "\n".join(lines()) == SURFACE.strip()
+
+
+@pytest.mark.parametrize(("path", "function"), [*functions()])
+def test_a_public_signature_names_public_types_alone(
+    path: str, function: Callable[..., Any]
+) -> None:
+    signature = inspect.signature(function)
+    assert "_" not in {str(p.annotation)[:1] for p in signature.parameters.values()}
+    known = reachable()
+    for kind in annotations(function):
+        where = f"{kind.__module__}.{kind.__qualname__}"
+        assert not any(part.startswith("_") for part in where.split(".")), f"{path}: {where}"
+        assert not kind.__module__.startswith("score") or kind in known, f"{path}: {where}"
+
+
+@pytest.mark.parametrize("name", score.__all__)
+def test_a_public_field_names_public_types_alone(name: str) -> None:
+    thing = public()[name]
+    if not isinstance(thing, type) or not dataclasses.is_dataclass(thing):
+        return
+    for field, annotation in typing.get_type_hints(thing).items():
+        for kind in named(annotation):
+            assert kind in reachable() or not kind.__module__.startswith("score"), field
+
+
+@pytest.mark.parametrize(("path", "function"), [*functions()])
+def test_every_public_name_says_what_it_is(path: str, function: Callable[..., Any]) -> None:
+    owner = public()[path.partition(".")[0]]
+    assert owner.__doc__
+    assert not owner.__doc__.startswith(f"{owner.__name__}("), "a dataclass's own signature"
+    if not path.endswith("__init__"):
+        assert function.__doc__
+
+
+def test_an_unlisted_annotation_is_refused() -> None:
+    """The check sees through unions, generics and callables."""
+
+    class _Hidden: ...
+
+    assert [*named(dict[str, list[_Hidden | None]])].count(_Hidden) == 1
+    assert _Hidden in [*named(Callable[[_Hidden], int])]
+    assert score.Embedder in [*named(typing.Optional[score.Embedder])]  # noqa: UP045
+
+
+# -- lazily, and for type checkers -------------------------------------------------------------
+
+
+def imported_for_type_checkers() -> dict[str, str]:
+    """Name → module, of the imports that type checkers and editors see."""
+    tree = ast.parse((ROOT / "score/__init__.py").read_text("utf-8"))
+    return {
+        alias.asname or alias.name: node.module or ""
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and any(a.name in score.__all__ for a in node.names)
+        for alias in node.names
+    }
+
+
+def test_type_checkers_see_what_programs_get() -> None:
+    assert set(imported_for_type_checkers()) == set(score.__all__)
+    for name, module in imported_for_type_checkers().items():
+        assert getattr(importlib.import_module(module), name) is getattr(score, name)
+    assert (ROOT / "score/py.typed").is_file()
+    assert set(score.__all__) <= set(dir(score))
+    assert sorted(score.__all__) == score.__all__
+
+
+def test_a_name_that_is_none_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"module 'score' has no attribute 'Embeder'"):
+        score.Embeder  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'embedd'"):
+        exec("from score import embedd")
+
+
+def python(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+@pytest.mark.process
+def test_importing_score_loads_nothing_else() -> None:
+    script = "import sys; before = set(sys.modules); import score; dir(score); score.__version__"
+    loaded = python(f"{script}; print(*(set(sys.modules) - before))").split()
+    foreign = {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert foreign == {"score"}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["Settings", "Labels", "Row", "ScoreError", "cosine"])
+def test_a_light_name_comes_without_the_heavy_libraries(name: str) -> None:
+    loaded = python(f"import sys; from score import {name}; print(*sys.modules)").split()
+    assert not {"torch", "pandas", "pyarrow", "PIL", "transformers"} & set(loaded)
+
+
+@pytest.mark.process
+def test_a_library_that_is_missing_is_named_with_what_installs_it() -> None:
+    script = """
+import sys
+sys.modules["pyarrow"] = None
+try:
+    from score import Index
+except ImportError as error:
+    print(error)
+"""
+    assert EXTRAS["pyarrow"] in python(script)
+    assert "pip install" in python(script)

@@ -1,0 +1,181 @@
+"""Outputs appear when they are complete, also where two processes write one, or are killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from score.contract.rows import Record
+from score.storage import atomic
+from score.storage.outputs import is_empty
+from score.tables.parquet_writer import ParquetWriter
+from tests.support.processes import started
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from score.contract.rows import Record
+from score.tables.writers import writer_for
+
+output, rows, value = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+with writer_for(output)(output, ["text"], 2) as writer:
+    print("open", flush=True)
+    for _ in range(rows):
+        writer.write([sys.argv[3]], Record(text_features=np.full(2, value, np.float32)))
+    sys.stdin.readline()
+print("done", flush=True)
+"""
+
+
+def writer(output: Path, rows: int, value: float):  # type: ignore[no-untyped-def]
+    """A process that opens `output` and writes rows; it ends when it is told to."""
+    command = [sys.executable, "-c", WRITER, str(output), str(rows), str(value)]
+    return started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    process.communicate("\n", timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
+def test_of_two_processes_with_one_output_the_last_to_finish_wins(
+    tmp_path: Path, ending: str
+) -> None:
+    output = tmp_path / f"out{ending}"
+    with writer(output, 5000, 1) as first, writer(output, 7000, 2) as second:
+        for process in (first, second):
+            assert process.stdout
+            assert process.stdout.readline() == "open\n"
+        assert not output.exists()
+        finish(second)
+        whole = output.read_bytes()
+        if ending == ".parquet":
+            assert pq.read_table(output)["text"].to_pylist() == ["2"] * 7000
+        finish(first)
+    if ending == ".parquet":
+        assert pq.read_table(output)["text"].to_pylist() == ["1"] * 5000
+    else:
+        lines = output.read_text().splitlines()
+        assert len(lines) == 5000 + (ending == ".csv")
+        assert not any(line.startswith(("2,", '{"text": "2"')) for line in lines)
+    assert output.read_bytes() != whole
+    assert [file.name for file in tmp_path.iterdir()] == [output.name]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    with writer(output, 10, 1) as killed, writer(output, 20, 2) as running:
+        for process in (killed, running):
+            assert process.stdout
+            assert process.stdout.readline() == "open\n"
+        killed.kill()
+        killed.wait(30)
+        assert len([*tmp_path.glob(".out.parquet.*.part")]) == 2
+        with ParquetWriter(output, ["text"], 2) as mine:
+            mine.write(["3"], Record(text_features=np.zeros(2, np.float32)))
+            assert len([*tmp_path.glob(".out.parquet.*.part")]) == 2, "the running one's, and mine"
+        assert pq.read_table(output)["text"].to_pylist() == ["3"]
+        finish(running)
+    assert pq.read_table(output).num_rows == 20
+    assert [file.name for file in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_another_machines_work_is_abandoned_after_a_day_without_a_write(tmp_path: Path) -> None:
+    now = time.time()
+    names = [f".o.0123abcd-{os.getpid()}-{number:08x}.part" for number in range(4)]
+    idle, busy, folder, busy_folder = (tmp_path / name for name in names)
+    for file in (idle, busy):
+        file.write_text("")
+    for each in (folder, busy_folder):
+        (each / "new").mkdir(parents=True)
+        (each / "new/file").write_text("")
+    stranger = tmp_path / ".o.part"
+    stranger.write_text("")
+    old = now - 25 * 3600
+    for path in (idle, stranger, folder, folder / "new", folder / "new/file", busy_folder):
+        os.utime(path, (old, old))
+    with atomic.file(tmp_path / "o") as part:
+        part.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [busy.name, busy_folder.name, stranger.name, "o"]
+    )
+
+
+def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    output = tmp_path / "o"
+    output.write_text("old")
+    with pytest.raises(KeyError), atomic.file(output) as part:
+        part.write_text("half")
+        raise KeyError
+    assert output.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["o"]
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "o"
+    with atomic.folder(output) as new:
+        (new / "file").write_text("1")
+        (new.parent / "staged").write_text("")
+        assert not output.exists()
+    assert [file.name for file in output.iterdir()] == ["file"]
+    assert output.stat().st_mode & 0o777 == 0o777 & ~_umask()
+    with pytest.raises(KeyError), atomic.folder(output) as new:
+        raise KeyError
+    assert (output / "file").read_text() == "1"
+    assert [each.name for each in output.parent.iterdir()] == ["o"]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_thread_that_still_writes_does_not_keep_a_folder_alive(tmp_path: Path) -> None:
+    """Downloads may be under way when a job is interrupted."""
+    over, failed = threading.Event(), threading.Event()
+
+    def write(folder: Path) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            try:
+                (folder / str(number)).write_text("")
+            except OSError:
+                failed.set()
+                return
+
+    with pytest.raises(KeyError), atomic.folder(tmp_path / "o") as new:
+        thread = threading.Thread(target=write, args=[new])
+        thread.start()
+        time.sleep(0.05)
+        raise KeyError
+    over.set()
+    thread.join(30)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_names_of_any_length_and_bytes_are_written(tmp_path: Path) -> None:
+    for name in ("é" * 127, os.fsdecode(b"\xff" * 255), ".hidden"):
+        with atomic.file(tmp_path / name) as part:
+            assert atomic.is_temporary(part.name)
+            part.write_text(name.encode("utf-8", "surrogateescape").hex())
+        assert (tmp_path / name).exists()
+    assert len([*tmp_path.iterdir()]) == 3
+
+
+def test_a_folder_is_empty_where_only_unfinished_outputs_are(tmp_path: Path) -> None:
+    with atomic.file(tmp_path / "o") as part:
+        part.write_text("")
+        assert is_empty(tmp_path)
+    assert not is_empty(tmp_path)

@@ -1,0 +1,116 @@
+"""What the tests of the deploy scripts share: the stand-in for `az`, and what was asked of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.azure_cli import WORKSPACE
+from tests.support.surfaces import BIN, ROOT
+
+SCRIPTS = ROOT / "samples/azure"
+# As the scripts name them where nobody does.
+ENDPOINT, BATCH = (f"{stem}-{zlib.crc32(WORKSPACE.encode())}" for stem in ("clip", "clip-batch"))
+GPU, OTHER = "Standard_NC4as_T4_v3", "Standard_D8as_v4"
+
+
+VARIABLES = (
+    *("MODEL", "SKU", "INSTANCES", "NODES", "TIER", "ENDPOINT", "MIRROR", "STEPS", "WAIT", "KEEP"),
+    *("AUTH", "IDENTITY", "PRIVATE", "SECRETS", "REGISTRY", "ENVIRONMENT", "YES"),
+)
+"""What the scripts read from their caller."""
+
+
+class Az:
+    """The stand-in: what it was asked, and what there is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log, self.file = folder / "az.log", folder / "az.json"
+
+    @property
+    def asked(self) -> list[list[str]]:
+        """The words of each call but those that look whether something is there."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        calls = [shlex.split(line)[1:] for line in lines]
+        return [call for call in calls if call[1] not in ("show", "list")]
+
+    @property
+    def verbs(self) -> list[str]:
+        return [" ".join(call[:2]) for call in self.asked]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.file.read_text())
+        return found
+
+    def there(self, **families: Any) -> None:
+        """Puts things into the workspace."""
+        known = self.state if self.file.exists() else {}
+        for family, things in families.items():
+            known.setdefault(family.replace("_", "-"), {}).update(things)
+        self.file.write_text(json.dumps(known))
+
+    @property
+    def deployments(self) -> list[str]:
+        return sorted(key.rpartition("/")[2] for key in self.state["online-deployment"])
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        traffic = self.state["online-endpoint"][ENDPOINT]["traffic"]
+        return {name: percent for name, percent in traffic.items() if percent}
+
+    def serving(self, *names: str) -> None:
+        """The endpoint as the script leaves it; the first deployment has all the traffic."""
+        tags = {"made_by": "clip-endpoints"}
+        endpoint = {"name": ENDPOINT, "tags": tags, "auth_mode": "key", "mirror_traffic": {}}
+        endpoint |= {"public_network_access": "enabled", "traffic": {names[0]: 100}}
+        self.there(online_endpoint={ENDPOINT: endpoint | {"scoring_uri": "https://mine.example"}})
+        for name in names:
+            deployment = {"name": name, "tags": tags | {"dimension": "512"}}
+            self.there(online_deployment={f"{ENDPOINT}/{name}": deployment})
+
+    def other(self, name: str, percent: int = 0, kind: str = "online") -> None:
+        """A deployment that somebody else made."""
+        at = {"online": ENDPOINT, "batch": BATCH}[kind]
+        self.there(**{f"{kind}_deployment": {f"{at}/{name}": {"name": name, "tags": {}}}})
+        endpoint = self.state[f"{kind}-endpoint"][at]
+        traffic = {} if percent == 100 else endpoint["traffic"]
+        endpoint["traffic"] = traffic | ({name: percent} if percent else {})
+        self.there(**{f"{kind}_endpoint": {at: endpoint}})
+
+
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:
+    """The stand-in on the PATH, with nothing in its workspace."""
+    (tmp_path / "bin").mkdir()
+    run = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {ROOT}/tests/support/azure_cli.py "$@"\n'
+    (tmp_path / "bin/az").write_text(run)
+    (tmp_path / "bin/az").chmod(0o755)
+    path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
+    made = Az(tmp_path)
+    given = {"PATH": path, "AZ_LOG": str(made.log), "AZ_STATE": str(made.file), "AZ_FAILS": ""}
+    given |= {"AZ_AFTER": "1", "AZ_DIMENSION": "512", "WAIT": "0", "STEPS": "100", "MIRROR": "0"}
+    for name in (*VARIABLES, "AZ_EXPIRES", "AZ_STORED", "AZ_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def script(name: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> Any:
+    command = [str(SCRIPTS / name), *arguments]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
