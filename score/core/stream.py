@@ -17,8 +17,8 @@ So one row that stalls holds up neither the download nor the encoding of those b
 
 Memory is bounded by three numbers, none of which depends on how many rows there are: rows being
 prepared (8 × `batch_size`, of which `2 × batch_size + fetch_workers` with an image, fewer while
-other streams run), encoded bytes being fetched and decoded (`fetch.memory`), and records that wait
-for an earlier row (4096).
+other streams run), encoded bytes being fetched and decoded (`fetch.byte_budget`), and records that
+wait for an earlier row (4096).
 
 Errors. A row that fails is a record with an error. An exception of the source is raised once the
 records of all rows before it have been handed out. An exception that is no RowError is a bug, and
