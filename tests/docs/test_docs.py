@@ -103,6 +103,7 @@ def entered(page: Path, clone: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess("", shell.returncode, out.read_text(), err.read_text())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("page", RUN, ids=pages.name)
 def test_every_command_succeeds(page: Path, clone: Path) -> None:
     came = entered(page, clone)

@@ -84,6 +84,7 @@ class _Page(HTMLParser):
             self.fetched.append(values["src"])
 
 
+@pytest.mark.process
 def test_every_link_of_the_site_resolves(site: Path) -> None:
     files = {file: _Page(file) for file in site.rglob("*.html") if file.name != "404.html"}
     assert len(files) >= 25
@@ -103,6 +104,7 @@ def test_every_link_of_the_site_resolves(site: Path) -> None:
     assert count > 200
 
 
+@pytest.mark.process
 def test_every_block_is_shown_as_code(site: Path) -> None:
     """A fence that MkDocs does not understand is shown as text."""
     for file in site.rglob("*.html"):
@@ -110,6 +112,7 @@ def test_every_block_is_shown_as_code(site: Path) -> None:
         assert "```" not in article, file.name
 
 
+@pytest.mark.process
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for file in site.rglob("*.html"):
         for address in _Page(file).fetched:
@@ -133,6 +136,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= 9 * 1024
 
 
+@pytest.mark.process
 def test_the_tools_configuration_is_sound() -> None:
     workflow = ROOT / ".github/workflows/ci.yml"
     command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow]
