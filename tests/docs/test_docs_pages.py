@@ -136,8 +136,17 @@ def test_the_drawing_names_modules() -> None:
         assert (ROOT / "score" / path).exists(), path
 
 
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=pages.name)
+def test_extras_that_a_page_installs_exist(page: Path) -> None:
+    installed = re.findall(r"(?:'\.|\.whl\)|clip-endpoints)\[([\w,]+)\]", text_of(page))
+    assert {extra for extras in installed for extra in extras.split(",")} <= set(EXTRAS)
+    assert page.name != "install.md" or installed
+
+
 def test_the_page_on_installation_lists_every_extra() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     rows = re.findall(r"^\| (`.*?) \|", text_of(ROOT / "docs/install.md"), re.M)
     listed = [extra for row in rows for extra in re.findall(r"`(\w+)`", row)]
-    assert sorted(listed) == sorted({*project["optional-dependencies"]} - {"demo", "docs", "dev"})
+    assert sorted(listed) == sorted({*EXTRAS} - {"demo", "docs", "dev"})
