@@ -30,7 +30,8 @@ def api_page() -> str:
     return page(
         "signatures and docstrings",
         "Python API",
-        "Other names in the package may change without notice.",
+        "Import these names from `score`, as in `from score import Embedder, Row`; all errors are "
+        "in `score.errors`. Other names in the package may change without notice.",
         *sections,
         "## Types in these signatures",
         listed,
