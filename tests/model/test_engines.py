@@ -333,6 +333,7 @@ def test_the_key_names_all_that_traces_and_compiles() -> None:
     """Each module of the project that the named ones import is named, or cannot matter."""
     named = {*openvino_cache.COMPILING, *openvino_cache.TRACING}
     harmless = {  # in the key by value, or without influence on what is compiled
+        "score.arrays",  # names of types
         "score.errors",
         "score.folder.architecture",
         "score.folder.model_folder",
@@ -341,9 +342,9 @@ def test_the_key_names_all_that_traces_and_compiles() -> None:
         "score.hardware.gpus",
         "score.hardware.processor",
         "score.images.preprocess",  # its normalisation is in the key by value
-        "score.model.engines.base",
         "score.model.engines.one_dnn",  # not in towers loaded `plain`, as for a conversion
         "score.settings",
+        "score.storage.atomic",
         "score.storage.cache",
         "score.texts.tokenizer",
     }
