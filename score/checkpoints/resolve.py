@@ -165,12 +165,12 @@ def _local(path: Path, options: _Options, entry: Entry | None) -> Source:
 
 def _architecture(path: Path, options: _Options, entry: Entry | None) -> Architecture:
     """The architecture of bare weights, as stated by the user or the catalog. Raises ModelError."""
-    if entry and options.architecture not in (None, entry.architecture):
+    if entry and options.architecture not in (None, entry.architecture_name):
         raise ModelError(
-            f"{path.name} is {entry.title}, whose architecture is {entry.architecture}, "
+            f"{path.name} is {entry.title}, whose architecture is {entry.architecture_name}, "
             f"not {options.architecture}"
         )
-    name = options.architecture or (entry.architecture if entry else None)
+    name = options.architecture or (entry.architecture_name if entry else None)
     base = options.base.architecture if options.base else None
     if name is None and base:
         return base
@@ -279,7 +279,7 @@ def _check_sum(path: Path, entry: Entry) -> None:
 
 def _must_agree(architecture: Architecture, entry: Entry) -> None:
     """Raises ModelError if the architecture differs from the one that its authors published."""
-    for name, (ours, theirs) in architecture.differences(entry.made).items():
+    for name, (ours, theirs) in architecture.differences(entry.architecture).items():
         if not name.endswith("token_id"):
             raise ModelError(
                 f"this is not {entry.title}: its {name} is {ours!r}, published was {theirs!r}"

@@ -269,7 +269,7 @@ def _metadata(found: ResolvedCheckpoint) -> dict[str, str]:
         "source": found.origin,
         "revision": found.revision,
         "license": entry.licence.name if entry else None,
-        "architecture": entry.architecture if entry else None,
+        "architecture": entry.architecture_name if entry else None,
         "base": found.base.name if found.base else None,
     }
     return {key: value for key, value in known.items() if value}
