@@ -12,10 +12,11 @@ from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER, CLIP_
 from score.checkpoints.base_checkpoint import Base
 from score.checkpoints.base_checkpoint import find as find_base
 from score.checkpoints.catalog import Entry, lookup
-from score.checkpoints.provenance import HUB, address, licences, told, unknown
+from score.checkpoints.provenance import HUB, address, licences, unknown
 from score.checkpoints.retokenized import cleaned
 from score.checkpoints.source import Source, opened
 from score.errors import ModelError
+from score.folder import mlmodel
 from score.folder.architecture import Architecture
 from score.folder.model_folder import preprocessor_file, tokenizer_folder
 from score.texts.cleaning import Name
@@ -108,7 +109,7 @@ def _may_be_on_the_hub(checkpoint: str) -> None:
 
 
 def _here(path: Path, source: str | None, options: _Options) -> ResolvedCheckpoint:
-    metadata = told(path)
+    metadata = mlmodel.metadata(path)
     source_name = source or metadata.get("source")
     origin = source_name or path.resolve().name
     id, _, revision = origin.removeprefix(HUB).partition("@")

@@ -903,7 +903,7 @@ def test_a_report_names_the_model_as_its_package_does(embedder: Embedder, tmp_pa
     named = {
         EMBEDDED: "clip-endpoints-emoji",
         package / "model": "clip-endpoints-emoji",
-        package / "other": "other",  # which that MLmodel does not tell of
+        package / "other": "other",  # its MLmodel names another folder as data
         plain: "renamed",
     }
     for folder, name in named.items():
