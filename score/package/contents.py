@@ -90,8 +90,8 @@ SERVING: Mapping[str, Sequence[str]] = {
 the verbs `embed`, `serve` and `verify`."""
 
 _HEAD = """\
-# What Azure ML may upload of this folder, as a model or as code: what is named here, no more.
-# Written by `score package`. Of several rules that fit a path the last one counts.
+# The files of this folder that Azure ML may upload, as a model or as code: only those named here.
+# Written by `score package`. The last rule that matches a path wins.
 """
 
 

@@ -17,7 +17,7 @@ with needed(__name__):
     from score.checkpoints import transformers_layout
     from score.package.build import describe
     from score.package.contents import CODE
-    from score.package.probe_set import promise
+    from score.package.probe_set import reference_probes
     from score.package.reference import Reference
 
 NAME = "clip-endpoints-emoji"
@@ -29,7 +29,7 @@ def build(root: Path) -> None:
     if model.resolve() != EMBEDDED.resolve():
         shutil.copytree(EMBEDDED, model, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
     with Reference(transformers_layout.folder(model), model) as reference:
-        promise(reference).write(model)
+        reference_probes(reference).write(model)
     describe(root, NAME, {"license": "MIT"}, code=CODE)
 
 

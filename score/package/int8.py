@@ -80,7 +80,7 @@ class Agreement(NamedTuple):
         )
 
 
-def ready(source: Path) -> None:
+def check_images(source: Path) -> None:
     """Raises what `quantise` would raise late: ImportError, ModelError, RequestError, OSError."""
     import nncf  # noqa: F401
 

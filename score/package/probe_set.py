@@ -42,19 +42,19 @@ TEXTS = (
 _MOST_TOKENS = 32  # added tokens that have a probe
 
 
-def spoken(token: str) -> str:
+def text_with(token: str) -> str:
     """A text with an added token by itself, within a word, in another case, and at its end."""
     return f"a {token} of x{token}y, {token.swapcase()}  {token}"
 
 
-def promise(reference: Reference) -> Probes:
+def reference_probes(reference: Reference) -> Probes:
     """The reference's answers to every probe."""
     return Probes(
         reference=reference.name,
         architecture=reference.architecture,
         texts=tuple(
             TextProbe(text, reference.ids(text), reference.text_vector(text))
-            for text in (*TEXTS, *map(spoken, reference.added_tokens()[:_MOST_TOKENS]))
+            for text in (*TEXTS, *map(text_with, reference.added_tokens()[:_MOST_TOKENS]))
         ),
         images=tuple(
             ImageProbe(name, data, sample(reference.pixels(data)), reference.image_vector(data))

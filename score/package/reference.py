@@ -177,7 +177,7 @@ def _alone(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if part else tensor
 
 
-def ready(cleaning: Cleaning) -> None:
+def check_installed(cleaning: Cleaning) -> None:
     """Raises ModelError where the reference of a cleaning is not installed."""
     if cleaning.name == "openclip":
         _open_clip()
