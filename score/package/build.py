@@ -292,7 +292,7 @@ def _check_weights(reference: Reference, written: Tensors) -> None:
     Comparing vectors would not find every difference: they do not depend on the logit scale, and
     one rounded tensor among hundreds may stay within their tolerance.
     """
-    for name in reference.unlike(written):
+    for name in reference.differing(written):
         raise ModelError(
             f"this checkpoint cannot be packaged: {name} was not written as the reference "
             "implementation reads it"

@@ -1,7 +1,7 @@
-"""Makes the repository root an MLflow model around the embedded model.
+"""Writes the files that make the repository root an MLflow model.
 
-`python -m score.training model` leaves a model in `model/`. This module then writes its
-`probes.json`, and `MLmodel`, `conda.yaml` and MLflow's two input examples beside it.
+`python -m score.training model` writes the embedded model to `model/`. This module adds its
+`probes.json`, and beside it `MLmodel`, `conda.yaml` and MLflow's two input examples.
 """
 
 from __future__ import annotations

@@ -704,7 +704,9 @@ def test_int8_that_costs_too_much_is_refused(
 ) -> None:
     monkeypatch.setattr(int8, "LEAST", 1.1)
     lines: list[str] = []
-    with pytest.raises(ModelError, match="are fewer than 110%: int8 costs this model too much"):
+    with pytest.raises(
+        ModelError, match="fewer than 110%: int8 costs this model too much accuracy"
+    ):
         package(EMBEDDED, tmp_path / "package", int8=seen, say=lines.append)
     assert sum(line.startswith("int8 ") for line in lines) == 2
     assert "int8 in part against" in lines[-1]
