@@ -35,7 +35,7 @@ from score.hardware.processor import computes, cores
 from score.model.zeroshot import unit
 from score.settings import MIB
 
-with commands.needed(__name__):
+with commands.required_imports(__name__):
     import pandas as pd
 
     from benchmarks.contenders import (

@@ -32,7 +32,7 @@ def take(uuids: Sequence[str], folder: Path | None = None) -> int:
 
     `uuids`: stable ids of the visible GPUs, in their order. Takes the first whose lock file is
     free; if all are taken, shares `pid % len(uuids)`. `folder`: of the lock files, by default the
-    one for temporary files.
+    system's folder for temporary files. Later calls return the same GPU.
     """
     with _only_one_thread:
         if _held:

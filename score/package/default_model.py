@@ -9,11 +9,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from score.console.commands import Parser, needed, run
+from score.console.commands import Parser, required_imports, run
 from score.folder.model_folder import EMBEDDED
 from score.model.probes import FILE
 
-with needed(__name__):
+with required_imports(__name__):
     from score.checkpoints import transformers_layout
     from score.package.build import describe
     from score.package.contents import CODE
