@@ -1,7 +1,7 @@
-"""Puts the embedded model into wheels; pyproject.toml says everything else.
+"""Adds the embedded model to wheels; all other metadata is in pyproject.toml.
 
-In the repository it lies beside `score/`, because the root is an MLflow model. A wheel has no root
-of its own: there the same files are in `score/embedded`.
+In the repository its files are beside `score/`, because the root is an MLflow model. In a wheel
+they are in `score/embedded`.
 """
 
 import runpy
@@ -16,14 +16,14 @@ CONTENTS = runpy.run_path(str(ROOT / "score/package/contents.py"))
 
 
 class BuildWithModel(build_py):
-    """Copies the parts of the package that the root is, apart from its code."""
+    """Copies the files of the package in the repository root, apart from `score/`."""
 
     def run(self) -> None:
-        """Builds `score`, and `score/embedded` in it; an editable install finds the clone's own."""
+        """Builds `score` with `score/embedded`; an editable install uses the clone's files."""
         if self.editable_mode:
             super().run()
             return
-        shutil.rmtree(self.build_lib, ignore_errors=True)  # it may hold modules that are gone
+        shutil.rmtree(self.build_lib, ignore_errors=True)  # may contain deleted modules
         super().run()
         target = Path(self.build_lib, "score", "embedded")
         target.mkdir()

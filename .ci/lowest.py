@@ -1,9 +1,9 @@
-"""Prints the lowest version of each library that pyproject.toml allows, as pip's constraints.
+"""Prints the lowest version of each library that pyproject.toml allows, as pip constraints.
 
     python .ci/lowest.py batch,serve,mlflow > lowest.txt
 
-For the project's own dependencies and those of the named extras. PyTorch is left out: the Makefile
-says which build of it is installed, because most others bring gigabytes of CUDA.
+For the project's dependencies and those of the named extras. PyTorch is left out: the Makefile
+installs its CPU build, because others install gigabytes of CUDA.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROJECT = tomllib.loads(FILE.read_text(encoding="utf-8"))["project"]
 
 
 def requirements(extras: Sequence[str]) -> Iterator[Requirement]:
-    """The dependencies, those of the extras, and those of the extras that these name."""
+    """The project's dependencies and those of the extras, including extras that they name."""
     yield from map(Requirement, PROJECT["dependencies"])
     for extra in extras:
         for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
@@ -31,7 +31,7 @@ def requirements(extras: Sequence[str]) -> Iterator[Requirement]:
 
 
 def lowest(requirement: Requirement) -> str:
-    """`name==version` of a requirement's lower bound. Raises ValueError where it has none."""
+    """`name==version` of a requirement's lower bound. Raises ValueError if it has none."""
     for specifier in requirement.specifier:
         if specifier.operator in (">=", "==", "~="):
             marker = f"; {requirement.marker}" if requirement.marker else ""

@@ -23,7 +23,7 @@ from benchmarks import fixtures
 from score.console import commands
 from score.core.embedder import Embedder
 from score.folder.model_folder import ModelFolder
-from score.hardware.processor import computes
+from score.hardware.processor import supports
 from score.images import decode
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="images and texts, 64 at most")
     parser.add_argument("--precision", nargs="+", default=["bf16", "int8"])
     options = parser.parse_args()
-    if not computes("bf16"):
+    if not supports("bf16"):
         print(
             "This CPU has no bf16: PyTorch emulates it, slowly; OpenVINO computes fp32 instead.\n"
         )

@@ -31,11 +31,11 @@ from score.console import commands
 from score.deploy.plan import image_flops
 from score.folder.architecture import Architecture
 from score.folder.model_folder import ModelFolder
-from score.hardware.processor import computes, cores
+from score.hardware.processor import cores, supports
 from score.model.zeroshot import unit
 from score.settings import MIB
 
-with commands.needed(__name__):
+with commands.required_imports(__name__):
     import pandas as pd
 
     from benchmarks.contenders import (
@@ -53,7 +53,7 @@ ROWS = 64
 BATCH = 32
 DEFAULT = [BASELINE, "ours fp32 torch", "ours fp32 openvino"]
 HALF = ["ours bf16 torch", "ours bf16 openvino", "ours bf16 openvino fast"]
-DEFAULT += HALF if computes("bf16") else []
+DEFAULT += HALF if supports("bf16") else []
 DEFAULT += ["ours int8 openvino", "ours int8 openvino fast"]
 DEFAULT += [OPEN_CLIP] if find_spec("open_clip") else []
 ALONE = "model only"

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks import fixtures
 from score.console import commands
 
-with commands.needed(__name__):
+with commands.required_imports(__name__):
     import pandas as pd
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from score.folder.model_folder import EMBEDDED
 from score.model.zeroshot import unit
 from score.settings import Settings
 
-with commands.needed(__name__):
+with commands.required_imports(__name__):
     from benchmarks.phrasings import PHRASINGS
     from score.evaluation.results import Evaluation
     from score.evaluation.retrieval import retrieval

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import fixtures
 from score.console import commands
 from score.folder.model_folder import ModelFolder
-from score.hardware.processor import computes
+from score.hardware.processor import supports
 from score.images.preprocess import Pixels, Preprocessor
 from score.settings import Settings
 
@@ -85,7 +85,7 @@ def main() -> None:
         side = ModelFolder.open(model).architecture.vision.image
         noise = np.random.default_rng(0)
         pixels = noise.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
-        for precision in ("fp32", "bf16") if computes("bf16") else ("fp32",):
+        for precision in ("fp32", "bf16") if supports("bf16") else ("fp32",):
             show(f"PyTorch, {precision}", of_pytorch(model, pixels, precision))
         if (model / "int8").is_dir():
             show("OpenVINO, int8", of_int8(model, pixels))

@@ -18,7 +18,7 @@ from types import ModuleType
 from score import __version__
 from score.cli import VERBS
 from score.cli.arguments import settings
-from score.console.commands import UNUSABLE, Parser, guarded, say
+from score.console.commands import UNUSABLE, Parser, exit_code_of, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = [verb] if verb in VERBS else [name for name in VERBS if _is_here(name)]
     modules = {name: importlib.import_module(_module(name)) for name in verbs}
     options = _parser(modules).parse_args(arguments)
-    return guarded(lambda: _run(options, modules))
+    return exit_code_of(lambda: _run(options, modules))
 
 
 def _is_here(verb: str) -> bool:

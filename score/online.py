@@ -36,7 +36,9 @@ def init() -> None:
     global _embedder, _collection
     _embedder = model.load(os.environ)
     _collection = collector.start(os.environ)
-    log.info("model in %s loaded: %d dimensions", model.mounted(os.environ), _embedder.dimension)
+    log.info(
+        "model in %s loaded: %d dimensions", model.model_folder(os.environ), _embedder.dimension
+    )
 
 
 @rawhttp  # type: ignore[untyped-decorator]  # the package has no types

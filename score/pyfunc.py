@@ -15,9 +15,9 @@ from score.contract import wire
 from score.contract.limits import check_row_count
 from score.contract.params import Params
 from score.core.embedder import Embedder
-from score.entry.mlflow_errors import refusing
+from score.entry.mlflow_errors import mlflow_errors
 from score.entry.mlflow_process import is_http, is_under_spark
-from score.entry.mlflow_server import accept_input_data, nothing
+from score.entry.mlflow_server import accept_input_data, do_nothing
 from score.settings import Settings
 from score.tables import frames
 
@@ -25,7 +25,7 @@ from score.tables import frames
 class Model:
     """The Python model that `mlflow.pyfunc` wraps."""
 
-    def __init__(self, embedder: Embedder, release: Callable[[], None] = nothing) -> None:
+    def __init__(self, embedder: Embedder, release: Callable[[], None] = do_nothing) -> None:
         """`release` is called at the beginning of each `predict`."""
         self.embedder = embedder
         self._release = release
@@ -47,7 +47,7 @@ class Model:
         with our error body under `"error"`.
         """
         self._release()
-        with refusing():
+        with mlflow_errors():
             # Over HTTP and in Spark a row has exactly one record, so cells are not unpacked.
             table = frames.unpacked(model_input) if self._is_python else model_input
             rows = frames.rows_of(table)

@@ -43,7 +43,7 @@ def init() -> None:
     """
     global _embedder, _output
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default=str(model.mounted(os.environ)))
+    parser.add_argument("--model", default=str(model.model_folder(os.environ)))
     parser.add_argument("--output", default=os.environ.get("AZUREML_BI_OUTPUT_PATH"))
     options, _ = parser.parse_known_args()  # Azure adds its own
     if not options.output:

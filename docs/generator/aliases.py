@@ -1,5 +1,6 @@
-"""Type aliases by name, as the source defines them: their run-time form differs between versions of
-Python and NumPy.
+"""Type aliases by name, as the source defines them.
+
+Their run-time representation differs between versions of Python and NumPy.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 @cache
 def alias(name: str, module: str) -> str | None:
-    """How a module defines a type alias, or the module that it imports it from; None for others."""
+    """The definition of a type alias in a module or where it imports it from; None for others."""
     for node in _statements(module):
         if isinstance(node, ast.Assign) and any(_is(target, name) for target in node.targets):
             return ast.unparse(node.value)
@@ -29,7 +30,7 @@ def _is(target: ast.expr, name: str) -> bool:
 
 @cache
 def _statements(module: str) -> list[ast.stmt]:
-    """The statements of a module, those below `if TYPE_CHECKING:` among them."""
+    """The statements of a module, including those below `if TYPE_CHECKING:`."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if not file:
         return []

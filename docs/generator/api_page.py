@@ -14,7 +14,7 @@ from docs.generator.markdown import page, unwrapped
 from docs.generator.sources import NAMES, errors, resolved, settings
 
 _FIELD = re.compile(r"^(?P<names>`?\w+`?(, `?\w+`?)*): ")
-_RAISES = re.compile(r"(.*?)(?: (Raises .*))?")  # what ends a list, but is of the whole
+_RAISES = re.compile(r"(.*?)(?: (Raises .*))?")  # ends a list, but describes the whole function
 _NAME = re.compile(r"\b[A-Z]\w+")
 _WIDTH = 88
 
@@ -24,8 +24,8 @@ def api_page() -> str:
     sections = [part for name in NAMES for part in section(name, resolved(name))]
     mentioned = {one for one in _NAME.findall("\n".join(sections)) if not one.isupper()}
     modules = dict.fromkeys(resolved(name).__module__ for name in NAMES)
-    found = [(name, alias(name, module)) for name in mentioned for module in modules]
-    aliases = {name: text for name, text in reversed(found) if text}
+    definitions = [(name, alias(name, module)) for name in mentioned for module in modules]
+    aliases = {name: text for name, text in reversed(definitions) if text}
     listed = "\n".join(f"- `{name}` = `{aliases[name]}`" for name in sorted(aliases))
     return page(
         "signatures and docstrings",
@@ -39,7 +39,7 @@ def api_page() -> str:
 
 
 def section(name: str, thing: Any) -> Iterator[str]:
-    """One public name: its signature, what it is, its methods."""
+    """One public name: its signature, its docstring, its methods."""
     yield f"## {name}"
     if inspect.isfunction(thing):
         yield code(signature(f"def {name}", thing))
@@ -73,7 +73,7 @@ def method(owner: str, name: str, value: Any) -> Iterator[str]:
 
 
 def signature(head: str, function: Any) -> str:
-    """A signature without `self` and private parameters, one parameter a line if it is long."""
+    """A signature without `self` and private parameters; a long one has a line per parameter."""
     shown = [one for one in inspect.signature(function).parameters.values() if is_shown(one)]
     parts, starred = [], False
     for one in shown:
@@ -102,12 +102,12 @@ def parameter(one: inspect.Parameter, function: Any) -> str:
 
 
 def annotation(function: Any, name: str) -> str:
-    """A parameter's annotation, or that of what is returned, as it is written."""
+    """The annotation of a parameter, or of `return`, as in the source."""
     return str(function.__annotations__.get(name, "None"))
 
 
 def shown_default(value: Any, module: str) -> str:
-    """A default: the constant's name where it has one, since its value may be of this machine."""
+    """A default: a constant's name if it has one, since the value may depend on the machine."""
     for name, constant in vars(sys.modules[module]).items():
         if constant is value and name.isupper():
             return name
@@ -115,7 +115,7 @@ def shown_default(value: Any, module: str) -> str:
 
 
 def constructor(name: str, declared: tuple[Field[Any], ...]) -> str:
-    """A data class's fields as its constructor takes them."""
+    """The signature of a data class's constructor."""
     lines = []
     for one in declared:
         default = "" if one.default is MISSING else f" = {one.default!r}"
@@ -135,9 +135,9 @@ def paragraph(text: str) -> str:
         return unwrapped(text)
     items: list[str] = []
     for line in text.splitlines():
-        if found := _FIELD.match(line):
-            names = found["names"].replace("`", "").split(", ")
-            items.append(f"- {', '.join(f'`{one}`' for one in names)}: {line[found.end() :]}")
+        if match := _FIELD.match(line):
+            names = match["names"].replace("`", "").split(", ")
+            items.append(f"- {', '.join(f'`{one}`' for one in names)}: {line[match.end() :]}")
         else:
             items[-1] += f" {line.strip()}"
     items[-1], raises = _RAISES.fullmatch(items[-1]).groups()  # type: ignore[union-attr]
@@ -145,5 +145,5 @@ def paragraph(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A block of Python that is read, not run."""
+    """A block of Python that the documentation's tests do not run."""
     return f"```text\n{text}\n```"

@@ -1,6 +1,6 @@
 """docs/reference/cli.md: every command, from its argument parser.
 
-argparse's own help text differs between Python versions and terminals, so usage lines and flags are
+argparse's help text differs between Python versions and terminals, so usage lines and flags are
 written from the parser's actions.
 """
 
@@ -26,11 +26,11 @@ Parser = argparse.ArgumentParser
 
 
 class _ParserReached(Exception):
-    """Carries a command's parser out of its `main`."""
+    """Raised in a command's `main` to return its parser."""
 
 
 def parser_of(main: Callable[[], Any]) -> Parser:
-    """The parser that a command's `main` is about to use."""
+    """The parser that a command's `main` uses."""
 
     def reached(parser: Parser, *_: object) -> None:
         raise _ParserReached(parser)
@@ -45,7 +45,7 @@ def parser_of(main: Callable[[], Any]) -> Parser:
 
 
 def verbs_of(parser: Parser) -> dict[str, tuple[Parser, str]]:
-    """The verbs below a command, in its order: name → its parser and its line of help."""
+    """The verbs of a command, in its order: name → parser and help."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
@@ -54,7 +54,7 @@ def verbs_of(parser: Parser) -> dict[str, tuple[Parser, str]]:
 
 
 def commands() -> Iterator[tuple[str, Parser]]:
-    """Every command that does something, such as `score azure plan`."""
+    """Every command without verbs, such as `score azure plan`."""
     for name, main in COMMANDS.items():
         yield from _commands(name, parser_of(main))
 
@@ -85,7 +85,7 @@ def cli_page() -> str:
 
 
 def command_sections(name: str, parser: Parser, help_text: str, level: int) -> list[str]:
-    """A command's section and those of the verbs below it."""
+    """The sections of a command and of its verbs."""
     verbs = verbs_of(parser)
     shown = [f"{'#' * min(level, 5)} {name}", sentence(help_text)]
     if verbs:
@@ -102,7 +102,7 @@ def command_sections(name: str, parser: Parser, help_text: str, level: int) -> l
 
 
 def usage(name: str, parser: Parser) -> str:
-    """The usage in lines of a fixed width: arguments, flags that are required, the others."""
+    """The usage in lines of at most 88 characters: arguments, required flags, other flags."""
     own = own_arguments(parser)
     spelled = [spelling(action) for action in own if not action.option_strings]
     flags = sorted((a for a in own if a.option_strings), key=lambda action: not action.required)
@@ -117,7 +117,7 @@ def usage(name: str, parser: Parser) -> str:
 
 
 def own_arguments(parser: Parser) -> list[argparse.Action]:
-    """A command's arguments but for `--help`, `--version`, verbs and settings."""
+    """A command's arguments except `--help`, `--version`, verbs and settings."""
     ours = set(setting_flags(parser))
     skipped = (argparse._HelpAction, argparse._VersionAction, argparse._SubParsersAction)
     return [
@@ -128,7 +128,7 @@ def own_arguments(parser: Parser) -> list[argparse.Action]:
 
 
 def spelling(action: argparse.Action) -> str:
-    """An argument as usage has it: `INPUT`, `--output FILE`, `[--top K]`."""
+    """An argument in a usage line: `INPUT`, `--output FILE`, `[--top K]`."""
     choices = action.choices if action.option_strings else None
     metavar = "|".join(map(str, choices or ())) or action.metavar or action.dest.upper()
     value = "" if action.nargs == 0 else str(metavar)
@@ -151,19 +151,19 @@ def arguments(parser: Parser) -> Iterator[str]:
 
 
 def choices_of(action: argparse.Action) -> str:
-    """What an argument may be, where its spelling does not say it."""
+    """The choices of an argument, unless its spelling shows them."""
     if not action.choices or action.option_strings:
         return ""
     return "one of " + ", ".join(f"`{choice}`" for choice in action.choices)
 
 
 def default_note(action: argparse.Action) -> str:
-    """An argument's default, where its help does not say it."""
+    """An argument's default, unless its help states it."""
     value = action.default
     plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
     spelled = f"{value:g}" if isinstance(value, float) else str(value)
-    said = not plain or value == argparse.SUPPRESS or spelled in (action.help or "")
-    return "" if said else f"default: `{spelled}`"
+    is_stated = not plain or value == argparse.SUPPRESS or spelled in (action.help or "")
+    return "" if is_stated else f"default: `{spelled}`"
 
 
 def setting_flags(parser: Parser) -> Iterator[str]:

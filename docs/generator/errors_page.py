@@ -1,7 +1,7 @@
 """docs/reference/errors.md: the error tree, from the classes and docstrings in score/errors.py.
 
-The docstring of an error says what it means and, after `What to do:`, how to get rid of it. Where
-only some of its kind are retryable, a paragraph begins with `Retryable where`.
+An error's docstring explains it and, after `What to do:`, how to fix the cause. If only some errors
+of a class are retryable, a paragraph starts with `Retryable where`.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def children(error: Error) -> list[Error]:
 
 
 def below(error: Error) -> Iterator[Error]:
-    """All errors below one, from top to bottom of the tree."""
+    """All errors derived from this one, in the order of the tree."""
     for child in children(error):
         yield child
         yield from below(child)
 
 
 def tree(error: Error) -> Iterator[str]:
-    """Lines that draw an error and those below it."""
+    """The lines that draw an error and those derived from it."""
     yield error.__name__
     derived = children(error)
     for child in derived:
@@ -70,7 +70,7 @@ def tree(error: Error) -> Iterator[str]:
 
 
 def codes() -> Iterator[str]:
-    """A table's line for each error that has a code."""
+    """A line of the table for each error that has a code."""
     for error in below(errors.ScoreError):
         if code := getattr(error, "code", None):
             name = error.__name__
@@ -79,7 +79,7 @@ def codes() -> Iterator[str]:
 
 
 def section(error: Error) -> str:
-    """What one error means, its facts, and what to do."""
+    """The section of an error: meaning, facts, what to do."""
     meaning, advice = explanation(error)
     listed = "\n".join(f"- {fact}" for fact in facts(error))
     advised = f"**{ADVICE}** {advice}" if advice else ""
@@ -87,7 +87,7 @@ def section(error: Error) -> str:
 
 
 def explanation(error: Error) -> tuple[list[str], str]:
-    """The docstring's paragraphs on what an error means, and the one on what to do."""
+    """A docstring's paragraphs on the meaning, and the one on what to do."""
     paragraphs = [unwrapped(part) for part in (inspect.getdoc(error) or "").split("\n\n")]
     advice = [part for part in paragraphs if part.startswith(ADVICE)]
     if error is not errors.ScoreError and (len(advice) != 1 or len(paragraphs) < 2):
@@ -97,7 +97,7 @@ def explanation(error: Error) -> tuple[list[str], str]:
 
 
 def facts(error: Error) -> Iterator[str]:
-    """Code, status and retryability, as far as the class has them."""
+    """Code, status and retryability, if the class has them."""
     if code := getattr(error, "code", None):
         yield f"code: `{code}`"
     if text := status(error):
@@ -108,14 +108,14 @@ def facts(error: Error) -> Iterator[str]:
 
 
 def status(error: Error) -> str:
-    """The HTTP status of a refused request; nothing for an error that no request meets."""
+    """The HTTP status of a refused request; empty for errors that requests do not cause."""
     if issubclass(error, errors.RequestError):
         return str(error.status)
     return str(errors.RowsFailed.status) if issubclass(error, errors.RowError) else ""
 
 
 def retryable(error: Error) -> str:
-    """Whether a row may succeed later; of a request, whether any of its rows may."""
+    """Whether a retry may succeed: yes, no, depends; empty for errors outside requests."""
     if issubclass(error, errors.RowError):
         depends = any(part.startswith(DEPENDS) for part in explanation(error)[0])
         return "depends" if depends else "yes" if error.retryable else "no"

@@ -1,4 +1,4 @@
-"""Pieces of Markdown that every reference page is made of."""
+"""Markdown shared by all reference pages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ _HEAD = "<!-- Written by `make reference` from {source}: change that, not this p
 
 
 def page(source: str, title: str, *parts: str) -> str:
-    """A page: where it is from, its title, its parts with a blank line between them."""
+    """A page: a comment with its source, its title, its parts separated by blank lines."""
     text = "\n\n".join([_HEAD.format(source=source), f"# {title}", *filter(None, parts)])
     return text.rstrip() + "\n"
 
 
 def sentence(text: str) -> str:
-    """A phrase with a capital and a full stop, unless it begins as code or a URL does."""
+    """A phrase with a capital and a full stop; a URL at its start is not capitalised."""
     text = text.strip()
     if text and text[0].islower() and "://" not in text.split()[0]:
         text = text[0].upper() + text[1:]

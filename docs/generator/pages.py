@@ -1,4 +1,4 @@
-"""The reference pages: where each is, and who writes it."""
+"""The reference pages: file → text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "reference"
 
 
 def pages() -> dict[Path, str]:
-    """Each page's file and its text."""
+    """Every page's file and its text."""
     return {
         FOLDER / "settings.md": settings_page(),
         FOLDER / "cli.md": cli_page(),

@@ -34,37 +34,37 @@ def settings_page() -> str:
 
 
 def setting_row(knob: Field[Any]) -> str:
-    """A setting's line in the table, with an anchor of its name."""
+    """A setting's line in the table, with its name as the anchor."""
     variable = settings.PREFIX + knob.name.upper()
     name = f'<a id="{knob.name}"></a>`{variable}`<br>`--{flag(knob.name)}`'
     return f"| {name} | {default_of(knob)} | {allowed(knob)} | {sentence(knob.metadata['help'])} |"
 
 
 def default_of(knob: Field[Any]) -> str:
-    """A setting's default as a variable would spell it."""
+    """A setting's default, as written in an environment variable."""
     value: Any = knob.default
     if value in ((), ""):
         return "none"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     mib = f" ({value // settings.MIB} MiB)" if knob.name.endswith("_bytes") else ""
     text = text.replace(VERSION, "VERSION")
-    return text if " " in text else f"`{text}`{mib}"  # a sentence may break into lines
+    return text if " " in text else f"`{text}`{mib}"  # so that a sentence wraps
 
 
 def allowed(knob: Field[Any]) -> str:
-    """What a setting may be."""
+    """The allowed values of a setting."""
     least = knob.metadata["least"]
     fault = knob.metadata["fault"]
     if choices := settings.choices(knob):
         return ", ".join(f"`{choice}`" for choice in choices)
     if fault is not None:
-        found = fault("") or f"empty, or {fault(' ').removeprefix('must be ')}"
-        return str(found.removeprefix("must be "))
+        rule = fault("") or f"empty, or {fault(' ').removeprefix('must be ')}"
+        return str(rule.removeprefix("must be "))
     kinds: dict[type, str] = {bool: "`true` or `false`", tuple: "comma-separated list", str: "text"}
     kinds |= {int: f"whole number ≥ {least}", float: f"number ≥ {least or 0:g}"}
     return kinds[type(knob.default)]
 
 
 def flag(name: str) -> str:
-    """A setting's name as a flag spells it, without the dashes."""
+    """A setting's flag without the leading dashes."""
     return name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""Where in the package the reference pages come from: all imports of it stand here."""
+"""What the reference pages describe: the only module here that imports `score`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from score.training import __main__ as training
 
 __all__ = ["COMMANDS", "NAMES", "VERSION", "errors", "resolved", "settings"]
 
-_MODULES = (random_checkpoint, default_model, training)  # that run by `python -m`
+_MODULES = (random_checkpoint, default_model, training)  # run by `python -m`
 
 COMMANDS: dict[str, Callable[[], Any]] = {
     "score": score_main,
@@ -30,5 +30,5 @@ NAMES = (*score.__all__, "ModelError", "RequestError", "RowError")
 
 
 def resolved(name: str) -> Any:
-    """What a public name stands for."""
+    """The object with a public name."""
     return getattr(score, name, None) or getattr(errors, name)

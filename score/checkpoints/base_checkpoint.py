@@ -12,8 +12,9 @@ from pathlib import Path
 
 from score.checkpoints import hub
 from score.checkpoints.catalog import Entry, lookup
-from score.checkpoints.provenance import HUB, address, licences, told
+from score.checkpoints.provenance import HUB, address, licences
 from score.errors import ModelError
+from score.folder import mlmodel
 from score.folder.architecture import Architecture
 from score.folder.model_folder import (
     ModelFolder,
@@ -145,7 +146,7 @@ def find(name: str, say: Callable[[str], None] = lambda line: None) -> Base:
 
 def _here(path: Path) -> Base:
     """A folder here: a checkpoint's, a processor's, or a package."""
-    metadata = told(path)
+    metadata = mlmodel.metadata(path)
     origin = metadata.get("source", path.resolve().name)
     return Base(
         path / "model" if metadata else path,

@@ -37,7 +37,7 @@ class Entry:
     """A published checkpoint.
 
     hub: its Hugging Face Hub id; revision: a commit of it, None where none is pinned.
-    architecture: its name in `ARCHITECTURES`.
+    architecture_name: OpenCLIP's, a key of `ARCHITECTURES`.
     accuracy: zero-shot top-1 on ImageNet-1k in percent, with OpenAI's 80 templates, as published
         at `figures`; None where its authors publish none that could be found.
     resize: how its own preprocessing resizes images that are not square.
@@ -52,7 +52,7 @@ class Entry:
     hub: str
     revision: str | None
     licence: Licence
-    architecture: str
+    architecture_name: str
     accuracy: float | None
     figures: str
     languages: str
@@ -70,26 +70,26 @@ class Entry:
         return f"{self.title}, by {self.authors}. Licence {self.licence.name}: {self.licence.says}."
 
     @property
-    def made(self) -> Architecture:
+    def architecture(self) -> Architecture:
         """Its architecture."""
-        return ARCHITECTURES[self.architecture]
+        return ARCHITECTURES[self.architecture_name]
 
     @property
     def parameters(self) -> int:
         """The number of its parameters."""
-        return self.made.parameters
+        return self.architecture.parameters
 
     @property
     def tokenizer(self) -> str:
         """Its tokenizer, in words."""
-        if self.made.kind == "clip":
+        if self.architecture.kind == "clip":
             return "CLIP byte pairs, 49,408 entries, lower-cased"
         return "XLM-V pieces, 901,629 entries, case kept"
 
     @property
     def pooling(self) -> str:
         """Which token of a text is pooled, and the padding after it, in words."""
-        if self.made.kind == "clip":
+        if self.architecture.kind == "clip":
             return "end token 49407; padding behind it is never seen"
         return "first end token 2; padding 1 behind it is never seen"
 
@@ -193,7 +193,7 @@ def _entry(
     return Entry(
         **{**family._asdict(), **own},
         revision=revision,
-        architecture=architecture,
+        architecture_name=architecture,
         accuracy=accuracy,
         file=file and f"{_META}/{file}",
         sha256=sha256,
@@ -356,7 +356,7 @@ def table() -> str:
     for name, entry in CATALOG.items():
         accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.1f}"
         lines.append(
-            f"{name:20} {entry.made.dimension:4} {entry.parameters:13,} {accuracy:>5}  "
+            f"{name:20} {entry.architecture.dimension:4} {entry.parameters:13,} {accuracy:>5}  "
             f"{entry.licence.name:12} {entry.hub}"
         )
     return "\n".join(lines)
@@ -373,7 +373,7 @@ def _cleaning(entry: Entry) -> str:
 
 def describe(entry: Entry) -> str:
     """All facts of an entry, in plain text."""
-    architecture = entry.made
+    architecture = entry.architecture
     vision, text = architecture.vision, architecture.text
     facts = {
         "authors": f"{entry.authors}, {entry.source}",
@@ -382,7 +382,7 @@ def describe(entry: Entry) -> str:
         "KerasHub": entry.keras,
         "licence": f"{entry.licence.name}: {entry.licence.says}",
         "architecture": (
-            f"{entry.architecture} (OpenCLIP's name), {architecture.kind} in transformers"
+            f"{entry.architecture_name} (OpenCLIP's name), {architecture.kind} in transformers"
         ),
         "parameters": f"{entry.parameters:,}",
         "vectors": f"{architecture.dimension} numbers",

@@ -21,7 +21,7 @@ from torch import Tensor
 from score.errors import ModelError
 from score.folder.architecture import Shape
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
-from score.folder.weights import beside
+from score.folder.weights import file_beside
 
 FILE = "model.weights.h5"
 INDEX = "model.weights.json"
@@ -120,7 +120,7 @@ def _indexed(folder: Path) -> Iterator[tuple[str, list[Path]]]:
         raise ModelError(f"{folder / INDEX} has no weight_map")
     for group, value in groups.items():
         names = value if isinstance(value, list) else [value]  # a group may be split between shards
-        yield group.strip("/"), [beside(folder / INDEX, name) for name in names]
+        yield group.strip("/"), [file_beside(folder / INDEX, name) for name in names]
 
 
 def _dataset(file: Any, name: str) -> Any:

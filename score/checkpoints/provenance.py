@@ -1,33 +1,18 @@
-"""The origin of a folder: its package's metadata, and the licence files in it."""
+"""The origin of a checkpoint: its repository on the Hub, and its licence files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-
-import yaml
 
 from score.checkpoints import hub
 from score.checkpoints.catalog import CATALOG, Entry, lookup
 from score.errors import ModelError
 
 HUB = "huggingface.co/"
-"""How the origin of what came from the Hub begins."""
+"""Prefix of the origin of a checkpoint from the Hub."""
 
 _LARGEST_LICENCE = 2**20  # bytes
-
-
-def told(path: Path) -> Mapping[str, str]:
-    """The metadata in a package's `MLmodel`; empty for other folders. Raises ModelError."""
-    file = path / "MLmodel"
-    if not file.is_file():
-        return {}
-    try:
-        metadata = yaml.safe_load(file.read_text(encoding="utf-8"))["metadata"]
-        return {str(key): str(value) for key, value in metadata.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ModelError(f"cannot read {file}: {error}") from error
 
 
 def licences(path: Path) -> tuple[Path, ...]:

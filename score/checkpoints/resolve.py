@@ -12,10 +12,11 @@ from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER, CLIP_
 from score.checkpoints.base_checkpoint import Base
 from score.checkpoints.base_checkpoint import find as find_base
 from score.checkpoints.catalog import Entry, lookup
-from score.checkpoints.provenance import HUB, address, licences, told, unknown
+from score.checkpoints.provenance import HUB, address, licences, unknown
 from score.checkpoints.retokenized import cleaned
 from score.checkpoints.source import Source, opened
 from score.errors import ModelError
+from score.folder import mlmodel
 from score.folder.architecture import Architecture
 from score.folder.model_folder import preprocessor_file, tokenizer_folder
 from score.texts.cleaning import Name
@@ -108,7 +109,7 @@ def _may_be_on_the_hub(checkpoint: str) -> None:
 
 
 def _here(path: Path, source: str | None, options: _Options) -> ResolvedCheckpoint:
-    metadata = told(path)
+    metadata = mlmodel.metadata(path)
     source_name = source or metadata.get("source")
     origin = source_name or path.resolve().name
     id, _, revision = origin.removeprefix(HUB).partition("@")
@@ -165,12 +166,12 @@ def _local(path: Path, options: _Options, entry: Entry | None) -> Source:
 
 def _architecture(path: Path, options: _Options, entry: Entry | None) -> Architecture:
     """The architecture of bare weights, as stated by the user or the catalog. Raises ModelError."""
-    if entry and options.architecture not in (None, entry.architecture):
+    if entry and options.architecture not in (None, entry.architecture_name):
         raise ModelError(
-            f"{path.name} is {entry.title}, whose architecture is {entry.architecture}, "
+            f"{path.name} is {entry.title}, whose architecture is {entry.architecture_name}, "
             f"not {options.architecture}"
         )
-    name = options.architecture or (entry.architecture if entry else None)
+    name = options.architecture or (entry.architecture_name if entry else None)
     base = options.base.architecture if options.base else None
     if name is None and base:
         return base
@@ -279,7 +280,7 @@ def _check_sum(path: Path, entry: Entry) -> None:
 
 def _must_agree(architecture: Architecture, entry: Entry) -> None:
     """Raises ModelError if the architecture differs from the one that its authors published."""
-    for name, (ours, theirs) in architecture.differences(entry.made).items():
+    for name, (ours, theirs) in architecture.differences(entry.architecture).items():
         if not name.endswith("token_id"):
             raise ModelError(
                 f"this is not {entry.title}: its {name} is {ours!r}, published was {theirs!r}"

@@ -19,7 +19,7 @@ from torch import Tensor
 from score.errors import ModelError
 from score.folder.architecture import Architecture, Shape
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer
-from score.folder.weights import Weights, clipped, held, shown
+from score.folder.weights import Weights, printable_name, shape_text, tensors_present
 from score.images.preprocess import Preprocessor
 from score.texts.cleaning import Cleaning
 
@@ -161,13 +161,13 @@ class Source:
         if missing:
             raise ModelError(
                 f"the checkpoint lacks {len(missing)} of the tensors of its architecture, "
-                f"such as {missing[0]}; {held(self.unused(), self.tensors.names())}"
+                f"such as {missing[0]}; {tensors_present(self.unused(), self.tensors.names())}"
             )
         for part in self.parts.values():
             if shapes[part.source] != part.shape:
                 raise ModelError(
-                    f"the checkpoint's {part.source} is {shown(shapes[part.source])}; "
-                    f"its architecture wants {shown(part.shape)}"
+                    f"the checkpoint's {part.source} is {shape_text(shapes[part.source])}; "
+                    f"its architecture wants {shape_text(part.shape)}"
                 )
 
     def read(self, name: str) -> Tensor:
@@ -222,7 +222,7 @@ def _flattened(content: object, file: Path) -> dict[str, Tensor]:
         prefix, value, depth = waiting.pop()
         if isinstance(value, Tensor) and prefix:
             if prefix in tensors:
-                raise ModelError(f"{file} holds {clipped(prefix)} twice")
+                raise ModelError(f"{file} holds {printable_name(prefix)} twice")
             tensors[prefix] = value
         elif isinstance(value, dict) and depth < _DEEPEST and id(value) not in seen:
             seen.add(id(value))

@@ -19,7 +19,7 @@ from torch import Tensor
 from score.checkpoints.source import Tensors
 from score.errors import ModelError
 from score.folder.architecture import Shape
-from score.folder.weights import clipped
+from score.folder.weights import printable_name
 
 # Wrappers that change nothing; each tower may have its own.
 _TRANSPARENT = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -71,8 +71,10 @@ class Unwrapped:
     def shape(self, name: str) -> Shape | None:
         """As `Tensors.shape`. Also raises ModelError for a tensor that exists twice."""
         if name in self._twice:
-            one, other = clipped(self._names[name]), clipped(self._twice[name])
-            raise ModelError(f"the weights hold {clipped(name)} twice: as {one} and as {other}")
+            one, other = printable_name(self._names[name]), printable_name(self._twice[name])
+            raise ModelError(
+                f"the weights hold {printable_name(name)} twice: as {one} and as {other}"
+            )
         return self._tensors.shape(self._names[name]) if name in self._names else None
 
     def dtype(self, name: str) -> torch.dtype:
@@ -175,7 +177,7 @@ def _chosen(models: Sequence[_Model], wanted: str | None) -> _Model | None:
     if models and wanted is None and not models[0].known:
         raise ModelError(
             f"the weights hold a model under {listed}, which is no wrapper that is known: "
-            f"--weights {clipped(models[0].root)} takes it"
+            f"--weights {printable_name(models[0].root)} takes it"
         )
     return models[0] if models else None
 
@@ -197,7 +199,7 @@ def _remarks(model: _Model, models: Sequence[_Model]) -> Iterator[str]:
         alone = "" if len(models) > 1 else ", and the file holds no others"
         yield f"these weights are an average (EMA){alone}"
     elif averages:
-        first = clipped(averages[0].root)
+        first = printable_name(averages[0].root)
         yield f"not used: averaged weights (EMA); --weights {first} takes them instead"
 
 
@@ -206,4 +208,4 @@ def _parts(stored: str, root: str) -> list[str]:
 
 
 def _shown(root: str) -> str:
-    return repr(clipped(root)) if root else "'' (not wrapped)"
+    return repr(printable_name(root)) if root else "'' (not wrapped)"

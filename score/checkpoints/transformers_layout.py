@@ -14,7 +14,7 @@ from score.checkpoints.state_dict import Names
 from score.errors import ModelError
 from score.folder.architecture import Architecture, Shape
 from score.folder.model_folder import ModelFolder, preprocessor_file
-from score.folder.weights import FILE, INDEX, Weights, indexed
+from score.folder.weights import FILE, INDEX, Weights, read_index
 from score.images.preprocess import Preprocessor
 from score.texts.tokenizer import Tokenizer
 
@@ -80,7 +80,7 @@ class _Shards:
     """`pytorch_model-00001-of-….bin`, as an index lists them."""
 
     def __init__(self, folder: Path) -> None:
-        files = indexed(folder / PICKLE_INDEX)
+        files = read_index(folder / PICKLE_INDEX)
         opened = {file: Pickled(file) for file in sorted(set(files.values()))}
         self._shards = {name: opened[file] for name, file in files.items()}
 

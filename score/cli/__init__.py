@@ -1,6 +1,6 @@
 """The verbs of the command line, a module each: `HELP`, `add(parser)` and `run(options, settings)`.
 
-They import what they need when they run, so that a verb asks for no library but its own.
+Each imports what it needs when it runs, so a verb needs only its own libraries.
 """
 
 VERBS = (
@@ -19,4 +19,4 @@ VERBS = (
     "azure",
     "evaluate",
 )
-"""In the order in which `score --help` lists them. A package has some of them alone."""
+"""In the order of `score --help`. A package contains only some of them."""

@@ -1,4 +1,4 @@
-"""Arguments that several verbs share, and types of their values."""
+"""Arguments of several verbs, and types of their values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_overwrite(parser: Parser) -> None:
 
 
 def add_job(parser: Parser) -> None:
-    """`--max-errors N` and `--quiet`, of jobs over many rows."""
+    """`--max-errors N` and `--quiet`, for jobs over many rows."""
     parser.add_argument(
         "--max-errors", type=int, metavar="N", help="more failed rows exit with 1; default: all"
     )
@@ -33,7 +33,7 @@ def add_job(parser: Parser) -> None:
 
 
 def add_settings(parser: Parser, only: Collection[str] | None = None) -> None:
-    """A flag for each setting, or for some of them."""
+    """A flag for each setting, or for those in `only`."""
     group = parser.add_argument_group("settings", f"each is also a variable {PREFIX}…")
     for knob in knobs():
         if only is not None and knob.name not in only:
@@ -66,12 +66,12 @@ def probability(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
 
 
 def positive(text: str, most: int = 1000) -> int:
     """A flag's value as a whole number from 1 to `most`. Raises ArgumentTypeError."""
     if not text.isdecimal() or not 0 < int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return int(text)

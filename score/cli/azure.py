@@ -1,4 +1,4 @@
-"""`score azure …`: plans, writes, checks and simulates deployments; a verb each."""
+"""`score azure …`: verbs that plan, write, check and simulate deployments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Runs one of them: 0, or 1 for what does not fit, pass or finish."""
-    with sigterm_interrupts():  # ends the processes that it has started, too
+    """Runs a verb; returns 0, or 1 if something does not fit, pass or finish."""
+    with sigterm_interrupts():  # so that the processes it has started are ended
         code: int = _VERBS[options.azure].run(options)
         return code

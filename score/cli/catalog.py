@@ -13,11 +13,11 @@ HELP = "list the checkpoints known by name"
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument("name", nargs="?", help="tell all about this one")
+    parser.add_argument("name", nargs="?", help="show all facts about this one")
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Prints the catalog, or one entry of it."""
+    """Prints the catalog, or all facts about one entry."""
     from score.checkpoints import catalog
 
     name = options.name

@@ -1,4 +1,4 @@
-"""`score embed`: the rows of a table, or the images of a folder, into a file of vectors."""
+"""`score embed`: the rows of a table, or the images of a folder → a file of vectors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
-from score.cli.progress import finished, watched
+from score.cli.progress import print_summary, row_progress
 from score.console.commands import Parser, say
 from score.errors import RequestError
 from score.settings import Settings
@@ -52,12 +52,12 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     with open_lines(source) as lines:
         if options.root:
             lines.root = _folder(options.root, source)
-        if gone := replaced(lines.columns, writer.reserved):
-            say(f"{source.name} is a table of results: its {', '.join(gone)} are replaced")
+        if lost := replaced(lines.columns, writer.reserved):
+            say(f"{source.name} is a table of results: its columns {', '.join(lost)} are replaced")
         embedder = Embedder.load(options.model, settings)
-        with watched(summary, lines.size, quiet=options.quiet) as show:
+        with row_progress(summary, lines.size, quiet=options.quiet) as show:
             embed_lines(embedder, lines, output, params, show, summary)
-    return finished(output, summary, options.max_errors)
+    return print_summary(output, summary, options.max_errors)
 
 
 def _folder(root: str, source: Path) -> Path:

@@ -1,4 +1,4 @@
-"""`score evaluate`: zero-shot accuracy and retrieval recall on one's own data."""
+"""`score evaluate`: zero-shot accuracy and retrieval recall on your own data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
-from score.cli.progress import staged
+from score.cli.progress import stage_progress
 from score.console.commands import DONE, TOO_MANY_ERRORS, Parser
 from score.settings import Settings
 
-if TYPE_CHECKING:  # it brings pandas, which only some verbs need
+if TYPE_CHECKING:  # imports pandas, which only some verbs need
     from score.core.embedder import Embedder
     from score.evaluation.results import Evaluation, Progress
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     output = _checked_output(options)
     evaluate = (_zeroshot if options.task == "zeroshot" else _retrieval)(options)
     embedder = Embedder.load(options.model, settings)
-    with staged(quiet=options.quiet) as show:
+    with stage_progress(quiet=options.quiet) as show:
         evaluation = evaluate(embedder, show)
     model = Model.of(embedder, options.model)
     print(as_text(evaluation, model))
@@ -96,6 +96,6 @@ def _retrieval(options: argparse.Namespace) -> Callable[[Embedder, Progress], Ev
     source = Path(options.data)
     if not source.is_file():
         raise FileNotFoundError(f"no such file: {source}")
-    with open_captions(source):  # its columns
+    with open_captions(source):  # checks its columns
         pass
     return lambda embedder, show: retrieval(embedder, source, show)

@@ -1,4 +1,4 @@
-"""`score export`: a package's files alone, for tools that copy whole folders."""
+"""`score export`: copies only a package's files, for tools that copy whole folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from score.console.commands import DONE, Parser
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
-HELP = "copy a package, and nothing that lies beside it, to a new folder"
+HELP = "copy a package, without other files in its folder, to a new folder"
 
 
 def add(parser: Parser) -> None:
@@ -23,7 +23,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Writes the folder, and prints where it is."""
+    """Writes the folder, and prints its path."""
     from score.package.export import export
 
     print(export(options.model, Path(options.output), overwrite=options.overwrite))

@@ -1,4 +1,4 @@
-"""`score index`: a table of vectors → a folder in which `score search` finds the nearest."""
+"""`score index`: a table of vectors → a folder for `score search`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Builds the index, and says how many vectors it holds."""
+    """Builds the index, and prints the number of its vectors."""
     from score.index.index import build_index
 
     table, folder = Path(options.table), Path(options.output)

@@ -1,4 +1,4 @@
-"""`score label`: images → a class each, into a table or a folder for each class."""
+"""`score label`: images → a class for each, in a table or in a folder for each class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from score.cli.arguments import (
     positive,
     probability,
 )
-from score.cli.progress import finished, watched
+from score.cli.progress import print_summary, row_progress
 from score.console.commands import Parser, say
 from score.settings import Settings
 
@@ -64,11 +64,11 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     labels = read_ontology(ontology, settings.max_prompts)
     summary = LabelSummary()
     with open_images(source) as images:
-        if gone := replaced(images.columns, columns_of(output, options.top)):
-            say(f"{source.name} is a table of results: its {', '.join(gone)} are replaced")
+        if lost := replaced(images.columns, columns_of(output, options.top)):
+            say(f"{source.name} is a table of results: its columns {', '.join(lost)} are replaced")
         embedder = Embedder.load(options.model, settings)
         encode_ontology(labels, ontology, embedder)
-        with watched(summary, images.size, quiet=options.quiet) as show:
+        with row_progress(summary, images.size, quiet=options.quiet) as show:
             label(
                 embedder,
                 images,
@@ -80,4 +80,4 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
                 progress=show,
                 summary=summary,
             )
-    return finished(output, summary, options.max_errors)
+    return print_summary(output, summary, options.max_errors)

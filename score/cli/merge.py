@@ -1,4 +1,4 @@
-"""`score merge`: the results of a divided job → one report of them, and one table."""
+"""`score merge`: the results of a job over shards → one report and one table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from score.cli.arguments import add_overwrite
 from score.console.commands import DONE, TOO_MANY_ERRORS, Parser
 from score.settings import Settings
 
-HELP = "account for every row of a divided job"
+HELP = "check that a job over shards has a result for every row, and merge the results"
 
 
 def add(parser: Parser) -> None:
@@ -17,7 +17,7 @@ def add(parser: Parser) -> None:
     parser.add_argument("shards", metavar="SHARDS", help="the folder that `score split` wrote")
     parser.add_argument("results", metavar="RESULTS", help="the folder that the job wrote")
     parser.add_argument("--output", metavar="FILE.parquet", help="all rows in one table, in order")
-    parser.add_argument("--report", metavar="FILE.json", help="what became of them")
+    parser.add_argument("--report", metavar="FILE.json", help="numbers of rows, as JSON")
     add_overwrite(parser)
 
 

@@ -1,4 +1,4 @@
-"""`score package`: a checkpoint → a proven MLflow folder."""
+"""`score package`: a checkpoint → an MLflow model folder, checked against the reference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from score.console.progress import sigterm_interrupts
 from score.errors import SettingError
 from score.settings import Settings
 
-HELP = "turn a checkpoint into a proven MLflow folder"
+HELP = "turn a checkpoint into an MLflow model folder, checked against the reference"
 
 
 def add(parser: Parser) -> None:
@@ -32,10 +32,10 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "--int8",
         metavar="IMAGES",
-        help="a folder or CSV of images: puts the model into int8, too, calibrated on them",
+        help="a folder or CSV of images: also writes the model in int8, calibrated on them",
     )
     parser.add_argument(
-        "--force", action="store_true", help="int8 even where it finds other images than fp32"
+        "--force", action="store_true", help="write int8 even if it costs too much accuracy"
     )
     parser.add_argument(
         "--torch",
@@ -44,14 +44,16 @@ def add(parser: Parser) -> None:
         help="which build of PyTorch the package's conda.yaml asks for, which Azure installs where "
         "it serves the package without an entry script (cpu)",
     )
-    parser.add_argument("--architecture", metavar="NAME", help="of bare weights: ViT-B-32, …")
+    parser.add_argument(
+        "--architecture", metavar="NAME", help="of a file of weights alone: ViT-B-32, …"
+    )
     parser.add_argument(
         "--tokenizer", metavar="DIR", help="a folder with the tokenizer.json to use"
     )
     parser.add_argument(
         "--base",
         metavar="ID|DIR",
-        help="what it was fine-tuned from: gives the tokenizer and image processor that it lacks",
+        help="what it was fine-tuned from: source of a missing tokenizer and image processor",
     )
     parser.add_argument(
         "--weights",
@@ -61,15 +63,15 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "--cleaning",
         choices=("openclip", "transformers"),
-        help="of texts: as OpenCLIP (ftfy, html.unescape), or none; default: as the library of the "
-        "checkpoint's layout",
+        help="of texts: as in OpenCLIP (ftfy, html.unescape), or none, as in transformers; "
+        "default: by the checkpoint's layout",
     )
-    parser.add_argument("--source", metavar="ID", help="what a folder here was downloaded as")
-    parser.add_argument("--revision", help="of the Hub's repository; default: the catalog's")
+    parser.add_argument("--source", metavar="ID", help="Hub id or catalog name of a local folder")
+    parser.add_argument("--revision", help="commit of the Hub's repository; default: the catalog's")
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Writes the package, and prints where it is."""
+    """Writes the package, and prints its path."""
     from score.package.build import package
 
     if options.force and not options.int8:

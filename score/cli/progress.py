@@ -1,4 +1,4 @@
-"""The progress of a job over many rows, and its exit code."""
+"""Progress bars of jobs, and the exit code of a job over many rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from score.console.commands import DONE, TOO_MANY_ERRORS
 from score.console.progress import progress_bar
 
-if TYPE_CHECKING:  # it brings pandas, which only some verbs need
+if TYPE_CHECKING:  # imports pandas, which only some verbs need
     from score.jobs.summary import Summary
 
 
 @contextmanager
-def watched(summary: Summary, size: int, *, quiet: bool) -> Iterator[Callable[[Summary], None]]:
-    """A progress bar of `size` steps over a job, which updates `summary`."""
+def row_progress(
+    summary: Summary, size: int, *, quiet: bool
+) -> Iterator[Callable[[Summary], None]]:
+    """A progress bar of `size` steps; yields the function to call with the updated `summary`."""
     with progress_bar(size, quiet=quiet, summary=lambda: f"; {summary}") as bar:
 
         def show(summary: Summary) -> None:
@@ -31,8 +33,8 @@ def watched(summary: Summary, size: int, *, quiet: bool) -> Iterator[Callable[[S
 
 
 @contextmanager
-def staged(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar of several stages, called with a stage's name, its steps done, and in all."""
+def stage_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar of several stages; yields the function to call with a stage, steps, total."""
     with progress_bar(quiet=quiet) as bar:
         stage = ""
 
@@ -47,8 +49,8 @@ def staged(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def finished(output: Path, summary: Summary, max_errors: int | None) -> int:
-    """Prints how a job went, and returns its exit code."""
+def print_summary(output: Path, summary: Summary, max_errors: int | None) -> int:
+    """Prints a job's summary, and returns its exit code."""
     print(f"{output}: {summary}", file=sys.stderr)
     allowed = summary.rows - 1 if max_errors is None else max_errors
     return TOO_MANY_ERRORS if summary.errors > max(allowed, 0) else DONE

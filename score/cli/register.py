@@ -8,7 +8,7 @@ from score.console.commands import DONE, Parser, say
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
-HELP = "log a package to MLflow, and register it as a model's next version"
+HELP = "log a package to MLflow and register it as the next version of a model"
 
 
 def add(parser: Parser) -> None:
@@ -16,7 +16,7 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "model", nargs="?", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
     )
-    parser.add_argument("--name", required=True, help="what the registry calls the model")
+    parser.add_argument("--name", required=True, help="the model's name in the registry")
     parser.add_argument(
         "--tracking-uri", metavar="URI", help="MLflow's server; default: MLFLOW_TRACKING_URI"
     )
@@ -26,7 +26,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Prints the version's address, by which every verb and MLflow itself load it."""
+    """Prints the version's URI, which every verb and MLflow accept as a model."""
     from score.package.register import register
 
     uri = register(

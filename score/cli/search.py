@@ -21,15 +21,17 @@ _NO_FILE = re.compile(r"(https?|data):|[A-Za-z0-9+/_=\s-]{100,}", re.IGNORECASE)
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("index", metavar="DIR", help="what `score index` wrote")
-    parser.add_argument("query", nargs="?", help="a text, in place of --image")
+    parser.add_argument("query", nargs="?", help="a text; or use --image")
     parser.add_argument("--image", metavar="IMAGE", help="an image's file, URL or base64")
     parser.add_argument("--top", type=positive, default=10, metavar="K", help="rows (10)")
-    parser.add_argument("--model", default=EMBEDDED, metavar="DIR", help="that made the vectors")
+    parser.add_argument(
+        "--model", default=EMBEDDED, metavar="DIR", help="the one that embedded the table"
+    )
     add_settings(parser)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Prints a line of JSON for each row found."""
+    """Prints a line of JSON for each result."""
     from score.core.embedder import Embedder
     from score.folder.model_folder import ModelFolder
     from score.index.index import Index
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _image(value: str) -> Path | str:
-    """A file's path, or a cell that is no path. Raises FileNotFoundError."""
+    """A file's path, or a URL or base64 as it is. Raises FileNotFoundError."""
     if _NO_FILE.match(value):
         return value
     if not Path(value).is_file():

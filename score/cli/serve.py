@@ -24,7 +24,7 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Serves until interrupted. The port is taken before the model is loaded."""
+    """Serves until interrupted. The port is bound before the model is loaded."""
     from score.core.embedder import Embedder
     from score.serve.app import bound, serve
 
@@ -32,6 +32,6 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         embedder = Embedder.load(options.model, settings)
         try:
             serve(embedder, listener, settings.log_level)
-        except SystemExit:  # uvicorn has said why
+        except SystemExit:  # uvicorn has logged the reason
             return UNUSABLE
     return DONE

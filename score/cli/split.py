@@ -1,4 +1,4 @@
-"""`score split`: a CSV → shards of it, for several machines to share."""
+"""`score split`: a CSV → shards, for jobs on several machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from score.cli.arguments import add_overwrite, positive
 from score.console.commands import DONE, Parser
 from score.settings import Settings
 
-HELP = "cut a CSV into shards, for several machines to share"
+HELP = "split a CSV into shards, for jobs on several machines"
 
 
 def add(parser: Parser) -> None:
@@ -22,11 +22,13 @@ def add(parser: Parser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
     add_overwrite(parser)
     rows = partial(positive, most=10_000_000)
-    parser.add_argument("--rows", type=rows, default=1000, metavar="N", help="of a shard (1000)")
+    parser.add_argument(
+        "--rows", type=rows, default=1000, metavar="N", help="rows per shard (1000)"
+    )
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Writes the shards, and says how many."""
+    """Writes the shards, and prints their number."""
     from score.jobs.split import split
 
     source, folder = Path(options.input), Path(options.output)

@@ -1,4 +1,4 @@
-"""`score verify`: a package's probes, computed here and compared."""
+"""`score verify`: compares the outputs of a package on this machine with its probes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from score.cli.arguments import add_settings
 from score.console.commands import DONE, TOO_MANY_ERRORS, Parser, say
 from score.settings import Settings
 
-HELP = "compute a package's probes here, and compare"
+HELP = "compare a package's outputs on this machine with the reference's"
 
 _SETTINGS = ("device", "precision", "engine", "cache", "batch_size", "log_level")
 

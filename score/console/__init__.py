@@ -1,1 +1,1 @@
-"""What every command line shares: its parser, its exit codes, its progress bar."""
+"""Shared by all commands: argument parser, exit codes, progress bar."""

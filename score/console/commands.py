@@ -1,5 +1,7 @@
-"""What all commands of the project share, `score` and `python -m …`: a mistyped word gets a
-suggestion, and an error ends the command with a sentence and an exit code, not a traceback.
+"""Shared by all commands (`score` and `python -m …`): parser, error messages and exit codes.
+
+For a mistyped flag or verb the parser suggests the right one. An error ends the command with one
+sentence and an exit code, without a traceback.
 
 Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable arguments or input.
 """
@@ -22,7 +24,7 @@ DONE, TOO_MANY_ERRORS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that suggests the flag or verb that a mistyped one was meant to be.
+    """An argument parser that suggests the right flag or verb for a mistyped one.
 
     Flags are not abbreviated: an abbreviation may become ambiguous when a flag is added.
     """
@@ -32,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
     @override
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but unknown words are reported first, even where others are missing."""
+        """As argparse does, but reports unknown words before missing arguments."""
         words = list(sys.argv[1:] if args is None else args)
         verbs = self._verbs()
         if verbs is None:
@@ -42,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def _verbs(self) -> list[str] | None:
-        """The verbs of a parser that only chooses among others."""
+        """The verbs of a parser with subparsers; None for other parsers."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 return list(action.choices)
@@ -61,18 +63,18 @@ class Parser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             if flag[:2] != "--" and f"-{flag}" in flags:  # -output
                 self.error(f"there is no {flag}; did you mean -{flag}?")
-            # As argparse has it, what holds a blank is a value.
+            # As in argparse, a word with a space is a value, not a flag.
             if flag.startswith("--") and flag not in flags and " " not in word:
                 self.error(f"there is no {flag}{meant(flag, flags, '--')}")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command's `main` and exits; errors are printed as a sentence."""
-    sys.exit(guarded(main))
+    """Runs a command's `main` and exits with its code; see `exit_code_of`."""
+    sys.exit(exit_code_of(main))
 
 
-def guarded(main: Callable[[], int | None]) -> int:
-    """The exit code of a command's `main`; prints errors to stderr."""
+def exit_code_of(main: Callable[[], int | None]) -> int:
+    """Runs a command's `main` and returns its exit code; prints an error to stderr."""
     try:
         return main() or DONE
     except KeyboardInterrupt:
@@ -89,10 +91,11 @@ def guarded(main: Callable[[], int | None]) -> int:
 
 
 @contextmanager
-def needed(module: str) -> Iterator[None]:
-    """Around the imports of a module that is a command, too. `module`: its `__name__`.
+def required_imports(module: str) -> Iterator[None]:
+    """A context for the imports of a module that also runs by `python -m`.
 
-    Where it runs as a command, a library that is missing ends it with a sentence.
+    If it runs so, a missing library ends it with a message and exit code 2. `module`: its
+    `__name__`. Raises ImportError where it is imported.
     """
     try:
         yield

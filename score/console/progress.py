@@ -1,4 +1,4 @@
-"""A progress bar on the terminal, and how a job that is interrupted ends."""
+"""A progress bar on the terminal, and the handling of interrupted jobs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FORMAT = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
 def progress_bar(
     total: int | None = None, *, quiet: bool, summary: Callable[[], str] = lambda: ""
 ) -> Iterator[tqdm[Any]]:
-    """A tqdm bar over a job of `total` steps; none where stderr is no terminal, or with `quiet`.
+    """A tqdm bar over `total` steps; hidden if stderr is not a terminal, or if `quiet`.
 
-    A job that is interrupted (SIGINT, SIGTERM) ends the process with exit code 130 once its own
-    clean-up is done; `summary` is added to the message.
+    If the job is interrupted (SIGINT, SIGTERM), its clean-up runs, then the process exits with code
+    130; `summary` is added to the message.
     """
     bar = tqdm(total=total, disable=True if quiet else None, bar_format=_FORMAT)
     try:
@@ -36,11 +36,11 @@ def progress_bar(
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, so that a job which its scheduler ends cleans up.
+    """Makes SIGTERM raise KeyboardInterrupt, so that a job stopped by its scheduler cleans up.
 
-    SIGINT is left as it is: a shell starts background jobs with it ignored, and so it stays.
+    SIGINT is unchanged: a shell starts background jobs with SIGINT ignored, which must stay so.
     """
-    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+    if threading.current_thread() is not threading.main_thread():  # may not set handlers
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

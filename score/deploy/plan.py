@@ -329,8 +329,8 @@ def as_text(plan: Plan, rows: float | None = None, instances: int = 1) -> str:
     ]
     if sku.gpu:
         lines.append(
-            f"  driver      NVIDIA {drivers.least(drivers.CUDA)} or later, for PyTorch's build for "
-            f"CUDA {drivers.CUDA}, which the environments install"
+            f"  driver      NVIDIA {drivers.minimum_driver(drivers.CUDA)} or later, for PyTorch's "
+            f"build for CUDA {drivers.CUDA}, which the environments install"
         )
     if plan.fits:
         lines += [

@@ -1,1 +1,1 @@
-"""What the entry scripts of Azure, MLflow and Spark share."""
+"""Shared by the entry scripts of Azure, MLflow and Spark."""

@@ -1,8 +1,8 @@
-"""Makes `score` mean this package, for an entry script that Azure's runners load by its path.
+"""Makes `import score` find this package, for entry scripts that Azure's runners load by path.
 
-Run by such a script before it imports anything of ours (`runpy.run_path`). A user's score.py,
-Azure's usual name of an entry script, may come before the package on `sys.path`, or be loaded under
-its name already, which raises ImportError.
+Such a script runs this file (`runpy.run_path`) before it imports anything from `score`. A user's
+score.py (the usual name of an Azure entry script) may precede the package on `sys.path`; if it is
+already loaded as the module `score`, ImportError is raised.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def use_this_package() -> None:
-    """Puts this package first on `sys.path`. Raises ImportError for a loaded score.py."""
+    """Puts this package first on `sys.path`. Raises ImportError if another score.py is loaded."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     loaded = sys.modules.get("score")
     if loaded is not None and not hasattr(loaded, "__path__"):

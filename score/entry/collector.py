@@ -1,10 +1,10 @@
-"""Sends requests and answers to Azure's data collector, where a deployment asks for it.
+"""Sends requests and answers to Azure's data collector, if the deployment enables it.
 
-A deployment asks by the section `data_collector` of its YAML, with the collections `model_inputs`
-and `model_outputs`; Azure passes that on in variables that its package `azureml-ai-monitoring`
-reads. See
+It is enabled by the section `data_collector` of the deployment's YAML, with the collections
+`model_inputs` and `model_outputs`; Azure passes the section in variables that its package
+`azureml-ai-monitoring` reads. See
 https://learn.microsoft.com/azure/machine-learning/how-to-collect-production-data. Without the
-section nothing is imported, built or sent.
+section nothing is imported or sent.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from score.fetch import urls
 
 log = logging.getLogger(__name__)
 
-_SWITCHES = ("AZUREML_MDC_CONFIG_PATH", "AZUREML_MDC_ENABLED")  # by azureml-ai-monitoring 1.0.0
+_SWITCHES = ("AZUREML_MDC_CONFIG_PATH", "AZUREML_MDC_ENABLED")  # azureml-ai-monitoring 1.0.0
 _LONGEST_URL = 2000  # characters
 
 
 def start(environ: Mapping[str, str]) -> Collection | None:
-    """The collection that the deployment asks for; None, with a warning, where it cannot be."""
+    """The collection that the deployment enables; None, with a warning, if it cannot start."""
     if not environ.get(_SWITCHES[0]) and environ.get(_SWITCHES[1], "").lower() != "true":
         return None
     try:
@@ -41,20 +41,20 @@ def start(environ: Mapping[str, str]) -> Collection | None:
 
 
 class Collection:
-    """Sends to the collectors. Never raises: their errors are logged."""
+    """Sends to the collectors. Never raises: errors are logged."""
 
     def __init__(self, inputs: Any | None, outputs: Any | None) -> None:
-        """The collectors; None for a collection that the deployment leaves out."""
+        """The two collectors; None for a collection that the deployment does not enable."""
         self._inputs, self._outputs = inputs, outputs
 
     def __call__(self, rows: Sequence[Row], records: Sequence[Record]) -> None:
-        """Collects a request and its answer, each as a frame with a line a row.
+        """Collects a request and its answer, each as a frame with one line per row.
 
-        Both frames have the columns `request` (an id of its own, since Azure may join requests)
-        and `row`.
+        Both frames have the columns `request` (a unique id, since Azure may merge requests) and
+        `row`.
         """
         try:
-            import pandas as pd  # what the collectors take
+            import pandas as pd  # the collectors take frames
 
             request, context = str(uuid.uuid4()), None
             if self._inputs:
@@ -68,8 +68,10 @@ class Collection:
 
 
 def _enabled(collector: Any, name: str) -> Any | None:
-    """A collector; None where the deployment's YAML leaves its collection out, which it reports as
-    an error when it is made."""
+    """A collector; None if the deployment's YAML does not have its collection.
+
+    The collector's constructor reports that as an error.
+    """
     errors: list[Exception] = []
     collector(name=name, on_error=errors.append)
     if errors:
@@ -89,7 +91,7 @@ def _frame(pd: Any, request: str, lines: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _request_line(row: Row) -> dict[str, Any]:
-    """Texts unchanged; an image as its URL without secrets, or as `inline`."""
+    """The text unchanged; the image as its URL without secrets, or as `inline`."""
     return {"image": _image(row.image), "text": row.text if isinstance(row.text, str) else None}
 
 

@@ -1,4 +1,4 @@
-"""Our refusals as exceptions that MLflow's server answers with a 4xx and no stack trace."""
+"""Request errors as exceptions that MLflow's server answers with a 4xx and no stack trace."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from score.contract import wire
 from score.errors import RequestError, RequestTooLarge
 
 
-class refusing:
-    """A block in which a RequestError becomes the MlflowException that the server answers."""
+class mlflow_errors:
+    """A context that turns a RequestError into an MlflowException."""
 
     def __init__(self, release: Callable[[], None] | None = None) -> None:
-        """`release` is called before an exception goes on."""
+        """`release` is called before an exception is raised."""
         self._release = release
 
     def __enter__(self) -> None: ...
@@ -31,7 +31,7 @@ class refusing:
 
 
 class _TooLarge(MlflowException):  # type: ignore[misc]  # MLflow's types are not known here
-    """A refusal that MLflow's server answers as a 413; it has no error code for one."""
+    """Answered by MLflow's server with status 413, for which MLflow has no error code."""
 
     def get_http_status_code(self) -> int:
         return RequestTooLarge.status

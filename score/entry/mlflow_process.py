@@ -1,4 +1,4 @@
-"""Which process has loaded the model: MLflow's server, Azure's, a worker of Spark, or another."""
+"""The kind of this process: MLflow's server, Azure's server, a Spark worker, or another."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ def is_server() -> bool:
 
 
 def is_server_process() -> bool:
-    """Whether this process does nothing else than run MLflow's server."""
+    """Whether this process was started to run MLflow's server."""
     return f"{SERVER}.app" in sys.modules
 
 
 def is_http() -> bool:
-    """Whether what `predict` returns becomes an HTTP body: MLflow's, or that of Azure's script."""
+    """Whether the result of `predict` becomes an HTTP body, of MLflow's or Azure's server."""
     return is_server() or _AZURE_SERVER in sys.modules
 
 
 def is_under_spark(environ: Mapping[str, str]) -> bool:
-    """Whether this is a Python worker of Spark's, or a server of MLflow's that one has started.
+    """Whether this is a Python worker of Spark, or an MLflow server started by one.
 
-    `spark_udf` starts such servers for any `env_manager` but `local`. Spark gives every worker this
-    variable, and a server inherits it. The driver has it, too, and a context, which no worker has.
+    `spark_udf` starts such servers for any `env_manager` other than `local`. Spark sets this
+    variable in every worker, and a server inherits it. The driver has it as well, but unlike
+    workers it also has a SparkContext.
     """
     return "SPARK_BUFFER_SIZE" in environ and not _is_spark_driver()
 

@@ -1,4 +1,4 @@
-"""The model that an entry script answers with, and its settings: both from the environment."""
+"""The model of an entry script and its settings, both from environment variables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
 
-def mounted(environ: Mapping[str, str]) -> str | Path:
-    """The folder that Azure mounted at `AZUREML_MODEL_DIR`, else the embedded model's."""
+def model_folder(environ: Mapping[str, str]) -> str | Path:
+    """Where Azure mounts the model, `AZUREML_MODEL_DIR`; without it, the embedded model."""
     return environ.get("AZUREML_MODEL_DIR") or EMBEDDED
 
 
 def load(environ: Mapping[str, str], folder: str | Path | None = None) -> Embedder:
-    """The model in `folder`, by default in `mounted`, with the settings of the environment.
+    """Loads the model in `folder` (default: `model_folder`) with the environment's settings.
 
     Raises ModelError, SettingError.
     """
-    return Embedder.load(folder or mounted(environ), Settings.from_env(environ))
+    return Embedder.load(folder or model_folder(environ), Settings.from_env(environ))

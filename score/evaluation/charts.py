@@ -1,4 +1,4 @@
-"""Charts as SVG text that can stand in a page. matplotlib's only door."""
+"""Charts as SVG, to embed in a page of HTML. The only module that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from matplotlib.ticker import PercentFormatter
 
 COLOURS = ("#2f6fb0", "#e08a2c", "#4a9a5b", "#8a5fb0", "#b0413e", "#5b6770")
 
-_MOST_BARS = 40  # more classes are a curve
+_MOST_BARS = 40  # more classes are drawn as a curve
 _WIDTH = 9.0  # inches
 _GREY = "#57606a"
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: the page's fonts know more letters than ours
-    "svg.hashsalt": "score",  # the same figures give the same file
+    "svg.fonttype": "none",  # text instead of paths: the browser's fonts have more characters
+    "svg.hashsalt": "score",  # makes ids, hence the file, reproducible
     "font.size": 10,
     "axes.edgecolor": "#d0d7de",
     "axes.labelcolor": _GREY,
@@ -30,9 +30,9 @@ _STYLE: Any = {
 
 
 def class_recalls(names: Sequence[str], recalls: Sequence[float]) -> str:
-    """Each class's recall (0 to 1) as a bar, or all of them as a falling curve, best first."""
-    order = sorted(range(len(names)), key=lambda place: -recalls[place])
-    values = [recalls[place] for place in order]
+    """The recall of each class (0 to 1) as bars, or for many classes as a curve; best first."""
+    order = sorted(range(len(names)), key=lambda index: -recalls[index])
+    values = [recalls[index] for index in order]
     mean = sum(values) / len(values)
     if len(names) > _MOST_BARS:
         with mpl.rc_context(_STYLE):
@@ -48,7 +48,7 @@ def class_recalls(names: Sequence[str], recalls: Sequence[float]) -> str:
         bars = axes.barh(range(len(values)), values, height=0.7, color=COLOURS[0])
         axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=4, color=_GREY)
         axes.axvline(mean, color=COLOURS[1], label=f"mean {mean:.1%}")
-        labels = [names[place] for place in order]
+        labels = [names[index] for index in order]
         axes.set_yticks(range(len(values)), labels, parse_math=False)
         axes.set(xlim=(0, 1.08), ylim=(len(values) - 0.4, -0.6))
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
@@ -59,11 +59,11 @@ def class_recalls(names: Sequence[str], recalls: Sequence[float]) -> str:
 
 
 def grouped(groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
-    """Shares from 0 to 1 as bars side by side: one group a name, in it one bar a series."""
+    """Shares (0 to 1) as vertical bars: a group for each name, with a bar for each series."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(3.2)
-        for name, values, where, width, colour in _side_by_side(series):
-            drawn = axes.bar(where, values, width, color=colour, label=name)
+        for name, values, positions, width, colour in _side_by_side(series):
+            drawn = axes.bar(positions, values, width, color=colour, label=name)
             axes.bar_label(drawn, [f"{value:.1%}" for value in values], padding=3, color=_GREY)
         axes.set_xticks(range(len(groups)), list(groups))
         axes.set(ylim=(0, 1.08))
@@ -75,11 +75,11 @@ def grouped(groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> str
 
 
 def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], label: str) -> str:
-    """Numbers from 0 on as lying bars: one group a name, in it one bar a series."""
+    """Numbers from 0 as horizontal bars: a group for each name, with a bar for each series."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(1.0 + 0.22 * len(groups) * (len(series) + 1))
-        for name, values, where, height, colour in _side_by_side(series):
-            drawn = axes.barh(where, values, height, color=colour, label=name)
+        for name, values, positions, height, colour in _side_by_side(series):
+            drawn = axes.barh(positions, values, height, color=colour, label=name)
             axes.bar_label(drawn, [f"{value:.2f}" for value in values], padding=4, color=_GREY)
         axes.set_yticks(range(len(groups)), list(groups), parse_math=False)
         axes.set(ylim=(len(groups) - 0.5, -0.5), xlabel=label)
@@ -92,13 +92,13 @@ def bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], label: st
 def _side_by_side(
     series: Mapping[str, Sequence[float]],
 ) -> Iterator[tuple[str, Sequence[float], list[float], float, str]]:
-    """Of each series its name, its values, where their bars stand, how wide they are, a colour."""
+    """For each series: name, values, positions of the bars, their width and colour."""
     share = 0.8 / len(series)
-    for place, ((name, values), colour) in enumerate(
+    for index, ((name, values), colour) in enumerate(
         zip(series.items(), cycle(COLOURS), strict=False)
     ):
-        off = (place - (len(series) - 1) / 2) * share
-        yield name, values, [group + off for group in range(len(values))], 0.92 * share, colour
+        offset = (index - (len(series) - 1) / 2) * share
+        yield name, values, [group + offset for group in range(len(values))], 0.92 * share, colour
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
@@ -116,8 +116,8 @@ def _svg(figure: Figure) -> str:
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with warnings.catch_warnings():
-        # Letters that matplotlib's font lacks are the page's to draw, not matplotlib's.
+        # The browser draws characters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     text = stream.getvalue()
-    return text[text.index("<svg") :]  # without the prolog, which names an address
+    return text[text.index("<svg") :]  # without the prolog, which contains a URL

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from score.core.embedder import Embedder
 from score.evaluation.metrics import RECALL_AT, TOP
 from score.evaluation.results import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
+from score.folder.mlmodel import model_name
 from score.folder.model_folder import ModelFolder
 from score.jobs.summary import blocked_hint
 
@@ -47,7 +48,7 @@ class Model(NamedTuple):
         engine, settings = embedder.encoder.engine, embedder.settings
         opened = ModelFolder.open(folder)
         return cls(
-            name=_package_name(opened.path) or Path(folder).resolve().name,
+            name=model_name(opened.path) or Path(folder).resolve().name,
             fingerprint=opened.fingerprint(),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             precision=engine.precision,
@@ -64,21 +65,6 @@ class Model(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name}, {self.fingerprint} ({self.precision}, {self.engine}, {self.device})"
-
-
-def _package_name(path: Path) -> str:
-    """The name of the model in this folder by its package's MLmodel; empty without one."""
-    try:
-        import yaml
-    except ImportError:  # only what makes packages and MLflow need it
-        return ""
-    try:
-        mlmodel = yaml.safe_load((path.parent / "MLmodel").read_text(encoding="utf-8"))
-        if mlmodel["flavors"]["python_function"]["data"] == path.name:
-            return str(mlmodel["metadata"]["base_model_name"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        pass  # a plain folder, or another MLmodel
-    return ""
 
 
 def as_text(evaluation: Evaluation, model: Model) -> str:

@@ -1,7 +1,7 @@
-"""A page of HTML that needs nothing from elsewhere: its head, its base styles, its images.
+"""A self-contained page of HTML: head, base styles, embedded images.
 
-Pages fit a phone and follow the reader's choice of light or dark. Colours are the variables at the
-top of the styles; what a page adds of its own uses them.
+Pages are responsive and follow the reader's light or dark mode. Colours are the variables at the
+top of the styles, which a page's own styles use.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def page(title: str, subtitle: str, body: str, style: str = "") -> str:
 
 
 def wide(label: str, content: str) -> str:
-    """HTML that may be wider than a phone, and is scrolled then, with the keyboard too."""
+    """HTML in a container that scrolls horizontally, also with the keyboard."""
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(label)}">{content}</div>'
     )

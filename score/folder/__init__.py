@@ -1,1 +1,1 @@
-"""A model folder: its configuration, its weights, and the names by which MLflow finds it."""
+"""A model folder: its configuration, weights and `MLmodel`; MLflow's URIs of models."""

@@ -1,8 +1,8 @@
-"""What a CLIP model is made of: `config.json` → `Architecture`, and back.
+"""The architecture of a CLIP model: `config.json` → `Architecture`, and back.
 
-The field names and defaults are those of transformers' `CLIPConfig` and `MetaClip2Config`; the
-tensors' names and shapes those of `CLIPModel` and `MetaClip2Model`. Everything that a folder claims
-is checked here, before a byte of memory is spent on it. Knows nothing of files or torch.
+Field names and defaults are those of transformers' `CLIPConfig` and `MetaClip2Config`; tensor names
+and shapes those of `CLIPModel` and `MetaClip2Model`. Values are checked here, before memory is
+allocated for them. Independent of files and torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 Kind = Literal["clip", "metaclip_2"]
 Activation = Literal["quick_gelu", "gelu"]
 
-_LARGEST = 2**24  # of any single size in a config: ten times the largest vocabulary there is
+_LARGEST = 2**24  # of any size in a config: more than ten times the largest known vocabulary
 _MOST_LAYERS = 1024
 
 
@@ -31,7 +31,7 @@ class Transformer:
     width: int
     layers: int
     heads: int
-    hidden: int  # width of the perceptron in each layer
+    hidden: int  # width of the hidden layer of each perceptron (MLP)
     activation: Activation
     epsilon: float = 1e-5  # of the layer norms
 
@@ -46,13 +46,13 @@ class Vision:
 
     @property
     def tokens(self) -> int:
-        """Patches, and the class token before them."""
+        """Number of tokens: the class token and the patches."""
         return (self.image // self.patch) ** 2 + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The text tower. `context`: most tokens of a text; `end`: id of the end token."""
+    """The text tower. `context`: maximum tokens of a text; `begin`, `end`, `pad`: token ids."""
 
     tower: Transformer
     vocabulary: int
@@ -73,7 +73,7 @@ class Architecture:
 
     @classmethod
     def from_config(cls, config: Json) -> Architecture:
-        """From a `config.json`, old spellings included. Raises ModelError."""
+        """From the content of a `config.json`, old key names included. Raises ModelError."""
         kind = _choice(config, "model_type", get_args(Kind), None)
         vision, text = _tower(config, "vision_config"), _tower(config, "text_config")
         width = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
@@ -101,7 +101,7 @@ class Architecture:
         return architecture
 
     def config(self) -> dict[str, Any]:
-        """The `config.json` that says all of this, nothing left to defaults."""
+        """The content of a `config.json` for this architecture, with every value explicit."""
 
         def tower(name: str, tower: Transformer, more: Json) -> dict[str, Any]:
             return {
@@ -146,14 +146,14 @@ class Architecture:
     def pools_largest(self) -> bool:
         """Whether a text is pooled at its largest id rather than at its first end token.
 
-        CLIP's first configs, most on the Hub among them, say `eos_token_id` 2 and mean the end
-        token 49407, which is the largest; MetaCLIP-2's say 2 and mean it.
+        Early CLIP configs, among them most on the Hub, have `eos_token_id` 2 although the end token
+        is 49407, the largest id. In MetaCLIP-2's configs, 2 is the end token.
         """
         return self.kind == "clip" and self.text.end == 2
 
     @property
     def parameters(self) -> int:
-        """How many numbers the weights are."""
+        """The number of parameters."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     def shapes(self) -> dict[str, Shape]:
@@ -170,7 +170,7 @@ class Architecture:
             "vision_model.embeddings.class_embedding": (vision,),
             "vision_model.embeddings.patch_embedding.weight": (vision, 3, side, side),
             "vision_model.embeddings.position_embedding.weight": (self.vision.tokens, vision),
-            **dict(_affine("vision_model.pre_layrnorm", (vision,))),  # so spelled everywhere
+            **dict(_affine("vision_model.pre_layrnorm", (vision,))),  # sic, in transformers
             **dict(_layers("vision_model", self.vision.tower)),
             **dict(_affine("vision_model.post_layernorm", (vision,))),
             "visual_projection.weight": (self.dimension, vision),
@@ -195,7 +195,7 @@ def _affine(prefix: str, weight: Shape) -> Iterator[tuple[str, Shape]]:
 
 
 def _tower(config: Json, name: str) -> Json:
-    """A tower's part of the config; where an old config has `…_config_dict`, that alone counts."""
+    """A tower's part of the config; `…_config_dict`, in old configs, takes precedence."""
     part = config.get(f"{name}_dict") or config.get(name) or {}
     if not isinstance(part, Mapping):
         raise ModelError(f"{name} must be an object")
@@ -215,7 +215,7 @@ def _transformer(config: Json) -> Transformer:
         epsilon=epsilon,
     )
     if tower.width % tower.heads:
-        raise ModelError(f"hidden_size {tower.width} is no multiple of {tower.heads} heads")
+        raise ModelError(f"hidden_size {tower.width} is not a multiple of {tower.heads} heads")
     return tower
 
 
@@ -238,5 +238,5 @@ def _id(config: Json, name: str, default: int) -> int:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST:
-        raise ModelError(f"{name} {value!r} is no token id")
+        raise ModelError(f"{name} {value!r} is not a token id")
     return value

@@ -1,6 +1,6 @@
-"""A model folder as a typed value: where it is, and what its JSON files say.
+"""A model folder as a typed value: its path and the content of its JSON files.
 
-Knows files and JSON; knows nothing of torch, images or words.
+Reads files and JSON; independent of torch, images and tokenizers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _CODE = Path(__file__).resolve().parents[1]  # the package `score`
 _IN_WHEEL = _CODE / "embedded"  # setup.py puts it there
 
 EMBEDDED = (_IN_WHEEL if _IN_WHEEL.is_dir() else _CODE.parent) / "model"
-"""The model that comes with the code, with its `MLmodel` beside it: in a clone, as in a package,
-beside `score/`; in a wheel, in `score/embedded`."""
+"""The embedded model. Its `MLmodel` is in the parent folder: in a clone and in a package the one
+that holds `score/`, in a wheel `score/embedded`."""
 
 LFS_POINTER = "a Git LFS pointer; run `git lfs pull`"
-"""What to say of a file for which `is_lfs_pointer` is true."""
+"""Part of the message about a file for which `is_lfs_pointer` is true."""
 
 _LFS_HEAD = b"version https://git-lfs"
 _PROCESSOR = "processor_config.json"
@@ -34,7 +34,7 @@ _WEIGHTS = (
     ("pytorch_model.bin",),
     ("pytorch_model.bin.index.json",),
 )
-_DECISIVE = {".safetensors", ".json", ".txt", ".model"}
+_DETERMINE_VECTORS = {".safetensors", ".json", ".txt", ".model"}
 _PROBES = "probes.json"
 _PACKAGE_DATA = "model"  # what a package's MLmodel names as `data`
 
@@ -58,32 +58,32 @@ class ModelFolder:
     def open(
         cls, path: str | Path, base: Path | None = None, tokenizer: Path | None = None
     ) -> ModelFolder:
-        """The checkpoint at `path`: a plain transformers folder, a package, or their one parent.
+        """Opens a transformers folder, a package, or a folder that contains one of these.
 
-        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). A name of MLflow's, such as
-        `models:/clip/1`, is downloaded. `base`: a folder from which tokenizer and preprocessor are
-        taken where the checkpoint's lacks them; `tokenizer`: one whose tokenizer counts instead of
-        the checkpoint's. Raises ModelError, for missing files one that names them all.
+        The last is what Azure ML mounts (`AZUREML_MODEL_DIR`). A URI of MLflow's, such as
+        `models:/clip/1`, is downloaded. `base`: a folder with the tokenizer and image processor to
+        use where the checkpoint lacks them; `tokenizer`: a folder whose tokenizer replaces the
+        checkpoint's. Raises ModelError; if files are missing, the message lists all of them.
         """
         folder = _locate(registry.download(str(path)) if registry.is_uri(path) else Path(path))
         architecture = _architecture(folder / "config.json")
         tokenizer = tokenizer or tokenizer_folder(folder, base)
         preprocessor = preprocessor_file(folder, base)
         if tokenizer is None or preprocessor is None:
-            raise ModelError(_bare(folder, base, tokenizer is None, preprocessor is None))
+            raise ModelError(_incomplete(folder, base, tokenizer is None, preprocessor is None))
         return cls(folder, architecture, image_processor(preprocessor), tokenizer)
 
     def fingerprint(self) -> str:
-        """12 hexadecimal digits that tell models apart, whatever their folders are called.
+        """12 hexadecimal digits that identify the model, independent of the folder's name.
 
-        Of the names and contents of all that decides vectors: weights, config, tokenizer and
-        preprocessor; not of probes, nor of what was made of the weights, as `int8/` is. Reads every
-        file. Raises ModelError.
+        A digest of the names and contents of the files that determine vectors: weights, config,
+        tokenizer and image processor; not of probes, nor of `int8/`, which is derived from the
+        weights. Reads every file. Raises ModelError.
         """
         digest = hashlib.sha256()
         try:
             for file in sorted(self.path.iterdir()):
-                if file.suffix in _DECISIVE and file.name != _PROBES:
+                if file.suffix in _DETERMINE_VECTORS and file.name != _PROBES:
                     with file.open("rb") as stream:
                         content = hashlib.file_digest(stream, "sha256").digest()
                     digest.update(hashlib.sha256(file.name.encode()).digest() + content)
@@ -102,11 +102,11 @@ def _locate(path: Path) -> Path:
         children,
         [c / _PACKAGE_DATA for c in children],
     ):
-        found = [candidate for candidate in candidates if (candidate / "config.json").is_file()]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            listed = ", ".join(candidate.name for candidate in found)
+        models = [candidate for candidate in candidates if (candidate / "config.json").is_file()]
+        if len(models) == 1:
+            return models[0]
+        if models:
+            listed = ", ".join(model.name for model in models)
             raise ModelError(f"several models in {path} ({listed}): name one of them")
     raise ModelError(f"no config.json in {path}, nor in {path / _PACKAGE_DATA}")
 
@@ -127,8 +127,8 @@ def tokenizer_folder(*folders: Path | None) -> Path | None:
 def preprocessor_file(*folders: Path | None) -> Path | None:
     """The image processor's configuration in the first of some folders that has one.
 
-    Where transformers looks: what a whole processor was saved as counts more than its part. Raises
-    ModelError.
+    As in transformers, `processor_config.json` (tokenizer and image processor together) takes
+    precedence over `preprocessor_config.json`. Raises ModelError.
     """
     for folder in filter(None, folders):
         combined, own = folder / _PROCESSOR, folder / "preprocessor_config.json"
@@ -140,12 +140,12 @@ def preprocessor_file(*folders: Path | None) -> Path | None:
 
 
 def _holds(folder: Path, *alternatives: tuple[str, ...]) -> bool:
-    """Whether all files of one of the alternatives are there."""
+    """Whether all files of one of the alternatives exist."""
     return any(all((folder / name).is_file() for name in names) for names in alternatives)
 
 
-def _bare(folder: Path, base: Path | None, tokenizer: bool, preprocessor: bool) -> str:
-    """What a folder lacks, as `save_pretrained` of a model alone leaves it, and what to do."""
+def _incomplete(folder: Path, base: Path | None, tokenizer: bool, preprocessor: bool) -> str:
+    """The message for an incomplete folder, as `save_pretrained` of a model alone writes it."""
     missing = [
         *(["a tokenizer (tokenizer.json, or vocab.json and merges.txt)"] if tokenizer else []),
         *(["an image processor (preprocessor_config.json)"] if preprocessor else []),
@@ -161,14 +161,14 @@ def _bare(folder: Path, base: Path | None, tokenizer: bool, preprocessor: bool) 
 
 
 def image_processor(file: Path) -> Json:
-    """The configuration in what `preprocessor_file` finds. Raises ModelError."""
+    """The configuration in a file that `preprocessor_file` returns. Raises ModelError."""
     content = read_json(file)
     nested: Json = content["image_processor"] if file.name == _PROCESSOR else content
     return nested
 
 
 def is_lfs_pointer(file: Path) -> bool:
-    """Whether a file is what Git leaves in the place of one that was not downloaded."""
+    """Whether a file is a Git LFS pointer: a placeholder for a file that was not downloaded."""
     with file.open("rb") as stream:
         return stream.read(len(_LFS_HEAD)) == _LFS_HEAD
 
@@ -185,5 +185,5 @@ def read_json(file: Path) -> Json:
 
 
 def read_optional_json(file: Path) -> Json:
-    """The JSON object in a file; an empty one where there is no such file. Raises ModelError."""
+    """The JSON object in a file; an empty one if the file is missing. Raises ModelError."""
     return read_json(file) if file.is_file() else {}

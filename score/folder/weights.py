@@ -1,7 +1,7 @@
 """The tensors of a model folder: safetensors files, checked before they are read.
 
-What a file says of itself is compared with what the model needs while it is still only a header; a
-tensor is read when it is taken, so that no second copy of a model is ever in memory.
+Names, shapes and types are compared with what the model needs from the files' headers alone. Each
+tensor is read when it is used, so there is never a second copy of a model in memory.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_NAMED = 3  # tensors that a message names
-_LONGEST = 80  # characters of a name in a message
+_NAMED = 3  # most tensors that a message lists
+_LONGEST = 80  # characters of a tensor's name in a message
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -34,7 +34,7 @@ class Weights:
     """Tensors by name, in one safetensors file or several."""
 
     def __init__(self, folder: Path, opened: Mapping[Path, Any], files: Mapping[str, Path]) -> None:
-        """`opened`: the files; `files`: where each tensor is."""
+        """`opened`: file → its open reader; `files`: tensor → the file it is in."""
         self._folder = folder
         self._opened = opened
         self._files = dict(files)
@@ -42,15 +42,15 @@ class Weights:
 
     @classmethod
     def open(cls, folder: Path) -> Weights:
-        """The weights in `folder`. Raises ModelError for files that are none, or not whole."""
+        """The weights in `folder`. Raises ModelError for missing, invalid or incomplete files."""
         if (folder / FILE).is_file():
             return cls.of(folder / FILE)
         if (folder / INDEX).is_file():
-            files = indexed(folder / INDEX)
+            files = read_index(folder / INDEX)
             opened = {file: _open(file) for file in dict.fromkeys(files.values())}
-            held = {file: frozenset(tensors.keys()) for file, tensors in opened.items()}
+            contents = {file: frozenset(tensors.keys()) for file, tensors in opened.items()}
             for name, file in files.items():
-                if name not in held[file]:
+                if name not in contents[file]:
                     raise ModelError(f"{file} lacks {name}, which the index says it holds")
             return cls(folder, opened, files)
         raise ModelError(
@@ -64,13 +64,13 @@ class Weights:
         return cls(file.parent, {file: tensors}, dict.fromkeys(tensors.keys(), file))
 
     def names(self) -> list[str]:
-        """The tensors there are."""
+        """The names of all tensors."""
         return list(self._files)
 
     def shape(self, name: str) -> Shape | None:
-        """A tensor's shape, from its header alone; None where there is no such tensor.
+        """A tensor's shape, from the file's header; None for a tensor that does not exist.
 
-        Raises ModelError for one that is no float.
+        Raises ModelError for a type that is not floating-point.
         """
         if name not in self._files:
             return None
@@ -82,7 +82,7 @@ class Weights:
         return tuple(header.get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
-        """The precision of a tensor that is there, from its header alone."""
+        """The type of a tensor that exists, from the file's header."""
         import torch
 
         stored = self._opened[self._files[name]].get_slice(name).get_dtype()
@@ -90,7 +90,7 @@ class Weights:
         return dtype
 
     def check(self, wanted: Mapping[str, Shape]) -> None:
-        """Raises ModelError unless each tensor wanted is there, in its shape, and a float.
+        """Raises ModelError unless every tensor in `wanted` exists as a float of that shape.
 
         Only headers are read. Extra tensors are ignored.
         """
@@ -99,31 +99,31 @@ class Weights:
             extra = [name for name in self._files if name not in wanted]
             raise ModelError(
                 f"{self._folder} lacks {len(missing)} of the tensors that its config.json needs, "
-                f"such as {missing[0]}; {held(extra, self._files)}"
-                + ("; `score package` knows other names, too" if extra else "")
+                f"such as {missing[0]}; {tensors_present(extra, self._files)}"
+                + ("; `score package` can convert other names" if extra else "")
             )
         for name in wanted:
             shape = self.shape(name)
             if shape != wanted[name]:
                 raise ModelError(
-                    f"{self._files[name]}: {name} is {shown(shape)}; "
-                    f"config.json wants {shown(wanted[name])}"
+                    f"{self._files[name]}: {name} is {shape_text(shape)}; "
+                    f"config.json wants {shape_text(wanted[name])}"
                 )
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in its own precision, in memory of its own.
+        """Reads one tensor into new memory, in its stored precision.
 
-        Not a view of the file: that would change, or crash the process, with the file under it, and
-        what was looked at of the file would count as memory of ours. Raises ModelError.
+        A view of the memory-mapped file would change, or crash the process, if the file changed,
+        and its pages would count as memory of this process. Raises ModelError.
         """
         import torch
 
         file = self._files[name]
-        kind, start = self._place(file, name)
-        tensor = torch.empty(self.shape(name) or (), dtype=getattr(torch, _DTYPES[kind]))
+        dtype, start = self._stored(file, name)
+        tensor = torch.empty(self.shape(name) or (), dtype=getattr(torch, _DTYPES[dtype]))
         content = tensor.reshape(-1).view(torch.uint8).numpy()
         try:
-            with file.open("rb") as stream:  # buffered: one system call reads no more than 2 GiB
+            with file.open("rb") as stream:  # buffered, because one system call reads at most 2 GiB
                 stream.seek(start)
                 if stream.readinto(content.data) != len(content):
                     raise ModelError(f"{file} ends before the end of {name}")
@@ -131,8 +131,8 @@ class Weights:
             raise ModelError(f"cannot read {file}: {error}") from error
         return tensor
 
-    def _place(self, file: Path, name: str) -> tuple[str, int]:
-        """A tensor's type, and where in its file it begins; `safe_open` has checked both."""
+    def _stored(self, file: Path, name: str) -> tuple[str, int]:
+        """A tensor's type and offset in its file in bytes; `safe_open` has validated both."""
         if file not in self._headers:
             with file.open("rb") as stream:
                 size = int.from_bytes(stream.read(8), "little")
@@ -141,19 +141,19 @@ class Weights:
         return header[name]["dtype"], start + header[name]["data_offsets"][0]
 
 
-def indexed(index: Path) -> dict[str, Path]:
-    """What an index (`…index.json`) says: tensor → file. The files must lie beside it.
+def read_index(index: Path) -> dict[str, Path]:
+    """The content of an index (`…index.json`): tensor → file in the index's folder.
 
     Raises ModelError.
     """
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict):
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict):
         raise ModelError(f"cannot read {index}: it has no weight_map")
-    return {name: beside(index, file) for name, file in places.items()}
+    return {name: file_beside(index, file) for name, file in files.items()}
 
 
-def beside(index: Path, name: object) -> Path:
-    """The file that an index names, which must lie in the index's own folder. Raises ModelError."""
+def file_beside(index: Path, name: object) -> Path:
+    """The file `name` in the folder of an index that lists it. Raises ModelError."""
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
         raise ModelError(f"{index} names a file outside its folder: {str(name)[:200]!r}")
     if not (index.parent / name).is_file():
@@ -165,7 +165,9 @@ def _open(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is no whole safetensors file: {_reason(file, error)}") from error
+        raise ModelError(
+            f"{file} is not a complete safetensors file: {_reason(file, error)}"
+        ) from error
 
 
 def _reason(file: Path, error: Exception) -> str:
@@ -174,25 +176,25 @@ def _reason(file: Path, error: Exception) -> str:
     return f"{error}; half a download?"
 
 
-def held(extra: Sequence[str], names: Iterable[str]) -> str:
-    """Which tensors there are instead of those that are missing, for a message.
+def tensors_present(extra: Sequence[str], names: Iterable[str]) -> str:
+    """Part of a message about missing tensors: some of those that exist instead.
 
-    extra: those that the model has no place for; names: all of them.
+    extra: tensors that the model does not use; names: all tensors.
     """
-    some = [clipped(name) for name in (extra or list(names))[:_NAMED]]
-    more = len(extra) - len(some)
-    if not some:
+    first = [printable_name(name) for name in (extra or list(names))[:_NAMED]]
+    more = len(extra) - len(first)
+    if not first:
         return "it holds none"
-    listed = ", ".join(some) + (f" and {more:,} more" if more > 0 else "")
-    return f"it holds {listed}" + (", which have no place there" if extra else " and others")
+    listed = ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
+    return f"it holds {listed}" + (", which the model does not use" if extra else " and others")
 
 
-def clipped(name: str) -> str:
-    """A name from a file, fit to be printed."""
+def printable_name(name: str) -> str:
+    """A name from a file, shortened and without control characters, for a message."""
     plain = "".join(c if c.isprintable() else "?" for c in name)
     return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
 
 
-def shown(shape: Shape | None) -> str:
-    """A shape as messages spell it: 2×3."""
+def shape_text(shape: Shape | None) -> str:
+    """A shape in a message: 2×3."""
     return "×".join(map(str, shape or ())) or "a scalar"

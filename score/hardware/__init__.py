@@ -1,1 +1,1 @@
-"""The machine: its processor, its memory, its GPUs and their drivers."""
+"""The machine: processor, memory, GPUs and their drivers, locks between processes."""

@@ -4,11 +4,10 @@ Theory of operation
 
 A server's worker processes do not know their number, so they cannot be told which GPU to use. Each
 process therefore tries to lock one file per GPU, `clip-endpoints-UID-UUID` in the folder of
-temporary files, in the order of the GPUs, and uses the first GPU whose file it could lock (`flock`,
-exclusive, without waiting). The kernel releases the lock when the process ends, also when it
-crashes: no lock is ever stale, and the files may stay. The name holds the user's id, since a user
-cannot open another one's file, and the GPU's UUID, since `CUDA_VISIBLE_DEVICES` renumbers the GPUs
-of a process.
+temporary files, in the order of the GPUs, and uses the first GPU whose file it could lock. The
+kernel releases the lock when the process ends, also when it crashes (see `locks`), so the files may
+stay. The name holds the user's id, since a user cannot open another one's file, and the GPU's UUID,
+since `CUDA_VISIBLE_DEVICES` renumbers the GPUs of a process.
 
 With more processes than GPUs, those without a lock share: process id modulo the number of GPUs. The
 same happens where files cannot be created. A process keeps the GPU that it got first.
@@ -22,8 +21,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from score.hardware.locks import lock_file
+
 _held: dict[int, int] = {}  # index of a GPU → descriptor of the lock file that this process holds
-_turn = threading.Lock()
+_only_one_thread = threading.Lock()
 
 
 def take(uuids: Sequence[str], folder: Path | None = None) -> int:
@@ -31,31 +32,15 @@ def take(uuids: Sequence[str], folder: Path | None = None) -> int:
 
     `uuids`: stable ids of the visible GPUs, in their order. Takes the first whose lock file is
     free; if all are taken, shares `pid % len(uuids)`. `folder`: of the lock files, by default the
-    one for temporary files.
+    system's folder for temporary files. Later calls return the same GPU.
     """
-    with _turn:
+    with _only_one_thread:
         if _held:
             return next(iter(_held))
         for index, uuid in enumerate(uuids):
             lock = (folder or Path(tempfile.gettempdir())) / f"clip-endpoints-{os.getuid()}-{uuid}"
-            descriptor = _lock(lock)
+            descriptor = lock_file(lock)
             if descriptor is not None:
                 _held[index] = descriptor
                 return index
         return os.getpid() % len(uuids)
-
-
-def _lock(file: Path) -> int | None:
-    """The descriptor of a file after locking it; None if another process has it, or on an error."""
-    import fcntl  # POSIX only
-
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor

@@ -1,4 +1,4 @@
-"""What an engine computes on: the processor, as the system describes it, and its memory."""
+"""The CPU, as the operating system describes it, and the process's memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
-# What multiplies numbers of half precision: Intel's and AMD's flags, and ARM's.
+# CPU flags of instructions that multiply half precision, on x86 and ARM.
 _HALVES = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
     "fp16": frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
@@ -16,23 +16,23 @@ _HALVES = {
 
 
 def cores() -> int:
-    """Cores this process may use, where the system can tell."""
+    """Number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def cpu_flags() -> frozenset[str]:
-    """What this CPU can, in its maker's words: avx512_vnni, amx_bf16, …; nothing but on Linux."""
+    """The CPU's feature flags, such as avx512_vnni and amx_bf16; empty except on Linux."""
     return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def cpu_maker() -> str:
-    """GenuineIntel, AuthenticAMD, …; nothing but on Linux, nor on ARM."""
+    """The CPU's vendor: GenuineIntel, AuthenticAMD, …; empty on ARM and except on Linux."""
     return _cpuinfo("vendor_id")
 
 
 def _cpuinfo(name: str) -> str:
-    """A line about the first of the cores; they are alike."""
+    """A value from /proc/cpuinfo, of the first core: all cores are alike."""
     try:
         text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -41,10 +41,10 @@ def _cpuinfo(name: str) -> str:
     return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
-def computes(precision: str) -> bool:
-    """Whether this CPU multiplies such numbers; others only act as if, and take longer.
+def supports(precision: str) -> bool:
+    """Whether this CPU has instructions for a precision; others emulate it, more slowly.
 
-    Of half precision, no where the system does not tell.
+    False for half precision where the system lists no CPU flags.
     """
     return precision not in _HALVES or not _HALVES[precision].isdisjoint(cpu_flags())
 

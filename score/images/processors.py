@@ -1,12 +1,12 @@
-"""transformers' image processors by name, and what each does where its configuration is silent.
+"""transformers' image processors by name, and the defaults of each.
 
 `preprocessor_config.json` holds only what differs from the defaults of the class that it names, and
-the classes differ: `"size": 224` is a square to `ViTImageProcessor` and the shortest edge to
-`CLIPImageProcessor`. Known here are the classes made of nothing but the common steps (convert to
-RGB, resize, centre crop, rescale, normalise); any other is refused by name.
+the classes differ: `"size": 224` is a square for `ViTImageProcessor` and the shortest edge for
+`CLIPImageProcessor`. Supported are the classes that consist of the common steps only (convert to
+RGB, resize, centre crop, rescale, normalise); others are an error.
 
 The defaults are the class attributes in transformers 5, models/*/image_processing_pil_*.py.
-Knows JSON; nothing of images.
+Independent of images.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _cropping(size: Json, crop: int, mean: object, std: object) -> Json:
 
 
 def _squashing(side: int, mean: object, std: object, crop: int | None = None) -> Json:
-    """`crop`: what `do_center_crop` crops to where only that is asked for."""
+    """`crop`: side in pixels of `do_center_crop`, if a configuration enables it without a size."""
     size = {"height": side, "width": side}
     crop_size = {"height": crop, "width": crop} if crop else None
     crops = {"do_center_crop": False, "crop_size": crop_size}
@@ -58,20 +58,20 @@ DEFAULTS: Mapping[str, Json] = {
     "Blip": _squashing(384, CLIP_MEAN, CLIP_STD),
     "OwlViT": _squashing(768, CLIP_MEAN, CLIP_STD, crop=768),
 }
-"""Class name without its ending → all keys that decide pixels."""
+"""Class name without its ending → all keys that affect pixels."""
 
-# To these a `size` of one number is the shortest edge, to the others a square.
+# For these a `size` of one number is the shortest edge, for the others a square.
 _SHORTEST_EDGE = {"CLIP", "ChineseCLIP", "Bit", "Siglip"}
 
-# A class had one of these endings, by version and backend; the pixels are the same steps'.
+# Endings of the same class in different versions and backends.
 _NAME = re.compile(r"(.+?)(?:ImageProcessor|FeatureExtractor)(?:Fast|Pil)?")
 
 
 def kind(config: Json) -> str:
     """The key of `DEFAULTS` that a configuration names; CLIP's where it names no class.
 
-    Old files say `feature_extractor_type`; `image_processor_type` goes before it, as in
-    transformers, where `processor_class` decides nothing of pixels. Raises ModelError.
+    Old files have `feature_extractor_type`; `image_processor_type` takes precedence, as in
+    transformers. `processor_class` does not affect pixels. Raises ModelError.
     """
     named = config.get("image_processor_type") or config.get("feature_extractor_type")
     if named is None:
@@ -79,24 +79,24 @@ def kind(config: Json) -> str:
     match = _NAME.fullmatch(named) if isinstance(named, str) else None
     if match is None or match[1] not in DEFAULTS:
         known = ", ".join(f"{name}ImageProcessor" for name in DEFAULTS)
-        raise ModelError(f"the image processor {named!r:.80} is not known; known are {known}")
+        raise ModelError(f"the image processor {named!r:.80} is not supported, only {known}")
     return match[1]
 
 
 def complete(config: Json) -> dict[str, Any]:
-    """A configuration with every key that decides pixels, and no `size` of a single number.
+    """A configuration with every key that affects pixels, and `size` as an object.
 
-    A null is what it is to transformers: none of it. Raises ModelError for a class that is not
-    known, and for what changes pixels in ways that only few models use.
+    A null value disables a default, as in transformers. Raises ModelError for an unsupported class,
+    and for options that change pixels and are not supported.
     """
-    own = kind(config)
+    name = kind(config)
     if config.get("use_square_size"):
         raise ModelError("use_square_size, which KOSMOS-2 has, is not supported")
     if config.get("do_pad") and config.get("pad_size") is not None:
         raise ModelError("do_pad to a pad_size is not supported")
-    whole = {**DEFAULTS[own], **config}
+    whole = {**DEFAULTS[name], **config}
     if isinstance(whole["size"], int):
         side = whole["size"]
         edge = {"shortest_edge": side}
-        whole["size"] = edge if own in _SHORTEST_EDGE else {"height": side, "width": side}
+        whole["size"] = edge if name in _SHORTEST_EDGE else {"height": side, "width": side}
     return whole

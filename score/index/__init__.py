@@ -1,1 +1,1 @@
-"""Vectors in a folder, and the nearest of them to a query."""
+"""An index of vectors in a folder, with nearest-neighbour search."""

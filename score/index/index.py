@@ -1,8 +1,8 @@
-"""Vectors in a folder, and the nearest of them to a query: by cosine, exactly.
+"""An index of vectors in a folder, with exact nearest-neighbour search by cosine.
 
-`vectors.npy`: float16 [N, D], unit vectors, memory-mapped and not read when the folder is opened.
+`vectors.npy`: float16 [N, D], unit vectors, memory-mapped: opening the folder does not read it.
 `rows.parquet`: the other columns of the table, N rows in the same order. The search is exact, and
-fast enough for a few million rows; a hundred million would need an approximate index.
+fast enough for a few million rows; hundreds of millions need an approximate index.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _VECTORS, _ROWS = "vectors.npy", "rows.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row, and the cosine of its vector with the query's."""
+    """A result: a row, and the cosine of its vector with the query's, from -1 to 1."""
 
     score: float
     row: dict[str, Any]
@@ -44,30 +44,30 @@ def build_index(
     """Indexes the vectors of a parquet file of `score embed` or `score merge`; returns
     their number.
 
-    Rows without such a vector are skipped. `overwrite`: the folder may hold an older index.
-    Raises RequestError for a table that has none, and a folder that holds something else.
+    Rows without a vector in `column` are skipped. `overwrite`: the folder may hold an older index.
+    Raises RequestError for a table without vectors, and for a folder that may not be written.
     """
     check_folder(folder, _is_index, overwrite=overwrite, inputs=[table])
     try:
         schema = pq.read_schema(table)
     except pa.ArrowInvalid as error:
-        raise RequestError(f"{table} is no parquet file: {error}") from error
+        raise RequestError(f"{table} is not a parquet file: {error}") from error
     if column not in schema.names:
         raise RequestError(f"{table} has no column {column}")
     count, dimension = _extent(table, column)
     if not count:
         raise RequestError(f"{table} has no row with {column}")
-    kept = [name for name in schema.names if name not in (*FEATURES, *ERRORS)]
-    rows = pa.schema([schema.field(name) for name in kept])
+    columns = [name for name in schema.names if name not in (*FEATURES, *ERRORS)]
+    rows = pa.schema([schema.field(name) for name in columns])
     with atomic.contents(folder) as new:
         vectors = open_memmap(new / _VECTORS, "w+", np.float16, (count, dimension))
         start = 0
         with pq.ParquetWriter(new / _ROWS, rows) as writer:
-            for batch in _batches(table, [*kept, column]):
+            for batch in _batches(table, [*columns, column]):
                 matrix = _matrix(batch, column)
                 vectors[start : start + len(matrix)] = unit(matrix)
                 start += len(matrix)
-                writer.write_batch(batch.select(kept))
+                writer.write_batch(batch.select(columns))
         vectors.flush()
     return count
 
@@ -77,13 +77,14 @@ def _is_index(content: Sequence[Path]) -> bool:
 
 
 def _batches(table: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows that have a vector, the last of the columns."""
+    """The rows that have a vector, which is the last of the columns."""
     with pq.ParquetFile(table) as file:
         for batch in file.iter_batches(_BATCH, columns=columns):
             yield batch.filter(batch.column(columns[-1]).is_valid())
 
 
 def _extent(table: Path, column: str) -> tuple[int, int]:
+    """Number and dimension of the vectors."""
     count, dimension = 0, 0
     for batch in _batches(table, [column]):
         count += len(batch)
@@ -93,16 +94,16 @@ def _extent(table: Path, column: str) -> tuple[int, int]:
 
 
 def _matrix(batch: pa.RecordBatch, column: str) -> np.ndarray:
-    """N × D float32."""
+    """The vectors of a batch: float32 [N, D]."""
     values = batch.column(column).flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(batch), -1) if len(batch) else np.empty((0, 1), np.float32)
 
 
 class Index:
-    """What `build_index` wrote in a folder."""
+    """An index that `build_index` wrote to a folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises RequestError for a folder that holds no index."""
+        """Opens the index. Raises RequestError for a folder that holds none."""
         try:
             self._vectors = np.load(folder / _VECTORS, mmap_mode="r")
             self._rows = pq.read_table(folder / _ROWS)
@@ -114,7 +115,7 @@ class Index:
 
     @property
     def dimension(self) -> int:
-        """Of its vectors."""
+        """The dimension of its vectors."""
         return int(self._vectors.shape[1])
 
     def check(self, dimension: int) -> None:
@@ -122,7 +123,7 @@ class Index:
         if dimension != self.dimension:
             raise RequestError(
                 f"the index holds vectors of {self.dimension} numbers, the query has {dimension}: "
-                "was it made with another model?"
+                "was the table embedded with another model?"
             )
 
     def search(self, query: Vector, top: int = 10) -> list[Hit]:

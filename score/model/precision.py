@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
-from score.hardware.processor import computes, cpu_flags
+from score.hardware.processor import cpu_flags, supports
 from score.images.preprocess import Preprocessor
 from score.model.encoder import Encoder
 from score.model.probes import Finding, Probes
@@ -49,7 +49,7 @@ def fastest(
 def _as_set(folder: ModelFolder, settings: Settings) -> Encoder:
     encoder = Encoder.load(folder, settings)
     asked = encoder.engine.precision
-    if encoder.engine.device == "cpu" and cpu_flags() and not computes(asked):
+    if encoder.engine.device == "cpu" and cpu_flags() and not supports(asked):
         log.warning("this CPU does not compute %s by itself; fp32 is likely no slower", asked)
     return encoder
 
@@ -79,7 +79,7 @@ def _faster(settings: Settings) -> tuple[str, ...]:
 
         if Placement.of(settings).device.type != "cpu":
             return ("fp16", "bf16")
-    return ("bf16",) if computes("bf16") else ()
+    return ("bf16",) if supports("bf16") else ()
 
 
 def _least_cosine(findings: Sequence[Finding]) -> float:

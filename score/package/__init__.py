@@ -1,1 +1,1 @@
-"""A checkpoint → a proven MLflow model folder."""
+"""A checkpoint → an MLflow model folder, checked against the reference implementation."""

@@ -1,7 +1,8 @@
 """Turns a checkpoint into an MLflow model folder: `MLmodel`, environment files, `model/`, `score/`.
 
-The repository root is one of these, written by this module around the embedded model. A package is
-proven before it exists: what it computes is compared with the reference, and goes with it.
+The repository root is such a folder, written by this module around the embedded model. Before a
+package appears at its path, the model's outputs are compared with the reference implementation's,
+which the package contains as probes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from string import Template
+from types import ModuleType
 from typing import Literal
 from uuid import uuid4
 
@@ -34,8 +36,8 @@ from score.model.probes import Finding, Probes
 from score.package import card
 from score.package.contents import IGNORE, SCORE, SERVING, allow_list, copy_code
 from score.package.export import is_package
-from score.package.probe_set import promise
-from score.package.reference import Reference, ready
+from score.package.probe_set import reference_probes
+from score.package.reference import Reference, check_installed
 from score.settings import Settings
 from score.storage import atomic
 from score.storage.outputs import check_folder, check_replaceable
@@ -60,18 +62,18 @@ REQUIREMENTS = (
     "typing_extensions",
     "urllib3>=2.6,<3",
 )
-"""What a package's environment installs. What decides pixels, ids and vectors is pinned."""
+"""What a package's environment installs; libraries that affect pixels, ids, vectors are pinned."""
 
 OPENVINO = "openvino==2026.4.1"
-"""What the environment of a package with int8 installs, too."""
+"""What the environment of a package with int8 installs in addition."""
 
 Torch = Literal["cpu", "cuda"]
 """Which build of PyTorch conda.yaml asks for."""
 
-# pip takes the build of the index before PyPI's, as 2.13.0+cpu is a later version than 2.13.0.
+# pip prefers the index's build to PyPI's, because 2.13.0+cpu is a later version than 2.13.0.
 _BUILDS: Mapping[Torch, tuple[str, str]] = {
     "cpu": (CPU_INDEX, "without CUDA, gigabytes smaller than PyPI's: for CPUs"),
-    "cuda": (CUDA_INDEX, f"for CUDA {CUDA}, which older drivers than PyPI's will do for"),
+    "cuda": (CUDA_INDEX, f"for CUDA {CUDA}, which works with older drivers than PyPI's build"),
 }
 
 _PARAMS = (
@@ -90,7 +92,7 @@ flavors:
     loader_module: score.pyfunc
     code: .
     data: model
-    config:  # settings that `load_model(…, model_config=…)` may name; the environment's go before
+    config:  # settings, which `load_model(…, model_config=…)` and variables SCORE_… override
       batch_size: 32
       decoding: exact
       device: auto
@@ -128,9 +130,9 @@ utc_time_created: '$time'
 """)
 
 _CONDA = Template("""\
-# The environment of this model, for Azure ML and for `mlflow models serve`. PyTorch is its build
+# The environment of this model, for Azure ML and for `mlflow models serve`. PyTorch is the build
 # $build.
-# `score package --torch cpu` or `cuda` decides which.
+# `score package --torch cpu` or `cuda` selects it.
 name: clip-endpoints
 channels:
   - conda-forge
@@ -153,7 +155,8 @@ dependencies:
 _REQUIREMENTS_HEAD = """\
 # The packages of conda.yaml, for pip and uv. PyPI's torch for Linux brings CUDA 13, some gigabytes;
 # its build for CPUs: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu with pip, or
-# UV_TORCH_BACKEND=cpu. No index stands here: uv would take whatever it has from there alone.
+# UV_TORCH_BACKEND=cpu. No index is named here: uv would take every
+# package that the index has from it alone.
 """
 
 
@@ -179,76 +182,125 @@ def package(
     """Writes a proven MLflow folder around a checkpoint, and returns it.
 
     `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`, `weights`, `base`, `cleaning`:
-    as `find.find` has them. `name` is what the metadata calls the model, by default the
-    checkpoint's. `precision`: what the weights are stored in, by default each tensor as it comes.
-    `int8`: a folder or CSV of images by which the towers are put into int8, too; `force`: even
-    where that costs much. `torch`: the build that the package's conda.yaml asks for, which Azure
-    installs where it serves the package without an entry script. `overwrite`: `output` may hold an
-    older package. `say` is told what happens, the licence first of all.
-    Raises RequestError for an `output` that holds something already, ModelError for what is no
-    checkpoint and for a model that does not compute here what the reference computes.
+    as in `resolve.find`. `name`: the model's in the metadata, by default the checkpoint's.
+    `precision`: of the stored weights, by default each tensor's own. `int8`: a folder or CSV of
+    images to calibrate int8 towers on; `force`: write them even if they find too few of fp32's
+    nearest images. `torch`: the build of PyTorch in conda.yaml, which Azure installs where it
+    serves the package without an entry script. `overwrite`: `output` may be an older package.
+    `say` is called with progress messages, the licence first. Raises RequestError for an `output`
+    that may not be written, ModelError for an unusable checkpoint and for a model whose outputs
+    here differ from the reference's.
     """
-    local = [Path(checkpoint)] if Path(checkpoint).exists() else []
-    check = partial(check_folder, output, is_package, overwrite=overwrite)
-    check(inputs=local)
-    check_replaceable(output)
+    check = _output_check(output, checkpoint, overwrite=overwrite)
     if int8:
-        from score.package import int8 as towers  # of an extra of its own
-
-        towers.ready(int8)
-    found = find(
-        str(checkpoint),
-        source=source,
-        architecture=architecture,
-        tokenizer=tokenizer,
-        revision=revision,
-        weights=weights,
-        base=base,
-        cleaning=cleaning,
-        say=say,
+        _int8().check_images(int8)
+    builder = _Builder(
+        find(
+            str(checkpoint),
+            source=source,
+            architecture=architecture,
+            tokenizer=tokenizer,
+            revision=revision,
+            weights=weights,
+            base=base,
+            cleaning=cleaning,
+            say=say,
+        ),
+        say,
     )
-    ready(found.source.cleaning)
-    say(f"texts: {card.texts(found)}")
-    title = "".join(c for c in name or found.name if c.isprintable())
-    with atomic.folder(output, check) as begun:
-        say(f"writing {found.source.architecture.parameters:,} parameters")
-        if unused := found.source.unused():
-            say(f"{len(unused)} tensors of the checkpoint are not used, such as {unused[0]}")
-        model = canonical.write(found.source, begun / "model", precision)
-        say("asking the reference implementation for its vectors")
-        with Reference(found.source, model, precision) as reference:
-            # The checkpoint's own files are let go of: what is left of it is what was written.
-            written = replace(found.source, tensors=Weights.open(model), parts={})
-            found = replace(found, source=written)
-            _must_be_the_same(reference, written.tensors)
-            promise(reference).write(model)
-        findings = _prove(model)
-        agreement = str(towers.quantise(model, int8, force=force, say=say)) if int8 else None
-        for file in found.licence_files:
-            shutil.copyfile(file, model / file.name)
-        for file in found.base.licence_files if found.base else ():
-            shutil.copyfile(file, model / f"{file.name}.base")  # of the tokenizer, not the weights
-        copy_code(SCORE, begun / "score")
-        describe(begun, title, _metadata(found), torch)
-        card.write(begun, title, found, findings, _dot(), agreement)
+    builder.check_reference()
+    with atomic.folder(output, check) as root:
+        model = root / "model"
+        findings = builder.write_model(model, precision)
+        agreement = str(_int8().quantise(model, int8, force=force, say=say)) if int8 else None
+        builder.write_rest(root, name, torch, findings, agreement)
     return output
 
 
-def _must_be_the_same(reference: Reference, written: Tensors) -> None:
-    """Raises ModelError unless every tensor was written as the reference has it, to the last bit.
+def _output_check(output: Path, checkpoint: str | Path, *, overwrite: bool) -> Callable[[], None]:
+    """Checks that `output` may be written; returns the check to repeat before it is replaced."""
+    check = partial(check_folder, output, is_package, overwrite=overwrite)
+    check(inputs=[Path(checkpoint)] if Path(checkpoint).exists() else [])
+    check_replaceable(output)
+    return check
 
-    Vectors would not tell of all: the logit scale has no part in them, and one rounded tensor among
-    hundreds may stay within their tolerance.
+
+def _int8() -> ModuleType:
+    """The module that quantises, imported when needed: NNCF is an extra of its own."""
+    from score.package import int8
+
+    return int8
+
+
+@dataclass
+class _Builder:
+    """Writes the files of a package.
+
+    checkpoint: the one to package. After `write_model` its tensors are those of the written files:
+    nothing keeps the checkpoint's own files in memory then.
     """
-    for name in reference.unlike(written):
+
+    checkpoint: ResolvedCheckpoint
+    say: Callable[[str], None]
+
+    def check_reference(self) -> None:
+        """Raises ModelError where the reference implementation's tokenizer is not installed."""
+        check_installed(self.checkpoint.source.cleaning)
+        self.say(f"texts: {card.texts(self.checkpoint)}")
+
+    def write_model(self, model: Path, precision: FloatPrecision | None) -> Sequence[Finding]:
+        """Writes weights, tokenizer and probes to a new folder; returns the probes' results here.
+
+        Raises ModelError if a weight or an output differs from the reference's.
+        """
+        self.say(f"writing {self.checkpoint.source.architecture.parameters:,} parameters")
+        if unused := self.checkpoint.source.unused():
+            self.say(f"{len(unused)} tensors of the checkpoint are not used, such as {unused[0]}")
+        canonical.write(self.checkpoint.source, model, precision)
+        self.say("computing the reference implementation's vectors")
+        with Reference(self.checkpoint.source, model, precision) as reference:
+            # Releases the checkpoint's own files, hence their memory.
+            written = replace(self.checkpoint.source, tensors=Weights.open(model), parts={})
+            self.checkpoint = replace(self.checkpoint, source=written)
+            _check_weights(reference, written.tensors)
+            reference_probes(reference).write(model)
+        return _check_outputs(model)
+
+    def write_rest(
+        self,
+        root: Path,
+        name: str | None,
+        torch: Torch,
+        findings: Sequence[Finding],
+        agreement: str | None,
+    ) -> None:
+        """Writes what surrounds `model/`: licences, code, MLflow's files and the model card."""
+        title = "".join(c for c in name or self.checkpoint.name if c.isprintable())
+        for file in self.checkpoint.licence_files:
+            shutil.copyfile(file, root / "model" / file.name)
+        base = self.checkpoint.base
+        for file in base.licence_files if base else ():  # of the tokenizer, not the weights
+            shutil.copyfile(file, root / "model" / f"{file.name}.base")
+        copy_code(SCORE, root / "score")
+        describe(root, title, _metadata(self.checkpoint), torch)
+        card.write(root, title, self.checkpoint, findings, _example_image(), agreement)
+
+
+def _check_weights(reference: Reference, written: Tensors) -> None:
+    """Raises ModelError unless every written tensor equals the reference's, to the last bit.
+
+    Comparing vectors would not find every difference: they do not depend on the logit scale, and
+    one rounded tensor among hundreds may stay within their tolerance.
+    """
+    for name in reference.differing(written):
         raise ModelError(
             f"this checkpoint cannot be packaged: {name} was not written as the reference "
             "implementation reads it"
         )
 
 
-def _prove(model: Path) -> Sequence[Finding]:
-    """Computes the reference's probes beside the model, without the reference."""
+def _check_outputs(model: Path) -> Sequence[Finding]:
+    """Computes the probes without the reference. Raises ModelError where one differs."""
     settings = Settings(device="cpu", precision="fp32", verify="off")
     embedder = Embedder.load(model, settings)
     probes = Probes.read(model)
@@ -263,14 +315,14 @@ def _prove(model: Path) -> Sequence[Finding]:
     return findings
 
 
-def _metadata(found: ResolvedCheckpoint) -> dict[str, str]:
-    entry = found.entry
+def _metadata(checkpoint: ResolvedCheckpoint) -> dict[str, str]:
+    entry, base = checkpoint.entry, checkpoint.base
     known = {
-        "source": found.origin,
-        "revision": found.revision,
+        "source": checkpoint.origin,
+        "revision": checkpoint.revision,
         "license": entry.licence.name if entry else None,
-        "architecture": entry.architecture if entry else None,
-        "base": found.base.name if found.base else None,
+        "architecture": entry.architecture_name if entry else None,
+        "base": base.name if base else None,
     }
     return {key: value for key, value in known.items() if value}
 
@@ -282,9 +334,10 @@ def describe(
     torch: Torch = "cpu",
     code: Mapping[str, Sequence[str]] = SERVING,
 ) -> None:
-    """Writes what makes a folder with `model/` and `score/` an MLflow model.
+    """Writes the files that make a folder with `model/` and `score/` an MLflow model.
 
-    `code`: the files of `score/`, folder → names, which Azure ML may upload.
+    `name`, `metadata`: of the model, for `MLmodel`. `torch`: the build of PyTorch in conda.yaml.
+    `code`: the files of `score/` that Azure ML may upload, folder → names.
     """
     architecture = ModelFolder.open(root / "model").architecture
     cleaning = Cleaning.from_config(read_optional_json(root / "model" / CONFIG))
@@ -314,22 +367,28 @@ def describe(
     (root / "python_env.yaml").write_text(_PYTHON_ENV, encoding="utf-8")
     lines = "".join(f"{requirement}\n" for requirement in requirements)
     (root / "requirements.txt").write_text(_REQUIREMENTS_HEAD + lines, encoding="utf-8")
-    example = {"columns": ["image", "text"], "data": [[_dot(), ""], ["", "a photo of a cat"]]}
+    example = {
+        "columns": ["image", "text"],
+        "data": [[_example_image(), ""], ["", "a photo of a cat"]],
+    }
     for file, content in (
         ("input_example.json", example),
-        ("serving_input_example.json", {"dataframe_split": example}),  # a body for MLflow's server
+        (
+            "serving_input_example.json",
+            {"dataframe_split": example},
+        ),  # a request body for MLflow's server
     ):
         (root / file).write_text(json.dumps(content) + "\n", encoding="utf-8")
     (root / IGNORE).write_text(allow_list(root, code), encoding="utf-8")
 
 
 def _quoted(text: str) -> str:
-    """A YAML string. JSON's is one, where nothing beyond the first plane is escaped in pairs."""
+    """A YAML string. JSON's syntax is valid YAML if characters are not escaped as surrogates."""
     return json.dumps("".join(c for c in text if c.isprintable()), ensure_ascii=False)
 
 
-def _dot() -> str:
-    """A small image in base64: a red square."""
+def _example_image() -> str:
+    """A red square of 8×8 pixels: a PNG in base64."""
     stream = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 30, 30)).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()

@@ -1,7 +1,7 @@
-"""The files of a package, by name: whatever else lies in its folder is not part of it.
+"""The files of a package, by name: any other file in its folder is not part of it.
 
-`score package` copies no others, and writes them to `.amlignore` as the list of what Azure ML may
-upload. setup.py runs this file, too, so it imports nothing of ours.
+`score package` copies only these, and writes `.amlignore`, which lets Azure ML upload only these.
+setup.py runs this file, so it must not import anything of `score`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 SCORE = Path(__file__).resolve().parents[1]
-"""The package `score` that runs."""
+"""The folder of the running package `score`."""
 
 MLMODEL = "MLmodel"
 IGNORE = ".amlignore"
 ALWAYS = (MLMODEL, "conda.yaml", "model", "score")
-"""What every package has."""
+"""Files and folders that every package has."""
 PARTS = (
     *ALWAYS,
     IGNORE,
@@ -28,7 +28,7 @@ PARTS = (
     "LICENSE",
     "NOTICE",
 )
-"""What belongs to a package, where it has it."""
+"""All files and folders that a package may have."""
 
 CODE: Mapping[str, Sequence[str]] = {
     "score": ("*.py", "py.typed"),
@@ -68,7 +68,7 @@ CODE: Mapping[str, Sequence[str]] = {
     "score/texts": ("*.py",),
     "score/training": ("*.py",),
 }
-"""Folders of the package `score`, and the names of the files in each: what a clone uploads."""
+"""Folders of the package `score` → patterns of the files in each that a clone uploads."""
 
 _SERVING = (
     *("score", "score/console", "score/contract", "score/core", "score/entry", "score/fetch"),
@@ -86,17 +86,17 @@ SERVING: Mapping[str, Sequence[str]] = {
         *("line_source.py", "shard_names.py", "summary.py"),
     ),
 }
-"""What a package has of them: the code behind its MLflow model, Azure's entry scripts, Spark, and
-the verbs `embed`, `serve` and `verify`."""
+"""The part of `CODE` in a package: what its MLflow model, Azure's entry scripts, Spark, and the
+verbs `embed`, `serve` and `verify` need."""
 
 _HEAD = """\
-# What Azure ML may upload of this folder, as a model or as code: what is named here, no more.
-# Written by `score package`. Of several rules that fit a path the last one counts.
+# The files of this folder that Azure ML may upload, as a model or as code: only those named here.
+# Written by `score package`. The last rule that matches a path wins.
 """
 
 
 def copy_code(source: Path, target: Path) -> None:
-    """Copies what serves of `source`, the package `score`, to the new folder `target`."""
+    """Copies the files in `SERVING` from `source`, a folder `score`, to the new folder `target`."""
     for folder, names in SERVING.items():
         inner = Path(folder).relative_to("score")
         (target / inner).mkdir(parents=True)
@@ -127,11 +127,11 @@ def allow_list(root: Path, code: Mapping[str, Sequence[str]] = SERVING) -> str:
 
 
 def rules_of(folders: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Rules that let the named files of some folders pass, the outer ones first.
+    """Rules that include the named files of some folders, outer folders first.
 
-    azure-ai-ml names a model's upload by a hash, which leaves out folders that a rule excludes
-    (`_get_dir_hash`): with one hash for all contents it would take every model for the first one.
-    So a folder is let pass itself, and then what is in it is not.
+    azure-ai-ml names an upload by a hash that skips excluded folders (`_get_dir_hash`): if `model/`
+    were excluded, all models would have the same hash, and only the first would be uploaded. So the
+    folder itself is included, its contents are excluded, and the named files included again.
     """
     for folder, names in folders.items():
         yield from (f"!/{folder}", f"/{folder}/**")

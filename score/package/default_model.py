@@ -1,7 +1,7 @@
-"""Makes the repository root an MLflow model around the embedded model.
+"""Writes the files that make the repository root an MLflow model.
 
-`python -m score.training model` leaves a model in `model/`. This module then writes its
-`probes.json`, and `MLmodel`, `conda.yaml` and MLflow's two input examples beside it.
+`python -m score.training model` writes the embedded model to `model/`. This module adds its
+`probes.json`, and beside it `MLmodel`, `conda.yaml` and MLflow's two input examples.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from score.console.commands import Parser, needed, run
+from score.console.commands import Parser, required_imports, run
 from score.folder.model_folder import EMBEDDED
 from score.model.probes import FILE
 
-with needed(__name__):
+with required_imports(__name__):
     from score.checkpoints import transformers_layout
     from score.package.build import describe
     from score.package.contents import CODE
-    from score.package.probe_set import promise
+    from score.package.probe_set import reference_probes
     from score.package.reference import Reference
 
 NAME = "clip-endpoints-emoji"
@@ -29,7 +29,7 @@ def build(root: Path) -> None:
     if model.resolve() != EMBEDDED.resolve():
         shutil.copytree(EMBEDDED, model, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
     with Reference(transformers_layout.folder(model), model) as reference:
-        promise(reference).write(model)
+        reference_probes(reference).write(model)
     describe(root, NAME, {"license": "MIT"}, code=CODE)
 
 

@@ -1,8 +1,8 @@
-"""A package's files, apart from whatever else is in its folder.
+"""Copies a package's files alone, without other files in its folder.
 
-MLflow copies the whole of a model's folder, and has no list of what to leave out. In the root of
-this repository that would be the outputs of every job, and Git's history. Of the embedded model,
-whose code is all of `score/` in a clone and lies elsewhere in a wheel, a package gets what serves.
+MLflow copies a model's whole folder and cannot exclude files. In the root of this repository that
+would include the outputs of jobs and Git's history. The embedded model's code is all of `score/` in
+a clone, and elsewhere in a wheel: the copy gets the part that `contents.SERVING` lists.
 """
 
 from __future__ import annotations
@@ -28,27 +28,24 @@ from score.storage.outputs import check_folder, check_replaceable
 
 
 def is_package(content: Sequence[Path]) -> bool:
-    """Whether a folder with this content holds a package and nothing else.
-
-    A clone of this project is none.
-    """
+    """Whether a folder with this content holds a package and nothing else, as a clone does not."""
     names = {entry.name for entry in content}
     return set(ALWAYS) <= names <= set(PARTS)
 
 
 def export(model: str | Path, output: Path, *, overwrite: bool = False) -> Path:
-    """Copies a package, and nothing that lies beside it, to a new folder; returns that folder.
+    """Copies a package's own files to a new folder; returns that folder.
 
-    `model`: as `ModelFolder.open` has it. `overwrite`: `output` may hold an older package. Raises
-    ModelError for a checkpoint that is not packaged, RequestError for an `output` that holds
-    something already.
+    `model`: a folder or URI, as in `ModelFolder.open`. `overwrite`: `output` may be an older
+    package. Raises ModelError for a checkpoint that is not packaged, RequestError for an `output`
+    that may not be written.
     """
     parts = list(_parts(model))
     check = partial(check_folder, output, is_package, overwrite=overwrite)
     check(inputs=parts)
     check_replaceable(output)
     if any(output.resolve().is_relative_to(part.resolve()) for part in parts):
-        raise ModelError(f"{output} is inside the model that is to be copied")
+        raise ModelError(f"{output} is inside the model to copy")
     with atomic.folder(output, check) as new:
         for part in parts:
             _copy(part, new / part.name)
@@ -59,7 +56,7 @@ def export(model: str | Path, output: Path, *, overwrite: bool = False) -> Path:
 
 
 def _parts(model: str | Path) -> Iterator[Path]:
-    """The files and folders of a package that are there; of the embedded model without its code."""
+    """The existing files and folders of a package; for the embedded model without its code."""
     data = ModelFolder.open(model).path
     if not (data.parent / MLMODEL).is_file():
         raise ModelError(f"{model} is a checkpoint, no package of one: run `score package` on it")

@@ -1,8 +1,8 @@
-"""Towers in int8, calibrated on images, and what they still find of what fp32 finds.
+"""Towers in int8, calibrated on images, and how far their nearest neighbours agree with fp32's.
 
-NNCF quantises after training: weights by channel, activations by the ranges seen on the images.
-What that does to the vectors depends on the model and on what it is asked, so it is measured on
-one's own images, and kept with the towers.
+NNCF quantises after training: weights per channel, activations by their ranges on calibration
+images. How much accuracy that costs depends on the model and the data, so the agreement is measured
+on the user's images and stored with the towers.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ Item = TypeVar("Item")
 
 REPORT = "agreement.json"
 LEAST = 0.98
-"""Of fp32's ten nearest images, the share that int8 must find, too."""
+"""Lowest accepted share of fp32's ten nearest images that int8 finds too."""
 
 _NEAREST = 10
-_FEWEST, _MOST = 50, 2000  # images that the agreement is measured on
-_CALIBRATED = 128  # images, and texts, whose ranges are taken
+_FEWEST, _MOST = 50, 2000  # images to measure the agreement on
+_CALIBRATED = 128  # images, and texts, to calibrate on
 _PROMPTS = 500
-_SLACK = 2  # times as far off as here may a vector of a probe be elsewhere
+_SLACK = 2  # factor between an error of a probe here and the one allowed on other processors
 
 
 class Agreement(NamedTuple):
-    """How far int8 finds what fp32 finds.
+    """How far the nearest neighbours of int8's vectors are those of fp32's.
 
-    whole: whether all is in int8, or the perceptrons' second layers are not. images: they were
-    measured on. top1: share of them whose nearest other image is the same;
-    top10: share of the ten nearest that are among the ten. text_top1, text_top10: likewise of the
-    images nearest to texts. image_cosine, text_cosine: least similarity of a vector to fp32's.
+    whole: whether all layers are in int8; otherwise the perceptrons' (MLPs') second layers are not.
+    images: number of images measured. top1: share of images whose nearest other image is the same;
+    top10: share of the ten nearest that are among fp32's ten. text_top1, text_top10: the same for
+    the images nearest to texts. image_cosine, text_cosine: lowest cosine of a vector to fp32's.
     """
 
     whole: bool
@@ -80,8 +80,11 @@ class Agreement(NamedTuple):
         )
 
 
-def ready(source: Path) -> None:
-    """Raises what `quantise` would raise late: ImportError, ModelError, RequestError, OSError."""
+def check_images(source: Path) -> None:
+    """Checks early what `quantise` needs: NNCF and enough images.
+
+    Raises ImportError, ModelError, RequestError, OSError.
+    """
     import nncf  # noqa: F401
 
     images = open_images(source)
@@ -99,10 +102,10 @@ def quantise(
 ) -> Agreement:
     """Writes `int8/` into a model folder, calibrated and measured on a folder or CSV of images.
 
-    Where int8 throughout finds less than 98 % of what fp32 finds, the perceptrons' second layers,
-    which suffer most, stay in fp32, unless it is to be `whole`. Raises ModelError for fewer than 50
-    images, and, without `force`, where that finds too little, too; RequestError and OSError for
-    what is no folder or CSV of images.
+    Where int8 in all layers finds less than 98 % of fp32's ten nearest images, the perceptrons'
+    second layers, which lose most accuracy, stay in fp32; not with `whole`. Raises ModelError for
+    fewer than 50 images and, without `force`, where the result is below 98 % then as well;
+    RequestError and OSError for a `source` that is no folder or CSV of images.
     """
     if (model / INT8).exists():
         raise ModelError(f"{model} has int8 already")
@@ -120,11 +123,11 @@ def quantise(
         if agreement.top10 < LEAST and not force:
             raise ModelError(
                 f"{agreement.top10:.1%} of the ten nearest images are fewer than "
-                f"{LEAST:.0%}: int8 costs this model too much; --force takes it as it is"
+                f"{LEAST:.0%}: int8 costs this model too much accuracy; --force writes it anyway"
             )
         report = json.dumps(agreement._asdict(), indent=1) + "\n"
         (folder / REPORT).write_text(report, encoding="utf-8")
-        _promise(model, exact, folder)
+        _add_tolerance(model, exact, folder)
     return agreement
 
 
@@ -137,7 +140,7 @@ def _attempt(
 
 
 def _exact(folder: ModelFolder) -> Embedder:
-    """The model in fp32, as it can be converted, too."""
+    """The model in fp32, with towers that OpenVINO can convert."""
     settings = Settings(device="cpu", precision="fp32", engine="torch")
     engine = PyTorch.load(folder, settings, plain=True)
     encoder = Encoder(folder.architecture, engine, settings.batch_size)
@@ -163,15 +166,15 @@ def _pixels(embedder: Embedder, source: Path) -> Iterator[Pixels]:
 
 
 def _texts(embedder: Embedder) -> list[Ids]:
-    """Prompts of many kinds and lengths: ImageNet's classes in OpenAI's templates."""
+    """Token ids of prompts of many lengths: ImageNet's classes in OpenAI's templates."""
     names, templates = prompts.imagenet(), prompts.load_templates("openai")
-    several = [
+    single = [
         prompt
-        for place, name in enumerate(_spread(names, _PROMPTS))
-        for prompt in prompts.fill([templates[place % len(templates)]], name)
+        for number, name in enumerate(_spread(names, _PROMPTS))
+        for prompt in prompts.fill([templates[number % len(templates)]], name)
     ]
-    joined = [", ".join(several[place : place + 4]) for place in range(0, _PROMPTS, 10)]
-    encoded = embedder.texts.encode(several + joined, "end")
+    joined = [", ".join(single[start : start + 4]) for start in range(0, _PROMPTS, 10)]
+    encoded = embedder.texts.encode(single + joined, "end")
     return [ids for ids in encoded if not isinstance(ids, RowError)]
 
 
@@ -200,7 +203,7 @@ def _quantised(tower: Any, examples: list[Any], ignored: list[str]) -> Any:
         activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM,
         smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=0.5),
     )
-    # Stdout is for what was made: NNCF's progress and warnings are not.
+    # The command prints its result to stdout, so NNCF's progress and warnings go to stderr.
     nncf.set_log_level(logging.WARNING)
     for handler in logging.getLogger("nncf").handlers:
         if isinstance(handler, logging.StreamHandler):
@@ -212,16 +215,17 @@ def _quantised(tower: Any, examples: list[Any], ignored: list[str]) -> Any:
             subset_size=len(examples),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
-            # A table of tokens in int8 would be unpacked, whole, into memory; its file is not.
+            # OpenVINO would unpack a token embedding in int8 into memory; in fp32 it maps the file.
             ignored_scope=nncf.IgnoredScope(names=ignored, types=["Gather"]),
             advanced_parameters=parameters,
         )
 
 
 def _in_fp32(tower: Any, *, whole: bool) -> list[str]:
-    """The layers that are not quantised: the projection, which is in fp32 with every engine; unless
-    it is to be `whole`, also the perceptrons' second layers and the patches', whose matrices are at
-    least twice as wide as high.
+    """Names of the layers that are not quantised.
+
+    Always the projection, which is in fp32 with every engine. Unless `whole`, also the perceptrons'
+    second layers and the patch embedding: matrices at least twice as wide as high.
     """
     layers = _linear_layers(tower)
     *others, projection = layers
@@ -231,14 +235,14 @@ def _in_fp32(tower: Any, *, whole: bool) -> list[str]:
 
 
 def _linear_layers(tower: Any) -> dict[str, list[int]]:
-    """Names of the linear layers, in the order they are computed in, and their matrices' shapes."""
-    found = {}
+    """Linear layers in the order of computation: name → shape of the matrix."""
+    layers = {}
     for node in tower.get_ordered_ops():
         if node.get_type_name() == "MatMul" and node.input(1).get_partial_shape().is_static:
             shape = list(node.input(1).get_shape())
             if len(shape) == 2:
-                found[node.get_friendly_name()] = shape
-    return found
+                layers[node.get_friendly_name()] = shape
+    return layers
 
 
 def _measure(
@@ -247,32 +251,33 @@ def _measure(
     encoders = (exact.encoder, _encoder(exact, engine))
     image_vectors = [zeroshot.unit(encoder.images(pixels)) for encoder in encoders]
     texts = [zeroshot.unit(encoder.texts(ids)) for encoder in encoders]
-    itself = 4 * np.eye(len(pixels), dtype=np.float32)
-    others = [_nearest(vectors @ vectors.T - itself) for vectors in image_vectors]
+    not_itself = 4 * np.eye(len(pixels), dtype=np.float32)  # more than any difference of cosines
+    by_image = [_nearest(vectors @ vectors.T - not_itself) for vectors in image_vectors]
     pairs = zip(texts, image_vectors, strict=True)
-    found = [_nearest(asked @ vectors.T) for asked, vectors in pairs]
+    by_text = [_nearest(queries @ vectors.T) for queries, vectors in pairs]
     return Agreement(
         whole,
         len(pixels),
-        *_overlaps(*others),
-        *_overlaps(*found),
+        *_overlaps(*by_image),
+        *_overlaps(*by_text),
         *(float((one * two).sum(1).min()) for one, two in (image_vectors, texts)),
     )
 
 
-def _promise(model: Path, exact: Embedder, towers: Path) -> None:
-    """Lets the probes of a model folder, if it has any, expect of int8 what it comes to here.
+def _add_tolerance(model: Path, exact: Embedder, towers: Path) -> None:
+    """Writes int8's tolerance into the probes of a model folder, if it has any.
 
-    On a processor that computes int8 otherwise, as those without VNNI do, it may come to less.
+    It is `_SLACK` times the error measured here, because processors that compute int8 in another
+    way, as those without VNNI do, may be less accurate.
     """
     probes = Probes.read(model)
     if probes is None:
         return
     encoder = _encoder(exact, _engine(exact, towers))
     anything = replace(probes, tolerances={"int8": Tolerance(-1, float("inf"))})
-    found = anything.check(encoder, exact.texts, exact.preprocessor)
-    cosine = min(finding.cosine for finding in found if finding.cosine is not None)
-    error = max(finding.error for finding in found if finding.error is not None)
+    findings = anything.check(encoder, exact.texts, exact.preprocessor)
+    cosine = min(finding.cosine for finding in findings if finding.cosine is not None)
+    error = max(finding.error for finding in findings if finding.error is not None)
     expected = Tolerance(1 - _SLACK * (1 - cosine), _SLACK * error)
     replace(probes, tolerances={**probes.tolerances, "int8": expected}).write(model)
 
@@ -287,18 +292,19 @@ def _encoder(exact: Embedder, engine: Engine) -> Encoder:
 
 
 def _nearest(scores: Matrix) -> Tokens:
-    """The places of each row's ten largest, the largest first."""
-    places: Tokens = np.argsort(-scores, axis=1, kind="stable")[:, :_NEAREST]
-    return places
+    """The columns of each row's ten largest scores, the largest first: [rows, 10]."""
+    columns: Tokens = np.argsort(-scores, axis=1, kind="stable")[:, :_NEAREST]
+    return columns
 
 
 def _overlaps(one: Tokens, two: Tokens) -> tuple[float, float]:
+    """Shares, from 0 to 1, of equal nearest neighbours and of the ten nearest in common."""
     shared = [len(set(a) & set(b)) for a, b in zip(one, two, strict=True)]
     return float((one[:, 0] == two[:, 0]).mean()), float(np.mean(shared) / _NEAREST)
 
 
 def _spread(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many of them, from all over."""
+    """At most `most` items, evenly spaced from first to last."""
     if len(items) <= most:
         return list(items)
-    return [items[int(place)] for place in np.linspace(0, len(items) - 1, most)]
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, most)]

@@ -1,8 +1,8 @@
-"""What a package promises: the reference's vectors for a fixed set of texts and images.
+"""The probes of a package: the reference's vectors for a fixed set of texts and images.
 
-The images are computed, so that they need no licence, and small. Each is there for a mistake that
-it shows: fine chequers for a resize without antialiasing or with another filter, long images for
-a crop where there should be none, palettes, transparency and CMYK for the conversion to RGB.
+The images are generated, so they need no licence, and small. Each detects a kind of mistake: fine
+checkerboards a resize without antialiasing or with another filter, long images a wrong crop,
+palettes, transparency and CMYK a wrong conversion to RGB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from score.images.preprocess import Pixels
 from score.model.probes import TOLERANCES, ImageProbe, Probes, TextProbe, sample
 from score.package.reference import Reference
 
-# The first one's vector is computed on every loading: many tokens, none at the context's end.
+# The first is computed at every load: it has many tokens and does not fill the context.
 TEXTS = (
     "A photo of a Red Apple (2 of 3), next to a dog's bowl & a half-empty glass!",
     "cat",
@@ -33,7 +33,7 @@ TEXTS = (
     "แมวนั่งอยู่ริมหน้าต่าง",
     "🐈‍⬛ on a 🛋️, 👩‍👩‍👧 and 🇳🇿",
     "ﬁne ½ x² ① Ａ ΑΒΓ ß",
-    # What ftfy and html.unescape repair: entities, twice over, curly quotes, mojibake, full width.
+    # What ftfy and html.unescape repair: nested entities, curly quotes, mojibake, full width.
     "Tom &amp;amp; Jerry’s “cafÃ©” – ＬＯＵＤ ﬂoors, ΟΔΟΣ &lt;b&gt; J̌",
     " ".join(["a very long description of a picture that does not fit"] * 12),
 )
@@ -42,19 +42,19 @@ TEXTS = (
 _MOST_TOKENS = 32  # added tokens that have a probe
 
 
-def spoken(token: str) -> str:
-    """A text with an added token by itself, within a word, in another case, and at its end."""
+def text_with(token: str) -> str:
+    """A text with an added token as a word, within a word, in swapped case, and at the end."""
     return f"a {token} of x{token}y, {token.swapcase()}  {token}"
 
 
-def promise(reference: Reference) -> Probes:
-    """The reference's answers to every probe."""
+def reference_probes(reference: Reference) -> Probes:
+    """The probes, with the reference's token ids, pixels and vectors."""
     return Probes(
         reference=reference.name,
         architecture=reference.architecture,
         texts=tuple(
             TextProbe(text, reference.ids(text), reference.text_vector(text))
-            for text in (*TEXTS, *map(spoken, reference.added_tokens()[:_MOST_TOKENS]))
+            for text in (*TEXTS, *map(text_with, reference.added_tokens()[:_MOST_TOKENS]))
         ),
         images=tuple(
             ImageProbe(name, data, sample(reference.pixels(data)), reference.image_vector(data))
@@ -81,8 +81,10 @@ def images() -> dict[str, bytes]:
 
 
 def _chequers(width: int, height: int) -> Pixels:
-    """Slanted squares of 2 to 7 pixels, of other sizes in each channel: all edges, and repeating,
-    so that they compress to little."""
+    """Slanted squares of 2 to 7 pixels, in each channel of another size.
+
+    They are full of edges, and repeat, so the files are small.
+    """
     y, x = np.mgrid[0:height, 0:width]
     channels = [(x // 3 + y // 5) % 2, (x // 7 + y // 2) % 2, (x + y) // 4 % 2]
     pixels: Pixels = (np.stack(channels, axis=-1) * 200 + 30).astype(np.uint8)

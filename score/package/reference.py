@@ -1,8 +1,8 @@
 """The reference implementation: transformers' own model, tokenizer and image processor.
 
-It runs when a package is built, on the processor and in fp32, and what it computes is what the
-package promises. None of it is our code; in serving, none of it is imported. Where texts are
-cleaned as OpenCLIP does, OpenCLIP's own tokenizers clean them and make their ids.
+It runs when a package is built, on the CPU in fp32; its outputs are the package's probes. Serving
+does not import it. Where texts are cleaned as OpenCLIP does, OpenCLIP's own tokenizers clean them
+and compute their ids.
 """
 
 from __future__ import annotations
@@ -49,46 +49,52 @@ _KINDS = {"clip": (CLIPConfig, CLIPModel), "metaclip_2": (MetaClip2Config, MetaC
 
 
 class Reference:
-    """A model folder as transformers reads it. Use it as a context manager: it is as large as the
-    model in fp32, and leaving it frees that."""
+    """A model folder as transformers reads it.
+
+    A context manager: it holds the model in fp32, and leaving it frees that memory.
+    """
 
     def __init__(
         self, source: Source, canonical: Path, precision: FloatPrecision | None = None
     ) -> None:
-        """`source`: the checkpoint, from which all is read that is in the transformers layout, and
-        the weights in any layout; `canonical`: what was made of it, for the rest. `precision`: what
-        the weights are rounded to, because they are meant to be. Raises ModelError."""
+        """Reads the model.
+
+        `source`: the checkpoint; its weights are read in any layout, its configuration, tokenizer
+        and image processor where they are in the transformers layout. `canonical`: the folder
+        written from it, for the files that `source` lacks. `precision`: the weights are rounded to
+        it first, as the package's are. Raises ModelError.
+        """
         self.architecture = source.architecture
         self.name = _name(source.cleaning)
-        told = source.original or canonical
+        folder = source.original or canonical
         tokenizer = source.tokenizer_folder or canonical
         processor = source.processor_file or canonical / "preprocessor_config.json"
         config, model = _KINDS[source.architecture.kind]
-        shown = transformers.utils.logging.is_progress_bar_enabled()
+        had_progress_bar = transformers.utils.logging.is_progress_bar_enabled()
         transformers.utils.logging.disable_progress_bar()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what old checkpoints spell in old ways
-                # A checkpoint may ask for kernels and quantizers to be fetched; it gets neither.
-                asked = config.from_pretrained(told, local_files_only=True)
-                asked.__dict__.pop("quantization_config", None)
+                warnings.simplefilter("ignore")  # about deprecated keys of old checkpoints
+                # A configuration may ask transformers to fetch kernels or a quantizer: ignored.
+                settings = config.from_pretrained(folder, local_files_only=True)
+                settings.__dict__.pop("quantization_config", None)
                 self._model = model.from_pretrained(
                     **_weights(source),
-                    config=asked,
+                    config=settings,
                     attn_implementation="sdpa",
-                    dtype=torch.float32,  # its default narrows all to what config.json states
+                    dtype=torch.float32,  # the default is the precision that config.json states
                     local_files_only=True,
                 ).eval()
                 context = self.architecture.text.context
                 self._tokenizer = _tokenizer(tokenizer, context, source.cleaning)
                 self._processor = _processor(processor)
-        except Exception as error:  # whatever transformers makes of a folder it cannot read
-            raise ModelError(f"transformers cannot read {told.name}: {error}") from error
+        except Exception as error:  # transformers raises many types
+            raise ModelError(f"transformers cannot read {folder.name}: {error}") from error
         finally:
-            if shown:
+            if had_progress_bar:
                 transformers.utils.logging.enable_progress_bar()
 
-        # In memory of their own: the last bits of sums depend on where in a file numbers lie.
+        # Copied out of the mapped file: the last bits of sums depend on the memory's alignment.
         for parameter in self._model.parameters():
             rounded = parameter.data.to(DTYPES[precision or "fp32"])
             parameter.data = torch.empty(parameter.shape).copy_(rounded)
@@ -99,12 +105,12 @@ class Reference:
     def __exit__(self, *_: object) -> None:
         del self._model
         gc.collect()
-        release_free_memory()  # before the next model comes
+        release_free_memory()  # before the package's own model is loaded
 
-    def unlike(self, written: Tensors) -> Iterator[str]:
-        """The names of its weights that are others in `written`, if only in their last bit."""
-        for name, theirs in self._model.state_dict().items():
-            if not torch.equal(written.read(name).float(), theirs):
+    def differing(self, written: Tensors) -> Iterator[str]:
+        """The names of weights that differ in `written`, even by the last bit."""
+        for name, expected in self._model.state_dict().items():
+            if not torch.equal(written.read(name).float(), expected):
                 yield name
 
     def ids(self, text: str) -> Ids:
@@ -112,8 +118,10 @@ class Reference:
         return self._tokenizer.ids(text)
 
     def added_tokens(self) -> list[str]:
-        """Tokens beside the vocabulary that texts may spell out and the model has embeddings for,
-        without those that begin and end every text."""
+        """Tokens outside the vocabulary that a text may contain and the model has embeddings for.
+
+        Begin and end tokens are left out: every text has them.
+        """
         usual, most = set(self.ids("")), self.architecture.text.vocabulary
         added = self._tokenizer.added_tokens()
         return [token for token, id in added.items() if id not in usual and id < most]
@@ -144,41 +152,43 @@ class Reference:
 
 
 def _processor(file: Path) -> Any:
-    """The image processor that a configuration names, in its PIL form.
+    """The image processor that a configuration names, in its PIL version.
 
-    `AutoImageProcessor` would do, but for old files that write a feature extractor's name where the
-    image processor's belongs. It converts to RGB whether or not it is told to: otherwise ViT's, for
-    one, fails on grey, palettes and transparency.
+    Not by `AutoImageProcessor`, which rejects old files that name a feature extractor. Always
+    converts to RGB: otherwise some, such as ViT's, fail on grey, palettes and transparency.
     """
     kind = processors.kind(image_processor(file))
-    made = getattr(transformers, f"{kind}ImageProcessorPil")
-    return made.from_pretrained(file.parent, local_files_only=True, do_convert_rgb=True)
+    processor = getattr(transformers, f"{kind}ImageProcessorPil")
+    return processor.from_pretrained(file.parent, local_files_only=True, do_convert_rgb=True)
 
 
 def _weights(source: Source) -> dict[str, Any]:
-    """Where transformers finds a checkpoint's weights: in its own files, if it can read them.
+    """Arguments by which transformers finds the weights: the checkpoint's files, if it reads them.
 
-    A torch file is never given to it, since we alone say how pickles are read.
+    Torch files are read by our own restricted loader and passed as tensors, since they are pickles.
     """
     if source.original and isinstance(source.tensors, Weights) and _opens(source.original):
         return {"pretrained_model_name_or_path": source.original, "use_safetensors": True}
-    state = {name: _alone(source.read(name).float()) for name in source.parts}
+    state = {name: _detached(source.read(name).float()) for name in source.parts}
     return {"pretrained_model_name_or_path": None, "state_dict": state}
 
 
 def _opens(folder: Path) -> bool:
-    """Whether transformers opens a folder's safetensors: of an index it wants `metadata`, too."""
+    """Whether transformers can open a folder's safetensors: an index needs the key `metadata`."""
     return (folder / FILE).is_file() or "metadata" in read_json(folder / INDEX)
 
 
-def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that keeps no larger one in memory, as one cut out of OpenCLIP's `in_proj` does."""
-    part = tensor.untyped_storage().nbytes() > tensor.nbytes
-    return tensor.clone() if part else tensor
+def _detached(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, copied if it is a slice, such as one of OpenCLIP's `in_proj`.
+
+    A slice would keep the whole tensor in memory.
+    """
+    is_slice = tensor.untyped_storage().nbytes() > tensor.nbytes
+    return tensor.clone() if is_slice else tensor
 
 
-def ready(cleaning: Cleaning) -> None:
-    """Raises ModelError where the reference of a cleaning is not installed."""
+def check_installed(cleaning: Cleaning) -> None:
+    """Raises ModelError where the reference tokenizer of a cleaning is not installed."""
     if cleaning.name == "openclip":
         _open_clip()
 
@@ -203,7 +213,7 @@ class _Transformers:
 
 
 class _OpenClip:
-    """OpenCLIP's tokenizers: its own for CLIP's byte pairs, and what it wraps around others."""
+    """OpenCLIP's tokenizers: `SimpleTokenizer` if `own`, else `HFTokenizer` around a folder's."""
 
     def __init__(self, folder: Path, context: int, *, own: bool) -> None:
         module = _open_clip()
@@ -219,7 +229,7 @@ class _OpenClip:
 
     def ids(self, text: str) -> Ids:
         ids: Ids = self._tokenizer([text])[0].tolist()
-        while ids[-1] == self._padding:  # never a text's own last, which is the end token
+        while ids[-1] == self._padding:  # a text's last token is the end token
             ids.pop()
         return ids
 
@@ -235,11 +245,11 @@ def _tokenizer(folder: Path, context: int, cleaning: Cleaning) -> _Transformers 
 
 @functools.cache
 def _open_clip() -> ModuleType:
-    """`open_clip.tokenizer` by itself: importing all of OpenCLIP needs torchvision and timm."""
+    """`open_clip.tokenizer` alone: importing the whole of OpenCLIP needs torchvision and timm."""
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
         raise ModelError(
-            "texts of this checkpoint are cleaned as OpenCLIP does, and proven against OpenCLIP's "
+            "texts of this checkpoint are cleaned as OpenCLIP does, and compared with OpenCLIP's "
             f"own tokenizer, which is missing: {install('open_clip')}; or "
             "leave texts as they are with --cleaning transformers"
         )
@@ -256,7 +266,7 @@ def _open_clip() -> ModuleType:
 
 
 def _name(cleaning: Cleaning) -> str:
-    """Who computes: libraries and their versions."""
+    """The reference's libraries and versions."""
     if cleaning.name == "transformers":
         return NAME
     return f"{NAME}; texts: open_clip {version('open_clip_torch')}, ftfy {version('ftfy')}"

@@ -1,4 +1,4 @@
-"""A package in MLflow's model registry: logged as a run's artifact, then registered."""
+"""Registers a package in MLflow's model registry, after logging it as a run's artifact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from score.errors import ModelError
 from score.package.export import export
 
-_ARTIFACT = "model"  # the package's place among the run's artifacts
+_ARTIFACT = "model"  # path of the package among the run's artifacts
 _ALIAS = re.compile(r"(?!(latest|v\d+)$)[\w-]+", re.ASCII | re.IGNORECASE)
 
 
@@ -28,9 +28,9 @@ def register(
 ) -> str:
     """Registers a package as the next version of `name`, and returns `models:/NAME/VERSION`.
 
-    `model`: as `ModelFolder.open` has it; only the package's own files are logged. `aliases`: names
-    that are moved to this version. `tracking_uri`: MLflow's server or database, for the rest of
-    this process, as `mlflow.set_tracking_uri` has it. Raises ModelError.
+    `model`: a folder or URI, as in `ModelFolder.open`; only the package's own files are logged.
+    `aliases`: moved to this version. `tracking_uri`: MLflow's server or database, for the rest of
+    this process (`mlflow.set_tracking_uri`). Raises ModelError.
     """
     for alias in aliases:
         if not _ALIAS.fullmatch(alias):
@@ -39,7 +39,7 @@ def register(
             )
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
-    with TemporaryDirectory() as scratch, _watched():
+    with TemporaryDirectory() as scratch, _mlflow_errors():
         client = mlflow.MlflowClient()
         _check_name(client, name)
         package = export(model, Path(scratch) / _ARTIFACT)
@@ -52,8 +52,8 @@ def register(
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
-    """What MLflow refuses is a ModelError, and what it prints goes to stderr."""
+def _mlflow_errors() -> Iterator[None]:
+    """Turns MLflow's errors into ModelError, and sends what it prints to stderr."""
     try:
         with redirect_stdout(sys.stderr):
             yield
@@ -62,7 +62,7 @@ def _watched() -> Iterator[None]:
 
 
 def _check_name(client: mlflow.MlflowClient, name: str) -> None:
-    """Raises MlflowException for a name that no model may have, before anything is uploaded."""
+    """Raises MlflowException for an invalid model name, before anything is uploaded."""
     try:
         client.get_registered_model(name)
     except MlflowException as error:

@@ -1,1 +1,1 @@
-"""Where a job may write, and files and folders that appear when they are complete."""
+"""Where a job may write; files and folders that appear only when they are complete."""

@@ -1,10 +1,10 @@
-"""Files and folders that appear under their name when they are complete, and not before.
+"""Atomic outputs: files and folders that appear under their name only when complete.
 
-Each is written under a hidden name of its own, in the folder where it will be, and then renamed. So
-two processes with the same output do not write into each other's files: the one that finishes last
-wins. Where writing fails, nothing is left behind. What a killed process left behind is removed by
-the next process that writes into the same folder: at once where the name shows a process of this
-machine that has ended, else after a day without a write.
+Each is written under a unique hidden name in the target's folder, then renamed. So two processes
+with the same output do not write into each other's files: the one that finishes last wins. If
+writing fails, the temporary files are removed. Those of a killed process are removed by the next
+process that writes into the same folder: at once if their name shows an ended process of this
+machine, otherwise after a day without a write.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _NO_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 @contextmanager
 def file(path: Path) -> Iterator[Path]:
-    """Where to write a file that replaces `path` when the block ends. Raises OSError."""
+    """A temporary path, whose file replaces `path` when the block ends. Raises OSError."""
     with files([path]) as (part,):
         yield part
 
 
 @contextmanager
 def files(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Where to write the files of one output, which replace `paths` when the block ends.
+    """Temporary paths, whose files replace `paths` when the block ends.
 
-    A file that was not written is missing from the new output, so its path is removed. The folder
-    of each must exist. Raises OSError.
+    For a file that the block does not write, `paths`' own file is deleted. The folder of each must
+    exist. Raises OSError.
     """
     parts = {path: _temporary(path.parent, path.name) for path in paths}
     try:
@@ -63,11 +63,10 @@ def files(paths: Iterable[Path]) -> Iterator[list[Path]]:
 def folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """An empty folder that is renamed to `path` when the block ends.
 
-    It is alone in a temporary folder, its parent, which may hold other temporary files.
+    Its parent is a temporary folder of its own, where the block may write other temporary files.
 
-    check: called before the renaming, which may be hours later; raises where the folder at `path`,
-    if there is one, must not be replaced. Where the renaming fails, that folder stays. Raises
-    OSError.
+    check: called before the renaming, which may be hours later; it raises if the existing folder at
+    `path` must not be replaced. If the renaming fails, the existing folder stays. Raises OSError.
     """
     with scratch(path) as temporary:
         new, old = temporary / "new", temporary / "old"
@@ -88,9 +87,9 @@ def folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Pat
 def contents(path: Path) -> Iterator[Path]:
     """A folder inside `path`, whose files replace all files of `path` when the block ends.
 
-    Where the block raises, `path` is left as it was. Files that others put there meanwhile stay.
-    Unlike renaming the folder itself, this works for a mount point, as Azure ML's outputs are.
-    Raises OSError.
+    If the block raises, `path` is unchanged. Files that other processes add meanwhile stay. Unlike
+    renaming the folder itself, this works for a mount point, such as Azure ML's outputs. Raises
+    OSError.
     """
     is_new = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
@@ -105,7 +104,7 @@ def contents(path: Path) -> Iterator[Path]:
             is_new = False
     finally:
         if is_new:
-            with suppress(OSError):  # others have put something there
+            with suppress(OSError):  # other processes have added files
                 path.rmdir()
 
 
@@ -122,10 +121,10 @@ def scratch(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a folder if it is there; does not fail.
+    """Removes a folder if it exists; never raises OSError.
 
-    It is renamed first, so that another process can create it anew at once, and a thread that still
-    writes into it fails.
+    It is renamed first, so that another process can create it again at once, and a thread that
+    still writes into it fails.
     """
     aside = _temporary(path.parent, path.name)
     with suppress(OSError):
@@ -134,7 +133,7 @@ def remove(path: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one that was not complete yet."""
+    """Whether this is the name of a temporary, incomplete file or folder."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -144,7 +143,7 @@ def _temporary(parent: Path, name: str) -> Path:
     return parent / f".{start}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
-@cache  # once a process: a job may write thousands of files into one folder
+@cache  # once per process, since a job may write thousands of files into one folder
 def _remove_abandoned(parent: Path) -> None:
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
@@ -166,15 +165,15 @@ def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
 
 @cache
 def _machine() -> str:
-    """A number for the machine or container whose process ids this process sees."""
+    """An id of the machine or container (PID namespace) of this process: 8 hexadecimal digits."""
     namespace = 0
-    with suppress(OSError):  # no Linux
+    with suppress(OSError):  # not Linux
         namespace = os.stat("/proc/self/ns/pid").st_ino
     return f"{zlib.crc32(f'{platform.node()} {namespace}'.encode()):08x}"
 
 
 def _is_running(process: int) -> bool:
-    if os.name != "posix":  # elsewhere `os.kill` ends the process
+    if os.name != "posix":  # on Windows `os.kill` would end the process
         return True
     try:
         os.kill(process, 0)
@@ -186,11 +185,10 @@ def _is_running(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Writes a file to disk before it is renamed: after a power cut the name must not stand for
-    an empty file."""
+    """Flushes a file to disk before it is renamed: otherwise it may be empty after a power cut."""
     with suppress(FileNotFoundError), path.open("rb") as stream:
         try:
             os.fsync(stream.fileno())
         except OSError as error:
-            if error.errno not in _NO_SYNC:  # of a file system that has no such thing
+            if error.errno not in _NO_SYNC:  # the file system does not support fsync
                 raise

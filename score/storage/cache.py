@@ -1,4 +1,4 @@
-"""A cache of folders that take long to create, each with checksums of its files."""
+"""A cache of folders that are slow to create, each with checksums of its files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _SUMS = "sums.json"
 _CHUNK = 2**20  # bytes
 
 
-def kept(folder: Path, make: Callable[[Path], None]) -> Path:
-    """The folder, which `make` fills unless it is there and its checksums are right.
+def cached_folder(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Returns `folder`, after `make` has filled it unless it exists and its checksums match.
 
-    Of several processes that create it at once, the first one's is kept. Raises OSError, and what
-    `make` raises.
+    If several processes create it at the same time, the first result is used. Raises OSError, and
+    whatever `make` raises.
     """
     if _is_intact(folder):
         return folder
     if folder.exists():
-        log.warning("%s is damaged, and created again", folder)
+        log.warning("%s is damaged; creating it again", folder)
     try:
         with atomic.scratch(folder) as new:
             make(new)
@@ -42,9 +42,9 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _is_intact(folder: Path) -> bool:
-    """Whether the files are those that were written: a full disk or a failing one changes them.
+    """Whether the files have the checksums they were written with.
 
-    Raises OSError for files that cannot be read now, and may be intact.
+    Raises OSError for files that cannot be read at the moment, which may be intact.
     """
     try:
         sums = json.loads((folder / _SUMS).read_bytes())

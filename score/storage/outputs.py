@@ -1,7 +1,7 @@
-"""Where a job may write: one rule for files and folders that exist.
+"""Checks where a job may write: one rule for all outputs that exist already.
 
-An output that exists is refused; with `overwrite` it is replaced, once the new one is complete. A
-folder is only replaced where a job of the same kind wrote it, so that a mistyped name deletes no
+An output that exists is an error; with `overwrite` it is replaced when the new one is complete. A
+folder is replaced only if a job of the same kind wrote it, so that a mistyped name does not delete
 other files.
 """
 
@@ -22,7 +22,7 @@ def check_files(
 ) -> None:
     """Raises RequestError unless each of a job's files may be written.
 
-    `inputs`: what the job reads, which no output may replace, overwriting or not.
+    `inputs`: the files that the job reads, which no output may replace even with `overwrite`.
     """
     files = list(files)
     check_inputs(files, inputs)
@@ -49,9 +49,9 @@ def check_folder(
     overwrite: bool = False,
     inputs: Iterable[Path] = (),
 ) -> None:
-    """Raises RequestError unless a job may fill a folder: one that is new or empty.
+    """Raises RequestError unless a job may write a folder: it must be new or empty.
 
-    `is_ours`: whether a folder's content is what such a job writes; that may be overwritten.
+    `is_ours`: whether a folder's content is the output of such a job, which `overwrite` replaces.
     """
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder} is a file, not a folder")
@@ -76,7 +76,7 @@ def check_replaceable(folder: Path) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but what another job, or a killed one, has not completed."""
+    """Whether a folder is empty, apart from temporary files of running or killed jobs."""
     return not _content(folder)
 
 
@@ -85,9 +85,9 @@ def _content(folder: Path) -> list[Path]:
 
 
 def _check_writable(folder: Path) -> None:
-    """Checks the nearest parent that exists: folders that are missing will be created in it."""
+    """Checks the nearest existing parent, in which missing folders will be created."""
     nearest = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
     if not nearest.is_dir():
-        raise RequestError(f"nothing can be written to {folder}: {nearest} is no folder")
+        raise RequestError(f"cannot write to {folder}: {nearest} is not a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RequestError(f"nothing can be written to {folder}: {nearest} is read-only for us")
+        raise RequestError(f"cannot write to {folder}: no write permission for {nearest}")

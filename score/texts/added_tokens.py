@@ -1,10 +1,10 @@
 """Tokens that JSON files add to a tokenizer's vocabulary, as transformers 5 reads them.
 
-They lie in `tokenizer_config.json` (`added_tokens_decoder`, `extra_special_tokens`, and each name
+They are in `tokenizer_config.json` (`added_tokens_decoder`, `extra_special_tokens`, and each key
 that ends in `_token`), or in folders of older versions in `special_tokens_map.json` and
-`added_tokens.json`; those in `tokenizer.json` are in the tokenizer already. The order and the
-precedence are those of `PreTrainedTokenizerBase._from_pretrained` and
-`TokenizersBackend.__init__`. Tests compare ids.
+`added_tokens.json`; those in `tokenizer.json` are in the tokenizer already. Order and precedence
+are those of `PreTrainedTokenizerBase._from_pretrained` and `TokenizersBackend.__init__`; tests
+compare the resulting ids with transformers'.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Token = str | AddedToken
 
 @dataclass(frozen=True, slots=True)
 class AddedTokens:
-    """What a folder's JSON files say of tokens beside the vocabulary.
+    """The tokens that a folder's JSON files add to the vocabulary.
 
     named: special tokens by name, `bos_token` first. by_id: tokens that are listed with an id.
-    extra: further special tokens. complete: whether `by_id` is all that there are, whatever
-    `tokenizer.json` has added.
+    extra: other special tokens. complete: whether `by_id` also lists the tokens that
+    `tokenizer.json` adds.
     """
 
     named: Mapping[str, Token]
@@ -44,9 +44,9 @@ class AddedTokens:
 
     @classmethod
     def read(cls, folder: Path, defaults: Mapping[str, str]) -> AddedTokens:
-        """The tokens of a folder. `defaults`: named tokens of the tokenizer's class.
+        """Reads the tokens of a folder. `defaults`: named tokens of the tokenizer's class.
 
-        Raises ModelError for files that cannot be read, and for a setting that cannot be honoured.
+        Raises ModelError for files that cannot be read, and for unsupported settings.
         """
         config = dict(read_optional_json(folder / CONFIG))
         _refuse(config, folder / CONFIG)
@@ -72,7 +72,7 @@ class AddedTokens:
         return _content(self.named.get(name, default))
 
     def add_to(self, tokenizer: Tokenizer) -> None:
-        """Adds them. Raises ModelError for a token that does not get the id that its file says."""
+        """Adds them. Raises ModelError if a token does not get the id in its file."""
         own = tokenizer.get_added_tokens_decoder()
         listed = {**self.by_id} if self.complete else {**self.by_id, **own}
         if self.complete:
@@ -108,14 +108,14 @@ class AddedTokens:
 
 
 def _refuse(config: Json, file: Path) -> None:
-    """What changes ids and is not done here."""
+    """Raises ModelError for settings that change ids and are not supported."""
     for name, usual in (("split_special_tokens", False), ("truncation_side", "right")):
         if config.get(name, usual) != usual:
             raise ModelError(f"{file}: {name}={config[name]!r:.80} is not supported")
 
 
 def _merge(config: dict[str, Any], special: Json) -> None:
-    """`special_tokens_map.json` goes before the configuration."""
+    """Merges `special_tokens_map.json`, which takes precedence, into the configuration."""
     for name, value in special.items():
         if name == "extra_special_tokens" and isinstance(value, list):
             before = list(config.get(name) or [])
@@ -127,8 +127,11 @@ def _merge(config: dict[str, Any], special: Json) -> None:
 
 
 def _added(listed: Json, config: Json) -> Iterator[tuple[int, AddedToken]]:
-    """`added_tokens.json`: token → id. One that is named elsewhere as special is matched as it is
-    written, any other one in the normalized text."""
+    """The tokens of `added_tokens.json` (token → id).
+
+    A token listed elsewhere as special is matched in the original text, others in the normalized
+    text.
+    """
     special = {str(config[name]) for name in _NAMED if config.get(name)}
     special |= {str(token) for token in config.get("extra_special_tokens") or ()}
     for content, id in listed.items():
@@ -137,7 +140,7 @@ def _added(listed: Json, config: Json) -> Iterator[tuple[int, AddedToken]]:
 
 
 def _named(config: Json, defaults: Mapping[str, str]) -> dict[str, Token]:
-    """The named tokens; those under names of the model's own come last, typed ones first."""
+    """The named tokens: transformers' names first, then the model's own, typed ones first."""
     extra = config.get("extra_special_tokens")
     own = {name: value for name, value in config.items() if name.endswith("_token")}
     typed = {name: value for name, value in own.items() if not isinstance(value, str)}
@@ -156,7 +159,7 @@ def _extra(config: Json) -> tuple[Token, ...]:
 
 
 def _token(value: object) -> Token | None:
-    """A token as a configuration spells it, None for what is no token (`add_bos_token: true`)."""
+    """A token in a configuration; None for a value that is not one (`add_bos_token: true`)."""
     if isinstance(value, (str, AddedToken)):
         return value
     if isinstance(value, dict) and "content" in value:

@@ -2,7 +2,7 @@
 
 OpenAI's, LAION's and MetaCLIP's models were trained and evaluated on texts that went through
 `ftfy.fix_text` and twice through `html.unescape` (`open_clip.tokenizer.basic_clean`).
-transformers' tokenizers do neither. Knows nothing of token ids.
+transformers' tokenizers do neither. Independent of token ids.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ Name = Literal["transformers", "openclip"]
 
 _NAMES: tuple[Name, ...] = ("transformers", "openclip")
 
-# Texts that neither ftfy nor html.unescape changes but for spaces. All of ftfy's repairs are of
-# characters beyond ASCII, of entities (`&`) and of control characters; of these, tabs and line
-# breaks stay white space. `tests/texts/test_cleaning.py` tries every pair of these characters.
+# Texts in which ftfy and html.unescape change nothing but white space: ftfy repairs only non-ASCII
+# characters, entities (`&`) and control characters other than tabs and line breaks.
+# `tests/texts/test_cleaning.py` tries every pair of these characters.
 _PLAIN = re.compile(r"[\t\n\r -%'-~]*")
 
-_MOST_LEVELS = 32  # of entities within entities; `&amp;amp;`, which is often met, has two
+_MOST_LEVELS = 32  # of nested entities; `&amp;amp;`, a frequent case, has two
 
-# OpenCLIP's special tokens, where a text spells them out.
+# OpenCLIP's special tokens in a text.
 _SPECIAL = re.compile("<(?:start|end)_of_text>")
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """What happens to a text before it is tokenized.
+    """How a text is cleaned before it is tokenized.
 
     name: `transformers` leaves texts as they are; `openclip` repairs encodings, ligatures, quotes
-        and widths (ftfy), resolves HTML entities, and makes all white space single spaces.
-    lower: whether `openclip` lower-cases, too. OpenCLIP does so before CLIP's own byte pairs
-        (`SimpleTokenizer`), not before other tokenizers (`HFTokenizer`).
+        and widths (ftfy), resolves HTML entities, and replaces white space by single spaces.
+    lower: whether `openclip` also lower-cases. OpenCLIP does so before CLIP's own byte-pair
+        tokenizer (`SimpleTokenizer`), not before others (`HFTokenizer`).
     """
 
     name: Name = "transformers"
@@ -47,9 +47,9 @@ class Cleaning:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Cleaning:
-        """What a `tokenizer_config.json` records; `transformers` where it records nothing.
+        """The cleaning in a `tokenizer_config.json`; `transformers` if it has none.
 
-        Raises ModelError for a cleaning that is not known, or whose library is not installed.
+        Raises ModelError for an unknown cleaning, or one whose library is not installed.
         """
         name = config.get("text_cleaning", "transformers")
         if name not in _NAMES:
@@ -61,19 +61,19 @@ class Cleaning:
         return cls("openclip", lower=config.get("do_lower_case") is True)
 
     def config(self) -> dict[str, Any]:
-        """What `from_config` reads again."""
+        """The entries of `tokenizer_config.json` that `from_config` reads."""
         lower = {"do_lower_case": True} if self.lower else {}
         return {"text_cleaning": self.name, **lower}
 
     def __call__(self, text: str) -> str:
-        """The cleaned text. Raises UnicodeEncodeError for half a character (a lone surrogate)."""
+        """The cleaned text. Raises UnicodeEncodeError for a lone surrogate."""
         if self.name == "transformers":
             return text
         if not _PLAIN.fullmatch(text):
-            text.encode()  # ftfy would put U+FFFD in the place of half a character
+            text.encode()  # ftfy would replace a lone surrogate by U+FFFD
             text = html.unescape(html.unescape(_fixed(text)))
         text = " ".join(text.split())
-        return _apart(text.lower()) if self.lower else text
+        return _split_special(text.lower()) if self.lower else text
 
 
 def _ftfy() -> Any:
@@ -90,9 +90,8 @@ def _ftfy() -> Any:
 def _fixed(text: str) -> str:
     """`ftfy.fix_text`, in bounded time.
 
-    ftfy resolves entities within entities one level at a time, as long as there are any: a text of
-    100,000 characters may have 25,000 levels, which take minutes. Deeper ones than `_MOST_LEVELS`
-    are left to `html.unescape`.
+    ftfy resolves nested entities one level at a time: a text of 100,000 characters may have 25,000
+    levels, which take minutes. With more than `_MOST_LEVELS`, only `html.unescape` resolves them.
     """
     ftfy = _ftfy()
     nested = ("&" in text or "＆" in text) and _is_deep(text)
@@ -101,7 +100,7 @@ def _fixed(text: str) -> str:
 
 
 def _is_deep(text: str) -> bool:
-    """Whether entities are nested deeply, through all of ftfy's steps that may make new ones."""
+    """Whether entities are nested too deeply, counting those that ftfy's other steps create."""
     fixes = _ftfy().fixes
     for _ in range(_MOST_LEVELS):
         before = text
@@ -112,11 +111,11 @@ def _is_deep(text: str) -> bool:
     return True
 
 
-def _apart(text: str) -> str:
-    """Special tokens spelled within a run of punctuation, taken apart: `!< end_of_text>`.
+def _split_special(text: str) -> str:
+    """Splits special tokens that follow punctuation: `!<end_of_text>` → `!< end_of_text>`.
 
-    OpenCLIP's pattern reads such a run whole, so `<` is no beginning of a special token there; a
-    space ends the run at the same place and leaves the other pieces as they are.
+    OpenCLIP's pattern matches a run of punctuation as a whole, so `<` does not start a special
+    token there. A space ends the run at the same position and does not change other pieces.
     """
     if "_of_text>" not in text:
         return text
@@ -124,7 +123,7 @@ def _apart(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    end, special = 0, True  # of the special token before, and whether OpenCLIP takes it for one
+    end, special = 0, True  # of the previous match, and whether OpenCLIP reads it as special
     for match in _SPECIAL.finditer(text):
         between = text[end : match.start()]
         special = not _is_punctuation(between[-1]) if between else special
@@ -135,5 +134,5 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _is_punctuation(character: str) -> bool:
-    """Whether a character is of CLIP's third kind of word, `[^\\s\\p{L}\\p{N}]`."""
+    """Whether a character matches the part `[^\\s\\p{L}\\p{N}]` of CLIP's pattern."""
     return character != " " and unicodedata.category(character)[0] not in "LN"

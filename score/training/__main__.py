@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from score.console.commands import Parser, needed, run
+from score.console.commands import Parser, required_imports, run
 from score.errors import ModelError
 from score.hardware.processor import cores
 
-with needed(__name__):
+with required_imports(__name__):
     import torch
 
     from score.training.config import Config

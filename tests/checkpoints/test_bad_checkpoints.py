@@ -202,11 +202,11 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "an LFS pointer": (pointer("model.safetensors"), "it is a Git LFS pointer; run `git lfs pull`"),
     "half a download": (
         lambda folder: os.truncate(folder / "model.safetensors", 1_000_000),
-        "no whole safetensors file",
+        "not a complete safetensors file",
     ),
-    "a header of an exabyte": (huge_header, "no whole safetensors file"),
-    "a shape of an exabyte": (header(huge_shape), "no whole safetensors file"),
-    "tensors in one place": (header(overlapping), "no whole safetensors file"),
+    "a header of an exabyte": (huge_header, "not a complete safetensors file"),
+    "a shape of an exabyte": (header(huge_shape), "not a complete safetensors file"),
+    "tensors in one place": (header(overlapping), "not a complete safetensors file"),
     "a missing tensor": (
         tensors(lambda found: found.pop("text_model.final_layer_norm.bias")),
         "lacks 1 of the tensors of its architecture, such as text_model.final_layer_norm.bias",
@@ -260,7 +260,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     ),
     "heads that do not fit": (
         config(lambda c: c["vision_config"].update(num_attention_heads=7)),
-        "hidden_size 64 is no multiple of 7 heads",
+        "hidden_size 64 is not a multiple of 7 heads",
     ),
     "a width in words": (
         config(lambda c: c["vision_config"].update(hidden_size="64")),
@@ -281,7 +281,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     ),
     "a negative end": (
         config(lambda c: c["text_config"].update(eos_token_id=-1)),
-        "eos_token_id -1 is no token id",
+        "eos_token_id -1 is not a token id",
     ),
     # a tokenizer that is not the model's
     "ids without an embedding": (

@@ -66,7 +66,7 @@ def test_named_architectures_are_openclips(name: str) -> None:
 
 
 def test_every_published_architecture_is_named() -> None:
-    assert {entry.architecture for entry in CATALOG.values()} <= set(NAMES)
+    assert {entry.architecture_name for entry in CATALOG.values()} <= set(NAMES)
 
 
 def shallow(name: str, layers: int = 2) -> Json:
@@ -120,7 +120,7 @@ def assert_as_open_clip(made: Path, theirs: OpenClip) -> None:
     assert ours.encoder.logit_scale == pytest.approx(scale, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted({entry.architecture for entry in CATALOG.values()}))
+@pytest.mark.parametrize("name", sorted({e.architecture_name for e in CATALOG.values()}))
 def test_an_openclip_folder_of_each_architecture(name: str, folder: Path) -> None:
     model_cfg = shallow(name)
     theirs = OpenClip(model_cfg)

@@ -80,7 +80,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         (["embed", "in.csv", "--output", "x.xlsx"], "must end in .parquet"),
         (["embed", "in.csv", "--output", "in.csv"], "would replace the input"),
         (["embed", "in.csv", "--output", "vectors.parquet"], EXISTS),
-        (["embed", "in.csv", "--output", "in.csv/x.csv"], "in.csv is no folder"),
+        (["embed", "in.csv", "--output", "in.csv/x.csv"], "in.csv is not a folder"),
         (["label", "gone", "--ontology", ONTOLOGY, "--output", "x"], "no such file or folder"),
         (["label", "in.csv", "--ontology", ONTOLOGY, "--output", "x"], "no column 'image'"),
         (["label", "images", "--ontology", "gone", "--output", "x"], "no such file"),
@@ -91,7 +91,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         ),
         ([*LABEL, "--output", "index"], EXISTS),
         ([*LABEL, "--output", "in.csv"], EXISTS),
-        ([*LABEL, "--output", "in.csv/x"], "in.csv is no folder"),
+        ([*LABEL, "--output", "in.csv/x"], "in.csv is not a folder"),
         ([*LABEL, "--output", "x", "--top", "0"], "no whole number from 1"),
         (["evaluate", "retrieval", "in.csv"], "no column 'image'"),
         (["evaluate", "retrieval", "gone.csv"], "no such file"),
@@ -107,7 +107,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         (["serve", "--host", "host.invalid"], "host.invalid, port 5001: "),
         (["package", str(ROOT / "model"), "--output", "index"], EXISTS),
         (["package", str(ROOT / "model"), "--output", "in.csv"], "is a file"),
-        (["package", str(ROOT / "model"), "--output", "in.csv/x"], "in.csv is no folder"),
+        (["package", str(ROOT / "model"), "--output", "in.csv/x"], "in.csv is not a folder"),
     ],
 )
 def test_what_can_be_refused_is_refused_before_the_model_is_loaded(
@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root, as tests may be, can write anywhere
     code, message = said(capsys, "embed", "in.csv", "--output", "deep/x.csv")
-    assert (code, "is read-only" in message) == (2, True)
+    assert (code, "no write permission" in message) == (2, True)
 
 
 def test_a_port_that_is_in_use_is_refused_before_the_model_is_loaded(

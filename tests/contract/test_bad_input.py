@@ -22,7 +22,7 @@ from score.errors import ROW_CODES, RowsFailed
 from score.settings import Settings
 from tests.images.test_images_bad import BOMBS, DAMAGED
 from tests.support import bad_images
-from tests.support.bad_images import FILES, STRANGERS, encoded, whole
+from tests.support.bad_images import FILES, OTHER_FORMATS, encoded, whole
 from tests.support.hostile import JPEG, PNG, Authority, Network, Server, dead_port, say_nothing
 
 SETTINGS = Settings(
@@ -87,7 +87,7 @@ IMAGES: Cases = {
     "data: of text": ("not_an_image", "data:,a%20cat"),
     "a word that is base64": ("not_an_image", "word"),
     "an absolute path that is base64": ("not_an_image", "/etc/passwd"),
-    **{name: ("not_an_image", make()) for name, make in STRANGERS.items() if make()},
+    **{name: ("not_an_image", make()) for name, make in OTHER_FORMATS.items() if make()},
     **{f"half a {name}": ("truncated_image", half) for name, half in bad_images.halves()},
     **{name: ("truncated_image", make()) for name, make in DAMAGED.items()},
     **{name: ("too_many_pixels", make()) for name, make in BOMBS.items()},

@@ -84,7 +84,7 @@ ALLOWED = [
 
 
 def planned(size: str, model: str = "openai-vit-b-32") -> Plan:
-    return plan(lookup(size), model, CATALOG[model].made)
+    return plan(lookup(size), model, CATALOG[model].architecture)
 
 
 # -- the table ---------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_the_batch_shrinks_before_a_model_is_refused() -> None:
     batches = [planned("Standard_NC4as_T4_v3", name).batch_size for name in CATALOG]
     assert batches[0] == 128
     small = dataclasses.replace(lookup("Standard_NC4as_T4_v3"), gpu_memory_gib=6)
-    giant = CATALOG["laion-vit-bigg-14"].made
+    giant = CATALOG["laion-vit-bigg-14"].architecture
     assert plan(small, "m", giant).batch_size < 128
 
 
@@ -263,18 +263,18 @@ def test_each_gpu_has_a_worker() -> None:
 
 
 def test_hours_follow_from_the_rate_and_say_whose_it_is() -> None:
-    sku, made = lookup("Standard_NC24ads_A100_v4"), CATALOG["openai-vit-b-32"].made
-    stated = plan(sku, "m", made)
-    measured = plan(sku, "m", made, measured=1000)
+    sku, architecture = lookup("Standard_NC24ads_A100_v4"), CATALOG["openai-vit-b-32"].architecture
+    stated = plan(sku, "m", architecture)
+    measured = plan(sku, "m", architecture, measured=1000)
     assert measured.hours(100e6, 8) == pytest.approx(100e6 / 8000 / 3600)
     assert "(stated)" in as_text(stated, 1e6)
     assert "(measured)" in as_text(measured, 1e6)
     assert stated.rate.limit == "decoding"  # 24 vCPUs cannot feed an A100 with B/32
-    big = plan(sku, "m", CATALOG["laion-vit-bigg-14"].made)
+    big = plan(sku, "m", CATALOG["laion-vit-bigg-14"].architecture)
     assert big.rate.limit == "encoding"
     for rate in (0, -1, float("inf"), float("nan")):
         with pytest.raises(AzureError, match="positive number of images a second"):
-            plan(sku, "m", made, measured=rate)
+            plan(sku, "m", architecture, measured=rate)
 
 
 # -- YAML --------------------------------------------------------------------------------------
@@ -380,8 +380,8 @@ def test_the_command_writes_a_deployment(tmp_path: Path) -> None:
 
 
 def test_a_model_may_be_made_by_hand() -> None:
-    made = Architecture.from_config({"model_type": "clip"})
-    assert plan(lookup("Standard_DS2_v2"), "m", made).fits_online
+    architecture = Architecture.from_config({"model_type": "clip"})
+    assert plan(lookup("Standard_DS2_v2"), "m", architecture).fits_online
 
 
 WRITTEN = sorted(

@@ -20,7 +20,7 @@ from score.errors import AzureError
 
 
 def planned(size: str, model: str = "openai-vit-b-32") -> Plan:
-    return plan(lookup(size), model, CATALOG[model].made)
+    return plan(lookup(size), model, CATALOG[model].architecture)
 
 
 # -- clusters ----------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def package(folder: Path, name: str) -> Path:
     (folder / "model").mkdir(parents=True)
     shutil.copy(ROOT / "MLmodel", folder)
     shutil.copytree(ROOT / "model", folder / "model", dirs_exist_ok=True)
-    (folder / "model/config.json").write_text(json.dumps(CATALOG[name].made.config()))
+    (folder / "model/config.json").write_text(json.dumps(CATALOG[name].architecture.config()))
     return folder
 
 
@@ -133,7 +133,7 @@ def test_only_what_is_not_there_is_registered(az: Az, monkeypatch: pytest.Monkey
 
 def registered(az: Az, name: str | None, registry: str = "") -> None:
     """A model `clip` in the workspace or a registry, which says what it is, or does not."""
-    properties = {PROPERTY: described(CATALOG[name].made)} if name else {}
+    properties = {PROPERTY: described(CATALOG[name].architecture)} if name else {}
     where = f"azureml://registries/{registry}" if registry else "/subscriptions/s"
     model = {"name": "clip", "version": "1", "properties": properties}
     model["id"] = f"{where}/models/clip/versions/1"

@@ -76,10 +76,10 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_a_model_tells_its_architecture(name: str) -> None:
-    made = CATALOG[name].made
-    shown = {"name": "clip", "version": "3", "properties": {PROPERTY: described(made)}}
+    architecture = CATALOG[name].architecture
+    shown = {"name": "clip", "version": "3", "properties": {PROPERTY: described(architecture)}}
     found = registered(shown)
-    assert found.architecture == made
+    assert found.architecture == architecture
     assert found.reference == "azureml:clip:3"
 
 
@@ -102,7 +102,7 @@ def test_a_deployment_gets_the_settings_of_the_registered_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     size = ["--sku", "Standard_NC4as_T4_v3"]
-    big = CATALOG["laion-vit-bigg-14"].made
+    big = CATALOG["laion-vit-bigg-14"].architecture
     file = shown(tmp_path, properties={PROPERTY: described(big)})
     assert azure("render", "online", *size, "--described", file) == 0
     given = yaml.safe_load(capsys.readouterr().out)

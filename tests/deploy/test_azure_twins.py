@@ -155,7 +155,7 @@ def test_what_others_made_stays(twins: Any, client: Client) -> None:
 
 def test_the_latest_model_gets_its_own_settings(twins: Any, client: Client) -> None:
     serving(twins, client)
-    properties = {PROPERTY: described(CATALOG["laion-vit-bigg-14"].made)}
+    properties = {PROPERTY: described(CATALOG["laion-vit-bigg-14"].architecture)}
     model = Model(name="clip", version="4", properties=properties)
     client.models.there["clip"] = model
     with pytest.raises(AzureError, match="does not fit Standard_DS2_v2"):

@@ -116,7 +116,7 @@ def test_no_image_is_of_docker_hub_and_each_is_one_that_azure_supports() -> None
 def test_the_batch_images_own_cuda_asks_for_no_later_driver_than_torch() -> None:
     text = (FOLDER / "gpu-batch.yml").read_text(encoding="utf-8")
     (major,) = re.findall(r"-cuda(\d+)\.", text)
-    assert drivers.least(major) <= drivers.least(drivers.CUDA)
+    assert drivers.minimum_driver(major) <= drivers.minimum_driver(drivers.CUDA)
 
 
 def dockerfile(device: str) -> str:
@@ -249,7 +249,7 @@ def test_the_guides_table_of_drivers_is_what_the_code_says() -> None:
         if cuda == "none":
             assert (version.endswith("+cpu"), driver) == (True, "none")
         else:
-            assert driver == str(drivers.least(cuda))
+            assert driver == str(drivers.minimum_driver(cuda))
     ours = {cuda for what, _, cuda, _ in rows if "gpu" in what or "--torch cuda" in what}
     assert ours == {drivers.CUDA}
 

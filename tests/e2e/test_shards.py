@@ -279,7 +279,7 @@ def test_an_index_that_cannot_be_is_refused(vectors: Path, tmp_path: Path) -> No
     (tmp_path / "full/x").touch()
     with pytest.raises(RequestError, match="full is there already"):
         build_index(vectors, tmp_path / "full", "text_features")
-    with pytest.raises(RequestError, match="is no parquet file"):
+    with pytest.raises(RequestError, match="is not a parquet file"):
         build_index(tmp_path / "in.csv", tmp_path / "other", "text_features")
     with pytest.raises(RequestError, match="holds no index"):
         Index(tmp_path / "nothing")

@@ -15,8 +15,8 @@ from score.folder.model_folder import EMBEDDED
 
 
 def test_the_mounted_model_goes_before_the_embedded_one(tiny: Path) -> None:
-    assert model.mounted({}) == EMBEDDED
-    assert model.mounted({"AZUREML_MODEL_DIR": ""}) == EMBEDDED
+    assert model.model_folder({}) == EMBEDDED
+    assert model.model_folder({"AZUREML_MODEL_DIR": ""}) == EMBEDDED
     environ = {"AZUREML_MODEL_DIR": str(tiny), "SCORE_BATCH_SIZE": "3", "SCORE_PRECISION": "fp32"}
     embedder = model.load(environ)
     assert embedder.settings.batch_size == 3

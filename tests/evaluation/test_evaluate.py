@@ -210,7 +210,7 @@ def test_prompts_are_made_unit_before_their_mean() -> None:
     """As a short vector beside a long one shows, where a model's are all about as long."""
     given = np.array([[100, 0], [0, 1], [3, 4]], dtype=np.float32)
     theirs = reference.BUILDER.build_zero_shot_classifier(
-        reference.Given(), lambda _: torch.from_numpy(given), ["one"], ["{}"] * 3
+        reference.Identity(), lambda _: torch.from_numpy(given), ["one"], ["{}"] * 3
     )
     np.testing.assert_allclose(label_vectors(given, [3])[0], theirs.numpy()[:, 0], atol=TOLERANCE)
 
@@ -903,7 +903,7 @@ def test_a_report_names_the_model_as_its_package_does(embedder: Embedder, tmp_pa
     named = {
         EMBEDDED: "clip-endpoints-emoji",
         package / "model": "clip-endpoints-emoji",
-        package / "other": "other",  # which that MLmodel does not tell of
+        package / "other": "other",  # its MLmodel names another folder as data
         plain: "renamed",
     }
     for folder, name in named.items():

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 
 SCRIPT = """
 import sys
-from score import registry
+from score.folder import registry
 print(registry._folder(), flush=True)
 sys.stdin.read()
 """

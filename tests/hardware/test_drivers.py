@@ -128,7 +128,7 @@ def test_what_no_driver_explains_is_torchs_to_say(machine: Machine) -> None:
     machine(CLOSED, 1, *OURS)
     with pytest.raises(ModelError, match="no device 'cuda' here: Torch not compiled"):
         Placement.of(Settings(device="cuda"))
-    assert drivers.fault("9.0+cu999", "99.9") is None  # a CUDA of which nothing is known
+    assert drivers.driver_problem("9.0+cu999", "99.9") is None  # a CUDA of which nothing is known
 
 
 @pytest.mark.parametrize(("driver", "build", "said"), REFUSED)
@@ -165,15 +165,15 @@ WHEEL_130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_12
 def test_every_gpu_of_the_table_has_kernels_in_our_build(
     name: str, capability: tuple[int, int]
 ) -> None:
-    assert drivers.lacking(name, capability, WHEEL_126) is None
-    assert (drivers.lacking(name, capability, WHEEL_130) is None) == (capability >= (7, 5))
+    assert drivers.kernel_problem(name, capability, WHEEL_126) is None
+    assert (drivers.kernel_problem(name, capability, WHEEL_130) is None) == (capability >= (7, 5))
 
 
 def test_code_that_the_driver_translates_runs_on_what_comes_later() -> None:
-    assert drivers.lacking("later", (13, 0), WHEEL_130) is None
-    assert drivers.lacking("later", (13, 0), WHEEL_126)
-    assert drivers.lacking("L4", (8, 9), WHEEL_126) is None  # as 8.6
-    assert drivers.lacking("unknown", (8, 9), []) is None
+    assert drivers.kernel_problem("later", (13, 0), WHEEL_130) is None
+    assert drivers.kernel_problem("later", (13, 0), WHEEL_126)
+    assert drivers.kernel_problem("L4", (8, 9), WHEEL_126) is None  # as 8.6
+    assert drivers.kernel_problem("unknown", (8, 9), []) is None
 
 
 def test_a_gpu_without_kernels_is_refused_or_passed_over(

@@ -18,7 +18,7 @@ from score.images.decode import decode
 from score.images.formats import FORMATS
 from score.images.preprocess import Preprocessor
 from tests.support import bad_images
-from tests.support.bad_images import FILES, STRANGERS, encoded, patched, tiff, whole
+from tests.support.bad_images import FILES, OTHER_FORMATS, encoded, patched, tiff, whole
 
 MAX_PIXELS = 1_000_000
 CLIP = Preprocessor.from_config({"size": 224, "crop_size": 224})
@@ -75,9 +75,9 @@ def test_upright_turns_by_exif_once():
 # -- what is no image ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", OTHER_FORMATS)
 def test_other_formats_are_refused(name):
-    assert isinstance(failure(STRANGERS[name]()), NotAnImage)
+    assert isinstance(failure(OTHER_FORMATS[name]()), NotAnImage)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_other_formats_are_refused(name):
     ],
 )
 def test_a_refusal_says_what_came(name, says):
-    assert says in failure(STRANGERS[name]()).message
+    assert says in failure(OTHER_FORMATS[name]()).message
 
 
 def test_no_format_that_is_not_allowed_is_even_tried(monkeypatch):
-    files = [stranger() for stranger in STRANGERS.values()]
+    files = [stranger() for stranger in OTHER_FORMATS.values()]
     Image.init()
     for name in set(Image.OPEN) - set(FORMATS):
         monkeypatch.setitem(

@@ -890,7 +890,7 @@ def test_unusable_arguments_are_a_sentence_and_exit_code_2(tmp_path: Path) -> No
         ([images, *o, "--output", tmp_path / "full"], "full is there already: name another"),
         ([images, *o, "--output", tmp_path / "bad.json"], "must end in .csv"),
         ([images, *o, "--output", tmp_path / "out.parquet"], "must end in .csv"),
-        ([images, *o, "--output", tmp_path / "own.csv" / "x"], "own.csv is no folder"),
+        ([images, *o, "--output", tmp_path / "own.csv" / "x"], "own.csv is not a folder"),
         ([own, *o, "--output", own], "would replace the input"),
         ([table, *o, "--output", out], "text.csv has no column 'image'"),
         (["README.md", *o, "--output", out], "no column"),

@@ -286,7 +286,7 @@ def test_a_damaged_cache_is_made_anew(
     assert [file.name for file in (tmp_path / "engines").iterdir()] == [kept.name]
     assert sorted(file.name for file in kept.iterdir()) == KEPT
     assert kept.stat().st_mtime_ns != harmed
-    assert f"{kept} is damaged, and created again" in caplog.text
+    assert f"{kept} is damaged; creating it again" in caplog.text
 
 
 @pytest.mark.slow
@@ -551,7 +551,7 @@ def test_openvinos_bf16_is_kept_with_its_heads(tmp_path: Path) -> None:
 def test_auto_takes_the_fastest_that_is_right(
     least: float, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(precision, "computes", lambda _: True)
+    monkeypatch.setattr(precision, "supports", lambda _: True)
     monkeypatch.setattr(precision, "LEAST_COSINE", least)
     caplog.set_level(logging.INFO)
     embedder = Embedder.load(settings=Settings(device="cpu"))
@@ -565,7 +565,7 @@ def test_auto_survives_a_precision_that_crashes(
     def load(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(precision, "computes", lambda _: True)
+    monkeypatch.setattr(precision, "supports", lambda _: True)
     monkeypatch.setattr(precision, "_proven", load)
     caplog.set_level(logging.INFO)
     embedder = Embedder.load(settings=Settings(device="cpu"))
@@ -576,9 +576,9 @@ def test_auto_survives_a_precision_that_crashes(
 def test_auto_is_fp32_without_a_proof_or_without_bf16(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "computes", lambda _: True)
+    monkeypatch.setattr(precision, "supports", lambda _: True)
     assert Embedder.load(tiny, Settings(device="cpu")).encoder.engine.precision == "fp32"
-    monkeypatch.setattr(precision, "computes", lambda _: False)
+    monkeypatch.setattr(precision, "supports", lambda _: False)
     assert Embedder.load(settings=Settings(device="cpu")).encoder.engine.precision == "fp32"
 
 
@@ -595,9 +595,9 @@ def test_bf16_is_what_the_processor_says(
     text: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
-    assert not processor.computes("bf16")
+    assert not processor.supports("bf16")
     (tmp_path / "cpuinfo").write_text(text)
-    assert processor.computes("bf16") is has
+    assert processor.supports("bf16") is has
 
 
 def test_a_precision_that_the_processor_only_emulates_is_told(
@@ -705,7 +705,9 @@ def test_int8_that_costs_too_much_is_refused(
 ) -> None:
     monkeypatch.setattr(int8, "LEAST", 1.1)
     lines: list[str] = []
-    with pytest.raises(ModelError, match="are fewer than 110%: int8 costs this model too much"):
+    with pytest.raises(
+        ModelError, match="fewer than 110%: int8 costs this model too much accuracy"
+    ):
         package(EMBEDDED, tmp_path / "package", int8=seen, say=lines.append)
     assert sum(line.startswith("int8 ") for line in lines) == 2
     assert "int8 in part against" in lines[-1]

@@ -853,8 +853,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         _lose_a_tensor,
         "lacks 1 of the tensors that its config.json needs, such as visual",
     ),
-    "weights cut short": (_cut_short, "no whole safetensors file"),
-    "weights empty": (_write("model.safetensors", ""), "no whole safetensors file"),
+    "weights cut short": (_cut_short, "not a complete safetensors file"),
+    "weights empty": (_write("model.safetensors", ""), "not a complete safetensors file"),
     "no preprocessor": (
         _no("preprocessor_config.json"),
         "lacks an image processor (preprocessor_config.json",
@@ -869,15 +869,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a processor that nobody knows": (
         _edit("preprocessor_config.json", _processor("JinaCLIPImageProcessor")),
-        "preprocessor_config.json: the image processor 'JinaCLIPImageProcessor' is not known",
+        "preprocessor_config.json: the image processor 'JinaCLIPImageProcessor' is not supported",
     ),
     "a processor that does more than the common steps": (
         _edit("preprocessor_config.json", _processor("ConvNextFeatureExtractor")),
-        "'ConvNextFeatureExtractor' is not known; known are CLIPImageProcessor, ",
+        "'ConvNextFeatureExtractor' is not supported, only CLIPImageProcessor, ",
     ),
     "a processor of no name": (
         _edit("preprocessor_config.json", _processor(["CLIPImageProcessor"])),
-        "the image processor ['CLIPImageProcessor'] is not known",
+        "the image processor ['CLIPImageProcessor'] is not supported",
     ),
     "a shortest edge without a crop": (
         _edit("preprocessor_config.json", _processor("SiglipImageProcessor")),

@@ -1,11 +1,11 @@
-"""A stand-in for `az ml`: keeps what it makes in a file, refuses what Azure's docs say.
+"""A stand-in for `az ml`: keeps its resources in a file, and fails where Azure's docs say so.
 
-AZ_STATE names that file, AZ_LOG one with the words of each call. AZ_FAILS is a pattern: a call that
-matches it fails, the AZ_AFTERth time and later; with AZ_STORED it does its work first, and what it
-creates is there as `Failed`, as what Azure cannot start is. AZ_EXPIRES is another: after a call
-that matches it, every call fails. AZ_WORKSPACE is the workspace's id. AZ_RESULTS is a folder that a
-batch job's results are copied from; AZ_DIMENSION how long the vectors of answers are. Output is
-written by knack, which is what the Azure CLI itself is made of.
+AZ_STATE: that file. AZ_LOG: a file with the arguments of each call. AZ_FAILS: a pattern; a matching
+call fails from the AZ_AFTERth time on; with AZ_STORED it creates the resource first, in the state
+`Failed`, as Azure does. AZ_EXPIRES: a pattern; after a matching call, every call fails.
+AZ_WORKSPACE: the workspace's id. AZ_RESULTS: a folder from which a batch job's results are copied.
+AZ_DIMENSION: the dimension of the vectors in answers. Output is written by knack, the library of
+the Azure CLI.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STORED = "azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/p
 
 
 class Refused(Exception):
-    """What the real one ends with an error for."""
+    """An error that ends the real command."""
 
 
 def words(arguments: list[str]) -> tuple[str, str, Json]:
@@ -41,8 +41,8 @@ def words(arguments: list[str]) -> tuple[str, str, Json]:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             after = arguments[index + 1 : index + 2]
-            given = value if equals else (after[0] if after and after[0][:2] != "--" else True)
-            options[name] = given
+            is_value = after and after[0][:2] != "--"
+            options[name] = value if equals else after[0] if is_value else True
     return arguments[1], arguments[2], options
 
 
@@ -51,7 +51,7 @@ def matching(pattern: str, texts: list[str]) -> list[str]:
 
 
 class Azure:
-    """Everything that there is in a workspace, and in registries."""
+    """The resources of a workspace and of registries."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -85,14 +85,14 @@ class Azure:
         return jmespath.search(query, result) if query else result
 
     def things(self, family: str) -> Json:
-        found: Json = self.state.setdefault(family, {})
-        return found
+        resources: Json = self.state.setdefault(family, {})
+        return resources
 
     def one(self, family: str, name: str) -> Json:
         if name not in self.things(family):
             raise Refused(f"(ResourceNotFound) {family} {name}")
-        found: Json = self.things(family)[name]
-        return found
+        resource: Json = self.things(family)[name]
+        return resource
 
     # -- workspaces, assets, computes, jobs
 
@@ -107,8 +107,8 @@ class Azure:
         version = str(len(versions) + 1)
         plural, name = f"{family}s", content["name"]
         where = f"azureml://registries/{registry}" if registry else WORKSPACE
-        made: Json = content | {"version": version, "path": f"{STORED}/{name}"}
-        versions.append(made | {"id": f"{where}/{plural}/{name}/versions/{version}"})
+        asset: Json = content | {"version": version, "path": f"{STORED}/{name}"}
+        versions.append(asset | {"id": f"{where}/{plural}/{name}/versions/{version}"})
         created: Json = versions[-1]
         return created
 
@@ -120,11 +120,11 @@ class Azure:
 
     def model_show(self, kind: str, options: Json) -> Json:
         versions = self.things("model").get(f"{options.get('registry-name', '')}/{options['name']}")
-        for found in reversed(versions or []):
-            if options.get("label") == "latest" or options.get("version") == found["version"]:
-                made: Json = found
-                return made
-        # The SDK's words, which are not those of endpoints and computes.
+        version: Json
+        for version in reversed(versions or []):
+            if options.get("label") == "latest" or options.get("version") == version["version"]:
+                return version
+        # The SDK's message, which differs from that for endpoints and computes.
         raise Refused(f"Asset {options['name']} does not exist in workspace w.")
 
     def model_list(self, kind: str, options: Json) -> list[Json]:
@@ -144,9 +144,9 @@ class Azure:
         return [{"name": name} for name in self.things("compute")]
 
     def compute_create(self, kind: str, options: Json) -> Json:
-        made = {name.replace("-", "_"): value for name, value in options.items()}
-        self.things("compute")[options["name"]] = made
-        return made
+        compute = {name.replace("-", "_"): value for name, value in options.items()}
+        self.things("compute")[options["name"]] = compute
+        return compute
 
     def job_stream(self, kind: str, options: Json) -> None:
         return None
@@ -165,16 +165,16 @@ class Azure:
 
     def endpoint_create(self, kind: str, options: Json) -> Json:
         content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
-        made: Json = {"public_network_access": "enabled", "defaults": {}} | content
-        made |= {"name": options["name"], "traffic": {}, "mirror_traffic": {}}
-        made["scoring_uri"] = f"https://{options['name']}.example/score"
-        self.things(f"{kind}-endpoint")[options["name"]] = made
-        return made
+        endpoint: Json = {"public_network_access": "enabled", "defaults": {}} | content
+        endpoint |= {"name": options["name"], "traffic": {}, "mirror_traffic": {}}
+        endpoint["scoring_uri"] = f"https://{options['name']}.example/score"
+        self.things(f"{kind}-endpoint")[options["name"]] = endpoint
+        return endpoint
 
     def endpoint_update(self, kind: str, options: Json) -> Json:
-        found = self.endpoint_show(kind, options)
-        mirrored = {**found["mirror_traffic"], **self.shares(options.get("mirror-traffic", ""))}
-        traffic = {**found["traffic"], **self.shares(options.get("traffic", ""))}
+        endpoint = self.endpoint_show(kind, options)
+        mirrored = {**endpoint["mirror_traffic"], **self.shares(options.get("mirror-traffic", ""))}
+        traffic = {**endpoint["traffic"], **self.shares(options.get("traffic", ""))}
         for name in {**mirrored, **traffic}:
             self.one(f"{kind}-deployment", f"{options['name']}/{name}")
         if sum(traffic.values()) not in (0, 100):
@@ -183,12 +183,12 @@ class Azure:
             percent > 50 or (percent and traffic.get(name)) for name, percent in mirrored.items()
         ):
             raise Refused("(BadRequest) mirrored traffic: 50 % at most, and no live traffic beside")
-        found |= {"traffic": traffic, "mirror_traffic": mirrored}
+        endpoint |= {"traffic": traffic, "mirror_traffic": mirrored}
         if "set" in options:
             path, _, value = options["set"].partition("=")
             first, _, second = path.partition(".")
-            found[first] = {**found[first], second: value} if second else value
-        return found
+            endpoint[first] = {**endpoint[first], second: value} if second else value
+        return endpoint
 
     @staticmethod
     def shares(text: str) -> dict[str, int]:
@@ -203,19 +203,19 @@ class Azure:
             del deployments[key]
 
     def endpoint_invoke(self, kind: str, options: Json) -> Any:
-        found = self.endpoint_show(kind, options)
+        endpoint = self.endpoint_show(kind, options)
         if kind == "batch":
             return {"name": "job-1"}
         if "deployment-name" in options:
             self.one("online-deployment", f"{options['name']}/{options['deployment-name']}")
-        elif not any(found["traffic"].values()):
+        elif not any(endpoint["traffic"].values()):
             raise Refused("(NoRoute) no deployment has traffic")
         request = json.loads(Path(options["request-file"]).read_text())["input_data"]
         vector = [0.5] * int(os.environ["AZ_DIMENSION"])
         features = {"image": "image_features", "text": "text_features"}
         cells = [dict(zip(request["columns"], row, strict=True)) for row in request["data"]]
         records = [{features[name]: vector for name, cell in row.items() if cell} for row in cells]
-        return json.dumps(records)  # printed as JSON once more, as the real one does
+        return json.dumps(records)  # JSON within JSON, as the real command prints it
 
     # -- deployments
 
@@ -225,24 +225,24 @@ class Azure:
 
     def deployment_list(self, kind: str, options: Json) -> list[Json]:
         prefix = options["endpoint-name"] + "/"
-        found = self.things(f"{kind}-deployment")
+        deployments = self.things(f"{kind}-deployment")
         self.one(f"{kind}-endpoint", options["endpoint-name"])
-        return [{"tags": {}} | found[key] for key in found if key.startswith(prefix)]
+        return [{"tags": {}} | deployments[key] for key in deployments if key.startswith(prefix)]
 
     def deployment_show(self, kind: str, options: Json) -> Json:
         return self.one(f"{kind}-deployment", self.key(kind, options))
 
-    def deployment_create(self, kind: str, options: Json, *, there: bool = False) -> Json:
+    def deployment_create(self, kind: str, options: Json, *, exists: bool = False) -> Json:
         key = self.key(kind, options)
-        if (key in self.things(f"{kind}-deployment")) != there:
+        if (key in self.things(f"{kind}-deployment")) != exists:
             raise Refused(f"(Conflict) {key}")
         content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
-        made: Json = content | {"name": options["name"]}
-        self.things(f"{kind}-deployment")[key] = made
-        return made
+        deployment: Json = content | {"name": options["name"]}
+        self.things(f"{kind}-deployment")[key] = deployment
+        return deployment
 
     def deployment_update(self, kind: str, options: Json) -> Json:
-        return self.deployment_create(kind, options, there=True)
+        return self.deployment_create(kind, options, exists=True)
 
     def deployment_delete(self, kind: str, options: Json) -> None:
         key = self.key(kind, options)

@@ -1,4 +1,4 @@
-"""Azure's own client over a transport that answers here: what it would send, nothing is sent."""
+"""Azure's own client over a local transport: records the requests and sends nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib3 import HTTPResponse
 
 
 def absent(name: str) -> ValidationException:
-    """What the SDK raises for the latest of an asset that is not there (`_get_latest`)."""
+    """What the SDK raises for the latest version of a missing asset (`_get_latest`)."""
     message = f"Asset {name} does not exist in workspace w."
     return ValidationException(
         message=message,
@@ -38,7 +38,7 @@ class Service(HTTPAdapter):
         """Method, path and body of each request."""
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        """What the service answers."""
+        """The service's answer."""
         path = str(request.url).partition("?")[0].partition("/workspaces/w/")[2] or request.url
         body = json.loads(request.body) if request.body else None
         self.asked.append((str(request.method), str(path), body))
@@ -59,7 +59,7 @@ class _Credential:
 
 
 def client(service: Service) -> MLClient:
-    """A client of the workspace `w` that asks `service`, whatever address it is for."""
+    """A client of the workspace `w` that sends every request to `service`."""
     session = requests.Session()
     session.mount("https://", service)
     transport = RequestsTransport(session=session, session_owner=False)

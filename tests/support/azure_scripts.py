@@ -1,4 +1,4 @@
-"""What the tests of the deploy scripts share: the stand-in for `az`, and what was asked of it."""
+"""Shared by the tests of the deploy scripts: the stand-in for `az` and the log of its calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.azure_cli import WORKSPACE
 from tests.support.surfaces import BIN, ROOT
 
 SCRIPTS = ROOT / "samples/azure"
-# As the scripts name them where nobody does.
+# The scripts' default names.
 ENDPOINT, BATCH = (f"{stem}-{zlib.crc32(WORKSPACE.encode())}" for stem in ("clip", "clip-batch"))
 GPU, OTHER = "Standard_NC4as_T4_v3", "Standard_D8as_v4"
 
@@ -26,18 +26,18 @@ VARIABLES = (
     *("MODEL", "SKU", "INSTANCES", "NODES", "TIER", "ENDPOINT", "MIRROR", "STEPS", "WAIT", "KEEP"),
     *("AUTH", "IDENTITY", "PRIVATE", "SECRETS", "REGISTRY", "ENVIRONMENT", "YES"),
 )
-"""What the scripts read from their caller."""
+"""The environment variables that the scripts read."""
 
 
 class Az:
-    """The stand-in: what it was asked, and what there is."""
+    """The stand-in: its calls and its resources."""
 
     def __init__(self, folder: Path) -> None:
         self.log, self.file = folder / "az.log", folder / "az.json"
 
     @property
     def asked(self) -> list[list[str]]:
-        """The words of each call but those that look whether something is there."""
+        """The arguments of each call other than `show` and `list`."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         calls = [shlex.split(line)[1:] for line in lines]
         return [call for call in calls if call[1] not in ("show", "list")]
@@ -48,11 +48,11 @@ class Az:
 
     @property
     def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.file.read_text())
-        return found
+        resources: dict[str, Any] = json.loads(self.file.read_text())
+        return resources
 
     def there(self, **families: Any) -> None:
-        """Puts things into the workspace."""
+        """Adds resources to the workspace."""
         known = self.state if self.file.exists() else {}
         for family, things in families.items():
             known.setdefault(family.replace("_", "-"), {}).update(things)
@@ -68,7 +68,7 @@ class Az:
         return {name: percent for name, percent in traffic.items() if percent}
 
     def serving(self, *names: str) -> None:
-        """The endpoint as the script leaves it; the first deployment has all the traffic."""
+        """Adds an endpoint as the script creates it; the first deployment has all traffic."""
         tags = {"made_by": "clip-endpoints"}
         endpoint = {"name": ENDPOINT, "tags": tags, "auth_mode": "key", "mirror_traffic": {}}
         endpoint |= {"public_network_access": "enabled", "traffic": {names[0]: 100}}
@@ -78,7 +78,7 @@ class Az:
             self.there(online_deployment={f"{ENDPOINT}/{name}": deployment})
 
     def other(self, name: str, percent: int = 0, kind: str = "online") -> None:
-        """A deployment that somebody else made."""
+        """Adds a deployment that was not created by the scripts."""
         at = {"online": ENDPOINT, "batch": BATCH}[kind]
         self.there(**{f"{kind}_deployment": {f"{at}/{name}": {"name": name, "tags": {}}}})
         endpoint = self.state[f"{kind}-endpoint"][at]
@@ -88,20 +88,26 @@ class Az:
 
 
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:
-    """The stand-in on the PATH, with nothing in its workspace."""
+    """The stand-in on the PATH, with an empty workspace."""
     (tmp_path / "bin").mkdir()
     run = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {ROOT}/tests/support/azure_cli.py "$@"\n'
     (tmp_path / "bin/az").write_text(run)
     (tmp_path / "bin/az").chmod(0o755)
     path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
-    made = Az(tmp_path)
-    given = {"PATH": path, "AZ_LOG": str(made.log), "AZ_STATE": str(made.file), "AZ_FAILS": ""}
-    given |= {"AZ_AFTER": "1", "AZ_DIMENSION": "512", "WAIT": "0", "STEPS": "100", "MIRROR": "0"}
+    az = Az(tmp_path)
+    variables = {"PATH": path, "AZ_LOG": str(az.log), "AZ_STATE": str(az.file), "AZ_FAILS": ""}
+    variables |= {
+        "AZ_AFTER": "1",
+        "AZ_DIMENSION": "512",
+        "WAIT": "0",
+        "STEPS": "100",
+        "MIRROR": "0",
+    }
     for name in (*VARIABLES, "AZ_EXPIRES", "AZ_STORED", "AZ_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return made
+    return az
 
 
 def script(name: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> Any:

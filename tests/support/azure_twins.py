@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the twins: the twins, and a client that keeps what they make.
+"""Fixtures for the tests of the Python twins of the scripts: the modules and a stand-in client.
 
 A test file uses them with `pytest_plugins = ["tests.support.azure_twins"]`.
 """
@@ -29,7 +29,7 @@ GPU, OTHER = "Standard_NC4as_T4_v3", "Standard_D8as_v4"
 
 
 class Operations:
-    """One of a client's kinds of things. `fails`: what is asked before an error, if anything."""
+    """A client's operations on one kind of resource."""
 
     def __init__(self, client: Client, kind: str) -> None:
         self._client, self._kind, self.there = client, kind, {}
@@ -45,16 +45,16 @@ class Operations:
 
     def get(self, name: str, version: str | None = None, label: str | None = None) -> Any:
         self._client.check()
-        found = self.there.get(name)
+        entity = self.there.get(name)
         if self._kind == "models":
             assert bool(version) != bool(label)
-            if label and (label != "latest" or not found):
+            if label and (label != "latest" or not entity):
                 raise absent(name)
-            if version and found and found.version != version:
-                found = None
-        if not found:
+            if version and entity and entity.version != version:
+                entity = None
+        if not entity:
             raise ResourceNotFoundError(name)
-        return found
+        return entity
 
     def list(self, endpoint: str) -> list[Any]:
         self._client.check()
@@ -79,8 +79,8 @@ class Operations:
         return entity
 
     def begin_create_or_update(self, entity: Any) -> Any:
-        made = self.create_or_update(entity)
-        return SimpleNamespace(result=lambda: made)
+        created = self.create_or_update(entity)
+        return SimpleNamespace(result=lambda: created)
 
     def begin_delete(self, name: str, endpoint: str | None = None) -> Any:
         self._note("loses", name)
@@ -109,8 +109,11 @@ class Operations:
 
 
 class Client:
-    """`stores`: what fails to be created is there all the same, as at Azure; `expires`: the last
-    thing that is done before the login ends."""
+    """A stand-in for MLClient.
+
+    `fails`: a note of an operation that fails after `passes` times; `stores`: whether the resource
+    is created anyway, as at Azure; `expires`: the note of the last operation before the login ends.
+    """
 
     workspace_name = "w"
 
@@ -135,8 +138,8 @@ class Client:
     @property
     def traffic(self) -> dict[str, int]:
         (endpoint,) = self.online_endpoints.there.values()
-        found: dict[str, int] = endpoint.traffic
-        return found
+        traffic: dict[str, int] = endpoint.traffic
+        return traffic
 
 
 @pytest.fixture
@@ -147,7 +150,7 @@ def client() -> Client:
 
 @pytest.fixture
 def twins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The twins as modules, which are forgotten afterwards."""
+    """The twins as modules, which are unloaded afterwards."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     for name in MODULES:
         sys.modules.pop(name, None)

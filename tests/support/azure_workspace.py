@@ -1,4 +1,4 @@
-"""A folder of YAML for Azure ML, one file of each kind, to be changed field by field.
+"""A folder of YAML for Azure ML, with one file of each kind, for tests that change fields.
 
 The fields are those of the reference pages, learn.microsoft.com/azure/machine-learning/
 reference-yaml-…: endpoint-online, endpoint-batch, deployment-managed-online,
@@ -21,11 +21,11 @@ from score.deploy.check import Findings, findings
 
 
 class _Gone:
-    def __repr__(self) -> str:  # of tests' names, which must be the same in every process
+    def __repr__(self) -> str:  # part of tests' names, which must be the same in every process
         return "gone"
 
 
-GONE = _Gone()  # in place of a value: the field is left out
+GONE = _Gone()  # as a value: the field is removed
 _SCHEMA = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
 _PROBE = {
     "initial_delay": 10,
@@ -275,7 +275,7 @@ FILES = {
 
 
 def build(folder: Path) -> None:
-    """Writes every document and what they refer to."""
+    """Writes every document and the files that they refer to."""
     for name, text in _texts().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
@@ -294,7 +294,7 @@ _parsed: dict[str | bytes, Any] = {}
 
 
 def parse_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has YAML that many tests read parsed once; each gets a copy of its own."""
+    """Caches parsed YAML that many tests read; each call returns a new copy."""
 
     def load(stream: Any) -> Any:
         text = stream.read() if hasattr(stream, "read") else stream
@@ -309,7 +309,7 @@ def parse_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _behind() -> dict[str, Any]:
-    """The pipeline for a batch endpoint, which passes it no model: its step names one."""
+    """The pipeline of a batch endpoint; its step names the model, which endpoints do not pass."""
     changes = {
         "inputs": {"table": {"type": "uri_file"}},
         "jobs/embed/inputs/model": {"type": "mlflow_model", "path": "azureml:embedder@latest"},
@@ -323,22 +323,22 @@ def write(folder: Path, kind: str, content: dict[str, Any]) -> None:
 
 
 def changed(kind: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """A document with other values: `settings/retry_settings/timeout` → value, or GONE."""
+    """A document with changed values: `settings/retry_settings/timeout` → value, or GONE."""
     content = copy.deepcopy(DOCUMENTS[kind])
     for path, value in changes.items():
         *steps, last = path.split("/")
-        place = content
+        parent = content
         for step in steps:
-            place = place.setdefault(step, {})
+            parent = parent.setdefault(step, {})
         if value is GONE:
-            del place[last]
+            del parent[last]
         else:
-            place[last] = value
+            parent[last] = value
     return content
 
 
 def checked(folder: Path, kind: str) -> Findings:
-    """What there is to say of one document, the others beside it."""
+    """The findings in one document, with the others in its folder."""
     return findings([folder / f"{kind}.yml"], [folder])
 
 

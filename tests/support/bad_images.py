@@ -1,4 +1,4 @@
-"""Images that lie, blow up or break off, made by hand; and whole ones, to break."""
+"""Malformed images (wrong headers, decompression bombs, truncated files), and valid ones."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "PPM": lambda: encoded(whole(), "PPM"),
     "PPM plain": lambda: b"P3 40 30 255 " + b"1 2 3 " * 1200,
 }
-"""Files that are in order: every allowed format, in the ways that decoders know apart."""
+"""Valid files: every allowed format, in each variant that decoders treat differently."""
 
-STRANGERS: dict[str, Callable[[], bytes]] = {
+OTHER_FORMATS: dict[str, Callable[[], bytes]] = {
     "EPS": lambda: encoded(whole(), "EPS"),
     "ICO": lambda: encoded(whole(), "ICO", sizes=[(16, 16)]),
     "PDF": lambda: encoded(whole(), "PDF"),
@@ -87,11 +87,11 @@ STRANGERS: dict[str, Callable[[], bytes]] = {
     "one byte": lambda: b"\xff",
     "nothing": lambda: b"",
 }
-"""Files of other formats."""
+"""Files of formats that are not allowed."""
 
 
 def halves() -> Iterator[tuple[str, bytes]]:
-    """(name, first half) of a file of each format that notices."""
+    """(name, first half) of a file of each format whose decoder detects truncation."""
     for name in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "TIFF LZW", "PPM"):
         data = FILES[name]()
         yield name, data[: len(data) // 2]
@@ -105,13 +105,13 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(size: tuple[int, int], *chunks: bytes, bits: int = 1, colour: int = 0) -> bytes:
-    """A PNG of these chunks; one bit a pixel where nothing else is said."""
+    """A PNG of these chunks; one bit per pixel by default."""
     start = chunk(b"IHDR", struct.pack(">IIBB", *size, bits, colour) + bytes(3))
     return b"\x89PNG\r\n\x1a\n" + start + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def png_bomb(side: int) -> bytes:
-    """A thousandth of a byte a pixel."""
+    """A PNG of `side`×`side` pixels that is compressed to a thousandth of a byte per pixel."""
     rows = bytes((side + 7) // 8 + 1) * side
     return png((side, side), chunk(b"IDAT", zlib.compress(rows, 9)))
 
@@ -122,7 +122,7 @@ _BYTE_COUNTS, _OFFSETS = 325, 324
 
 
 def tiff(tags: dict[int, int], data: bytes) -> bytes:
-    """A grey TIFF with these tags as well; tiles or strips start where its header ends."""
+    """A grey TIFF with more tags; tiles or strips start after its header."""
     tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, **tags}
     start = 8 + 2 + 12 * len(tags) + 4
     entries = [
@@ -134,7 +134,7 @@ def tiff(tags: dict[int, int], data: bytes) -> bytes:
 
 
 def tiff_tile_bomb(side: int) -> bytes:
-    """10×10 pixels in the corner of a tile of `side`×`side`, packed to a thousandth."""
+    """10×10 pixels in the corner of a tile of `side`×`side`, compressed to a thousandth."""
     packer = zlib.compressobj(9)
     packed = b"".join(packer.compress(bytes(side)) for _ in range(side)) + packer.flush()
     return tiff({322: side, 323: side, _OFFSETS: -1, _BYTE_COUNTS: len(packed)}, packed)
@@ -159,7 +159,7 @@ def patched(data: bytes, at: int, patch: bytes) -> bytes:
 
 @functools.cache
 def gif_bomb() -> bytes:
-    """A frame far larger than the screen that the header speaks of."""
+    """A frame far larger than the screen in the header."""
     data = encoded(Image.new("L", (10, 10)), "GIF")
     frame = re.search(rb",\0\0\0\0\x0a\0\x0a\0", data)
     assert frame
@@ -167,13 +167,13 @@ def gif_bomb() -> bytes:
 
 
 def webp_bomb() -> bytes:
-    """A small frame on the largest canvas there is."""
+    """A small frame on the largest possible canvas."""
     data = _animated("WEBP")
     return patched(data, data.index(b"VP8X") + 12, (16382).to_bytes(3, "little") * 2)
 
 
 def jpeg2000_bomb() -> bytes:
-    """A box that says 10×10 around a codestream of 20,000×20,000."""
+    """A header of 10×10 pixels around a codestream of 20,000×20,000."""
     data = encoded(Image.new("L", (64, 64)), "JPEG2000")
     side = struct.pack(">II", 20_000, 20_000)
     stream = data.index(b"\xff\x51")

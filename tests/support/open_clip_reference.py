@@ -1,8 +1,8 @@
 """OpenCLIP's own model, as a reference.
 
-`import open_clip` needs torchvision, which has no build for every machine; its model does not, but
-for one class that no transformer uses. So its package is entered by the side: the modules that
-compute are OpenCLIP's own, untouched.
+`import open_clip` needs torchvision, which is not available on every machine; its model needs only
+one class of it, which transformers do not use. So `open_clip.model` is imported with stand-ins for
+the package and torchvision; the modules that compute are OpenCLIP's own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 def package() -> Path:
-    """Where OpenCLIP is installed."""
+    """The folder in which OpenCLIP is installed."""
     spec = importlib.util.find_spec("open_clip")
     assert spec, "pip install --no-deps open_clip_torch"
     assert spec.submodule_search_locations
@@ -58,11 +58,11 @@ def config(name: str) -> Json:
 
 
 def of_folder(folder: ModelFolder) -> torch.nn.Module:
-    """OpenCLIP's model with the weights of a folder of ours."""
-    made = folder.architecture
-    vision, text = made.vision, made.text
+    """OpenCLIP's model with the weights of a canonical model folder."""
+    architecture = folder.architecture
+    vision, text = architecture.vision, architecture.text
     model = MODEL.CLIP(
-        embed_dim=made.dimension,
+        embed_dim=architecture.dimension,
         quick_gelu=vision.tower.activation == "quick_gelu",
         vision_cfg={
             "image_size": vision.image,
@@ -81,26 +81,26 @@ def of_folder(folder: ModelFolder) -> torch.nn.Module:
         },
     )
     weights, wanted = Weights.open(folder.path), model.state_dict()
-    parts: dict[str, list[torch.Tensor]] = {}  # queries, keys and values are one in OpenCLIP's
-    for name, part in openclip._parts(made, "", ()).items():
+    parts: dict[str, list[torch.Tensor]] = {}  # OpenCLIP has queries, keys and values in one
+    for name, part in openclip._parts(architecture, "", ()).items():
         tensor = weights.read(name)
         turned = tensor.t() if part.convert is torch.Tensor.t else tensor
         parts.setdefault(part.source, []).append(turned)
-    for name, several in parts.items():
-        wanted[name] = torch.cat(several) if len(several) > 1 else several[0]
+    for name, tensors in parts.items():
+        wanted[name] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
     model.load_state_dict(wanted)
     return model.eval()
 
 
 class OpenClip:
-    """A randomly initialised model of OpenCLIP's."""
+    """A randomly initialised OpenCLIP model."""
 
     def __init__(self, model_cfg: Json, *, custom: bool = False, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             kind = MODEL.CustomTextCLIP if custom else MODEL.CLIP
             self.model = kind(**model_cfg).eval()
-            # Nothing at its neutral value, which would hide that it is not used.
+            # No parameter at its neutral value, which would hide that it is not used.
             for name, parameter in self.model.named_parameters():
                 if name.endswith(("bias", "class_embedding", "positional_embedding")):
                     torch.nn.init.normal_(parameter, std=0.02)

@@ -1,6 +1,6 @@
-"""The pages that users read, and the code blocks in them.
+"""The documentation's pages and the code blocks in them.
 
-A block after `<!-- not run: KIND … -->` cannot be run where the tests run; KINDS says why not. One
+A block after `<!-- not run: KIND … -->` is not run by the tests, for a reason in KINDS. A block
 after `<!-- run by the tests of Spark -->` is run there.
 """
 
@@ -20,7 +20,7 @@ KINDS = {
     "network": "downloads from the Hub",
     "placeholder": "names files that the reader has",
 }
-"""Why a block may be left out, by the first word of its reason."""
+"""The reasons for which a block may not be run, by their first word."""
 
 LANGUAGES = {"sh", "python", "json", "yaml", "text"}
 
@@ -46,7 +46,7 @@ class Block:
 
     @property
     def is_run(self) -> bool:
-        """Whether it is among the commands that are entered."""
+        """Whether the documentation's tests run it."""
         return self.language in ("sh", "python") and not self.reason and not self.is_sparks
 
     @property
@@ -56,7 +56,7 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """README, what is beside it, and all of `docs/`."""
+    """README, the other pages in the repository, and all of `docs/`."""
     beside = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")
     further = ("components/README.md", "model/README.md")
     return [*(ROOT / name for name in (*beside, *further)), *sorted(ROOT.glob("docs/**/*.md"))]
@@ -69,10 +69,10 @@ def name(page: Path) -> str:
 
 def blocks(page: Path) -> list[Block]:
     """A page's fenced blocks, from top to bottom."""
-    found = []
+    listed = []
     for fence in _FENCE.finditer(page.read_text(encoding="utf-8")):
         reason = _REASON.fullmatch(fence["comment"] or "")
-        found.append(
+        listed.append(
             Block(
                 fence["language"],
                 fence["text"],
@@ -80,4 +80,4 @@ def blocks(page: Path) -> list[Block]:
                 fence["comment"] == _SPARK,
             )
         )
-    return found
+    return listed

@@ -1,8 +1,8 @@
 """A test that starts a process must have the marker `process`.
 
-`make test-fast` leaves marked tests out; a test that started a process without the marker would
-make it slow, and nobody would see why. The guard fails such a test, and every unmarked test that
-uses a fixture which started one, whichever test was the first to need that fixture.
+`make test-fast` skips marked tests; unmarked tests that start processes would make it slow. The
+guard fails such a test, and every unmarked test that uses a fixture which started a process, even
+if another test used the fixture first.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-# What libraries ask the system about itself, once a process and within milliseconds.
+# Commands by which libraries inspect the system, once per process and within milliseconds.
 _SYSTEM = frozenset({"uname", "ldconfig", "/sbin/ldconfig", "lscpu", "git", "gcc"})
 
 
 class ProcessGuard:
-    """A pytest plugin: notes what each test and each fixture starts."""
+    """A pytest plugin: records the processes that each test and each fixture starts."""
 
     def __init__(self) -> None:
         self._started: list[str] = []
@@ -29,7 +29,7 @@ class ProcessGuard:
         self._patch = pytest.MonkeyPatch()
 
     def pytest_configure(self) -> None:
-        """Wraps what starts processes. An audit hook would cost more: `id` and `open` call it."""
+        """Wraps the functions that start processes; an audit hook would be slower."""
         self._before(subprocess.Popen, "__init__", self._note_command)
         self._before(multiprocessing.process.BaseProcess, "start", self._note)
         self._before(os, "fork", self._note)
@@ -38,7 +38,7 @@ class ProcessGuard:
         self._patch.undo()
 
     def _before(self, owner: Any, name: str, note: Callable[..., None]) -> None:
-        """Has a function tell `note` its arguments first."""
+        """Wraps a function so that `note` is called first, with the same arguments."""
         function = getattr(owner, name)
 
         @functools.wraps(function)

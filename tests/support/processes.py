@@ -1,9 +1,8 @@
-"""What tests start is ended with them, however they end.
+"""Kills the processes that tests start when the run ends, also if it is killed.
 
-Every process that a test starts inherits a mark in its environment, and so does whatever that
-process starts, in whatever process group. At the end of the run those that are left are reported
-and killed. Where the run itself is killed, a small process that waited for that does so. Needs
-/proc: elsewhere nothing is looked for.
+Every process that a test starts, and all its descendants in any process group, inherit a mark in
+their environment. At the end of the run, remaining ones are reported and killed. If the run itself
+is killed, a watching process kills them. Needs /proc; elsewhere nothing is found.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ MARK = "CLIP_ENDPOINTS_TESTS"
 
 _WATCH = """
 import sys
-sys.stdin.read()  # ends when whoever holds the other end does
+sys.stdin.read()  # returns when the process with the other end exits
 from tests.support.processes import end
 end(sys.argv[1])
 """
 
 
 def mark() -> str:
-    """Puts a mark of this run into the environment, and returns it."""
+    """Sets the mark of this run in the environment, and returns it."""
     os.environ[MARK] = uuid4().hex
     return os.environ[MARK]
 
 
 def watch(mark: str) -> subprocess.Popen[bytes]:
-    """A process that outlives this one, and then ends all that bears the mark."""
+    """Starts a process that waits for this one to end, then kills all processes with the mark."""
     return subprocess.Popen(
         [sys.executable, "-c", _WATCH, mark],
         stdin=subprocess.PIPE,
@@ -47,18 +46,18 @@ def watch(mark: str) -> subprocess.Popen[bytes]:
 
 
 def marked(mark: str) -> Iterator[tuple[int, str]]:
-    """Id and command of each process that bears a mark, but for this one."""
+    """Id and command of each other process with the mark."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has just ended, or is another user's
-            bears = f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0")
-            if bears and int(process.name) != os.getpid():
+            has_mark = f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0")
+            if has_mark and int(process.name) != os.getpid():
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
                 yield int(process.name), command.decode("utf-8", "replace").strip()
 
 
 @contextlib.contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process that is killed when the block is left, if it has not ended by then."""
+    """A process that is killed at the end of the block, if it is still running."""
     options = {"cwd": Path(__file__).parents[2], **options}
     with subprocess.Popen(command, text=True, **options) as process:
         try:
@@ -67,16 +66,16 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
             process.kill()
 
 
-# Python's own, which it starts for this process and which ends with it.
+# Started by Python for this process; ends with it.
 _OURS = "from multiprocessing.resource_tracker import main"
 
 
 def left(mark: str, seconds: float = 5) -> list[str]:
-    """The commands of the processes that are still there, those that are just ending left out."""
+    """The commands of the processes that still run after `seconds`."""
     give_up = time.monotonic() + seconds
-    while (found := _left(mark)) and time.monotonic() < give_up:
+    while (commands := _left(mark)) and time.monotonic() < give_up:
         time.sleep(0.1)
-    return found
+    return commands
 
 
 def _left(mark: str) -> list[str]:
@@ -84,9 +83,9 @@ def _left(mark: str) -> list[str]:
 
 
 def end(mark: str) -> None:
-    """Kills every process that bears a mark, also those that are started meanwhile."""
-    while found := [*marked(mark)]:
-        for pid, _ in found:
+    """Kills every process with the mark, also those that are started meanwhile."""
+    while processes := [*marked(mark)]:
+        for pid, _ in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)

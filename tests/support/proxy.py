@@ -1,4 +1,4 @@
-"""A forward proxy on this machine, as small as will do, that notes what it was asked."""
+"""A minimal local forward proxy that records requests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Passes every request on to this machine, whatever the host's name, and notes its head."""
+    """Forwards every request to this machine, for any host name, and records its head."""
 
     def __init__(self, refuses: int = 0) -> None:
-        """`refuses`: the status with which it answers all requests."""
+        """`refuses`: if not 0, the HTTP status of every answer."""
         self.heads: list[str] = []
         self._refuses = refuses
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -48,16 +48,16 @@ class Proxy:
                 sock.sendall(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self._refuses)
                 return
             parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
-            with socket.create_connection(("127.0.0.1", parts.port or 80)) as there:
-                self._open.append(there)
+            with socket.create_connection(("127.0.0.1", parts.port or 80)) as upstream:
+                self._open.append(upstream)
                 if method == "CONNECT":
                     sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    threading.Thread(target=_pump, args=[sock, there], daemon=True).start()
+                    threading.Thread(target=_pump, args=[sock, upstream], daemon=True).start()
                 else:
                     path = parts.path + (f"?{parts.query}" if parts.query else "")
-                    there.sendall(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
-                    there.shutdown(socket.SHUT_WR)
-                _pump(there, sock)
+                    upstream.sendall(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+                    upstream.shutdown(socket.SHUT_WR)
+                _pump(upstream, sock)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

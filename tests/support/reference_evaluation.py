@@ -1,7 +1,7 @@
-"""open_clip's and CLIP_benchmark's own evaluation code, and a model that is not ours to put to it.
+"""open_clip's and CLIP_benchmark's own evaluation code, and transformers' CLIP to evaluate.
 
-The packages need torchvision and more to be imported; the modules wanted here do not, so they are
-loaded one by one from their files.
+Importing the packages needs torchvision and more; the modules used here do not, so they are loaded
+one by one from their files.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from score.folder.model_folder import EMBEDDED
 
 
 def _module(package: str, file: str, **stubs: ModuleType) -> Any:
-    """A module of an installed package that is not imported itself."""
-    found = importlib.util.find_spec(package)  # located, not imported
-    assert found is not None, f"no {package}; run `make test`"
-    assert found.origin is not None
-    path = Path(found.origin).parent / file
+    """A module of an installed package, without importing the package."""
+    installed = importlib.util.find_spec(package)  # located, not imported
+    assert installed is not None, f"no {package}; run `make test`"
+    assert installed.origin is not None
+    path = Path(installed.origin).parent / file
     spec = importlib.util.spec_from_file_location(f"reference_{package}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -77,12 +77,12 @@ def _float(value: Any) -> float:
     return float(value.item() if isinstance(value, np.ndarray) else value)
 
 
-# Both write float(an array of one number), which NumPy no longer takes.
+# Both call float() on an array of one number, which NumPy no longer supports.
 TRAIN.float = CLASSIFICATION.float = _float
 
 
 class Reference:
-    """transformers' CLIP with its own preprocessing, as open_clip's functions want a model."""
+    """transformers' CLIP with its own preprocessing, with the interface of open_clip's models."""
 
     def __init__(self) -> None:
         self._model = CLIPModel.from_pretrained(EMBEDDED, dtype=torch.float32).eval()
@@ -111,8 +111,8 @@ class Reference:
         return vectors
 
 
-class Given:
-    """A model whose vectors are known: what it is asked with is what it answers."""
+class Identity:
+    """A model that returns its inputs as vectors."""
 
     def encode_text(self, vectors: torch.Tensor, normalize: bool = False) -> torch.Tensor:
         return torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors
@@ -122,7 +122,7 @@ class Given:
 
 
 class Loader:
-    """A data loader over what is in memory; `dataset.classes` as torchvision has it."""
+    """A data loader over batches in memory, with `dataset.classes` as in torchvision."""
 
     def __init__(self, batches: Sequence[Any], classes: Sequence[str] = ()) -> None:
         self._batches = batches
@@ -155,6 +155,6 @@ def retrieval_of(
         for start in range(0, len(images), 16)
     ]
     metrics: dict[str, float] = RETRIEVAL.evaluate(
-        Given(), Loader(batches), tokenizer, "cpu", amp=False, recall_k_list=list(ks)
+        Identity(), Loader(batches), tokenizer, "cpu", amp=False, recall_k_list=list(ks)
     )
     return metrics

@@ -1,4 +1,4 @@
-"""What the workers of pytest-xdist share: cores, and folders that one of them builds for all."""
+"""Shared by pytest-xdist workers: cores, and folders that one worker builds for all."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 
 def cores() -> int:
-    """How many cores each worker has for itself: threads that wait for a busy one waste time."""
+    """Number of cores for each worker; more threads than cores waste time."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
-    """The folder `name` of this run, which `build` fills. Not to be changed by tests.
+    """The folder `name` of this run, which `build` fills. Tests must not change it.
 
-    The first worker that asks builds it, and the others wait. If `build` fails, the next one tries.
+    The first worker builds it, and the others wait. If `build` fails, the next worker tries again.
     """
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # of all workers
+        base = base.parent  # the parent, shared by all workers
     folder = base / f"shared-{name}"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The ways to ask, each a real process where users would have one, behind one small interface."""
+"""The surfaces behind one small interface, each in a real process where users have one."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Outcome:
 
 
 class Surface(ABC):
-    """A way to ask."""
+    """A surface."""
 
     def takes(self, body: Any) -> bool:
-        """Whether a body can be put to this surface at all."""
+        """Whether this surface accepts bodies of this kind."""
         return True
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Pyfunc(Surface):
         return self.predict(self._input(body), body.get("params"))
 
     def _input(self, body: Json) -> Any:
-        """What stands under `inputs` is also what Python users may give as it is."""
+        """The value of `inputs`, which Python users may also pass directly, or a frame."""
         return body["inputs"] if "inputs" in body else _frame(body)
 
     def predict(self, table: Any, params: Json | None = None) -> Outcome:
@@ -75,10 +75,10 @@ class Pyfunc(Surface):
             if error.get_http_status_code() not in (400, 413):
                 raise
             return Outcome(error=error.json_kwargs.get("error", {"code": "mlflow"}))
-        # Every record has the same keys; an HTTP body holds those that have a value.
+        # Every record has the same keys; HTTP bodies leave out those without a value.
         assert len({tuple(record) for record in records}) <= 1
-        given = [{k: v for k, v in record.items() if v is not None} for record in records]
-        return Outcome(records=given)
+        filled = [{k: v for k, v in record.items() if v is not None} for record in records]
+        return Outcome(records=filled)
 
 
 class BatchCsv(Surface):
@@ -91,7 +91,7 @@ class BatchCsv(Surface):
         if not isinstance(body, dict) or set(body) - {"input_data", "params"}:
             return False
         if {"labels", "confidence"} & set(body.get("params", {})):
-            return False  # a batch job embeds; `score label` is the one that classifies
+            return False  # batch jobs embed only; `score label` classifies
         table = body.get("input_data")
         return _is_table(table) and all(
             cell is None or isinstance(cell, str) for row in table["data"] for cell in row
@@ -105,14 +105,14 @@ class BatchCsv(Surface):
         return self.ask_csv(stream.getvalue().encode(), **body.get("params", {}))
 
     def ask_csv(self, data: bytes, **params: Any) -> Outcome:
-        """What comes of a file of these bytes."""
+        """The outcome of a file with this content."""
         self._count += 1
         source = self._folder / f"{self._count}.csv"
         source.write_bytes(data)
         output = source.with_suffix(".jsonl")
         try:
-            asked = Params.parse({**params, "on_error": "report"})
-            embed_file(self._embedder, source, output, asked)
+            report = Params.parse({**params, "on_error": "report"})
+            embed_file(self._embedder, source, output, report)
         except RequestError as error:
             return Outcome(error={"code": error.code, "message": str(error), "rows": []})
         lines = [json.loads(line) for line in output.read_text().splitlines()]
@@ -155,7 +155,7 @@ class Served(Surface):
     def post(
         self, data: bytes | Iterator[bytes], kind: str | None = "application/json"
     ) -> requests.Response:
-        """The response to a body; bytes by and by go out in chunks, without their length."""
+        """The response to a body; an iterator of bytes is sent in chunks, without a length."""
         headers = {"Content-Type": kind} if kind else {}
         return requests.post(self.url, data=data, headers=headers, timeout=60)
 
@@ -216,7 +216,7 @@ class OwnServer(Served):
 
 
 def _frame(body: Json) -> pd.DataFrame | None:
-    """What a Python user would make of a body; None for one that is no table."""
+    """A body as a Python user's frame; None for a body without a table."""
     table = body.get("input_data")
     if _is_table(table):
         return pd.DataFrame(table["data"], columns=table["columns"], index=table.get("index"))

@@ -1,6 +1,6 @@
-"""Tables that nobody should send, as CSV and as parquet, and what must come of each.
+"""Unusual and invalid tables, as CSV and as parquet, and the expected result of each.
 
-One list for each format; every surface that takes the format is asked all of it.
+One list per format; the tests send all of it to every surface that accepts the format.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ PARQUET = "application/vnd.apache.parquet"
 
 @dataclass(frozen=True)
 class Case:
-    """A table and what must come of it: for each row the vectors' names or a row code; or, for one
-    that is refused whole, its code."""
+    """A table and the expected result.
+
+    expect: for each row the names of its vectors or its error code; for a table that is refused as
+    a whole, one error code.
+    """
 
     id: str
     data: bytes
@@ -54,7 +57,7 @@ CSVS = [
     Case("a text of digits", b"text,id\n007,1\n", [TEXT]),
     Case("missing cells", b'image,text\n,a\n" ",a\n<NA>,a\n', [TEXT, TEXT, TEXT]),
     Case("rows without a cell", b'image,text\n,\n" ",<NA>\n', ["empty_row", "empty_row"]),
-    # A line that looks like the mark by which the reader knows the end.
+    # A line like the marker of the end in the reader.
     Case("a zero byte", b"text\na\n\0the end\0\nb\n", [TEXT, TEXT, TEXT]),
     Case(
         "a comma at the end of each line",

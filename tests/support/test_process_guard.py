@@ -1,4 +1,4 @@
-"""A test that starts a process fails without the marker that says so."""
+"""A test that starts a process fails without the marker `process`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of tests stops what it started, however it ends, and does not depend on how it began."""
+"""A run of tests kills the processes it started, however it ends, in any kind of shell."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import pytest, subprocess, sys, time
 
 @pytest.mark.process
 def test_leaves_a_process(tmp_path):
-    # In a session of its own, as servers are; what it starts is out of reach of its signals, too.
+    # In a new session, as servers are, so that its signals do not reach its child.
     code = "import subprocess, time; subprocess.Popen(['sleep', '300']); print(); time.sleep(300)"
     command = [sys.executable, "-u", "-c", code]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
@@ -43,7 +43,7 @@ def test_what_it_starts_can_be_interrupted():
 
 
 def a_run(folder: Path, text: str, *before: str) -> AbstractContextManager[subprocess.Popen[str]]:
-    """A run of pytest over a file of its own, under these tests' conftest."""
+    """A run of pytest over one file, with these tests' conftest."""
     file = folder / "test_inner.py"
     file.write_text(text, encoding="utf-8")
     options = ["-s", "-c", os.devnull, "--rootdir", str(folder), "-p", "tests.conftest"]

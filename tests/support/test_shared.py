@@ -1,4 +1,4 @@
-"""Workers share the cores, and what one of them has built, whole."""
+"""Workers share the cores, and folders that one of them has completed."""
 
 from __future__ import annotations
 

@@ -340,7 +340,7 @@ def test_each_added_token_has_a_probe(made: Path) -> None:
     texts = [probe.text for probe in probes.texts]
     assert texts[: len(probe_set.TEXTS)] == list(probe_set.TEXTS)
     assert texts[len(probe_set.TEXTS) :] == [
-        probe_set.spoken(token) for token in ("!", "<Dog>", "<Cat>", "<own>")
+        probe_set.text_with(token) for token in ("!", "<Dog>", "<Cat>", "<own>")
     ]
 
 

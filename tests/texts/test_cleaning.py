@@ -229,7 +229,9 @@ def test_other_tokenizers_are_cleaned_as_openclip_wraps_them(
 def test_bare_weights_are_cleaned_as_their_authors_do() -> None:
     """Meta's code for MetaCLIP 2 cleans nothing, that of all others what OpenAI's does."""
     for entry in CATALOG.values():
-        assert entry.cleaning == ("openclip" if entry.made.kind == "clip" else "transformers")
+        assert entry.cleaning == (
+            "openclip" if entry.architecture.kind == "clip" else "transformers"
+        )
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ def architectures(model: str | None) -> Mapping[str, Architecture]:
     if model is None:
         return {_EMBEDDED_NAME: ModelFolder.open(EMBEDDED).architecture}
     if model == EVERY:
-        return {name: entry.made for name, entry in CATALOG.items()}
+        return {name: entry.architecture for name, entry in CATALOG.items()}
     if model in CATALOG:
-        return {model: CATALOG[model].made}
+        return {model: CATALOG[model].architecture}
     if os.path.isdir(model):
         return {Path(model).resolve().name: ModelFolder.open(model).architecture}
     raise AzureError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from score.hardware.processor import computes, cpu_flags, cpu_maker
+from score.hardware.processor import cpu_flags, cpu_maker, supports
 
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
@@ -45,4 +45,4 @@ def pays(device: torch.device, dtype: torch.dtype) -> bool:
     """
     if device.type != "cpu" or "avx512f" not in cpu_flags() or not works(dtype):
         return False
-    return cpu_maker() == "AuthenticAMD" if dtype == torch.float32 else computes("bf16")
+    return cpu_maker() == "AuthenticAMD" if dtype == torch.float32 else supports("bf16")

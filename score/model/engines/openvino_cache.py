@@ -9,7 +9,7 @@ Theory of operation
    them changes, so does the key; an entry is never updated. Entries that no key leads to any more
    are not removed.
 2. A miss. PyTorch loads the towers in fp32; they are traced, converted, compiled for this CPU, and
-   exported to files. `storage.cache.kept` collects the files in a temporary folder, adds their
+   exported to files. `storage.cache.cached_folder` collects them in a temporary folder, adds their
    checksums, and renames it to `engines/KEY`: an entry is complete or absent. Of several processes
    that compile the same model at once, the first to rename wins, and the others use its entry. The
    compiled models are freed before the entry is loaded, so that memory never holds both.
@@ -50,7 +50,7 @@ from score.model.engines.openvino_towers import (
 )
 from score.settings import Settings
 from score.storage import atomic
-from score.storage.cache import kept
+from score.storage.cache import cached_folder
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,9 @@ def load_cached(
     broken model folder, and what is in `BROKEN` for a cache that cannot be used.
     """
     make = partial(_compile_and_cache, folder, settings, precision, unsaved)
-    entry = kept(Path(settings.cache).expanduser() / "engines" / key(folder, precision), make)
+    entry = cached_folder(
+        Path(settings.cache).expanduser() / "engines" / key(folder, precision), make
+    )
     try:
         return Towers.of_blobs(entry, precision, folder.architecture.vision.image)
     except BROKEN:  # intact, but written by another build of OpenVINO, say

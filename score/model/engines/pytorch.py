@@ -84,7 +84,7 @@ def _fault() -> str | None:
     """Why CUDA does not work at all; None if it works or the reason is unknown."""
     if torch.cuda.is_available():  # CUDA works: the settings name a device that is missing
         return None
-    return drivers.fault(torch.__version__, torch.version.cuda)
+    return drivers.driver_problem(torch.__version__, torch.version.cuda)
 
 
 def _lacking(device: torch.device) -> str | None:
@@ -93,7 +93,7 @@ def _lacking(device: torch.device) -> str | None:
         return None
     name = torch.cuda.get_device_name(device)
     capability = torch.cuda.get_device_capability(device)
-    return drivers.lacking(name, capability, torch.cuda.get_arch_list())
+    return drivers.kernel_problem(name, capability, torch.cuda.get_arch_list())
 
 
 @cache
