@@ -4,7 +4,8 @@ Each is written under a hidden name of its own, in the folder where it will be, 
 two processes with the same output do not write into each other's files: the one that finishes last
 wins. Where writing fails, nothing is left behind. What a killed process left behind is removed by
 the next process that writes into the same folder: at once where the name shows a process of this
-machine that has ended, else after a day without a write.
+machine that has ended, else after a day without a write. A folder that a killed process was
+replacing is put back.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from pathlib import Path
 _NAME = re.compile(
     r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}\.part", re.DOTALL
 )
+_NEW, _OLD = "new", "old"  # in the temporary folder of `folder`
 _LONGEST = 150  # bytes of the final name in the temporary one
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ABANDONED = 24 * 3600.0  # seconds without a write
 _NO_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
@@ -70,18 +73,14 @@ def folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Pat
     OSError.
     """
     with scratch(path) as temporary:
-        new, old = temporary / "new", temporary / "old"
+        new, old = temporary / _NEW, temporary / _OLD
         new.mkdir()
         yield new
         check()
-        try:
-            if path.exists():
-                path.rename(old)
-            new.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
+        if path.exists():
+            old.mkdir()
+            path.rename(old / path.name)
+        new.rename(path)
 
 
 @contextmanager
@@ -118,7 +117,9 @@ def scratch(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     finally:
-        remove(temporary)
+        with suppress(OSError):  # what cannot be put back is kept
+            _put_back(temporary)
+            remove(temporary)
 
 
 def remove(path: Path) -> None:
@@ -128,9 +129,11 @@ def remove(path: Path) -> None:
     writes into it fails.
     """
     aside = _temporary(path.parent, path.name)
-    with suppress(OSError):
+    try:
         path.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+    except OSError:  # in use on Windows, or its parent is not writable
+        aside = path
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def is_temporary(name: str) -> bool:
@@ -148,17 +151,38 @@ def _temporary(parent: Path, name: str) -> Path:
 def _remove_abandoned(parent: Path) -> None:
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
-            if (name := _NAME.fullmatch(entry.name)) and _is_abandoned(Path(entry), name):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    os.unlink(entry)
+            if name := _NAME.fullmatch(entry.name):
+                with suppress(OSError):  # of this entry; the others may be removable
+                    _remove_if_abandoned(Path(entry), name)
+
+
+def _remove_if_abandoned(path: Path, name: re.Match[str]) -> None:
+    if not _is_abandoned(path, name):
+        return
+    if path.is_dir() and not path.is_symlink():
+        _put_back(path)
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
+
+
+def _put_back(temporary: Path) -> None:
+    """Moves the old folder back where `folder` ended between its two renames. Raises OSError.
+
+    Without it the only copy of the old folder would be removed with the temporary one.
+    """
+    if not ((temporary / _NEW).exists() and (temporary / _OLD).exists()):
+        return
+    for old in (temporary / _OLD).iterdir():
+        target = temporary.parent / old.name
+        if not os.path.lexists(target):  # else another process has written it meanwhile
+            old.rename(target)
 
 
 def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
-    machine: str = name["machine"]
-    if machine == _machine():
-        return not _is_running(int(name["process"]))
+    if name["machine"] == _machine() and not _is_running(int(name["process"])):
+        return True
+    # Written by another machine, or its process id may be another process's by now.
     paths = [path, *(path.rglob("*") if path.is_dir() else ())]
     written: float = max(each.lstat().st_mtime for each in paths)
     return time.time() - written > _ABANDONED
@@ -166,11 +190,15 @@ def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
 
 @cache
 def _machine() -> str:
-    """A number for the machine or container whose process ids this process sees."""
-    namespace = 0
+    """A number for the machine or container whose process ids this process sees.
+
+    Two machines may share a name and a number of their namespace, but not the id of their boot.
+    """
+    namespace, boot = 0, ""
     with suppress(OSError):  # no Linux
         namespace = os.stat("/proc/self/ns/pid").st_ino
-    return f"{zlib.crc32(f'{platform.node()} {namespace}'.encode()):08x}"
+        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+    return f"{zlib.crc32(f'{platform.node()} {namespace} {boot}'.encode()):08x}"
 
 
 def _is_running(process: int) -> bool:
