@@ -26,7 +26,7 @@ from score.model.encoder import Encoder
 from score.texts.tokenizer import Ids, Tokenizer
 
 FILE = "probes.json"
-_VERSION = 1
+_VERSION = 2
 _SAMPLES = 256  # pixels of each prepared image that are compared
 _MOST_PIXELS = 10**7
 _LEVELS = 2  # of 255: the tolerated difference between versions of decoders and resizers
@@ -141,14 +141,19 @@ class Probes:
         if not file.is_file():
             return None
         try:
-            return cls._parse(read_json(file))
+            content = read_json(file)
+            version = content["version"]
+            if version == _VERSION:
+                return cls._parse(content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
             raise ModelError(f"cannot read {file}: {error!r}") from error
+        raise ModelError(
+            f"{file} is of version {version!r}, this release reads version {_VERSION}: "
+            "package the checkpoint again with this release"
+        )
 
     @classmethod
     def _parse(cls, content: Any) -> Self:
-        if content["version"] != _VERSION:
-            raise ValueError(f"version {content['version']!r} is not {_VERSION}")
         return cls(
             reference=str(content["reference"]),
             architecture=Architecture.from_config(content["architecture"]),
