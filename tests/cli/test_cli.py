@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from score.__main__ import main
+from score.cli import VERBS
 from score.core.embedder import Embedder
 from score.errors import RequestError
 from score.index.index import build_index
@@ -551,6 +552,31 @@ def test_an_unknown_variable_is_warned_of(
     caplog.clear()
     Settings.from_env({f"SCORE_{name.upper()}": "" for name in names()} | {"SCORES": "1"})
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["--help", "embed"], ["-h", "embed"], ["-h", "azure", "plan"]]
+)
+def test_help_without_a_verb_before_it_lists_all_verbs(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(arguments)
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [word for word in listed if word in VERBS] == list(VERBS)
+
+
+def test_a_library_that_a_verb_imports_and_is_missing_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
+
+    monkeypatch.setattr("score.__main__.importlib.import_module", missing)
+    assert said(capsys, "azure", "plan") == (
+        2,
+        "score: No module named 'yaml': pip install -e '.[plan]' in the clone\n",
+    )
 
 
 SURFACES = {
