@@ -90,8 +90,11 @@ def _send(context: SparkContext, model: str) -> str:
 
 @cache
 def _zipped() -> str:
-    """The package in a zip, for workers without it."""
-    return str(_archive("zip", _ROOT / "score"))
+    """The package's code in a zip, for workers without it. A wheel's model is left out."""
+    left_out = shutil.ignore_patterns("embedded", "__pycache__")
+    with tempfile.TemporaryDirectory() as scratch:
+        code = shutil.copytree(_ROOT / "score", Path(scratch, "score"), ignore=left_out)
+        return str(_archive("zip", code))
 
 
 def _archive(kind: str, folder: Path) -> Path:
