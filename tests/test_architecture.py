@@ -180,7 +180,11 @@ def imports(module: str) -> Iterator[str]:
 
 def ours(module: str) -> set[str]:
     """The modules of `score` that a module imports."""
-    names = (name.partition(".")[2] for name in imports(module) if name.startswith("score."))
+    names = [
+        name.partition(".")[2] for name in imports(module) if name.partition(".")[0] == "score"
+    ]
+    for name in names:
+        assert "." in name or name == "__version__", f"{module}: `score.{name}` bypasses the floors"
     found = {name if name in MODULES else name.rpartition(".")[0] for name in names}
     return {name for name in found if name in MODULES and name != module} - SHARED
 
@@ -206,6 +210,16 @@ def test_a_room_imports_from_lower_floors(name: str) -> None:
     assert set(ROOMS[name].imports.split()) == used - {name}
     for other in ROOMS[name].imports.split():
         assert ROOMS[other].floor < ROOMS[name].floor, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("line", ["from score import Embedder", "from score import cli"])
+def test_the_public_door_is_not_for_rooms(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module.py").write_text(f"{line}\n")
+    monkeypatch.setitem(MODULES, "module", tmp_path / "module.py")
+    with pytest.raises(AssertionError, match="bypasses the floors"):
+        ours("module")
 
 
 def test_no_room_is_without_a_description() -> None:
