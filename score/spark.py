@@ -25,7 +25,7 @@ from score.core.embedder import Embedder
 from score.entry.model import load
 from score.folder import registry
 from score.tables.frames import rows_of
-from score.tables.writer import error_cells
+from score.tables.base_writer import error_cells
 
 if TYPE_CHECKING:
     from pyspark import SparkContext

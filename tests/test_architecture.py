@@ -152,12 +152,12 @@ DOORS = {
     "yaml": "checkpoints.provenance evaluation.report deploy.card deploy.skus "
     "deploy.simulate.definition deploy.rules.contents deploy.rules.documents",
     "pickle": "",
-    "subprocess": "deploy.simulate.client deploy.simulate.image deploy.simulate.online "
+    "subprocess": "deploy.simulate.client deploy.simulate.dockerfile deploy.simulate.online "
     "deploy.simulate.runner",
 }
 
 ENVIRONMENT = "pyfunc online batch shards spark __main__ deploy.simulate.online \
-deploy.simulate.image deploy.simulate.runner deploy.simulate.nocode_batch \
+deploy.simulate.dockerfile deploy.simulate.runner deploy.simulate.nocode_batch \
 deploy.simulate.nocode_online"
 """Who reads `os.environ`: the surfaces, and what starts processes."""
 

@@ -9,7 +9,7 @@ from score.tables.csv_writer import CsvWriter
 from score.tables.jsonl_writer import JsonLinesWriter
 from score.tables.npy_writer import NumpyWriter
 from score.tables.parquet_writer import ParquetWriter
-from score.tables.writer import Writer
+from score.tables.base_writer import Writer
 
 WRITERS: dict[str, type[Writer]] = {
     ".parquet": ParquetWriter,

@@ -36,7 +36,7 @@ from score.errors import BadColumns, BadParams, RequestError
 from score.fetch.fetcher import Fetcher
 from score.images.decode import decode, ending
 from score.images.formats import ENDINGS
-from score.jobs import image_folder
+from score.jobs import image_folder_writer
 from score.jobs.image_source import open_images
 from score.jobs.label import (
     LabelSummary,
@@ -736,7 +736,7 @@ def test_a_full_disk_is_the_jobs_end(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(image_folder.Path, "write_bytes", full)
+    monkeypatch.setattr(image_folder_writer.Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         labelled(embedder, ALBUM / "images", tmp_path / "out")
     assert tree(tmp_path) == set()
