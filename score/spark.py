@@ -24,8 +24,8 @@ from score.contract.rows import ERRORS, FEATURES, check_columns
 from score.core.embedder import Embedder
 from score.entry.model import load
 from score.folder import registry
-from score.tables.frames import rows_of
 from score.tables.base_writer import error_cells
+from score.tables.frames import rows_of
 
 if TYPE_CHECKING:
     from pyspark import SparkContext

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from score.errors import AzureError, meant
+from score.errors import AzureError, suggestion
 
 TABLE = Path(__file__).with_name("skus.yml")
 
@@ -93,6 +93,6 @@ def lookup(name: str) -> Sku:
     known = {size.lower(): sku for size, sku in skus().items()}
     sku = known.get(name.lower())
     if sku is None:
-        hint = meant(name, skus())
+        hint = suggestion(name, skus())
         raise AzureError(f"no size {name!r} among the {len(known)} of score/deploy/skus.yml{hint}")
     return sku

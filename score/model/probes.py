@@ -58,10 +58,10 @@ class TextProbe:
     vector: Vector
 
     def check(
-        self, encoder: Encoder, texts: Tokenizer, tolerance: Tolerance, *, vectors: bool
+        self, encoder: Encoder, tokenizer: Tokenizer, tolerance: Tolerance, *, vectors: bool
     ) -> Finding:
         """The result on this machine; without `vectors` only the ids are compared."""
-        (ids,) = texts.encode([self.text], "end")
+        (ids,) = tokenizer.encode([self.text], "end")
         same = ids == self.ids
         if not vectors:
             return Finding("text", self.text, same, None, None, same)
@@ -201,7 +201,12 @@ class Probes:
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     def check(
-        self, encoder: Encoder, texts: Tokenizer, preprocessor: Preprocessor, *, quick: bool = False
+        self,
+        encoder: Encoder,
+        tokenizer: Tokenizer,
+        preprocessor: Preprocessor,
+        *,
+        quick: bool = False,
     ) -> list[Finding]:
         """Computes the probes again.
 
@@ -214,7 +219,7 @@ class Probes:
         return [
             self._check_config(encoder.architecture),
             *(
-                probe.check(encoder, texts, tolerance, vectors=not (quick and index))
+                probe.check(encoder, tokenizer, tolerance, vectors=not (quick and index))
                 for index, probe in enumerate(self.texts)
             ),
             *(

@@ -146,7 +146,7 @@ def _exact(folder: ModelFolder) -> Embedder:
 
 
 def _pixels(embedder: Embedder, source: Path) -> Iterator[Pixels]:
-    preparer = Preparer(embedder.texts, embedder.preprocessor, embedder.settings)
+    preparer = Preparer(embedder.tokenizer, embedder.preprocessor, embedder.settings)
     with open_images(source) as images:
         options = FetchOptions(images.root)
         count = 0
@@ -171,7 +171,7 @@ def _texts(embedder: Embedder) -> list[Ids]:
         for prompt in prompts.fill([templates[place % len(templates)]], name)
     ]
     joined = [", ".join(several[place : place + 4]) for place in range(0, _PROMPTS, 10)]
-    encoded = embedder.texts.encode(several + joined, "end")
+    encoded = embedder.tokenizer.encode(several + joined, "end")
     return [ids for ids in encoded if not isinstance(ids, RowError)]
 
 
@@ -270,7 +270,7 @@ def _promise(model: Path, exact: Embedder, towers: Path) -> None:
         return
     encoder = _encoder(exact, _engine(exact, towers))
     anything = replace(probes, tolerances={"int8": Tolerance(-1, float("inf"))})
-    found = anything.check(encoder, exact.texts, exact.preprocessor)
+    found = anything.check(encoder, exact.tokenizer, exact.preprocessor)
     cosine = min(finding.cosine for finding in found if finding.cosine is not None)
     error = max(finding.error for finding in found if finding.error is not None)
     expected = Tolerance(1 - _SLACK * (1 - cosine), _SLACK * error)

@@ -90,7 +90,7 @@ def test_a_wrong_activation_shows_in_the_vectors(
 
 def check(embedder: Embedder, probes: Probes | None, *, quick: bool = False) -> list[Finding]:
     assert probes is not None
-    return probes.check(embedder.encoder, embedder.texts, embedder.preprocessor, quick=quick)
+    return probes.check(embedder.encoder, embedder.tokenizer, embedder.preprocessor, quick=quick)
 
 
 def test_a_wrong_pooling_shows_in_the_vectors(model: Path) -> None:

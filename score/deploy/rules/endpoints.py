@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from score.arrays import Json
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.values import at, mapping, whole
-from score.errors import AzureError, meant
+from score.errors import AzureError, suggestion
 
 _MODES = {
     "managedOnlineEndpoint": ("key", "aml_token", "aad_token"),
@@ -90,4 +90,5 @@ def _deployments(
     ]
     for where, name in named if here else ():
         if str(name) not in here:
-            yield f"{where}: {document.name} has no deployment {name!r}{meant(str(name), here)}"
+            hint = suggestion(str(name), here)
+            yield f"{where}: {document.name} has no deployment {name!r}{hint}"
