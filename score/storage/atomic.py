@@ -26,7 +26,7 @@ from pathlib import Path
 _NAME = re.compile(
     r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}\.part", re.DOTALL
 )
-_NEW, _OLD = "new", "old"  # in the temporary folder of `folder`
+_OLD = "old"  # in the temporary folder of `folder`: where the folder that is replaced is moved
 _LONGEST = 150  # bytes of the final name in the temporary one
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ABANDONED = 24 * 3600.0  # seconds without a write
@@ -73,7 +73,7 @@ def folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Pat
     OSError.
     """
     with scratch(path) as temporary:
-        new, old = temporary / _NEW, temporary / _OLD
+        new, old = temporary / "new", temporary / _OLD
         new.mkdir()
         yield new
         check()
@@ -81,6 +81,8 @@ def folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Pat
             old.mkdir()
             path.rename(old / path.name)
         new.rename(path)
+        with suppress(OSError):  # where there was no old one
+            old.rename(temporary / "replaced")  # not to be put back any more
 
 
 @contextmanager
@@ -167,13 +169,11 @@ def _remove_if_abandoned(path: Path, name: re.Match[str]) -> None:
 
 
 def _put_back(temporary: Path) -> None:
-    """Moves the old folder back where `folder` ended between its two renames. Raises OSError.
+    """Moves the old folder back where `folder` ended before its second rename. Raises OSError.
 
     Without it the only copy of the old folder would be removed with the temporary one.
     """
-    if not ((temporary / _NEW).exists() and (temporary / _OLD).exists()):
-        return
-    for old in (temporary / _OLD).iterdir():
+    for old in (temporary / _OLD).glob("*"):
         target = temporary.parent / old.name
         if not os.path.lexists(target):  # else another process has written it meanwhile
             old.rename(target)
