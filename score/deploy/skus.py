@@ -65,7 +65,7 @@ def skus() -> Mapping[str, Sku]:
 
     Raises AzureError where the table is not here.
     """
-    import yaml  # of the extra `azure`; the other verbs work without it
+    import yaml  # optional (score.extras); the other verbs work without it
 
     try:
         table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))

@@ -179,7 +179,7 @@ def package(
     """Writes a proven MLflow folder around a checkpoint, and returns it.
 
     `checkpoint`, `source`, `architecture`, `tokenizer`, `revision`, `weights`, `base`, `cleaning`:
-    as `find.find` has them. `name` is what the metadata calls the model, by default the
+    as `resolve.find` has them. `name` is what the metadata calls the model, by default the
     checkpoint's. `precision`: what the weights are stored in, by default each tensor as it comes.
     `int8`: a folder or CSV of images by which the towers are put into int8, too; `force`: even
     where that costs much. `torch`: the build that the package's conda.yaml asks for, which Azure
