@@ -90,4 +90,4 @@ def _check_writable(folder: Path) -> None:
     if not nearest.is_dir():
         raise RequestError(f"nothing can be written to {folder}: {nearest} is no folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RequestError(f"nothing can be written to {folder}: {nearest} is read-only for us")
+        raise RequestError(f"nothing can be written to {folder}: {nearest} is not writable")

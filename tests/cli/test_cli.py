@@ -93,7 +93,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         ([*LABEL, "--output", "index"], EXISTS),
         ([*LABEL, "--output", "in.csv"], EXISTS),
         ([*LABEL, "--output", "in.csv/x"], "in.csv is no folder"),
-        ([*LABEL, "--output", "x", "--top", "0"], "no whole number from 1"),
+        ([*LABEL, "--output", "x", "--top", "0"], "not a whole number from 1"),
         (["evaluate", "retrieval", "in.csv"], "no column 'image'"),
         (["evaluate", "retrieval", "gone.csv"], "no such file"),
         (["evaluate", "zeroshot", "images"], "no class folders"),
@@ -102,7 +102,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         (["search", "index"], "a text or --image IMAGE"),
         (["search", "index", "a cat", "--image", "images/a.png"], "a text or --image IMAGE"),
         (["search", "index", "--image", "gone.png"], "no such file: gone.png"),
-        (["search", "index", "a cat", "--top", "x"], "no whole number from 1"),
+        (["search", "index", "a cat", "--top", "x"], "not a whole number from 1"),
         (["search", "index", "a cat", "--model", "gone"], "no model folder at gone"),
         (["serve", "--port", "70000"], "no port from 1 to 65535"),
         (["serve", "--host", "host.invalid"], "host.invalid, port 5001: "),
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root, as tests may be, can write anywhere
     code, message = said(capsys, "embed", "in.csv", "--output", "deep/x.csv")
-    assert (code, "is read-only" in message) == (2, True)
+    assert (code, "is not writable" in message) == (2, True)
 
 
 def test_a_port_that_is_in_use_is_refused_before_the_model_is_loaded(

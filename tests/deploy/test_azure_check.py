@@ -208,7 +208,7 @@ MISTAKES = [
         "components/spark/embed.yml",
         "spark.executor.instances: 2",
         "spark.executor.instances: two",
-        "'two' is no whole number",
+        "'two' is not a whole number",
     ),
     ("components/spark/embed.yml", "spark.executor.memory:", "spark.executor.memroy:", "memroy"),
     ("environment/cpu-batch.conda.yaml", "dependencies:", "dependancies:", "dependancies"),

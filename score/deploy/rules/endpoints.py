@@ -28,7 +28,7 @@ def problems(document: Document, known: Known) -> Iterator[str]:
     content = document.content
     mode = content.get("auth_mode")
     if mode is not None and str(mode).lower() not in _MODES[document.kind]:
-        yield f"auth_mode: {mode!r} is none of {', '.join(_MODES[document.kind])}"
+        yield f"auth_mode: must be one of {', '.join(_MODES[document.kind])}, not {mode!r}"
     compute = str(content.get("compute")).removeprefix("azureml:")
     if known.find("compute", compute):
         yield f"compute: {compute!r} is no Kubernetes, and managed endpoints have no compute"

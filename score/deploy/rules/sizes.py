@@ -130,7 +130,8 @@ def problems(document: Document) -> Iterator[str]:
             and str(size).lower() not in _SPARK
             and "${{" not in str(size)
         ):
-            yield f"{where}resources.instance_type: {size!r} is none of {', '.join(_SPARK)}"
+            known = ", ".join(_SPARK)
+            yield f"{where}resources.instance_type: must be one of {known}, not {size!r}"
         elif not spark and str(size).lower().startswith("standard_"):
             yield from _size(f"{where}resources.instance_type", str(size))
     for where, model in models(document):
