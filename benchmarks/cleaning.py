@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     options = parser.parse_args()
     embedder = Embedder.load(options.model, Settings(precision="fp32"))
-    lower = embedder.texts.cleaning.lower  # what the tokenizer counts on
-    embedder.texts.cleaning = Cleaning()
+    lower = embedder.tokenizer.cleaning.lower  # what the tokenizer counts on
+    embedder.tokenizer.cleaning = Cleaning()
     print("| captions | texts | other ids | other vectors | median cosine of these | least |")
     print("|---|---|---|---|---|---|")
     for file in options.captions:

@@ -36,7 +36,7 @@ with commands.required_imports(__name__):
     from score.evaluation.results import Evaluation
     from score.evaluation.retrieval import retrieval
     from score.evaluation.zeroshot import zeroshot
-    from score.jobs.class_folders import ClassFolders
+    from score.jobs.image_folder_reader import ClassFolders
     from score.training.backgrounds import HELD_OUT
     from score.training.captions import article
     from score.training.drawing import draw

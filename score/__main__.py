@@ -6,13 +6,13 @@ Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable argumen
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from types import ModuleType
 
 from score import __version__
@@ -24,15 +24,29 @@ from score.console.commands import UNUSABLE, Parser, exit_code_of, say
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    verb = next((word for word in words if not word.startswith("-")), "")
+    return exit_code_of(lambda: _run(words))
+
+
+def _run(words: Sequence[str]) -> int:
+    verb = _verb(words)
     if verb in VERBS and not _is_here(verb):
         say(f"`score {verb}` is not part of a package: install clip-endpoints for it")
         return UNUSABLE
     # Only the verb that is asked for is imported; for help, or a word that is none, all are.
     verbs = [verb] if verb in VERBS else [name for name in VERBS if _is_here(name)]
     modules = {name: importlib.import_module(_module(name)) for name in verbs}
-    options = _parser(modules).parse_args(arguments)
-    return exit_code_of(lambda: _run(options, modules))
+    options = _parser(modules).parse_args(words)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    chosen = settings(options, os.environ)
+    logging.getLogger("score").setLevel(chosen.log_level.upper())
+    code: int = modules[options.verb].run(options, chosen)
+    return code
+
+
+def _verb(words: Sequence[str]) -> str:
+    """The first word that is no flag; none after `--help`, which then lists all verbs."""
+    before = takewhile(lambda word: word not in ("-h", "--help"), words)
+    return next((word for word in before if not word.startswith("-")), "")
 
 
 def _is_here(verb: str) -> bool:
@@ -42,14 +56,6 @@ def _is_here(verb: str) -> bool:
 
 def _module(verb: str) -> str:
     return f"score.cli.{verb}"
-
-
-def _run(options: argparse.Namespace, modules: dict[str, ModuleType]) -> int:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    chosen = settings(options, os.environ)
-    logging.getLogger("score").setLevel(chosen.log_level.upper())
-    code: int = modules[options.verb].run(options, chosen)
-    return code
 
 
 def _parser(modules: dict[str, ModuleType]) -> Parser:

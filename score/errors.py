@@ -333,7 +333,7 @@ ROW_CODES: dict[str, type[RowError]] = {
 """All row codes: the values of `rows[].code` in responses, and of `error_code` in tables."""
 
 
-def meant(word: str, known: Iterable[str], prefix: str = "") -> str:
+def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
     """`; did you mean …?` for the end of a message about an unknown word; empty for none alike.
 
     prefix: what all words begin with, left out of the comparison.

@@ -5,16 +5,17 @@ Each field `some_limit` is the environment variable `SCORE_SOME_LIMIT` and the f
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from score import __version__
 from score.arrays import Precision
-from score.errors import SettingError, meant
+from score.errors import SettingError, suggestion
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def _setting(
     """A field. least: the smallest number. fault: text → what is wrong with it, or an empty string.
     secret: left out of `repr`."""
     metadata = {"help": help, "least": least, "fault": fault}
-    return field(default=default, repr=not secret, metadata=metadata)
+    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.cache:
             raise SettingError("cache must name a folder")
-        for knob in knobs():
-            value, least = getattr(self, knob.name), knob.metadata["least"]
+        for field in setting_fields():
+            value, least = getattr(self, field.name), field.metadata["least"]
             if least is not None and not least <= value < float("inf"):
-                raise SettingError(f"{knob.name} must be at least {least:g}, not {value!r}")
-            _check(knob, knob.name, value)
+                raise SettingError(f"{field.name} must be at least {least:g}, not {value!r}")
+            _check(field, field.name, value)
 
     @classmethod
     def from_env(
@@ -167,13 +168,12 @@ class Settings:
         """
         for name in otherwise or {}:
             if name not in names():
-                raise SettingError(
-                    f"there is no setting {name!r}, only {', '.join(names())}{meant(name, names())}"
-                )
+                hint = suggestion(name, names())
+                raise SettingError(f"there is no setting {name!r}, only {', '.join(names())}{hint}")
         variables = [_variable(name) for name in names()]
         for variable in sorted(environ):
             if variable.startswith(PREFIX) and environ[variable] and variable not in variables:
-                hint = meant(variable, variables, PREFIX)
+                hint = suggestion(variable, variables, PREFIX)
                 log.warning("%s is no setting, and is ignored%s", variable, hint)
         fallbacks = {
             name: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
@@ -197,27 +197,27 @@ class Settings:
         texts: values by setting name, as text. spelled: a setting's name → how errors name it, by
         default as an environment variable.
         """
-        values = {knob.name: getattr(self, knob.name) for knob in knobs()}
-        for knob in knobs():
-            if knob.name in texts:
-                where = (spelled or _variable)(knob.name)
-                values[knob.name] = _parse(knob, where, texts[knob.name])
+        values = {field.name: getattr(self, field.name) for field in setting_fields()}
+        for field in setting_fields():
+            if field.name in texts:
+                where = (spelled or _variable)(field.name)
+                values[field.name] = _parse(field, where, texts[field.name])
         return Settings(**values)
 
 
-def knobs() -> tuple[Field[Any], ...]:
+def setting_fields() -> tuple[Field[Any], ...]:
     """The settings' dataclass fields; `metadata["help"]` is the text for users."""
     return fields(Settings)
 
 
-def choices(knob: Field[Any]) -> tuple[str, ...]:
+def choices(field: Field[Any]) -> tuple[str, ...]:
     """The values that a setting may have; empty for one without fixed choices."""
-    return _CHOICES.get(knob.name, ())
+    return _CHOICES.get(field.name, ())
 
 
 def names() -> list[str]:
     """The settings' names, as the fields have them."""
-    return [knob.name for knob in knobs()]
+    return [field.name for field in setting_fields()]
 
 
 _CHOICES = {
@@ -234,12 +234,12 @@ def _variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def _parse(knob: Field[Any], where: str, text: str) -> Any:
-    if knob.name in _CHOICES:
-        if text not in _CHOICES[knob.name]:
-            raise SettingError(f"{where} must be {', '.join(_CHOICES[knob.name])}, not {text!r}")
+def _parse(field: Field[Any], where: str, text: str) -> Any:
+    if field.name in _CHOICES:
+        if text not in _CHOICES[field.name]:
+            raise SettingError(f"{where} must be {', '.join(_CHOICES[field.name])}, not {text!r}")
         return text
-    default = knob.default
+    default = field.default
     if isinstance(default, tuple):
         return tuple(_host(where, part.strip()) for part in text.split(",") if part.strip())
     if isinstance(default, bool):
@@ -247,14 +247,14 @@ def _parse(knob: Field[Any], where: str, text: str) -> Any:
             raise SettingError(f"{where} must be true or false, not {text!r}")
         return text.lower() in ("1", "true", "yes")
     if isinstance(default, (int, float)):
-        return _number(where, text, type(default), knob.metadata["least"])
-    _check(knob, where, text)
+        return _number(where, text, type(default), field.metadata["least"])
+    _check(field, where, text)
     return text
 
 
-def _check(knob: Field[Any], where: str, text: str) -> None:
+def _check(field: Field[Any], where: str, text: str) -> None:
     """Raises SettingError for an unusable text; the message does not show it: it may be secret."""
-    fault = knob.metadata["fault"]
+    fault = field.metadata["fault"]
     if fault is not None and (problem := fault(text)):
         raise SettingError(f"{where} {problem}")
 

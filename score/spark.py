@@ -24,8 +24,8 @@ from score.contract.rows import ERRORS, FEATURES, check_columns
 from score.core.embedder import Embedder
 from score.entry.model import load
 from score.folder import registry
+from score.tables.base_writer import error_cells
 from score.tables.frames import rows_of
-from score.tables.writer import error_cells
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -90,8 +90,11 @@ def _send(context: SparkContext, model: str) -> str:
 
 @cache
 def _zipped() -> str:
-    """The package in a zip, for workers without it."""
-    return str(_archive("zip", _ROOT / "score"))
+    """The package's code in a zip, for workers without it. A wheel's model is left out."""
+    left_out = shutil.ignore_patterns("embedded", "__pycache__")
+    with tempfile.TemporaryDirectory() as scratch:
+        code = shutil.copytree(_ROOT / "score", Path(scratch, "score"), ignore=left_out)
+        return str(_archive("zip", code))
 
 
 def _archive(kind: str, folder: Path) -> Path:

@@ -154,12 +154,12 @@ DOORS = {
     "yaml": "folder.mlmodel deploy.card deploy.skus "
     "deploy.simulate.definition deploy.rules.contents deploy.rules.documents",
     "pickle": "",
-    "subprocess": "deploy.simulate.client deploy.simulate.image deploy.simulate.online "
+    "subprocess": "deploy.simulate.client deploy.simulate.dockerfile deploy.simulate.online "
     "deploy.simulate.runner",
 }
 
 ENVIRONMENT = "pyfunc online batch shards spark __main__ deploy.simulate.online \
-deploy.simulate.image deploy.simulate.runner deploy.simulate.nocode_batch \
+deploy.simulate.dockerfile deploy.simulate.runner deploy.simulate.nocode_batch \
 deploy.simulate.nocode_online"
 """Who reads `os.environ`: the surfaces, and what starts processes."""
 
@@ -182,7 +182,11 @@ def imports(module: str) -> Iterator[str]:
 
 def ours(module: str) -> set[str]:
     """The modules of `score` that a module imports."""
-    names = (name.partition(".")[2] for name in imports(module) if name.startswith("score."))
+    names = [
+        name.partition(".")[2] for name in imports(module) if name.partition(".")[0] == "score"
+    ]
+    for name in names:
+        assert "." in name or name == "__version__", f"{module}: `score.{name}` bypasses the floors"
     found = {name if name in MODULES else name.rpartition(".")[0] for name in names}
     return {name for name in found if name in MODULES and name != module} - SHARED
 
@@ -208,6 +212,16 @@ def test_a_room_imports_from_lower_floors(name: str) -> None:
     assert set(ROOMS[name].imports.split()) == used - {name}
     for other in ROOMS[name].imports.split():
         assert ROOMS[other].floor < ROOMS[name].floor, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("line", ["from score import Embedder", "from score import cli"])
+def test_the_public_door_is_not_for_rooms(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module.py").write_text(f"{line}\n")
+    monkeypatch.setitem(MODULES, "module", tmp_path / "module.py")
+    with pytest.raises(AssertionError, match="bypasses the floors"):
+        ours("module")
 
 
 def test_no_room_is_without_a_description() -> None:

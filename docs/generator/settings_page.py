@@ -20,7 +20,7 @@ def settings_page() -> str:
         for verb, flags in verbs.items()
         if flags and flags != every
     )
-    rows = "\n".join(setting_row(knob) for knob in settings.knobs())
+    rows = "\n".join(setting_row(field) for field in settings.setting_fields())
     return page(
         "score/settings.py",
         "Settings",
@@ -33,36 +33,38 @@ def settings_page() -> str:
     )
 
 
-def setting_row(knob: Field[Any]) -> str:
+def setting_row(field: Field[Any]) -> str:
     """A setting's line in the table, with its name as the anchor."""
-    variable = settings.PREFIX + knob.name.upper()
-    name = f'<a id="{knob.name}"></a>`{variable}`<br>`--{flag(knob.name)}`'
-    return f"| {name} | {default_of(knob)} | {allowed(knob)} | {sentence(knob.metadata['help'])} |"
+    variable = settings.PREFIX + field.name.upper()
+    name = f'<a id="{field.name}"></a>`{variable}`<br>`--{flag(field.name)}`'
+    return (
+        f"| {name} | {default_of(field)} | {allowed(field)} | {sentence(field.metadata['help'])} |"
+    )
 
 
-def default_of(knob: Field[Any]) -> str:
+def default_of(field: Field[Any]) -> str:
     """A setting's default, as written in an environment variable."""
-    value: Any = knob.default
+    value: Any = field.default
     if value in ((), ""):
         return "none"
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    mib = f" ({value // settings.MIB} MiB)" if knob.name.endswith("_bytes") else ""
+    mib = f" ({value // settings.MIB} MiB)" if field.name.endswith("_bytes") else ""
     text = text.replace(VERSION, "VERSION")
     return text if " " in text else f"`{text}`{mib}"  # so that a sentence wraps
 
 
-def allowed(knob: Field[Any]) -> str:
+def allowed(field: Field[Any]) -> str:
     """The allowed values of a setting."""
-    least = knob.metadata["least"]
-    fault = knob.metadata["fault"]
-    if choices := settings.choices(knob):
+    least = field.metadata["least"]
+    fault = field.metadata["fault"]
+    if choices := settings.choices(field):
         return ", ".join(f"`{choice}`" for choice in choices)
     if fault is not None:
         rule = fault("") or f"empty, or {fault(' ').removeprefix('must be ')}"
         return str(rule.removeprefix("must be "))
     kinds: dict[type, str] = {bool: "`true` or `false`", tuple: "comma-separated list", str: "text"}
     kinds |= {int: f"whole number ≥ {least}", float: f"number ≥ {least or 0:g}"}
-    return kinds[type(knob.default)]
+    return kinds[type(field.default)]
 
 
 def flag(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from score.console.commands import Parser
 from score.folder.model_folder import EMBEDDED
-from score.settings import PREFIX, Settings, choices, knobs
+from score.settings import PREFIX, Settings, choices, setting_fields
 
 _METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
 
@@ -35,20 +35,20 @@ def add_job(parser: Parser) -> None:
 def add_settings(parser: Parser, only: Collection[str] | None = None) -> None:
     """A flag for each setting, or for those in `only`."""
     group = parser.add_argument_group("settings", f"each is also a variable {PREFIX}…")
-    for knob in knobs():
-        if only is not None and knob.name not in only:
+    for field in setting_fields():
+        if only is not None and field.name not in only:
             continue
-        default = knob.default if knob.default not in ((), "") else "none"
+        default = field.default if field.default not in ((), "") else "none"
         group.add_argument(
-            _flag(knob.name),
-            metavar="|".join(choices(knob)) or _METAVARS[type(knob.default)],
-            help=f"{knob.metadata['help']} ({default})",
+            _flag(field.name),
+            metavar="|".join(choices(field)) or _METAVARS[type(field.default)],
+            help=f"{field.metadata['help']} ({default})",
         )
 
 
 def settings(options: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """The environment's settings, overridden by the command line's. Raises SettingError."""
-    flags = {knob.name: getattr(options, knob.name, None) for knob in knobs()}
+    flags = {field.name: getattr(options, field.name, None) for field in setting_fields()}
     return Settings.from_env(environ).replace(
         {name: value for name, value in flags.items() if value is not None}, spelled=_flag
     )

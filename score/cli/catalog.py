@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from score.console.commands import DONE, UNUSABLE, Parser, say
-from score.errors import meant
+from score.errors import suggestion
 from score.settings import Settings
 
 HELP = "list the checkpoints known by name"
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     entry = catalog.lookup(name)
     if entry is None:
         known = ", ".join(catalog.CATALOG)
-        hint = meant(name, catalog.CATALOG)
+        hint = suggestion(name, catalog.CATALOG)
         say(f"{name!r} is not in the catalog: {known}{hint}")
         return UNUSABLE
     print(catalog.describe(entry))

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     from score.jobs.line_source import open_lines
     from score.jobs.summary import Summary
     from score.storage.outputs import check_files
-    from score.tables.writer import replaced
+    from score.tables.base_writer import replaced
     from score.tables.writers import writer_for
 
     source, output = Path(options.input), Path(options.output)

@@ -82,7 +82,7 @@ def _checked_output(options: argparse.Namespace) -> Path | None:
 def _zeroshot(options: argparse.Namespace) -> Callable[[Embedder, Progress], Evaluation]:
     from score.evaluation import prompts
     from score.evaluation.zeroshot import zeroshot
-    from score.jobs.class_folders import ClassFolders
+    from score.jobs.image_folder_reader import ClassFolders
 
     folder = ClassFolders.open(Path(options.data))
     names = prompts.class_names(options.classnames, folder.classes)

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         label,
         read_ontology,
     )
-    from score.tables.writer import replaced
+    from score.tables.base_writer import replaced
 
     source, output, ontology = Path(options.input), Path(options.output), Path(options.ontology)
     check_output(output, source, overwrite=options.overwrite)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from typing_extensions import override
 
-from score.errors import ScoreError, meant
+from score.errors import ScoreError, suggestion
 from score.extras import missing
 
 DONE, TOO_MANY_ERRORS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
     def _check_verb(self, words: Sequence[str], verbs: Sequence[str]) -> None:
         word = next((word for word in words if not word.startswith("-")), None)
         if word is not None and word not in verbs:
-            self.error(f"there is no {word!r}, only {', '.join(verbs)}{meant(word, verbs)}")
+            self.error(f"there is no {word!r}, only {', '.join(verbs)}{suggestion(word, verbs)}")
 
     def _check_flags(self, words: Sequence[str]) -> None:
         flags = [flag for action in self._actions for flag in action.option_strings]
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"there is no {flag}; did you mean -{flag}?")
             # As in argparse, a word with a space is a value, not a flag.
             if flag.startswith("--") and flag not in flags and " " not in word:
-                self.error(f"there is no {flag}{meant(flag, flags, '--')}")
+                self.error(f"there is no {flag}{suggestion(flag, flags, '--')}")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

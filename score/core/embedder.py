@@ -34,14 +34,14 @@ class Embedder:
     """
 
     def __init__(
-        self, encoder: Encoder, texts: Tokenizer, preprocessor: Preprocessor, settings: Settings
+        self, encoder: Encoder, tokenizer: Tokenizer, preprocessor: Preprocessor, settings: Settings
     ) -> None:
         """For `load`, which reads these parts from a model folder."""
         self.encoder = encoder
-        self.texts = texts
+        self.tokenizer = tokenizer
         self.preprocessor = preprocessor
         self.settings = settings
-        self._pipeline = Pipeline(encoder, texts, preprocessor, settings)
+        self._pipeline = Pipeline(encoder, tokenizer, preprocessor, settings)
         self._label_vectors = LabelVectors(self._pipeline)
 
     @classmethod
@@ -53,10 +53,12 @@ class Embedder:
         """
         settings = settings or Settings()
         opened = ModelFolder.open(folder)
-        texts = Tokenizer.load(opened)  # before the weights: what is quick to refuse comes first
+        tokenizer = Tokenizer.load(
+            opened
+        )  # before the weights: what is quick to refuse comes first
         preprocessor = Preprocessor.from_config(opened.preprocessor)
-        encoder = precision.fastest(opened, texts, preprocessor, settings)
-        embedder = cls(encoder, texts, preprocessor, settings)
+        encoder = precision.fastest(opened, tokenizer, preprocessor, settings)
+        embedder = cls(encoder, tokenizer, preprocessor, settings)
         if settings.verify != "off":
             embedder._verify(Probes.read(opened.path))
         return embedder
@@ -65,7 +67,7 @@ class Embedder:
         if probes is None:
             return
         quick = self.settings.verify == "quick"
-        findings = probes.check(self.encoder, self.texts, self.preprocessor, quick=quick)
+        findings = probes.check(self.encoder, self.tokenizer, self.preprocessor, quick=quick)
         failed = [finding for finding in findings if not finding.passed]
         if failed:
             raise ModelError(

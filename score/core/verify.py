@@ -25,7 +25,7 @@ def verify(path: Path, settings: Settings) -> tuple[Probes, str, list[Finding]]:
     if probes is None:
         raise ModelError(f"{folder.path} has no {FILE}: it promises nothing; package it first")
     embedder = Embedder.load(folder.path, settings.replace({"verify": "off"}))
-    findings = probes.check(embedder.encoder, embedder.texts, embedder.preprocessor)
+    findings = probes.check(embedder.encoder, embedder.tokenizer, embedder.preprocessor)
     return probes, embedder.encoder.engine.precision, findings
 
 

@@ -36,7 +36,7 @@ def card(model: str | None, name: str, architecture: Architecture) -> Card:
     file = Path(model) / "MLmodel"
     if not file.is_file():
         raise AzureError(f"{model} is no MLflow model: there is no {file}")
-    import yaml  # of the extra `azure`
+    import yaml  # optional: see score.extras
 
     metadata = yaml.safe_load(file.read_text(encoding="utf-8")).get("metadata") or {}
     source = str(metadata.get("source", ""))

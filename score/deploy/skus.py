@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from score.errors import AzureError, meant
+from score.errors import AzureError, suggestion
 
 TABLE = Path(__file__).with_name("skus.yml")
 
@@ -65,7 +65,7 @@ def skus() -> Mapping[str, Sku]:
 
     Raises AzureError where the table is not here.
     """
-    import yaml  # of the extra `azure`; the other verbs work without it
+    import yaml  # optional (score.extras); the other verbs work without it
 
     try:
         table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
@@ -93,6 +93,6 @@ def lookup(name: str) -> Sku:
     known = {size.lower(): sku for size, sku in skus().items()}
     sku = known.get(name.lower())
     if sku is None:
-        hint = meant(name, skus())
+        hint = suggestion(name, skus())
         raise AzureError(f"no size {name!r} among the {len(known)} of score/deploy/skus.yml{hint}")
     return sku

@@ -49,7 +49,7 @@ def whole(where: str, value: object, least: int, most: int | None = None) -> int
     try:
         number = int(str(value))
     except ValueError:
-        raise AzureError(f"{where}: {value!r} is no whole number") from None
+        raise AzureError(f"{where}: {value!r} is not a whole number") from None
     if number < least:
         raise AzureError(f"{where}: {number} is less than {least}")
     if most is not None and number > most:
@@ -66,7 +66,7 @@ def literal(where: str, value: object, wanted: Json) -> Iterator[str]:
         yield from _number(where, value, kind, wanted)
     choices = wanted.get("enum")
     if isinstance(choices, list) and str(value) not in map(str, choices):
-        yield f"{where}: {value!r} is none of {', '.join(map(str, choices))}"
+        yield f"{where}: must be one of {', '.join(map(str, choices))}, not {value!r}"
 
 
 def _number(where: str, value: object, kind: str, wanted: Json) -> Iterator[str]:

@@ -33,7 +33,7 @@ from score.evaluation.results import (
     ZeroShot,
 )
 from score.evaluation.words import first_names, plural, printable
-from score.jobs.class_folders import ClassFolders, listed
+from score.jobs.image_folder_reader import ClassFolders, listed
 from score.model.zeroshot import label_vectors, unit
 
 _IMAGES_AT_ONCE = 256  # vectors that are scored together

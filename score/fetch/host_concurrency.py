@@ -25,7 +25,9 @@ from score.fetch.deadline import Deadline
 
 START = 8
 _SLOWER, _SLACK = 3.0, 0.1  # slow: more than three times the quickest answer and 0.1 s
-_SPARED = 10  # × a pause: how long the number of downloads that led to it is not reached again
+_CEILING_FACTOR = (
+    10  # × a pause: how long the number of downloads that led to it is not reached again
+)
 _KEPT = 1000  # hosts that are remembered
 _FORGOTTEN = 60.0  # seconds without a download after which what is known of a host is dropped
 
@@ -91,7 +93,7 @@ class Host:
             if began >= self._shed_at:  # one halving for all that were sent together
                 if pause:
                     self._ceiling = max(1, self.limit - 1)
-                    self._ceiling_until = now + _SPARED * pause
+                    self._ceiling_until = now + _CEILING_FACTOR * pause
                 self._limit = max(1.0, self._limit / 2)
                 self._shed_at = now
             self._has_shed = True

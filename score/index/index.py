@@ -39,7 +39,11 @@ class Hit:
 
 
 def build_index(
-    table: Path, folder: Path, column: Column = "image_features", *, overwrite: bool = False
+    table: str | Path,
+    folder: str | Path,
+    column: Column = "image_features",
+    *,
+    overwrite: bool = False,
 ) -> int:
     """Indexes the vectors of a parquet file of `score embed` or `score merge`; returns
     their number.
@@ -47,6 +51,7 @@ def build_index(
     Rows without a vector in `column` are skipped. `overwrite`: the folder may hold an older index.
     Raises RequestError for a table without vectors, and for a folder that may not be written.
     """
+    table, folder = Path(table), Path(folder)
     check_folder(folder, _is_index, overwrite=overwrite, inputs=[table])
     try:
         schema = pq.read_schema(table)
@@ -102,11 +107,11 @@ def _matrix(batch: pa.RecordBatch, column: str) -> np.ndarray:
 class Index:
     """An index that `build_index` wrote to a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
         """Opens the index. Raises RequestError for a folder that holds none."""
         try:
-            self._vectors = np.load(folder / _VECTORS, mmap_mode="r")
-            self._rows = pq.read_table(folder / _ROWS)
+            self._vectors = np.load(Path(folder, _VECTORS), mmap_mode="r")
+            self._rows = pq.read_table(Path(folder, _ROWS))
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise RequestError(f"{folder} holds no index: {error}") from error
 

@@ -27,19 +27,20 @@ Progress = Callable[[Summary], None]
 
 def embed_file(
     embedder: Embedder,
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     params: Params | None = None,
     progress: Progress | None = None,
     summary: Summary | None = None,
 ) -> Summary:
     """Embeds every row of a CSV or parquet file, or every image below a folder, into `output`.
 
-    `output` ends in .csv or .parquet; what is there is replaced. Image cells may name files below
-    the table's folder. Rows that fail are written with their error. `progress` is called after each
-    row. `summary`: one to go on counting in. Raises RequestError for a file that is no table, or
-    that the output would replace, and FileNotFoundError.
+    `output` ends in .parquet, .csv, .jsonl or .npy; what is there is replaced. Image cells may name
+    files below the table's folder. Rows that fail are written with their error. `progress` is
+    called after each row. `summary`: updated while the job runs. Raises RequestError for a file
+    that is no table, or that the output would replace, and FileNotFoundError.
     """
+    source, output = Path(source), Path(output)
     check_inputs(writer_for(output).files_of(output), [source])
     with open_lines(source) as lines:
         return embed_lines(embedder, lines, output, params or Params(), progress, summary)

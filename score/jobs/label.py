@@ -19,8 +19,8 @@ from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.core.pairs import embed_pairs
 from score.errors import BadParams, RequestError
-from score.jobs import image_folder
-from score.jobs.image_folder import ImageFolder
+from score.jobs import image_folder_writer
+from score.jobs.image_folder_writer import ImageFolder
 from score.jobs.image_source import SourceImage, SourceImages
 from score.jobs.summary import Summary
 from score.storage.outputs import check_files
@@ -98,7 +98,7 @@ def check_output(output: Path, source: Path, *, overwrite: bool = False) -> None
     elif source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise RequestError(f"{output} lies in {source}, and would be labelled the next time")
     else:
-        image_folder.check(output, overwrite=overwrite, inputs=[source])
+        image_folder_writer.check(output, overwrite=overwrite, inputs=[source])
 
 
 def columns_of(output: Path, top: int) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def label(
             folder = files.enter_context(
                 ImageFolder(output, labels.names, embedder.settings, overwrite=overwrite)
             )
-            table = folder.path / image_folder.TABLE
+            table = folder.path / image_folder_writer.TABLE
         writer = files.enter_context(
             LabelWriter(table, images.columns, top, has_files=folder is not None)
         )
@@ -163,7 +163,7 @@ def _labelled(
             yield (number, replace(image, cell=None)), Row(image=cell)
 
     params = Params(on_error="report", labels=labels)
-    on_fetched = image_folder.keep if folder else None
+    on_fetched = image_folder_writer.keep if folder else None
     return embed_pairs(embedder, items(), params, root=images.root, on_fetched=on_fetched)
 
 

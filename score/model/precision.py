@@ -21,7 +21,7 @@ LEAST_COSINE = 0.9999
 
 
 def fastest(
-    folder: ModelFolder, texts: Tokenizer, preprocessor: Preprocessor, settings: Settings
+    folder: ModelFolder, tokenizer: Tokenizer, preprocessor: Preprocessor, settings: Settings
 ) -> Encoder:
     """The folder's model in the precision of the settings, or in the one that `auto` chooses.
 
@@ -36,7 +36,7 @@ def fastest(
         assert probes is not None
         asked = settings.replace({"precision": precision})
         try:
-            encoder = _proven(folder, probes, texts, preprocessor, asked)
+            encoder = _proven(folder, probes, tokenizer, preprocessor, asked)
         except (ModelError, RuntimeError, TypeError) as error:  # fp16 overflows; no bf16 there; …
             log.info("precision auto: not %s: %s", precision, error)
             continue
@@ -57,13 +57,13 @@ def _as_set(folder: ModelFolder, settings: Settings) -> Encoder:
 def _proven(
     folder: ModelFolder,
     probes: Probes,
-    texts: Tokenizer,
+    tokenizer: Tokenizer,
     preprocessor: Preprocessor,
     settings: Settings,
 ) -> Encoder | None:
     """The model if it passes its probes; else None, its memory free for the next attempt."""
     encoder = Encoder.load(folder, settings)
-    cosine = _least_cosine(probes.check(encoder, texts, preprocessor))
+    cosine = _least_cosine(probes.check(encoder, tokenizer, preprocessor))
     passes = cosine >= LEAST_COSINE
     verdict = "" if passes else "not "
     log.info(

@@ -26,7 +26,7 @@ from score.model.encoder import Encoder
 from score.texts.tokenizer import Ids, Tokenizer
 
 FILE = "probes.json"
-_VERSION = 1
+_VERSION = 2
 _SAMPLES = 256  # pixels of each prepared image that are compared
 _MOST_PIXELS = 10**7
 _LEVELS = 2  # of 255: the tolerated difference between versions of decoders and resizers
@@ -58,10 +58,10 @@ class TextProbe:
     vector: Vector
 
     def check(
-        self, encoder: Encoder, texts: Tokenizer, tolerance: Tolerance, *, vectors: bool
+        self, encoder: Encoder, tokenizer: Tokenizer, tolerance: Tolerance, *, vectors: bool
     ) -> Finding:
         """The result on this machine; without `vectors` only the ids are compared."""
-        (ids,) = texts.encode([self.text], "end")
+        (ids,) = tokenizer.encode([self.text], "end")
         same = ids == self.ids
         if not vectors:
             return Finding("text", self.text, same, None, None, same)
@@ -141,14 +141,19 @@ class Probes:
         if not file.is_file():
             return None
         try:
-            return cls._parse(read_json(file))
+            content = read_json(file)
+            version = content["version"]
+            if version == _VERSION:
+                return cls._parse(content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
             raise ModelError(f"cannot read {file}: {error!r}") from error
+        raise ModelError(
+            f"{file} is of version {version!r}, this release reads version {_VERSION}: "
+            "package the checkpoint again with this release"
+        )
 
     @classmethod
     def _parse(cls, content: Any) -> Self:
-        if content["version"] != _VERSION:
-            raise ValueError(f"version {content['version']!r} is not {_VERSION}")
         return cls(
             reference=str(content["reference"]),
             architecture=Architecture.from_config(content["architecture"]),
@@ -196,7 +201,12 @@ class Probes:
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     def check(
-        self, encoder: Encoder, texts: Tokenizer, preprocessor: Preprocessor, *, quick: bool = False
+        self,
+        encoder: Encoder,
+        tokenizer: Tokenizer,
+        preprocessor: Preprocessor,
+        *,
+        quick: bool = False,
     ) -> list[Finding]:
         """Computes the probes again.
 
@@ -209,7 +219,7 @@ class Probes:
         return [
             self._check_config(encoder.architecture),
             *(
-                probe.check(encoder, texts, tolerance, vectors=not (quick and index))
+                probe.check(encoder, tokenizer, tolerance, vectors=not (quick and index))
                 for index, probe in enumerate(self.texts)
             ),
             *(

@@ -305,7 +305,7 @@ def _check_outputs(model: Path) -> Sequence[Finding]:
     embedder = Embedder.load(model, settings)
     probes = Probes.read(model)
     assert probes is not None, "written above"
-    findings = probes.check(embedder.encoder, embedder.texts, embedder.preprocessor)
+    findings = probes.check(embedder.encoder, embedder.tokenizer, embedder.preprocessor)
     broken = [finding for finding in findings if not finding.passed]
     if broken:
         raise ModelError(

@@ -149,7 +149,7 @@ def _exact(folder: ModelFolder) -> Embedder:
 
 
 def _pixels(embedder: Embedder, source: Path) -> Iterator[Pixels]:
-    preparer = Preparer(embedder.texts, embedder.preprocessor, embedder.settings)
+    preparer = Preparer(embedder.tokenizer, embedder.preprocessor, embedder.settings)
     with open_images(source) as images:
         options = FetchOptions(images.root)
         count = 0
@@ -174,7 +174,7 @@ def _texts(embedder: Embedder) -> list[Ids]:
         for prompt in prompts.fill([templates[number % len(templates)]], name)
     ]
     joined = [", ".join(single[start : start + 4]) for start in range(0, _PROMPTS, 10)]
-    encoded = embedder.texts.encode(single + joined, "end")
+    encoded = embedder.tokenizer.encode(single + joined, "end")
     return [ids for ids in encoded if not isinstance(ids, RowError)]
 
 
@@ -275,7 +275,7 @@ def _add_tolerance(model: Path, exact: Embedder, towers: Path) -> None:
         return
     encoder = _encoder(exact, _engine(exact, towers))
     anything = replace(probes, tolerances={"int8": Tolerance(-1, float("inf"))})
-    findings = anything.check(encoder, exact.texts, exact.preprocessor)
+    findings = anything.check(encoder, exact.tokenizer, exact.preprocessor)
     cosine = min(finding.cosine for finding in findings if finding.cosine is not None)
     error = max(finding.error for finding in findings if finding.error is not None)
     expected = Tolerance(1 - _SLACK * (1 - cosine), _SLACK * error)

@@ -4,7 +4,8 @@ Each is written under a unique hidden name in the target's folder, then renamed.
 with the same output do not write into each other's files: the one that finishes last wins. If
 writing fails, the temporary files are removed. Those of a killed process are removed by the next
 process that writes into the same folder: at once if their name shows an ended process of this
-machine, otherwise after a day without a write.
+machine, otherwise after a day without a write. A folder that a killed process was replacing is
+restored.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from pathlib import Path
 _NAME = re.compile(
     r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}\.part", re.DOTALL
 )
+_OLD = "old"  # in the temporary folder of `folder`: where the folder that is replaced is moved
 _LONGEST = 150  # bytes of the final name in the temporary one
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ABANDONED = 24 * 3600.0  # seconds without a write
 _NO_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
@@ -69,18 +72,16 @@ def folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Pat
     `path` must not be replaced. If the renaming fails, the existing folder stays. Raises OSError.
     """
     with scratch(path) as temporary:
-        new, old = temporary / "new", temporary / "old"
+        new, old = temporary / "new", temporary / _OLD
         new.mkdir()
         yield new
         check()
-        try:
-            if path.exists():
-                path.rename(old)
-            new.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
+        if path.exists():
+            old.mkdir()
+            path.rename(old / path.name)
+        new.rename(path)
+        with suppress(OSError):  # where there was no old one
+            old.rename(temporary / "replaced")  # not to be put back any more
 
 
 @contextmanager
@@ -117,7 +118,9 @@ def scratch(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     finally:
-        remove(temporary)
+        with suppress(OSError):  # what cannot be put back is kept
+            _put_back(temporary)
+            remove(temporary)
 
 
 def remove(path: Path) -> None:
@@ -127,9 +130,11 @@ def remove(path: Path) -> None:
     still writes into it fails.
     """
     aside = _temporary(path.parent, path.name)
-    with suppress(OSError):
+    try:
         path.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+    except OSError:  # in use on Windows, or its parent is not writable
+        aside = path
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def is_temporary(name: str) -> bool:
@@ -147,17 +152,36 @@ def _temporary(parent: Path, name: str) -> Path:
 def _remove_abandoned(parent: Path) -> None:
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
-            if (name := _NAME.fullmatch(entry.name)) and _is_abandoned(Path(entry), name):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    os.unlink(entry)
+            if name := _NAME.fullmatch(entry.name):
+                with suppress(OSError):  # of this entry; the others may be removable
+                    _remove_if_abandoned(Path(entry), name)
+
+
+def _remove_if_abandoned(path: Path, name: re.Match[str]) -> None:
+    if not _is_abandoned(path, name):
+        return
+    if path.is_dir() and not path.is_symlink():
+        _put_back(path)
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
+
+
+def _put_back(temporary: Path) -> None:
+    """Moves the old folder back where `folder` ended before its second rename. Raises OSError.
+
+    Without it the only copy of the old folder would be removed with the temporary one.
+    """
+    for old in (temporary / _OLD).glob("*"):
+        target = temporary.parent / old.name
+        if not os.path.lexists(target):  # else another process has written it meanwhile
+            old.rename(target)
 
 
 def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
-    machine: str = name["machine"]
-    if machine == _machine():
-        return not _is_running(int(name["process"]))
+    if name["machine"] == _machine() and not _is_running(int(name["process"])):
+        return True
+    # Written by another machine, or its process id may be another process's by now.
     paths = [path, *(path.rglob("*") if path.is_dir() else ())]
     written: float = max(each.lstat().st_mtime for each in paths)
     return time.time() - written > _ABANDONED
@@ -165,11 +189,15 @@ def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
 
 @cache
 def _machine() -> str:
-    """An id of the machine or container (PID namespace) of this process: 8 hexadecimal digits."""
-    namespace = 0
+    """An id of the machine or container whose process ids this process sees: 8 hexadecimal digits.
+
+    Two machines may share a host name and the number of their PID namespace, not the boot id.
+    """
+    namespace, boot = 0, ""
     with suppress(OSError):  # not Linux
         namespace = os.stat("/proc/self/ns/pid").st_ino
-    return f"{zlib.crc32(f'{platform.node()} {namespace}'.encode()):08x}"
+        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+    return f"{zlib.crc32(f'{platform.node()} {namespace} {boot}'.encode()):08x}"
 
 
 def _is_running(process: int) -> bool:

@@ -90,4 +90,4 @@ def _check_writable(folder: Path) -> None:
     if not nearest.is_dir():
         raise RequestError(f"cannot write to {folder}: {nearest} is not a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RequestError(f"cannot write to {folder}: no write permission for {nearest}")
+        raise RequestError(f"cannot write to {folder}: {nearest} is not writable")

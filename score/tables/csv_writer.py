@@ -11,7 +11,7 @@ from typing import IO
 from typing_extensions import override
 
 from score.contract.rows import Record
-from score.tables.writer import Writer, error_cells, vectors_of
+from score.tables.base_writer import Writer, error_cells, vectors_of
 
 
 class CsvWriter(Writer):

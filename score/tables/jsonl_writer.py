@@ -10,7 +10,7 @@ from typing import IO, Any
 from typing_extensions import override
 
 from score.contract.rows import FEATURES, Record
-from score.tables.writer import Writer, error_cells, vectors_of
+from score.tables.base_writer import Writer, error_cells, vectors_of
 
 
 class JsonLinesWriter(Writer):

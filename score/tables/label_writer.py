@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score.contract.rows import ERRORS, Record
+from score.tables.base_writer import error_cells
 from score.tables.csv_writer import CsvWriter
-from score.tables.writer import error_cells
 
 
 class LabelWriter(CsvWriter):

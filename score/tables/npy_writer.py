@@ -10,7 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from score.contract.rows import ERRORS, FEATURES, Record
-from score.tables.writer import Writer, error_cells, vectors_of
+from score.tables.base_writer import Writer, error_cells, vectors_of
 
 
 class NumpyWriter(Writer):

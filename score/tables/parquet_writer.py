@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from score.contract.rows import ERRORS, FEATURES, Record
-from score.tables.writer import Writer, error_cells, vectors_of
+from score.tables.base_writer import Writer, error_cells, vectors_of
 
 _ROW_GROUP = 4096  # rows, or fewer where their cells are long
 _ROW_GROUP_CHARACTERS = 32 * 2**20

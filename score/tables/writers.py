@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from score.errors import RequestError
+from score.tables.base_writer import Writer
 from score.tables.csv_writer import CsvWriter
 from score.tables.jsonl_writer import JsonLinesWriter
 from score.tables.npy_writer import NumpyWriter
 from score.tables.parquet_writer import ParquetWriter
-from score.tables.writer import Writer
 
 WRITERS: dict[str, type[Writer]] = {
     ".parquet": ParquetWriter,

@@ -377,7 +377,7 @@ def test_image_processor_of_the_base_tokenizer_from_elsewhere(
     said: list[str] = []
     made = package(resized, tmp_path / "p", base=str(tiny), tokenizer=more_tokens, say=said.append)
     assert f"taken from {tiny.name}: image processor" in said
-    texts = Embedder.load(made).texts
+    texts = Embedder.load(made).tokenizer
     assert [id for id in texts.encode(["a <rose>"], "end")[0] if id > 49407] == [49408]
     assert "nothing in them can confirm" not in (made / "README.md").read_text().lower()
 

@@ -107,11 +107,11 @@ def assert_as_open_clip(made: Path, theirs: OpenClip) -> None:
     decoded = [decode.decode(data, 10**7) for data in IMAGES.values()]
     pixels = [ours.preprocessor.pixels(image, 10**7) for image in decoded]
     values = np.moveaxis(normalised(ours.preprocessor, np.stack(pixels)), -1, 1)
-    ids = [found for found in ours.texts.encode(TEXTS, "end") if isinstance(found, list)]
+    ids = [found for found in ours.tokenizer.encode(TEXTS, "end") if isinstance(found, list)]
     assert len(ids) == len(TEXTS)
     for mine, reference in (
         (ours.encoder.images(pixels), theirs.images(values)),
-        (ours.encoder.texts(ids), theirs.texts(ids, ours.texts.context)),
+        (ours.encoder.texts(ids), theirs.texts(ids, ours.tokenizer.context)),
     ):
         cosine, error = difference(mine, reference)
         assert cosine >= 0.99999

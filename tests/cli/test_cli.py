@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from score.__main__ import main
+from score.cli import VERBS
 from score.core.embedder import Embedder
 from score.errors import RequestError
 from score.index.index import build_index
@@ -92,7 +93,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         ([*LABEL, "--output", "index"], EXISTS),
         ([*LABEL, "--output", "in.csv"], EXISTS),
         ([*LABEL, "--output", "in.csv/x"], "in.csv is not a folder"),
-        ([*LABEL, "--output", "x", "--top", "0"], "no whole number from 1"),
+        ([*LABEL, "--output", "x", "--top", "0"], "not a whole number from 1"),
         (["evaluate", "retrieval", "in.csv"], "no column 'image'"),
         (["evaluate", "retrieval", "gone.csv"], "no such file"),
         (["evaluate", "zeroshot", "images"], "no class folders"),
@@ -101,7 +102,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         (["search", "index"], "a text or --image IMAGE"),
         (["search", "index", "a cat", "--image", "images/a.png"], "a text or --image IMAGE"),
         (["search", "index", "--image", "gone.png"], "no such file: gone.png"),
-        (["search", "index", "a cat", "--top", "x"], "no whole number from 1"),
+        (["search", "index", "a cat", "--top", "x"], "not a whole number from 1"),
         (["search", "index", "a cat", "--model", "gone"], "no model folder at gone"),
         (["serve", "--port", "70000"], "no port from 1 to 65535"),
         (["serve", "--host", "host.invalid"], "host.invalid, port 5001: "),
@@ -135,7 +136,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root, as tests may be, can write anywhere
     code, message = said(capsys, "embed", "in.csv", "--output", "deep/x.csv")
-    assert (code, "no write permission" in message) == (2, True)
+    assert (code, "is not writable" in message) == (2, True)
 
 
 def test_a_port_that_is_in_use_is_refused_before_the_model_is_loaded(
@@ -551,6 +552,31 @@ def test_an_unknown_variable_is_warned_of(
     caplog.clear()
     Settings.from_env({f"SCORE_{name.upper()}": "" for name in names()} | {"SCORES": "1"})
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["--help", "embed"], ["-h", "embed"], ["-h", "azure", "plan"]]
+)
+def test_help_without_a_verb_before_it_lists_all_verbs(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(arguments)
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [word for word in listed if word in VERBS] == list(VERBS)
+
+
+def test_a_library_that_a_verb_imports_and_is_missing_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
+
+    monkeypatch.setattr("score.__main__.importlib.import_module", missing)
+    assert said(capsys, "azure", "plan") == (
+        2,
+        "score: No module named 'yaml': pip install -e '.[plan]' in the clone\n",
+    )
 
 
 SURFACES = {

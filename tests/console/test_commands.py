@@ -68,7 +68,7 @@ def test_hints_are_made_in_one_place() -> None:
         for file in files
         if re.search(r"pip install [^i…]", file.read_text(encoding="utf-8"))
     }
-    assert saying <= {"score/extras.py", "score/deploy/simulate/image.py"}
+    assert saying <= {"score/extras.py", "score/deploy/simulate/dockerfile.py"}
 
 
 def test_what_a_hint_says() -> None:

@@ -30,8 +30,6 @@ from score.settings import Settings
 from tests.checkpoints.test_layouts import SMALL, assert_as_open_clip, write_open_clip
 from tests.support.open_clip_reference import OpenClip
 
-pytestmark = pytest.mark.reference
-
 State = dict[str, Tensor]
 FP32 = Settings(device="cpu", precision="fp32")
 
@@ -109,6 +107,7 @@ def equal(ours: State, theirs: State) -> bool:
     )
 
 
+@pytest.mark.reference
 def test_every_tensor_is_stored_as_it_came(mixed: Mixture) -> None:
     _, state, widest, made = mixed
     assert equal(load_file(made / "model" / "model.safetensors"), state)
@@ -123,6 +122,7 @@ def test_every_tensor_is_stored_as_it_came(mixed: Mixture) -> None:
         assert f"{str(dtype).removeprefix('torch.')} (" in card
 
 
+@pytest.mark.reference
 def test_vectors_are_those_of_the_original_in_fp32(mixed: Mixture) -> None:
     """By transformers, which reads the original itself; packaged, and served as it is."""
     folder, state, _, made = mixed
@@ -152,6 +152,7 @@ def test_torch_files_too(name: str, tiny: Path, tmp_path: Path) -> None:
     assert equal(load_file(made / "model" / "model.safetensors"), state)
 
 
+@pytest.mark.reference
 def test_openclips_weights_too(tmp_path: Path) -> None:
     """Rounded where `convert_weights` rounds, and computed in fp32."""
     theirs = OpenClip(SMALL)
@@ -173,6 +174,7 @@ def test_openclips_weights_too(tmp_path: Path) -> None:
     assert_as_open_clip(made, theirs)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="needs openvino")
 def test_every_engine_computes_a_mixture_alike(tiny: Path, tmp_path: Path) -> None:
     folder, _ = written(tiny, tmp_path / "c", converted)
@@ -215,6 +217,7 @@ def test_a_precision_that_is_asked_for_is_what_all_is_stored_in(
     Embedder.load(made, FP32.replace({"verify": "full"}))
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("narrowed", ["all", "logit_scale", "vision_model.pre_layrnorm.bias"])
 def test_the_proof_sees_bits_that_are_lost(
     narrowed: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

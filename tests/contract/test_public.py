@@ -33,7 +33,7 @@ Embedder.embed_text(self, text: str) -> Vector
 Embedder.label_vectors(self, labels: Labels, truncate: Truncate = end) -> Matrix
 Embedder.load(folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder
 Hit(score: float, row: dict[str, Any]) -> None
-Index(folder: Path) -> None
+Index(folder: str | Path) -> None
 Index.check(self, dimension: int) -> None
 Index.dimension -> int
 Index.search(self, query: Vector, top: int = 10) -> list[Hit]
@@ -54,9 +54,9 @@ Summary.errors -> int
 Summary.good -> int
 Summary.hint -> str
 Summary.rate -> float
-build_index(table: Path, folder: Path, column: Column = image_features, *, overwrite: bool = False) -> int
+build_index(table: str | Path, folder: str | Path, column: Column = image_features, *, overwrite: bool = False) -> int
 cosine(a: Vector, b: Vector) -> float
-embed_file(embedder: Embedder, source: Path, output: Path, params: Params | None = None, progress: Progress | None = None, summary: Summary | None = None) -> Summary
+embed_file(embedder: Embedder, source: str | Path, output: str | Path, params: Params | None = None, progress: Progress | None = None, summary: Summary | None = None) -> Summary
 """  # noqa: E501
 
 MODULES = ("score.arrays", "score.errors", "score.settings", "score.spark")

@@ -33,8 +33,6 @@ from score.settings import Settings
 from score.texts.tokenizer import Ids
 from tests.support.images import SAMPLES, in_base64, normalised, random_image
 
-pytestmark = pytest.mark.reference
-
 TOLERANCE = 1e-5
 FILES = [path.read_bytes() for path in sorted((SAMPLES / "images").iterdir())]
 ONTOLOGY = {
@@ -67,9 +65,11 @@ def scaled(folder: Path, logit_scale: float) -> Path:
     return folder
 
 
+@pytest.mark.reference
 def test_probabilities_are_the_references(folder: Path) -> None:
     model = Embedder.load(folder)
-    preparer, options = Preparer(model.texts, model.preprocessor, model.settings), FetchOptions()
+    preparer = Preparer(model.tokenizer, model.preprocessor, model.settings)
+    options = FetchOptions()
     images = [preparer.inputs(Row(image=p), "end", options).pixels for p in FILES]
     texts = [preparer.inputs(Row(text=p), "end", options).ids for p in ONTOLOGY.values()]
     wanted = reference(folder, model, [p for p in images if p is not None], [t for t in texts if t])
@@ -278,7 +278,7 @@ def counted(model: Embedder) -> Iterator[list[int]]:
 @pytest.fixture
 def fresh(embedder: Embedder) -> Embedder:
     """The embedded model with no label vectors kept."""
-    return Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, Settings())
+    return Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, Settings())
 
 
 def test_labels_are_encoded_once_for_many_requests(fresh: Embedder) -> None:
@@ -329,7 +329,9 @@ def test_threads_share_label_vectors(fresh: Embedder) -> None:
 
 
 def test_no_more_prompts_than_the_setting(embedder: Embedder) -> None:
-    few = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, Settings(max_prompts=3))
+    few = Embedder(
+        embedder.encoder, embedder.tokenizer, embedder.preprocessor, Settings(max_prompts=3)
+    )
     few.classify(FILES[0], {"a": ["1", "2"], "b": "3"})
     with pytest.raises(BadParams, match="has 4 prompts; at most 3"):
         few.classify(FILES[0], {"a": ["1", "2"], "b": ["3", "4"]})
@@ -369,6 +371,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(json_values | st.text())
 @settings(max_examples=300)
 def test_whatever_is_sent_is_labels_nothing_or_refused(value: object) -> None:

@@ -58,7 +58,7 @@ class SlowFetcher:
 def slow(embedder: Embedder) -> Embedder:
     """The embedded model over a fetcher that takes its time."""
     settings = Settings(batch_size=4, fetch_workers=8)
-    copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+    copy = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
     copy._pipeline.preparer._fetcher = SlowFetcher()  # type: ignore[assignment]
     return copy
 
@@ -221,7 +221,7 @@ def test_exif_orientation_is_an_option(embedder: Embedder) -> None:
     image.transpose(Image.Transpose.ROTATE_270).save(turned, "PNG")
 
     upright = Embedder(
-        embedder.encoder, embedder.texts, embedder.preprocessor, Settings(exif_orientation=True)
+        embedder.encoder, embedder.tokenizer, embedder.preprocessor, Settings(exif_orientation=True)
     )
 
     def vector(model: Embedder, data: bytes) -> np.ndarray:
@@ -334,7 +334,7 @@ def test_fast_decoding_reads_less_of_a_large_jpeg_alone(embedder: Embedder) -> N
 def test_decoding_is_a_setting(embedder: Embedder) -> None:
     data = random_image(size=(1200, 900), format="JPEG")
     settings = Settings(decoding="fast")
-    fast = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+    fast = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
     assert not np.array_equal(fast.embed_image(data), embedder.embed_image(data))
 
 
@@ -367,7 +367,7 @@ def test_a_forked_process_decodes_on(embedder: Embedder) -> None:
 def test_rows_of_a_host_that_does_not_answer_hold_up_no_other_hosts(embedder: Embedder) -> None:
     with Server() as slow_host, Server() as quick_host:
         settings = Settings(allow_hosts=("127.0.0.1",), per_host=2, fetch_workers=4, batch_size=16)
-        copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+        copy = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
         rows = [Row(slow_host.url("/held.png"))] * 20 + [Row(quick_host.url("/good.png"))] * 10
         with ThreadPoolExecutor(1) as pool:
             records = pool.submit(lambda: list(copy.embed(rows)))
@@ -386,7 +386,7 @@ def test_rows_of_a_host_that_does_not_answer_hold_up_no_other_hosts(embedder: Em
 def test_a_host_that_sheds_load_is_asked_less_and_loses_no_row(embedder: Embedder) -> None:
     with Server() as server:
         settings = Settings(allow_hosts=("127.0.0.1",), retry_wait=0.01)
-        copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+        copy = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
         records = list(copy.embed([Row(server.url("/crowded.png?most=4"))] * 60))
         assert not any(record.error for record in records), {str(r.error) for r in records}
         assert server.requests["/crowded.png"] < 120, "fewer refusals than images"
@@ -399,7 +399,7 @@ def test_the_bytes_of_images_in_memory_are_bounded(
     monkeypatch.setattr(fetcher, "_BODIES", 2)
     with Server() as server:
         settings = Settings(allow_hosts=("127.0.0.1",), max_image_bytes=len(PNG))
-        copy = Embedder(embedder.encoder, embedder.texts, embedder.preprocessor, settings)
+        copy = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
         held = most = 0
         lock = threading.Lock()
         preparer = copy._pipeline.preparer

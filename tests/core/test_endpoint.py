@@ -74,7 +74,7 @@ def test_bodies_of_other_formats_are_told_why(embedder: Embedder, body: bytes, s
 def test_limits_on_the_whole_request(embedder: Embedder) -> None:
     small = Embedder(
         embedder.encoder,
-        embedder.texts,
+        embedder.tokenizer,
         embedder.preprocessor,
         Settings(max_request_bytes=500, max_request_rows=3),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 from pathlib import Path
@@ -207,7 +208,7 @@ MISTAKES = [
         "components/spark/embed.yml",
         "spark.executor.instances: 2",
         "spark.executor.instances: two",
-        "'two' is no whole number",
+        "'two' is not a whole number",
     ),
     ("components/spark/embed.yml", "spark.executor.memory:", "spark.executor.memroy:", "memroy"),
     ("environment/cpu-batch.conda.yaml", "dependencies:", "dependancies:", "dependancies"),
@@ -372,4 +373,4 @@ def test_commands_are_ones_that_this_project_has(name: str) -> None:
     arguments = [
         values.get(word.removeprefix("${{inputs.").removesuffix("}}"), word) for word in words[3:]
     ]
-    _parser().parse_args(arguments)
+    _parser({words[3]: importlib.import_module(f"score.cli.{words[3]}")}).parse_args(arguments)

@@ -326,7 +326,7 @@ def test_options_are_read_before_anything_is_asked(
     where = ["--subscription", "s", "--group", "g", "--workspace", "w", "--wait", "0"]
     for option, value, said in (
         ("--secret", "FOO", "'FOO' is not NAME=VALUE"),
-        ("--instances", "0", "'0' is no whole number"),
+        ("--instances", "0", "'0' is not a whole number"),
     ):
         monkeypatch.setattr(sys, "argv", ["online.py", *where, option, value])
         with pytest.raises(SystemExit):

@@ -35,9 +35,9 @@ def test_a_page_is_up_to_date(file: Path) -> None:
 def test_every_setting_is_listed_with_its_meaning() -> None:
     rows = [line for line in text_of("settings.md").splitlines() if line.startswith("| <a")]
     assert len(rows) == len(settings.names())
-    for knob, row in zip(settings.knobs(), rows, strict=True):
-        assert f"`SCORE_{knob.name.upper()}`" in row
-        assert f"`--{knob.name.replace('_', '-')}`" in row
+    for field, row in zip(settings.setting_fields(), rows, strict=True):
+        assert f"`SCORE_{field.name.upper()}`" in row
+        assert f"`--{field.name.replace('_', '-')}`" in row
         assert all(cell.strip() for cell in row.strip("|").split("|"))
         assert len(row.strip("|").split("|")) == 4
 

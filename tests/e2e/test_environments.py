@@ -15,7 +15,7 @@ import yaml
 from pyarrow.parquet import read_table
 
 from score.deploy.simulate.client import ask, ready
-from score.deploy.simulate.image import build, size
+from score.deploy.simulate.dockerfile import build, size
 from score.deploy.simulate.ports import free_port
 from score.deploy.skus import skus
 from score.errors import AzureError

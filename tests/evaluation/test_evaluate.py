@@ -37,7 +37,7 @@ from score.evaluation.metrics import (
 from score.evaluation.retrieval import retrieval
 from score.evaluation.zeroshot import class_vectors, zeroshot
 from score.folder.model_folder import EMBEDDED, ModelFolder
-from score.jobs.class_folders import EXTENSIONS, ClassFolders
+from score.jobs.image_folder_reader import EXTENSIONS, ClassFolders
 from score.model.zeroshot import label_vectors, unit
 from tests.support import reference_evaluation as reference
 from tests.support.images import SAMPLES, in_base64, random_image

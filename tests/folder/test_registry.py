@@ -49,8 +49,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def start() -> tuple[subprocess.Popen[str], Path]:
-    """A process that has downloaded something, and where to."""
+def start(temporary: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process that has downloaded something, and where to: below `temporary`."""
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
         cwd=ROOT,
@@ -61,12 +61,13 @@ def start() -> tuple[subprocess.Popen[str], Path]:
     assert process.stdout
     folder = Path(process.stdout.readline().strip())
     assert folder.is_dir()
+    assert temporary in folder.parents
     (folder / "weights").write_bytes(b"w")
     return process, folder
 
 
 def test_a_download_goes_with_its_process(temporary: Path) -> None:
-    process, folder = start()
+    process, folder = start(temporary)
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert not folder.exists()
@@ -75,8 +76,8 @@ def test_a_download_goes_with_its_process(temporary: Path) -> None:
 
 def test_what_a_killed_process_left_goes_with_the_next_download(temporary: Path) -> None:
     (temporary / "clip-endpoints-download-not-a-folder").write_text("mine")
-    killed, left = start()
-    living, kept = start()
+    killed, left = start(temporary)
+    living, kept = start(temporary)
     try:
         killed.send_signal(signal.SIGKILL)
         killed.communicate(timeout=60)

@@ -31,6 +31,7 @@ from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import BadColumns, RequestError
+from score.index.index import Index, build_index
 from score.jobs.embed import embed_file
 from score.jobs.summary import Summary
 from score.tables.csv_reader import CsvTable
@@ -120,6 +121,14 @@ def test_the_formats_say_the_same(embedder: Embedder, table: Path, tmp_path: Pat
                 np.testing.assert_allclose(line[name], vector, atol=1e-6)
     flat = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
     np.testing.assert_allclose(json.loads(flat["text_features"][1]), texts[1], atol=1e-6)
+
+
+def test_paths_may_be_strings(embedder: Embedder, table: Path, tmp_path: Path) -> None:
+    output = tmp_path / "vectors.parquet"
+    rows = embed_file(embedder, str(table), str(output)).rows
+    assert pq.read_table(output).num_rows == rows
+    indexed = build_index(str(output), str(tmp_path / "index"), "text_features")
+    assert len(Index(str(tmp_path / "index"))) == indexed > 0
 
 
 @pytest.mark.parametrize(("name", "output"), [("a.csv", "a.csv"), ("a.rows.csv", "a.npy")])

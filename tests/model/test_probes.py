@@ -90,7 +90,7 @@ def test_a_wrong_activation_shows_in_the_vectors(
 
 def check(embedder: Embedder, probes: Probes | None, *, quick: bool = False) -> list[Finding]:
     assert probes is not None
-    return probes.check(embedder.encoder, embedder.texts, embedder.preprocessor, quick=quick)
+    return probes.check(embedder.encoder, embedder.tokenizer, embedder.preprocessor, quick=quick)
 
 
 def test_a_wrong_pooling_shows_in_the_vectors(model: Path) -> None:
@@ -199,15 +199,22 @@ def test_full_finds_what_quick_does_not_look_at(model: Path) -> None:
         "",
         "[]",
         "null",
-        '{"version": 2}',
-        '{"version": 1, "reference": "x", "architecture": {}}',
-        '{"version": 1, "reference": "x", "architecture": {"model_type": "clip"}, "texts": 3}',
-        '{"version": 1, "reference": "x", "architecture": {"model_type": "clip"}, "texts": [{}]}',
+        "{}",
+        '{"version": 2, "reference": "x", "architecture": {}}',
+        '{"version": 2, "reference": "x", "architecture": {"model_type": "clip"}, "texts": 3}',
+        '{"version": 2, "reference": "x", "architecture": {"model_type": "clip"}, "texts": [{}]}',
     ],
 )
 def test_broken_probes_are_a_model_error(content: str, model: Path) -> None:
     (model / FILE).write_text(content)
     with pytest.raises(ModelError, match="cannot read"):
+        Embedder.load(model, Settings(device="cpu"))
+
+
+@pytest.mark.parametrize("version", [1, 3, "2", None])
+def test_probes_of_another_version_are_to_be_packaged_again(version: Any, model: Path) -> None:
+    edit(FILE, version=version)(model)
+    with pytest.raises(ModelError, match=f"version {version!r}, .* package the checkpoint again"):
         Embedder.load(model, Settings(device="cpu"))
 
 

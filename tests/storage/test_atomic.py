@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -47,6 +48,7 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
 def test_of_two_processes_with_one_output_the_last_to_finish_wins(
     tmp_path: Path, ending: str
@@ -72,6 +74,7 @@ def test_of_two_processes_with_one_output_the_last_to_finish_wins(
     assert [file.name for file in tmp_path.iterdir()] == [output.name]
 
 
+@pytest.mark.process
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
     output = tmp_path / "out.parquet"
     with writer(output, 10, 1) as killed, writer(output, 20, 2) as running:
@@ -109,6 +112,115 @@ def test_another_machines_work_is_abandoned_after_a_day_without_a_write(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [busy.name, busy_folder.name, stranger.name, "o"]
     )
+
+
+def test_a_process_id_in_use_again_keeps_nothing_for_ever(tmp_path: Path) -> None:
+    names = [f".o.{atomic._machine()}-{os.getpid()}-{number:08x}.part" for number in range(2)]
+    idle, busy = (tmp_path / name for name in names)
+    for file in (idle, busy):
+        file.write_text("")
+    os.utime(idle, (0, 0))
+    with atomic.file(tmp_path / "o") as part:
+        part.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {busy.name, "o"}
+
+
+def test_what_cannot_be_removed_does_not_keep_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f".o.0123abcd-1-{number:08x}.part" for number in range(3)]
+    for name in names:
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (0, 0))
+    unlink, asked = Path.unlink, list[str]()
+
+    def refuse_first(path: Path, missing_ok: bool = False) -> None:
+        if path.name in names:
+            asked.append(path.name)
+            if len(asked) == 1:
+                raise PermissionError
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse_first)
+    with atomic.file(tmp_path / "o") as part:
+        part.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {asked[0], "o"}
+
+
+def test_machines_of_one_name_differ_by_their_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = set()
+    for boot in ("11111111-1111", "22222222-2222"):
+        (tmp_path / "boot_id").write_text(boot + "\n")
+        monkeypatch.setattr(atomic, "_BOOT_ID", tmp_path / "boot_id")
+        machines.add(atomic._machine.__wrapped__())
+    assert len(machines) == 2
+
+
+KILLED_BETWEEN_RENAMES = """
+import os, signal, sys
+from pathlib import Path
+from score.storage import atomic
+
+rename = Path.rename
+
+def killed(path, target):
+    if path.name == "new":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, target)
+
+Path.rename = killed
+with atomic.folder(Path(sys.argv[1])) as new:
+    (new / "file").write_text("new")
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["o", "o" * 200])
+def test_a_folder_whose_replacing_was_killed_is_put_back(tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    output.mkdir()
+    (output / "file").write_text("old")
+    command = [sys.executable, "-c", KILLED_BETWEEN_RENAMES, str(output)]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert not output.exists()
+    with atomic.file(tmp_path / "other") as part:
+        part.write_text("")
+    assert (output / "file").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {name, "other"}
+
+
+def test_an_old_folder_that_cannot_be_put_back_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "o"
+    output.mkdir()
+    (output / "file").write_text("old")
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if target == output:
+            raise PermissionError
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError), atomic.folder(output) as new:
+        (new / "file").write_text("new")
+    assert [file.read_text() for file in tmp_path.glob(".o.*.part/old/o/file")] == ["old"]
+
+
+def test_a_folder_that_cannot_be_renamed_is_removed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> Path:
+        raise PermissionError
+
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o/file").write_text("")
+    monkeypatch.setattr(Path, "rename", refuse)
+    atomic.remove(tmp_path / "o")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ class ProcessGuard:
         self._before(subprocess.Popen, "__init__", self._note_command)
         self._before(multiprocessing.process.BaseProcess, "start", self._note)
         self._before(os, "fork", self._note)
+        self._before(os, "system", self._note)
+        for name in ("posix_spawn", "posix_spawnp"):
+            self._before(os, name, self._note_spawned)
 
     def pytest_unconfigure(self) -> None:
         self._patch.undo()
@@ -52,6 +55,9 @@ class ProcessGuard:
         words = [args] if isinstance(args, (str, bytes, os.PathLike)) else [*args]
         if os.fsdecode(words[0]) not in _SYSTEM:
             self._note(*words)
+
+    def _note_spawned(self, path: Any, args: Any, *rest: object, **options: object) -> None:
+        self._note_command(None, [path, *args[1:]])
 
     def _note(self, *what: object) -> None:
         self._started.append(" ".join(map(str, what))[:200] or "a fork")

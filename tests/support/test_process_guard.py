@@ -12,6 +12,8 @@ STARTS = {
     "subprocess": "subprocess.run([sys.executable, '-S', '-c', ''], check=True)",
     "fork": "os.fork() or os._exit(0); os.wait()",
     "multiprocessing": "multiprocessing.get_context('fork').Process(target=len, args=[[]]).start()",
+    "spawn": "os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)",
+    "shell": "os.system('true')",
     "the system": "subprocess.run(['uname'], check=True)",
 }
 HEAD = "import multiprocessing, os, subprocess, sys\nimport pytest\n"

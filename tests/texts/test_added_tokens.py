@@ -327,7 +327,7 @@ def made(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_package_has_the_added_tokens(folder: Path, made: Path) -> None:
-    texts = Embedder.load(made, FP32).texts
+    texts = Embedder.load(made, FP32).tokenizer
     assert texts.encode(SOME, "end") == theirs(folder)
     assert Tokenizer.of(folder, CONTEXT).encode(SOME, "end") == theirs(folder)
     # transformers reads the package as it does its source.

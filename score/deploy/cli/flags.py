@@ -19,7 +19,7 @@ def count(text: str) -> float:
 def whole(text: str) -> int:
     """A number of machines, from 1 to 1000."""
     if not text.isdecimal() or not 0 < int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
     return int(text)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from score.console.commands import Parser
-from score.errors import AzureError, meant
+from score.errors import AzureError, suggestion
 from score.folder.model_folder import EMBEDDED, ModelFolder
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def architectures(model: str | None) -> Mapping[str, Architecture]:
         return {Path(model).resolve().name: ModelFolder.open(model).architecture}
     raise AzureError(
         f"{model!r} is neither a folder nor in the catalog: {', '.join(CATALOG)}"
-        + meant(model, CATALOG)
+        + suggestion(model, CATALOG)
     )
 
 

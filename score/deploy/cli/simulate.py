@@ -109,7 +109,7 @@ def _job(options: argparse.Namespace, machine: Machine | None) -> int:
 
 
 def _image(options: argparse.Namespace) -> int:
-    from score.deploy.simulate.image import build, size
+    from score.deploy.simulate.dockerfile import build, size
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

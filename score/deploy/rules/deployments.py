@@ -41,7 +41,8 @@ def _online(document: Document) -> Iterator[str]:
         yield Note("instance_count: is not here: give it on the command line")
     scale = at(content, "scale_settings.type")
     if scale is not None and str(scale).lower() not in _SCALES[document.kind]:
-        yield f"scale_settings.type: {scale!r} is none of {', '.join(_SCALES[document.kind])}"
+        known = ", ".join(_SCALES[document.kind])
+        yield f"scale_settings.type: must be one of {known}, not {scale!r}"
     timeout = _number(at(content, _TIMEOUT), _DEFAULT_TIMEOUT)
     flow = any(str(name).startswith("PROMPTFLOW_") for name in variables)
     most = 1000 * (_FLOW_LONGEST if flow else _LONGEST[document.kind])

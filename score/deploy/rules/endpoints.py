@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from score.arrays import Json
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.values import at, mapping, whole
-from score.errors import AzureError, meant
+from score.errors import AzureError, suggestion
 
 _MODES = {
     "managedOnlineEndpoint": ("key", "aml_token", "aad_token"),
@@ -28,7 +28,7 @@ def problems(document: Document, known: Known) -> Iterator[str]:
     content = document.content
     mode = content.get("auth_mode")
     if mode is not None and str(mode).lower() not in _MODES[document.kind]:
-        yield f"auth_mode: {mode!r} is none of {', '.join(_MODES[document.kind])}"
+        yield f"auth_mode: must be one of {', '.join(_MODES[document.kind])}, not {mode!r}"
     compute = str(content.get("compute")).removeprefix("azureml:")
     if known.find("compute", compute):
         yield f"compute: {compute!r} is no Kubernetes, and managed endpoints have no compute"
@@ -90,4 +90,5 @@ def _deployments(
     ]
     for where, name in named if here else ():
         if str(name) not in here:
-            yield f"{where}: {document.name} has no deployment {name!r}{meant(str(name), here)}"
+            hint = suggestion(str(name), here)
+            yield f"{where}: {document.name} has no deployment {name!r}{hint}"

@@ -12,7 +12,7 @@ from score.arrays import Json
 from score.deploy.rules.documents import Document, read
 from score.deploy.rules.references import local
 from score.deploy.values import BINDING, at, literal, mapping
-from score.errors import AzureError, meant
+from score.errors import AzureError, suggestion
 
 # Fields of a step that names a component.
 _STEP = {
@@ -121,7 +121,7 @@ def _step(
         yield from _pipeline(_Pipeline(pipeline.document, f"{where}.", step))
     if "component" in step:
         unknown = [key for key in step if key not in _STEP]
-        yield from (f"{where}.{key}: unknown field{meant(str(key), _STEP)}" for key in unknown)
+        yield from (f"{where}.{key}: unknown field{suggestion(str(key), _STEP)}" for key in unknown)
     elif not {"command", "task", "entry", "jobs", "trial"} & step.keys():
         yield f"{where}: it has no component, and no command of its own"
     component = components[name]
@@ -142,7 +142,7 @@ def _fits(where: str, step: Json, component: Json, kind: str) -> Iterator[str]:
         ports = mapping(component.get(side))
         for name in mapping(step.get(side)):
             if name not in ports:
-                hint = meant(str(name), map(str, ports))
+                hint = suggestion(str(name), map(str, ports))
                 yield f"{where}{side}.{name}: its component has none of that name{hint}"
     searched = mapping(step.get("search_space"))
     for needed, port in mapping(component.get("inputs")).items():

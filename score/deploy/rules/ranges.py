@@ -109,4 +109,4 @@ def _sizes(where: str, part: Json, kind: str) -> Iterator[str]:
     for path in ("logging_level", "settings.logging_level"):
         level = at(part, path)
         if level is not None and not _bound(level) and str(level).lower() not in _LEVELS:
-            yield f"{where}{path}: {level!r} is none of {', '.join(_LEVELS)}"
+            yield f"{where}{path}: must be one of {', '.join(_LEVELS)}, not {level!r}"

@@ -22,7 +22,7 @@ from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import models, parts
 from score.deploy.skus import Sku, lookup, skus
 from score.deploy.values import at, mapping
-from score.errors import AzureError, meant
+from score.errors import AzureError, suggestion
 
 # Family → its versions. Names of version 1 have no version number.
 _VERSIONS = {
@@ -130,7 +130,8 @@ def problems(document: Document) -> Iterator[str]:
             and str(size).lower() not in _SPARK
             and "${{" not in str(size)
         ):
-            yield f"{where}resources.instance_type: {size!r} is none of {', '.join(_SPARK)}"
+            known = ", ".join(_SPARK)
+            yield f"{where}resources.instance_type: must be one of {known}, not {size!r}"
         elif not spark and str(size).lower().startswith("standard_"):
             yield from _size(f"{where}resources.instance_type", str(size))
     for where, model in models(document):
@@ -158,7 +159,7 @@ def _size(where: str, name: str) -> Iterator[str]:
     elif series in _RETIRED and not sku:
         yield f"{where}: Azure retired {name} on {_RETIRED[series]}"
     elif not sku and series is None:
-        yield f"{where}: Azure has no size {name!r}{meant(name, skus(), 'Standard_')}"
+        yield f"{where}: Azure has no size {name!r}{suggestion(name, skus(), 'Standard_')}"
 
 
 def _series(name: str) -> tuple[str, int, str] | None:

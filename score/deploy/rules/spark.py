@@ -59,7 +59,7 @@ def problems(document: Document) -> Iterator[str]:
         runtime = str(at(part, "resources.runtime_version") or _RUNTIMES[-1])
         if "${{" not in runtime and runtime not in _RUNTIMES:
             known = ", ".join(_RUNTIMES)
-            yield f"{where}resources.runtime_version: {runtime!r} is none of {known}"
+            yield f"{where}resources.runtime_version: must be one of {known}, not {runtime!r}"
         if isinstance(part.get("conf"), dict):
             conf = {_SHORT.get(str(name), str(name)): value for name, value in part["conf"].items()}
             yield from _names(f"{where}conf", conf)

@@ -21,7 +21,7 @@ from score.errors import RequestError
 from score.images import decode, encode
 from score.images.formats import ENDINGS
 from score.jobs import file_names
-from score.jobs.class_folders import EXTENSIONS
+from score.jobs.image_folder_reader import EXTENSIONS
 from score.settings import Settings
 from score.storage import atomic
 from score.storage.outputs import check_folder, check_replaceable
