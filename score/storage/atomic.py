@@ -148,13 +148,22 @@ def _temporary(parent: Path, name: str) -> Path:
     return parent / f".{start}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
-@cache  # once per process, since a job may write thousands of files into one folder
+_next_sweep: dict[Path, float] = {}
+_PAUSE = 50  # a sweep takes its share of the time: a job may write thousands of files to one folder
+
+
 def _remove_abandoned(parent: Path) -> None:
+    """Removes what killed processes left in a folder, unless it was looked through just now."""
+    start = time.monotonic()
+    if start < _next_sweep.get(parent, 0.0):
+        return
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if name := _NAME.fullmatch(entry.name):
                 with suppress(OSError):  # of this entry; the others may be removable
                     _remove_if_abandoned(Path(entry), name)
+    end = time.monotonic()
+    _next_sweep[parent] = end + _PAUSE * (end - start)
 
 
 def _remove_if_abandoned(path: Path, name: re.Match[str]) -> None:
@@ -209,7 +218,11 @@ def _is_running(process: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    try:  # a zombie has ended; its parent has not asked yet how
+        status = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:  # not Linux
+        return True
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -104,7 +105,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         (["search", "index", "--image", "gone.png"], "no such file: gone.png"),
         (["search", "index", "a cat", "--top", "x"], "not a whole number from 1"),
         (["search", "index", "a cat", "--model", "gone"], "no model folder at gone"),
-        (["serve", "--port", "70000"], "no port from 1 to 65535"),
+        (["serve", "--port", "70000"], "not a port from 1 to 65535"),
         (["serve", "--host", "host.invalid"], "host.invalid, port 5001: "),
         (["package", str(ROOT / "model"), "--output", "index"], EXISTS),
         (["package", str(ROOT / "model"), "--output", "in.csv"], "is a file"),
@@ -368,7 +369,7 @@ def test_a_table_that_we_wrote_may_go_in_again(
     code, message = said(capsys, "embed", "first.csv", "--output", f"second.{ending}")
     assert code == 0
     gone = "image_features, text_features, error_code, error_message, error_retryable"
-    assert f"first.csv is a table of results: its {gone} are replaced" in message
+    assert f"first.csv is a table of results: its columns {gone} are replaced" in message
     assert main(["embed", "in.csv", "--output", f"fresh.{ending}"]) == 0
     for name in Path().glob("fresh.*"):
         other = Path(name.name.replace("fresh", "second"))
@@ -448,7 +449,7 @@ def test_a_labelled_table_may_be_labelled_again(
     arguments[1] = "first.csv"
     code, message = said(capsys, *arguments, "second.csv")
     assert code == 0
-    assert "first.csv is a table of results: its label, confidence, error_code" in message
+    assert "first.csv is a table of results: its columns label, confidence, error_code" in message
     assert Path("second.csv").read_bytes() == Path("first.csv").read_bytes()
 
 
@@ -562,8 +563,8 @@ def test_help_without_a_verb_before_it_lists_all_verbs(
 ) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(arguments)
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert [word for word in listed if word in VERBS] == list(VERBS)
+    listed = re.findall(r"^    (\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert listed == list(VERBS)
 
 
 def test_a_library_that_a_verb_imports_and_is_missing_is_a_sentence(

@@ -21,6 +21,7 @@ def test_they_are_three() -> None:
     assert [file.stem for file in NOTEBOOKS] == ["batch", "online", "retrieval"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(
     file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
