@@ -105,11 +105,14 @@ def _gemm_torch(precision: str) -> Callable[[], float]:
 
 def _gemm_int8(precision: str) -> Callable[[], float]:
     """OpenVINO's: eight such layers, and nothing between them."""
-    import nncf
     import torch
 
     from score.model.engines.openvino_conversion import model_of
     from score.model.engines.openvino_towers import compiled
+    from score.model.engines.telemetry import no_telemetry
+
+    with no_telemetry():
+        import nncf
 
     layers = [torch.nn.Linear(768, 3072), torch.nn.Linear(3072, 768)] * 4
     x = torch.randn(BATCH * 50, 768)

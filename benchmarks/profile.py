@@ -40,9 +40,7 @@ def of_pytorch(model: Path, pixels: Pixels, precision: str) -> Counter[str]:
 
 
 def of_int8(model: Path, pixels: Pixels) -> Counter[str]:
-    import openvino
-
-    from score.model.engines.openvino_towers import IMAGES, INT8
+    from score.model.engines.openvino_towers import IMAGES, INT8, openvino
 
     properties = {"PERF_COUNT": True, "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(model / INT8 / IMAGES, "CPU", properties)

@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import ssl
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,11 +41,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # the processes that tests start.
 processor._CPUINFO = Path(os.devnull)
 os.environ["SCORE_PRECISION"] = "fp32"
-
-# When it is imported, OpenVINO's Python package starts a process that reports its use to a server
-# on the internet. Without this module it does not.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-
 
 # Reading the certificate authorities takes 0.1 s, which every model that is loaded would do again.
 _read_authorities = connections._trust

@@ -34,6 +34,7 @@ from score.model.engines.openvino import OpenVINO
 from score.model.engines.openvino_conversion import convert
 from score.model.engines.openvino_towers import INT8, Towers, save
 from score.model.engines.pytorch import PyTorch
+from score.model.engines.telemetry import no_telemetry
 from score.model.probes import Probes, Tolerance
 from score.settings import Settings
 from score.storage import atomic
@@ -85,7 +86,8 @@ def check_images(source: Path) -> None:
 
     Raises ImportError, ModelError, RequestError, OSError.
     """
-    import nncf  # noqa: F401
+    with no_telemetry():
+        import nncf  # noqa: F401
 
     images = open_images(source)
     if isinstance(images, Folder) and images.size < _FEWEST:
@@ -194,7 +196,8 @@ def _write(
 
 
 def _quantised(tower: Any, examples: list[Any], ignored: list[str]) -> Any:
-    import nncf
+    with no_telemetry():
+        import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     # On the embedded model and 400 images, of the ten nearest: 92.7 % with NNCF's defaults, 94 %

@@ -30,6 +30,7 @@ _OLD = "old"  # in the temporary folder of `folder`: where the folder that is re
 _LONGEST = 150  # bytes of the final name in the temporary one
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ABANDONED = 24 * 3600.0  # seconds without a write
+_STARTED = time.time()  # what this process wrote is not older
 _NO_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -188,11 +189,14 @@ def _put_back(temporary: Path) -> None:
 
 
 def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
-    if name["machine"] == _machine() and not _is_running(int(name["process"])):
+    process = int(name["process"]) if name["machine"] == _machine() else None
+    if process is not None and not _is_running(process):
         return True
     # Written by another machine, or its process id may be another process's by now.
     paths = [path, *(path.rglob("*") if path.is_dir() else ())]
     written: float = max(each.lstat().st_mtime for each in paths)
+    if process == os.getpid() and written >= _STARTED:
+        return False
     return time.time() - written > _ABANDONED
 
 

@@ -342,6 +342,7 @@ def test_the_key_names_all_that_traces_and_compiles() -> None:
         "score.hardware.gpus",
         "score.hardware.processor",
         "score.images.preprocess",  # its normalisation is in the key by value
+        "score.model.engines.telemetry",
         "score.model.engines.one_dnn",  # not in towers loaded `plain`, as for a conversion
         "score.settings",
         "score.storage.atomic",
@@ -736,3 +737,12 @@ def test_a_package_with_int8_installs_openvino(quantised: Path) -> None:
     assert "against fp32 on 196 images: the nearest is the same for" in card
     assert Probes.read(quantised / "model").tolerances["int8"].cosine > 0.9
     assert openvino_towers.INT8 == "int8"
+
+
+@pytest.mark.process
+def test_openvino_reports_nothing_to_its_makers(tmp_path: Path) -> None:
+    (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('telemetry')")
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    for code, status in (("import openvino", 1), ("import score.model.engines.openvino", 0)):
+        done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True)
+        assert done.returncode == status, done.stderr

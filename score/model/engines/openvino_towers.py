@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import openvino
 
 from score.arrays import Matrix
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import cores
 from score.model.engines.openvino_conversion import convert
+from score.model.engines.telemetry import no_telemetry
 from score.settings import Settings
 from score.texts.packing import Packed, packed
+
+with no_telemetry():
+    import openvino
 
 INT8 = "int8"
 """The folder in a model folder that holds its towers in int8."""
