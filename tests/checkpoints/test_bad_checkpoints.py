@@ -32,13 +32,13 @@ def folder(tiny: Path, tmp_path: Path) -> Path:
 
 
 class Bomb:
-    """Unpickling this writes a file."""
+    """Unpickling this creates a folder."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.mark}",)
+        return os.mkdir, (str(self.mark),)
 
 
 def state(folder: Path) -> dict[str, torch.Tensor]:

@@ -211,8 +211,8 @@ def test_our_script_takes_the_same_files(tmp_path: Path) -> None:
     ("right", "wrong", "said"),
     [
         ("mini_batch_size: 1", "mini_batch_size: 0", "mini_batch_size: 0 is less than 1"),
-        ("mini_batch_size: 1", "mini_batch_size: two", "mini_batch_size: 'two' is no whole"),
-        ("error_threshold: 0", "error_threshold: lots", "error_threshold: 'lots' is no whole"),
+        ("mini_batch_size: 1", "mini_batch_size: two", "mini_batch_size: 'two' is not a whole"),
+        ("error_threshold: 0", "error_threshold: lots", "error_threshold: 'lots' is not a whole"),
         ("instance_count: ", "instance_count: -", "instance_count: -1 is less than 1"),
         ("  retry_settings:\n", "  retry_settings: 5\n  x:\n", "retry_settings: 5 is no mapping"),
     ],
