@@ -152,6 +152,7 @@ class Settings:
             raise SettingError("cache must name a folder")
         for field in setting_fields():
             value, least = getattr(self, field.name), field.metadata["least"]
+            _check_type(field, value)
             if least is not None and not least <= value < float("inf"):
                 raise SettingError(f"{field.name} must be at least {least:g}, not {value!r}")
             _check(field, field.name, value)
@@ -250,6 +251,18 @@ def _parse(field: Field[Any], where: str, text: str) -> Any:
         return _number(where, text, type(default), field.metadata["least"])
     _check(field, where, text)
     return text
+
+
+def _check_type(field: Field[Any], value: object) -> None:
+    """Raises SettingError for a value given in Python that is of another type, or no choice."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+    kind = type(field.default)
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        noun = kinds.get(kind, "a tuple")
+        raise SettingError(f"{field.name} must be {noun}, not of type {type(value).__name__}")
+    if field.name in _CHOICES and value not in _CHOICES[field.name]:
+        raise SettingError(f"{field.name} must be {', '.join(_CHOICES[field.name])}, not {value!r}")
 
 
 def _check(field: Field[Any], where: str, text: str) -> None:

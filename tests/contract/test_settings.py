@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -123,3 +124,30 @@ def test_columns_that_cannot_be_asked(columns: list[object]) -> None:
 )
 def test_columns_that_can(columns: list[object]) -> None:
     check_columns(columns)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"engine": "openvno"}, "engine must be auto, torch, openvino, not 'openvno'"),
+        ({"verify": "of"}, "verify must be "),
+        ({"decoding": "fats"}, "decoding must be exact, fast, not 'fats'"),
+        ({"wide_pixels": "refrence"}, "wide_pixels must be "),
+        ({"log_level": "loud"}, "log_level must be "),
+        ({"precision": "fp12"}, "precision must be auto, fp32, bf16, fp16, int8, not 'fp12'"),
+        ({"exif_orientation": "no"}, "exif_orientation must be true or false, not of type str"),
+        ({"batch_size": "32"}, "batch_size must be a whole number, not of type str"),
+        ({"batch_size": True}, "batch_size must be a whole number, not of type bool"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number, not of type float"),
+        ({"connect_timeout": "3"}, "connect_timeout must be a number, not of type str"),
+        ({"allow_hosts": "a.example"}, "allow_hosts must be a tuple, not of type str"),
+        ({"cache": 3}, "cache must be a string, not of type int"),
+    ],
+)
+def test_a_value_given_in_python_is_checked(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(says)):
+        Settings(**values)
+
+
+def test_a_number_of_seconds_may_be_whole() -> None:
+    assert Settings(connect_timeout=3).connect_timeout == 3
