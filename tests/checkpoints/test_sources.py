@@ -42,6 +42,7 @@ def small_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- licences --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_catalog")
 def test_a_download_is_what_its_source_says(tiny: Path, tmp_path: Path) -> None:
     """As the message for machines without a network tells."""
@@ -147,6 +148,7 @@ def test_an_output_that_cannot_be_replaced(
         package(tiny, Path("."))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x😀", "tab\there", "\x85\x7f", "日本語"])
 def test_a_name_survives_the_yaml(name: str, tiny: Path, tmp_path: Path) -> None:
     made = package(tiny, tmp_path / "p", name)

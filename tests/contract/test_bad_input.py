@@ -264,6 +264,7 @@ def test_the_table_is_long_and_knows_every_code():
     assert {code for _, code, _, _ in rows()} == set(ROW_CODES)
 
 
+@pytest.mark.slow
 def test_all_bad_rows_may_come_at_once(impatient, servers, wanted):
     """Every row of the table in one stream, each followed by a good one."""
     mixed = [row for *_, bad in rows() for row in (at(servers, bad), GOOD[1])]

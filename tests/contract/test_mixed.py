@@ -143,6 +143,7 @@ def test_vectors_are_those_of_the_original_in_fp32(mixed: Mixture) -> None:
         assert ours.encoder.logit_scale == pytest.approx(scale, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["as convert_weights leaves it", "bf16 and fp16"])
 def test_torch_files_too(name: str, tiny: Path, tmp_path: Path) -> None:
     folder, state = written(tiny, tmp_path / "c", MIXED[name][0])
@@ -183,6 +184,7 @@ def test_every_engine_computes_a_mixture_alike(tiny: Path, tmp_path: Path) -> No
     Embedder.load(made, FP32.replace(asked))
 
 
+@pytest.mark.slow
 def test_shards_of_a_mixture(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canonical, "_SHARD", 2**20)
     folder, state = written(tiny, tmp_path / "c", converted)
@@ -197,6 +199,7 @@ def test_shards_of_a_mixture(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mon
 # -- narrower only when asked ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "name"),
     [

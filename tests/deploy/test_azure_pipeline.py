@@ -82,6 +82,7 @@ def test_the_model_of_the_step_is_looked_up_among_models(service: Service) -> No
         client(service).batch_deployments.begin_create_or_update(deployment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "right", "wrong", "said"),
     [

@@ -186,6 +186,7 @@ def test_nothing_evaluated_is_no_figure() -> None:
     assert (tally.accuracy(1), tally.mean_recall(), tally.recall()) == (None, None, [None, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["openai", "simple"])
 def test_label_vectors_are_open_clips_classifier(
     embedder: Embedder, own_model: reference.Reference, name: str

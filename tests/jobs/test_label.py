@@ -677,6 +677,7 @@ def test_nothing_labelled_is_a_table_alone(embedder: Embedder, tmp_path: Path) -
     assert read(tmp_path / "empty" / "labels.csv") == []
 
 
+@pytest.mark.slow
 def test_failed_and_unlabelled_bytes_do_not_stay_on_the_disk(
     embedder: Embedder, tmp_path: Path
 ) -> None:

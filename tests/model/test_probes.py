@@ -80,6 +80,7 @@ def wrongly_computed(
     )
 
 
+@pytest.mark.slow
 def test_a_wrong_activation_shows_in_the_vectors(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ WRONG: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_does_not_load(name: str, precision: Any, model: Path) -> None:
@@ -314,6 +316,7 @@ def test_verify_exits_2_for_what_is_no_package(tmp_path: Path) -> None:
     assert "no config.json" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_model_that_computes_something_else_is_not_packaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

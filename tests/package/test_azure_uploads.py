@@ -191,6 +191,7 @@ def test_a_model_that_changed_is_another_upload(clone: Path, changed: str, tmp_p
     assert get_object_hash(copy, get_ignore_file(copy)) != before
 
 
+@pytest.mark.slow
 def test_a_package_lists_its_own_files(tmp_path: Path) -> None:
     source = random_checkpoint.write(tmp_path / "tiny", random_checkpoint.TINY)
     (source / "LICENSE").write_text("free", encoding="utf-8")

@@ -237,6 +237,7 @@ def test_a_package_serves_without_this_project(tmp_path: Path, rebuilt: Path) ->
     assert {file.name for file in output.iterdir()} == {*BUILT, "README.md", "model", "score"}
 
 
+@pytest.mark.slow
 def test_packaging_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (package(ROOT / "model", tmp_path / name, "m") for name in ("a", "b"))
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
@@ -251,6 +252,7 @@ def test_a_package_does_not_overwrite(tmp_path: Path) -> None:
         package(ROOT / "model", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["my: model", "off", "1.0", "a #b", 'a "b"'])
 def test_any_name_will_do(tmp_path: Path, name: str) -> None:
     output = package(ROOT / "model", tmp_path / "dist", name)

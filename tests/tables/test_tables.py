@@ -216,6 +216,7 @@ def test_a_damaged_parquet_body_is_refused_or_read() -> None:
     assert refused > 100
 
 
+@pytest.mark.slow
 def test_shared_strings_are_in_memory_once() -> None:
     """A hundred thousand rows of one text of a megabyte, in some kilobytes."""
     body = tables.parquet({"text": ["a" * 10**6] * 1_000})
@@ -238,6 +239,7 @@ def test_columns_get_the_names_that_pandas_gives_them(table: str, names: list[st
     assert list(pd.read_csv(io.StringIO(table)).columns) == names
 
 
+@pytest.mark.slow
 def test_a_header_of_a_million_columns_is_read_at_once() -> None:
     """A small body must not keep a server busy: by name after name, this took days."""
     assert columns_of("text" + ",a" * 10**6)[-1] == f"a.{10**6 - 1}"

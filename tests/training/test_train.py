@@ -394,6 +394,7 @@ def test_a_caption_is_true_of_all_that_it_says() -> None:
     assert seen == {"two", "fruit", "shared", "counted", "coloured"}
 
 
+@pytest.mark.slow
 def test_a_colour_may_make_it_anothers_name() -> None:
     things = [*SIGNS[:7], dataclasses.replace(SIGNS[7], name="blue tomato", synonyms=())]
     samples = Samples(things, SMALL, vocabulary(things, SMALL.vocabulary))
