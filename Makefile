@@ -22,7 +22,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 demo: $(VENV)/demo.installed  ## Embed, search and classify images by URL, and compare all interfaces.
 	$(BIN)/python samples/demo.py
 
-test: lint $(TWEMOJI)  ## Everything CI runs. Fails below the coverage that pyproject.toml asks for.
+test: lint $(TWEMOJI)  ## All tests, as CI runs them. Fails below the coverage that pyproject.toml asks for.
 	TWEMOJI='$(TWEMOJI)/package' $(SYSMON) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(COVERAGE)
 
 test-fast: $(VENV)/dev.installed  ## What one runs while working: no real processes, no references.
