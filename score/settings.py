@@ -236,9 +236,8 @@ def _variable(name: str) -> str:
 
 
 def _parse(field: Field[Any], where: str, text: str) -> Any:
-    if field.name in _CHOICES:
-        if text not in _CHOICES[field.name]:
-            raise SettingError(f"{where} must be {', '.join(_CHOICES[field.name])}, not {text!r}")
+    if choices(field):
+        _check_choice(field, where, text)
         return text
     default = field.default
     if isinstance(default, tuple):
@@ -261,8 +260,13 @@ def _check_type(field: Field[Any], value: object) -> None:
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         noun = kinds.get(kind, "a tuple")
         raise SettingError(f"{field.name} must be {noun}, not of type {type(value).__name__}")
-    if field.name in _CHOICES and value not in _CHOICES[field.name]:
-        raise SettingError(f"{field.name} must be {', '.join(_CHOICES[field.name])}, not {value!r}")
+    if choices(field):
+        _check_choice(field, field.name, value)
+
+
+def _check_choice(field: Field[Any], where: str, value: object) -> None:
+    if value not in choices(field):
+        raise SettingError(f"{where} must be {', '.join(choices(field))}, not {value!r}")
 
 
 def _check(field: Field[Any], where: str, text: str) -> None:

@@ -13,7 +13,7 @@ from score.cli.progress import stage_progress
 from score.console.commands import DONE, TOO_MANY_ERRORS, Parser
 from score.settings import Settings
 
-if TYPE_CHECKING:  # imports pandas, which only some verbs need
+if TYPE_CHECKING:  # imports NumPy and Pillow, which `--help` does without
     from score.core.embedder import Embedder
     from score.evaluation.results import Evaluation, Progress
 

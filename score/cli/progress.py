@@ -6,13 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from score.console.commands import DONE, TOO_MANY_ERRORS
 from score.console.progress import progress_bar
-
-if TYPE_CHECKING:  # imports pandas, which only some verbs need
-    from score.jobs.summary import Summary
+from score.jobs.summary import Summary
 
 
 @contextmanager

@@ -53,9 +53,8 @@ class Embedder:
         """
         settings = settings or Settings()
         opened = ModelFolder.open(folder)
-        tokenizer = Tokenizer.load(
-            opened
-        )  # before the weights: what is quick to refuse comes first
+        # Before the weights: what is quick to refuse comes first.
+        tokenizer = Tokenizer.load(opened)
         preprocessor = Preprocessor.from_config(opened.preprocessor)
         encoder = precision.fastest(opened, tokenizer, preprocessor, settings)
         embedder = cls(encoder, tokenizer, preprocessor, settings)

@@ -28,6 +28,7 @@ from score.folder.model_folder import EMBEDDED
 from score.package.build import package
 from score.package.contents import CODE, IGNORE, SERVING, allow_list
 from score.package.export import export
+from tests.support.clone import code
 from tests.support.surfaces import ROOT
 
 STRAYS = (
@@ -114,16 +115,6 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     folder = export(EMBEDDED, tmp_path_factory.mktemp("parts") / "emoji")
     files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
     return {file.as_posix() for file in files if file.name != IGNORE} | code()
-
-
-def code() -> set[str]:
-    """The files of the clone's `score/`, by `contents.CODE`."""
-    return {
-        file.relative_to(ROOT).as_posix()
-        for folder, names in CODE.items()
-        for name in names
-        for file in (ROOT / folder).glob(name)
-    }
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -14,8 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from score.cli import VERBS
-from score.contract.rows import Row
-from score.core.embedder import Embedder
 from score.package.build import package
 from score.package.contents import CODE, SERVING
 from tests.support.bare_environment import BareEnvironment
@@ -84,14 +82,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> BareEnvironment:
     return BareEnvironment(tmp_path_factory.mktemp("bare") / "venv")
-
-
-@pytest.fixture(scope="module")
-def wanted() -> np.ndarray:
-    """The vector of "a cat"."""
-    (record,) = Embedder.load().embed([Row(text="a cat")])
-    assert record.text_features is not None
-    return record.text_features
 
 
 def near(vector: object, wanted: np.ndarray) -> None:

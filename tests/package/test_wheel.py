@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from score import __version__
-from score.contract.rows import Row
-from score.core.embedder import Embedder
-from score.package.contents import CODE, PARTS
+from score.package.contents import PARTS
 from tests.support.bare_environment import BareEnvironment
+from tests.support.clone import code
 from tests.support.surfaces import ROOT, Served, free_port
 
 pytestmark = pytest.mark.process
@@ -82,16 +81,6 @@ def files(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in names}
 
 
-def code() -> set[str]:
-    """The files of the clone's `score/`."""
-    return {
-        file.relative_to(ROOT).as_posix()
-        for folder, names in CODE.items()
-        for name in names
-        for file in (ROOT / folder).glob(name)
-    }
-
-
 def test_a_wheel_has_the_code_the_embedded_model_and_the_licences(wheel: Path) -> None:
     found = files(wheel)
     inside = {name.removeprefix("score/embedded/") for name in found if "/embedded/" in name}
@@ -135,14 +124,6 @@ def test_the_embedded_model_loads_from_anywhere(
     done = installed.run("-c", show, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(json.loads(done.stdout), wanted, rtol=1e-4, atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def wanted() -> np.ndarray:
-    """The vector of "a cat"."""
-    (record,) = Embedder.load().embed([Row(text="a cat")])
-    assert record.text_features is not None
-    return record.text_features
 
 
 def score(
