@@ -1,8 +1,9 @@
-"""Types of command-line flags that several rooms use."""
+"""Command-line flags that several rooms use: types of their values, errors that name them."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 
 
 def port(text: str) -> int:
@@ -10,3 +11,9 @@ def port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return int(text)
+
+
+def port_error(error: OSError) -> str:
+    """Why a port cannot be listened on, with the flag where another port would help."""
+    helps = error.errno in (errno.EADDRINUSE, errno.EACCES)
+    return f"{error.strerror}{'; choose another with --port' * helps}"
