@@ -5,6 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 
+_HELP = {
+    errno.EADDRINUSE: "choose another with --port",
+    errno.EACCES: "choose another with --port",
+    errno.EADDRNOTAVAIL: "--host must be an address of this machine",
+}
+
 
 def port(text: str) -> int:
     """A TCP port from 1 to 65535. Raises ArgumentTypeError."""
@@ -14,6 +20,6 @@ def port(text: str) -> int:
 
 
 def port_error(error: OSError) -> str:
-    """Why a port cannot be listened on, with the flag where another port would help."""
-    helps = error.errno in (errno.EADDRINUSE, errno.EACCES)
-    return f"{error.strerror}{'; choose another with --port' * helps}"
+    """Why a port cannot be listened on, with the flag that helps."""
+    help_ = _HELP.get(error.errno or 0)
+    return f"{error.strerror}; {help_}" if help_ else f"{error.strerror}"
