@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import fixtures
 from score.console import commands
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import supports
 from score.images import decode
@@ -86,7 +86,7 @@ def encoders(folder: ModelFolder, precisions: list[str]) -> Iterator[tuple[str, 
             precision != "int8" or (folder.path / "int8").is_dir()
         ):
             settings = settings.replace({"engine": "openvino"})
-            yield f"{precision}, openvino", Embedder.load(folder.path, settings).encoder
+            yield f"{precision}, openvino", parts_of(Embedder.load(folder.path, settings)).encoder
 
 
 def row(name: str, vectors: np.ndarray, exact: np.ndarray, precision: str) -> str:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from score.arrays import Vector
 from score.checkpoints import random_checkpoint, retokenized
 from score.console import commands
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Tokenizer
+from score.type_aliases import Vector
 
 CONTEXT = 77
 
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     options = parser.parse_args()
     embedder = Embedder.load(options.model, Settings(precision="fp32"))
-    lower = embedder.tokenizer.cleaning.lower  # what the tokenizer counts on
-    embedder.tokenizer.cleaning = Cleaning()
+    lower = parts_of(embedder).tokenizer.cleaning.lower  # what the tokenizer counts on
+    parts_of(embedder).tokenizer.cleaning = Cleaning()
     print("| captions | texts | other ids | other vectors | median cosine of these | least |")
     print("|---|---|---|---|---|---|")
     for file in options.captions:

@@ -132,7 +132,9 @@ class Ours:
         return _matrix(self._model.predict(frame))
 
     def images(self, count: int) -> Callable[[], object]:
-        encoder = self._model.embedder.encoder
+        from score.core.embedder import parts_of
+
+        encoder = parts_of(self._model.embedder).encoder
         side = encoder.architecture.vision.image
         pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
         return lambda: encoder.images(list(pixels))

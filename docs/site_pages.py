@@ -1,4 +1,4 @@
-"""MkDocs hook: links in pages work on GitHub and on the site alike.
+"""MkDocs hook: links in pages work on GitHub and on the site alike, wherever the site is.
 
 Pages link to files of the repository by relative paths. READMEs outside `docs/` become pages of the
 site. Other linked files are copied into it, below `repository/`; folders and further READMEs are
@@ -33,6 +33,12 @@ _LINK = re.compile(
     r"^```.*?^```$|\[(?P<text>[^\]\[]*)\]\((?!https?:|mailto:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)",
     re.MULTILINE | re.DOTALL,
 )
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Leaves out the theme's 404.html: a server shows it at any depth, where relative links lead
+    nowhere, and links from the root work only where the site is at the root."""
+    config.theme.static_templates.discard("404.html")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -7,7 +7,7 @@
     records = model.embed(Row(image=url, text=caption) for url, caption in pairs)
 
 The public interface is what `__all__` names, with the modules `score.errors`, `score.settings`,
-`score.arrays` (types) and `score.spark`. Everything else may change between versions.
+`score.type_aliases` (types) and `score.spark`. Everything else may change between versions.
 
 Names are imported when they are first used: `import score` alone loads no other library.
 """

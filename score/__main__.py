@@ -18,7 +18,7 @@ from types import ModuleType
 from score import __version__
 from score.cli import VERBS
 from score.cli.arguments import settings
-from score.console.commands import UNUSABLE, Parser, exit_code_of, say
+from score.console.commands import UNUSABLE, Parser, add_verb, exit_code_of, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def _parser(modules: dict[str, ModuleType]) -> Parser:
     parser.add_argument("--version", action="version", version=f"score {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, module in modules.items():
-        module.add(verbs.add_parser(name, help=module.HELP))
+        module.add(add_verb(verbs, name, module.HELP))
     return parser
 
 

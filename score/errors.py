@@ -211,8 +211,9 @@ class BadType(RowError):
 class BadBase64(RowError):
     """An image cell that is neither an http(s) URL, a `data:` URI nor valid base64.
 
-    What to do: check that the string is complete and is base64 of the image file itself. File
-    paths work in batch jobs only, below the table's folder (`score embed --root`).
+    What to do: check that the string is complete and is base64 of the image file itself. Paths of
+    files work only in jobs over tables, below the table's folder or that of `score embed --root`;
+    in Python, give `embed_image` and `classify` a file as a `pathlib.Path`.
     """
 
     code = "bad_base64"

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from score import __version__
-from score.arrays import Precision
 from score.errors import SettingError, suggestion
+from score.type_aliases import Precision
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Settings:
         (), "host names, addresses or CIDR ranges that may be fetched although private"
     )
     connect_timeout: float = _setting(5.0, "seconds to connect to an image's server", least=0.01)
-    read_timeout: float = _setting(10.0, "seconds to wait for its next bytes", least=0.01)
+    read_timeout: float = _setting(10.0, "seconds to wait for the server's next bytes", least=0.01)
     row_deadline: float = _setting(30.0, "seconds for one image, retries included", least=0.01)
     request_deadline: float = _setting(
         60.0, "seconds for all the downloads of one request", least=0.01
@@ -133,14 +133,16 @@ class Settings:
     # The model.
     device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto uses a GPU if one works")
     precision: Precision = _setting(
-        "auto", "of the arithmetic; auto: the fastest whose probes reach cosine 0.9999, else fp32"
+        "auto",
+        "of the arithmetic; auto: the fastest one whose probes reach cosine 0.9999, else fp32",
     )
     engine: EngineName = _setting(
         "auto", "library that runs the model; auto: torch, for int8 openvino"
     )
     cache: str = _setting("~/.cache/clip-endpoints", "folder for compiled OpenVINO models")
     verify: Verify = _setting(
-        "quick", "the package's probes on loading: none, the first vectors only, or all"
+        "quick",
+        "which of the package's probes loading checks: none, the first vectors only, or all",
     )
     batch_size: int = _setting(32, "images in one forward pass", least=1)
     decode_workers: int = _setting(0, "images decoded at a time; 0: one per CPU core", least=0)

@@ -23,7 +23,7 @@ class Room(NamedTuple):
 
 ROOMS = {
     "errors": Room(0, "every error, and what it means for the caller", ""),
-    "arrays": Room(0, "names of types that rooms share: arrays, JSON, precision", ""),
+    "type_aliases": Room(0, "names of types that rooms share and public signatures mention", ""),
     "extras": Room(0, "which extra of the distribution brings a library", ""),
     "hardware": Room(0, "processor, memory, GPUs and their drivers, locks", ""),
     "settings": Room(1, "frozen settings with named defaults", "errors"),
@@ -35,7 +35,7 @@ ROOMS = {
     ),
     "fetch": Room(2, "an image cell → bytes; the network's only door", "contract errors settings"),
     "images": Room(2, "bytes → RGB → pixels", "errors settings"),
-    "texts": Room(2, "text → token ids", "contract errors extras folder"),
+    "texts": Room(2, "text → token ids", "errors extras folder"),
     "tables": Room(2, "CSV, parquet, pandas ↔ rows and records", "contract errors storage"),
     "model": Room(
         3,
@@ -65,7 +65,7 @@ ROOMS = {
     "index": Room(
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
-    "serve": Room(5, "the model behind HTTP", "core errors"),
+    "serve": Room(5, "the model behind HTTP", "console core errors"),
     "training": Room(
         5,
         "trains the embedded model",
@@ -106,7 +106,7 @@ ROOMS = {
 }
 """Rooms of one floor never meet."""
 
-SHARED = {"arrays"}
+SHARED = {"type_aliases"}
 """Modules of names for types, which every room may import."""
 
 # Who may use what: a room, or a module. NumPy is everybody's.
@@ -152,7 +152,7 @@ DOORS = {
     "argparse": "__main__ cli console shards spark deploy.cli deploy.simulate.parallel",
     "emoji": "training.pictograms",
     "yaml": "folder.mlmodel deploy.card deploy.skus "
-    "deploy.simulate.definition deploy.rules.contents deploy.rules.documents",
+    "deploy.simulate.definition deploy.rules.environment_definition deploy.rules.documents",
     "pickle": "",
     "subprocess": "deploy.simulate.client deploy.simulate.dockerfile deploy.simulate.online "
     "deploy.simulate.runner",

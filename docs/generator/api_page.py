@@ -34,6 +34,7 @@ def api_page() -> str:
         "in `score.errors`. Other names in the package may change without notice.",
         *sections,
         "## Types in these signatures",
+        "Import them from `score.type_aliases`.",
         listed,
     )
 

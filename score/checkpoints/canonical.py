@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from score.arrays import FloatPrecision
 from score.checkpoints.source import Source
 from score.errors import ModelError
 from score.folder.weights import FILE, INDEX
 from score.model.engines.pytorch import DTYPES
 from score.texts.tokenizer import Tokenizer
+from score.type_aliases import FloatPrecision
 
 Dtypes = Mapping[str, torch.dtype]
 """Tensor → what it is stored in."""

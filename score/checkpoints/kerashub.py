@@ -21,7 +21,6 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from score.arrays import Json
 from score.checkpoints import sentencepiece_model
 from score.checkpoints.hdf5 import H5
 from score.checkpoints.source import Part, Source
@@ -32,6 +31,7 @@ from score.images.preprocess import BICUBIC, Preprocessor
 from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.tokenizer import Tokenizer
 from score.texts.xlm_unigram import xlm_tokenizer
+from score.type_aliases import Json
 
 CONFIG = "config.json"
 IMAGES = "image_converter.json"

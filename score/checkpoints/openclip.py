@@ -15,7 +15,6 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from score.arrays import Json
 from score.checkpoints import state_dict
 from score.checkpoints.source import Part, Source, Tensors, opened
 from score.checkpoints.state_dict import Names
@@ -26,6 +25,7 @@ from score.images.preprocess import BICUBIC, Preprocessor
 from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Tokenizer
+from score.type_aliases import Json
 
 MakeTokenizer = Callable[[Architecture, str | None], Tokenizer]
 """Finds what makes token ids: for an architecture, and the Hub id that a configuration names."""

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from score.arrays import FloatPrecision
 from score.checkpoints import canonical
 from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.checkpoints.source import Source
@@ -25,6 +24,7 @@ from score.folder.architecture import Architecture, Shape, Text, Transformer, Vi
 from score.model.engines.pytorch import DTYPES
 from score.storage.outputs import check_files
 from score.texts.xlm_unigram import xlm_tokenizer
+from score.type_aliases import FloatPrecision
 
 CONTEXT = 77
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Mapping
 
-from score.console.commands import Parser
+from score.console.commands import SETTINGS, Parser
 from score.folder.model_folder import EMBEDDED
 from score.settings import PREFIX, Settings, choices, setting_fields
 
 _METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
 
 
+_ABOUT_SETTINGS = (
+    f"each is also an environment variable: --batch-size is {PREFIX}BATCH_SIZE; defaults are in "
+    "parentheses"
+)
+
+
 def add_model(parser: Parser) -> None:
     """`--model DIR`."""
     parser.add_argument(
-        "--model", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
+        "--model",
+        default=EMBEDDED,
+        metavar="DIR",
+        help="model folder; default: the embedded model",
     )
 
 
@@ -27,14 +36,17 @@ def add_overwrite(parser: Parser) -> None:
 def add_job(parser: Parser) -> None:
     """`--max-errors N` and `--quiet`, for jobs over many rows."""
     parser.add_argument(
-        "--max-errors", type=int, metavar="N", help="more failed rows exit with 1; default: all"
+        "--max-errors",
+        type=int,
+        metavar="N",
+        help="exit with 1 if more rows fail than this; default: only if all fail",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def add_settings(parser: Parser, only: Collection[str] | None = None) -> None:
     """A flag for each setting, or for those in `only`."""
-    group = parser.add_argument_group("settings", f"each is also a variable {PREFIX}…")
+    group = parser.add_argument_group(SETTINGS, _ABOUT_SETTINGS)
     for field in setting_fields():
         if only is not None and field.name not in only:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from score.console.commands import Parser
+from score.console.commands import Parser, add_verb
 from score.console.progress import sigterm_interrupts
 from score.deploy.cli import check, plan, registered, render, simulate, smoke, target
 from score.settings import Settings
@@ -27,7 +27,7 @@ def add(parser: Parser) -> None:
     """Adds the verbs below `score azure`."""
     verbs = parser.add_subparsers(dest="azure", required=True, metavar="WHAT")
     for name, verb in _VERBS.items():
-        verb.add(verbs.add_parser(name, help=verb.HELP))
+        verb.add(add_verb(verbs, name, verb.HELP))
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:

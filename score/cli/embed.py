@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
-from score.cli.progress import print_summary, row_progress
+from score.cli.job_progress import print_summary, row_progress
 from score.console.commands import Parser, say
 from score.errors import RequestError
 from score.settings import Settings
@@ -21,14 +21,23 @@ def add(parser: Parser) -> None:
         help="CSV (or .csv.gz) or parquet with an image column, a text column or both; or folder "
         "of images",
     )
-    parser.add_argument("--output", required=True, help="a .parquet, .csv, .jsonl or .npy file")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="a .parquet, .csv, .jsonl or .npy file"
+    )
     add_overwrite(parser)
     parser.add_argument(
-        "--root", metavar="DIR", help="image cells may name files below it; default: the table's"
+        "--root",
+        metavar="DIR",
+        help="folder below which image cells may name files; default: the table's folder",
     )
     add_model(parser)
-    parser.add_argument("--normalize", action="store_true", help="unit length vectors")
-    parser.add_argument("--truncate", choices=("end", "error"), default="end", help="long texts")
+    parser.add_argument("--normalize", action="store_true", help="scale vectors to unit length")
+    parser.add_argument(
+        "--truncate",
+        choices=("end", "error"),
+        default="end",
+        help="texts longer than the model's context: cut them, or count them as failed (end)",
+    )
     add_job(parser)
     add_settings(parser)
 

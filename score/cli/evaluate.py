@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
-from score.cli.progress import stage_progress
-from score.console.commands import DONE, TOO_MANY_ERRORS, Parser
+from score.cli.job_progress import stage_progress
+from score.console.commands import DONE, TOO_MANY_ERRORS, Parser, add_verb
 from score.settings import Settings
 
 if TYPE_CHECKING:  # imports NumPy and Pillow, which `--help` does without
@@ -23,7 +23,7 @@ HELP = "measure zero-shot accuracy or retrieval recall"
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
-    zeroshot = tasks.add_parser("zeroshot", help="classify a folder of class folders")
+    zeroshot = add_verb(tasks, "zeroshot", "accuracy of classifying a folder of class folders")
     zeroshot.add_argument("data", help="a folder with a folder of images for each class")
     zeroshot.add_argument(
         "--templates",
@@ -36,7 +36,7 @@ def add(parser: Parser) -> None:
         metavar="imagenet|FILE",
         help="OpenAI's names for ImageNet, or JSON or lines of names; default: the folders' names",
     )
-    retrieval = tasks.add_parser("retrieval", help="find captions' images, images' captions")
+    retrieval = add_verb(tasks, "retrieval", "recall of captions' images and images' captions")
     retrieval.add_argument("data", help="CSV with an image and a text column, one caption a row")
     for task in (zeroshot, retrieval):
         task.add_argument("--output", metavar="FILE.json", help="and FILE.html beside it")

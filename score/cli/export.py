@@ -16,7 +16,11 @@ HELP = "copy a package, without other files in its folder, to a new folder"
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument(
-        "model", nargs="?", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
+        "model",
+        nargs="?",
+        default=EMBEDDED,
+        metavar="DIR",
+        help="package; default: the embedded model",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a folder to create")
     add_overwrite(parser)

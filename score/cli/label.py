@@ -13,7 +13,7 @@ from score.cli.arguments import (
     positive,
     probability,
 )
-from score.cli.progress import print_summary, row_progress
+from score.cli.job_progress import print_summary, row_progress
 from score.console.commands import Parser, say
 from score.settings import Settings
 

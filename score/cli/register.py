@@ -14,7 +14,11 @@ HELP = "log a package to MLflow and register it as the next version of a model"
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument(
-        "model", nargs="?", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
+        "model",
+        nargs="?",
+        default=EMBEDDED,
+        metavar="DIR",
+        help="package; default: the embedded model",
     )
     parser.add_argument("--name", required=True, help="the model's name in the registry")
     parser.add_argument(

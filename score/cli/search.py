@@ -13,7 +13,7 @@ from score.errors import RequestError
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
-HELP = "the rows of an index nearest to a text or image"
+HELP = "find the rows of an index nearest to a text or an image"
 
 _NO_FILE = re.compile(r"(https?|data):|[A-Za-z0-9+/_=\s-]{100,}", re.IGNORECASE)
 
@@ -25,7 +25,10 @@ def add(parser: Parser) -> None:
     parser.add_argument("--image", metavar="IMAGE", help="an image's file, URL or base64")
     parser.add_argument("--top", type=positive, default=10, metavar="K", help="rows (10)")
     parser.add_argument(
-        "--model", default=EMBEDDED, metavar="DIR", help="the one that embedded the table"
+        "--model",
+        default=EMBEDDED,
+        metavar="DIR",
+        help="model that embedded the table",
     )
     add_settings(parser)
 

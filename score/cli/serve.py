@@ -10,16 +10,20 @@ from score.console.flags import port
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
-HELP = "answer POST /score and GET /ping"
+HELP = "serve a model over HTTP: POST /score and GET /ping"
 
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument(
-        "model", nargs="?", default=EMBEDDED, metavar="DIR", help="default: the embedded one"
+        "model",
+        nargs="?",
+        default=EMBEDDED,
+        metavar="DIR",
+        help="model folder; default: the embedded model",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=port, default=5001, help="port (5001)")
+    parser.add_argument("--port", type=port, default=5001, help="port to listen on (5001)")
     add_settings(parser)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -23,6 +23,27 @@ from score.extras import missing
 DONE, TOO_MANY_ERRORS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 
+SETTINGS = "settings"
+"""Title of the group of flags that most verbs share; usage lines do not list them."""
+
+
+class _Formatter(argparse.HelpFormatter):
+    @override
+    def add_usage(
+        self, usage: Any, actions: Iterable[argparse.Action], groups: Any, prefix: Any = None
+    ) -> None:
+        """As argparse does, but with one flag in place of some thirty settings."""
+        shown = [action for action in actions if _group(action) != SETTINGS]
+        if len(shown) < len(list(actions)):
+            shown.append(argparse.Action(["--SETTING"], "", metavar="VALUE"))
+        super().add_usage(usage, shown, groups, prefix)
+
+
+def _group(action: argparse.Action) -> str | None:
+    """The title of the group of flags that an action is in."""
+    return getattr(getattr(action, "container", None), "title", None)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that suggests the right flag or verb for a mistyped one.
 
@@ -30,18 +51,23 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **options})
+        defaults = {"allow_abbrev": False, "formatter_class": _Formatter}
+        super().__init__(*args, **{**defaults, **options})
 
     @override
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but reports unknown words before missing arguments."""
+        """As argparse does, but reports unknown words before missing arguments, and reports them
+        itself: argparse leaves them to the outermost parser, whose usage is not the verb's."""
         words = list(sys.argv[1:] if args is None else args)
         verbs = self._verbs()
         if verbs is None:
             self._check_flags(words)
         else:
             self._check_verb(words, verbs)
-        return super().parse_known_args(words, namespace)
+        options, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            self.error(f"unexpected argument {unknown[0]!r}; see `{self.prog} --help`")
+        return options, unknown
 
     def _verbs(self) -> list[str] | None:
         """The verbs of a parser with subparsers; None for other parsers."""
@@ -52,6 +78,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_verb(self, words: Sequence[str], verbs: Sequence[str]) -> None:
         word = next((word for word in words if not word.startswith("-")), None)
+        if word is None and not words:
+            self.error(f"name one of {', '.join(verbs)}")
         if word is not None and word not in verbs:
             self.error(f"there is no {word!r}, only {', '.join(verbs)}{suggestion(word, verbs)}")
 
@@ -66,6 +94,11 @@ class Parser(argparse.ArgumentParser):
             # As in argparse, a word with a space is a value, not a flag.
             if flag.startswith("--") and flag not in flags and " " not in word:
                 self.error(f"there is no {flag}{suggestion(flag, flags, '--')}")
+
+
+def add_verb(verbs: argparse._SubParsersAction[Parser], name: str, about: str) -> Parser:
+    """A parser for a verb. `about`: in the list of verbs, and at the head of the verb's help."""
+    return verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
 from score.contract.labels import Labels
 from score.errors import BadParams
+from score.type_aliases import OnError, Truncate
 
-Truncate = Literal["end", "error"]
-OnError = Literal["raise", "report"]
 T = TypeVar("T")
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from score.arrays import Vector
 from score.errors import BadColumns, RowError
+from score.type_aliases import Vector
 
 IMAGE = "image"
 TEXT = "text"

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from score.arrays import Matrix
+from score.type_aliases import Matrix
 
 Compute = Callable[[Sequence[Any]], Matrix]
 """Inputs → vectors [inputs, dimension]."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from score.arrays import Matrix, Vector
 from score.core.batching import Compute
 from score.images.preprocess import Pixels
+from score.type_aliases import Matrix, Vector
 
 _KEPT_FLOATS = 2**20  # of vectors kept for inputs that come again: 4 MiB
 

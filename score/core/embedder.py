@@ -8,16 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from score.arrays import ImageInput, Matrix, Vector
 from score.contract.labels import Labels
-from score.contract.params import Params, Truncate
-from score.contract.rows import Record, Row
+from score.contract.params import Params
+from score.contract.rows import IMAGE, Record, Row
 from score.core.label_vectors import LabelVectors
 from score.core.pipeline import Pipeline
-from score.core.preparation import FetchOptions, OnFetched
+from score.core.preparation import FetchOptions
 from score.core.stream import Stream
-from score.errors import BadParams, ModelError, RowsFailed
+from score.errors import BadBase64, BadParams, ModelError, RowsFailed
+from score.fetch.cells import looks_like_a_file_name
+from score.fetch.urls import start
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.images.preprocess import Preprocessor
 from score.model import precision
@@ -25,6 +27,15 @@ from score.model.encoder import Encoder
 from score.model.probes import Probes
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
+from score.type_aliases import ImageInput, Matrix, OnFetched, Truncate, Vector
+
+
+class Parts(NamedTuple):
+    """What `Embedder.load` reads from a model folder."""
+
+    encoder: Encoder
+    tokenizer: Tokenizer
+    preprocessor: Preprocessor
 
 
 class Embedder:
@@ -37,9 +48,7 @@ class Embedder:
         self, encoder: Encoder, tokenizer: Tokenizer, preprocessor: Preprocessor, settings: Settings
     ) -> None:
         """For `load`, which reads these parts from a model folder."""
-        self.encoder = encoder
-        self.tokenizer = tokenizer
-        self.preprocessor = preprocessor
+        self._parts = Parts(encoder, tokenizer, preprocessor)
         self.settings = settings
         self._pipeline = Pipeline(encoder, tokenizer, preprocessor, settings)
         self._label_vectors = LabelVectors(self._pipeline)
@@ -66,7 +75,7 @@ class Embedder:
         if probes is None:
             return
         quick = self.settings.verify == "quick"
-        findings = probes.check(self.encoder, self.tokenizer, self.preprocessor, quick=quick)
+        findings = probes.check(*self._parts, quick=quick)
         failed = [finding for finding in findings if not finding.passed]
         if failed:
             raise ModelError(
@@ -77,7 +86,12 @@ class Embedder:
     @property
     def dimension(self) -> int:
         """Length of every vector."""
-        return self.encoder.dimension
+        return self._parts.encoder.dimension
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: fp32, bf16, fp16 or int8."""
+        return self._parts.encoder.engine.precision
 
     def embed(
         self,
@@ -163,5 +177,17 @@ class Embedder:
         return self._label_vectors.of(labels, truncate)
 
 
+def parts_of(embedder: Embedder) -> Parts:
+    """What an embedder is made of. For this package's own modules: the parts are not public."""
+    return embedder._parts
+
+
 def _row(image: ImageInput) -> Row:
+    """Raises BadBase64 for a file's name that is no Path, OSError for a file that is missing."""
+    if isinstance(image, str) and looks_like_a_file_name(image):
+        raise BadBase64(
+            f"{start(image)!r} is neither an http(s) URL, a data: URI nor base64; "
+            f"a file must be a pathlib.Path, as in Path({start(image)!r})",
+            column=IMAGE,
+        )
     return Row(image=image.read_bytes() if isinstance(image, Path) else image)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 
-from score.arrays import Matrix
 from score.contract.labels import Labels
-from score.contract.params import Truncate
 from score.core.pipeline import Pipeline
 from score.errors import BadParams, RowError
 from score.model import zeroshot
+from score.type_aliases import Matrix, Truncate
 
 _KEPT_SETS = 16  # at most 16 × 2000 × 512 floats, 62 MiB, by default
 _LONGEST_KEPT = 2**20  # characters of a label set that is kept: its text stays in memory, too

@@ -10,7 +10,7 @@ from typing import TypeVar
 from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
-from score.core.preparation import OnFetched
+from score.type_aliases import OnFetched
 
 Item = TypeVar("Item")
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from score.contract.params import Truncate
 from score.contract.rows import IMAGE, TEXT, Row, is_empty
 from score.errors import EmptyRow, RowError
 from score.fetch.fetcher import Fetcher
@@ -20,9 +18,7 @@ from score.hardware.processor import cores
 from score.images.preprocess import Pixels, Preprocessor
 from score.settings import Settings
 from score.texts.tokenizer import Ids, Tokenizer
-
-OnFetched = Callable[[object, bytes], None]
-"""Called with an image cell and the bytes that were fetched for it."""
+from score.type_aliases import OnFetched, Truncate
 
 
 @dataclass(frozen=True, slots=True)

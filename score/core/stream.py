@@ -34,13 +34,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from score.arrays import Matrix, Vector
 from score.contract.params import Params
 from score.contract.rows import Record, Row, is_empty
 from score.core.pipeline import Pipeline
 from score.core.preparation import FetchOptions, Inputs
 from score.errors import RowError
 from score.model import zeroshot
+from score.type_aliases import Matrix, Vector
 
 _WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
 _LINGER = 0.01  # seconds that a ready row waits for the next one, while any are on their way

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.model.probes import FILE, Finding, Probes
@@ -25,8 +25,8 @@ def verify(path: Path, settings: Settings) -> tuple[Probes, str, list[Finding]]:
     if probes is None:
         raise ModelError(f"{folder.path} has no {FILE}: it promises nothing; package it first")
     embedder = Embedder.load(folder.path, settings.replace({"verify": "off"}))
-    findings = probes.check(embedder.encoder, embedder.tokenizer, embedder.preprocessor)
-    return probes, embedder.encoder.engine.precision, findings
+    findings = probes.check(*parts_of(embedder))
+    return probes, embedder.precision, findings
 
 
 def table(findings: Sequence[Finding]) -> str:

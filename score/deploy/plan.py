@@ -11,11 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from score.arrays import FloatPrecision
 from score.deploy.skus import Sku
 from score.errors import AzureError
 from score.folder.architecture import Architecture, Transformer
 from score.hardware import drivers
+from score.type_aliases import FloatPrecision
 
 GIB = 2**30
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}

@@ -11,9 +11,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from score.arrays import Json
 from score.errors import AzureError, ModelError
 from score.folder.architecture import Architecture
+from score.type_aliases import Json
 
 PROPERTY = "clip-architecture"
 """The property that holds a registered model's `config.json`, as one line."""

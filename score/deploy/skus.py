@@ -63,14 +63,14 @@ class Sku:
 def skus() -> Mapping[str, Sku]:
     """Name → size, in the order of the table: first those that Azure lists for its CLIP model.
 
-    Raises AzureError where the table is not here.
+    Raises AzureError where the table cannot be read.
     """
     import yaml  # optional (score.extras); the other verbs work without it
 
     try:
         table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AzureError(f"the table of sizes is in a clone of the project: {error}") from error
+        raise AzureError(f"cannot read the table of machine sizes: {error}") from error
     listed = {"skus": True, "further": False}
     return {
         entry["name"]: _sku(entry, allowed)
@@ -94,5 +94,7 @@ def lookup(name: str) -> Sku:
     sku = known.get(name.lower())
     if sku is None:
         hint = suggestion(name, skus())
-        raise AzureError(f"no size {name!r} among the {len(known)} of score/deploy/skus.yml{hint}")
+        raise AzureError(
+            f"no size {name!r} among the {len(known)} that `score azure plan` lists{hint}"
+        )
     return sku

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from score.arrays import Json
 from score.errors import AzureError
+from score.type_aliases import Json
 
 _FEATURES = {"image": "image_features", "text": "text_features"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from score.arrays import Json
 from score.errors import AzureError
+from score.type_aliases import Json
 
 BINDING = re.compile(r"\$\{\{([^{}]*)\}\}")
 """`${{inputs.table}}`: a value that Azure inserts."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from score.arrays import Matrix
+from score.type_aliases import Matrix
 
 Integers = npt.NDArray[np.intp]
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.evaluation.metrics import RECALL_AT, TOP
 from score.evaluation.results import ClassResult, Evaluation, Failures, Retrieval, ZeroShot
 from score.folder.mlmodel import model_name
@@ -45,7 +45,7 @@ class Model(NamedTuple):
     @classmethod
     def of(cls, embedder: Embedder, folder: str | Path) -> Model:
         """The model that was loaded from a folder. Raises ModelError."""
-        engine, settings = embedder.encoder.engine, embedder.settings
+        engine, settings = parts_of(embedder).encoder.engine, embedder.settings
         opened = ModelFolder.open(folder)
         return cls(
             name=model_name(opened.path) or Path(folder).resolve().name,

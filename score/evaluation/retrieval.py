@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from score.arrays import Matrix, Vector
 from score.contract.rows import COLUMNS, IMAGE, TEXT, Row, is_empty
 from score.core.embedder import Embedder
 from score.core.pairs import embed_pairs
@@ -28,6 +27,7 @@ from score.evaluation.results import Failures, Progress, Retrieval
 from score.evaluation.words import plural
 from score.model.zeroshot import unit
 from score.tables.csv_reader import CsvTable
+from score.type_aliases import Matrix, Vector
 
 _LONGEST_KEY = 64  # characters; of a longer cell, such as an inline image, the hash is kept
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from score.arrays import Matrix, Vector
 from score.contract.params import Params
 from score.contract.rows import Row
 from score.core.embedder import Embedder
@@ -35,6 +34,7 @@ from score.evaluation.results import (
 from score.evaluation.words import first_names, plural, printable
 from score.jobs.image_folder_reader import ClassFolders, listed
 from score.model.zeroshot import label_vectors, unit
+from score.type_aliases import Matrix, Vector
 
 _IMAGES_AT_ONCE = 256  # vectors that are scored together
 _MOST_WORST = 12  # images that are kept as the worst mistakes

@@ -11,6 +11,8 @@ from score.errors import BadBase64, FetchFailed, TooManyBytes
 from score.fetch.urls import start
 from score.settings import MIB
 
+_LONGEST_PATH = 1024
+
 
 def check_size(size: int, limit: int) -> None:
     """Raises TooManyBytes for a size above the limit."""
@@ -64,7 +66,7 @@ def from_file(file: Path, limit: int) -> bytes:
 
 def file_below(root: Path, cell: str) -> Path | None:
     """The file below `root` that a cell names; links that lead out of `root` do not count."""
-    if len(cell) > 1024 or "\0" in cell:
+    if len(cell) > _LONGEST_PATH or "\0" in cell:
         return None
     try:
         file = (root / cell).resolve()
@@ -74,5 +76,11 @@ def file_below(root: Path, cell: str) -> Path | None:
 
 
 def looks_like_a_path(cell: str) -> bool:
-    """Whether a cell that is not base64 was probably meant as a file name."""
-    return bool(set(cell) & set("./\\"))
+    """Whether a cell that is not base64 was probably meant as a file's path."""
+    return len(cell) <= _LONGEST_PATH and bool(set(cell) & set("./\\"))
+
+
+def looks_like_a_file_name(cell: str) -> bool:
+    """Whether a cell is a path and nothing else: base64 has neither a dot nor a backslash."""
+    no_path = is_data_uri(cell) or "://" in cell
+    return not no_path and len(cell) <= _LONGEST_PATH and bool(set(cell) & set(".\\"))

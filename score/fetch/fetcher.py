@@ -44,7 +44,9 @@ class Fetcher:
             check_size(len(data), limit)
             return data
         if not isinstance(image, str):
-            raise BadType(f"must be a URL, base64 or a data: URI, not {type(image).__name__}")
+            hint = "; give its bytes, as in path.read_bytes()" if isinstance(image, Path) else ""
+            kind = type(image).__name__
+            raise BadType(f"must be a URL, base64 or a data: URI, not {kind}{hint}")
         cell = image.strip()
         deadline = Deadline(self._settings.row_deadline, until)
         with self.holding():
@@ -69,6 +71,19 @@ class Fetcher:
         try:
             return cells.from_base64(cell, limit)
         except BadBase64 as error:
-            if root and cells.looks_like_a_path(cell):
-                raise BadBase64(f"no file below the table's folder, and {error.message}") from None
-            raise
+            raise _explained(error, cell, root) from None
+
+
+def _explained(error: BadBase64, cell: str, root: Path | None) -> BadBase64:
+    """The error of a cell that was perhaps meant as a file's path.
+
+    Without a root it proposes no path: the message may be for a client of a server.
+    """
+    if root and cells.looks_like_a_path(cell):
+        return BadBase64(
+            f"no such file below {root.resolve()}: {urls.start(cell, 120)}, nor is it an http(s) "
+            "URL, a data: URI or base64; `score embed --root` names another folder"
+        )
+    if not root and cells.looks_like_a_file_name(cell):
+        return BadBase64(f"{error.message}; if it names a file, send the file's bytes as base64")
+    return error

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from score.arrays import Json
 from score.errors import ModelError
+from score.type_aliases import Json
 
 Shape = tuple[int, ...]
 

@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from score.arrays import Json
 from score.errors import ModelError
 from score.folder import registry
 from score.folder.architecture import Architecture
+from score.type_aliases import Json
 
 _CODE = Path(__file__).resolve().parents[1]  # the package `score`
 _IN_WHEEL = _CODE / "embedded"  # setup.py puts it there

@@ -10,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
 
-from score.arrays import Vector
 from score.contract.rows import ERRORS, FEATURES
 from score.errors import RequestError
 from score.model.zeroshot import unit
 from score.storage import atomic
 from score.storage.outputs import check_folder
-
-Column = Literal["image_features", "text_features"]
+from score.type_aliases import FeatureColumn, Vector
 
 _BATCH = 4096  # rows read or multiplied at a time
 _VECTORS, _ROWS = "vectors.npy", "rows.parquet"
@@ -41,7 +39,7 @@ class Hit:
 def build_index(
     table: str | Path,
     folder: str | Path,
-    column: Column = "image_features",
+    column: FeatureColumn = "image_features",
     *,
     overwrite: bool = False,
 ) -> int:

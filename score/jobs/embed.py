@@ -22,15 +22,13 @@ from score.tables.writers import writer_for
 
 _NO_ROW = Row()
 
-Progress = Callable[[Summary], None]
-
 
 def embed_file(
     embedder: Embedder,
     source: str | Path,
     output: str | Path,
     params: Params | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[Summary], None] | None = None,
     summary: Summary | None = None,
 ) -> Summary:
     """Embeds every row of a CSV or parquet file, or every image below a folder, into `output`.
@@ -51,7 +49,7 @@ def embed_lines(
     lines: Lines,
     output: Path,
     params: Params,
-    progress: Progress | None = None,
+    progress: Callable[[Summary], None] | None = None,
     summary: Summary | None = None,
 ) -> Summary:
     """Embeds every row of an opened table into `output`, whose ending names its format.

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from score.arrays import Matrix
 from score.errors import ModelError
 from score.extras import install
 from score.folder.architecture import Architecture
@@ -19,6 +18,7 @@ from score.model.engines.base import Engine
 from score.settings import Settings
 from score.texts.packing import packed, powers
 from score.texts.tokenizer import Ids
+from score.type_aliases import Matrix
 
 
 class Encoder:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from score.arrays import Matrix, Vector
 from score.errors import ModelError, RowError
 from score.folder.architecture import Architecture
 from score.folder.model_folder import read_json
@@ -24,6 +23,7 @@ from score.images import decode
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
 from score.texts.tokenizer import Ids, Tokenizer
+from score.type_aliases import Matrix, Vector
 
 FILE = "probes.json"
 _VERSION = 2

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from score.arrays import Matrix, Vector
+from score.type_aliases import Matrix, Vector
 
 _STEEPEST = 1e300  # a finite scale in place of infinity: softmax becomes argmax
 

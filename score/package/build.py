@@ -23,11 +23,10 @@ from uuid import uuid4
 
 from PIL import Image
 
-from score.arrays import FloatPrecision
 from score.checkpoints import canonical
 from score.checkpoints.resolve import ResolvedCheckpoint, find
 from score.checkpoints.source import Tensors
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder, read_optional_json
 from score.folder.weights import Weights
@@ -43,6 +42,7 @@ from score.storage import atomic
 from score.storage.outputs import check_folder, check_replaceable
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning, Name
+from score.type_aliases import FloatPrecision
 
 REQUIREMENTS = (
     "azureml-inference-server-http>=1.5",
@@ -305,7 +305,7 @@ def _check_outputs(model: Path) -> Sequence[Finding]:
     embedder = Embedder.load(model, settings)
     probes = Probes.read(model)
     assert probes is not None, "written above"
-    findings = probes.check(embedder.encoder, embedder.tokenizer, embedder.preprocessor)
+    findings = probes.check(*parts_of(embedder))
     broken = [finding for finding in findings if not finding.passed]
     if broken:
         raise ModelError(

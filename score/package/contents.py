@@ -78,7 +78,7 @@ _SERVING = (
 SERVING: Mapping[str, Sequence[str]] = {
     **{folder: CODE[folder] for folder in _SERVING},
     "score/cli": (
-        *("__init__.py", "arguments.py", "progress.py"),
+        *("__init__.py", "arguments.py", "job_progress.py"),
         *("embed.py", "serve.py", "verify.py"),
     ),
     "score/jobs": (

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from score.arrays import Matrix
 from score.contract.rows import Row
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.core.preparation import FetchOptions, Preparer
 from score.errors import ModelError, RowError
 from score.evaluation import prompts
@@ -40,6 +39,7 @@ from score.settings import Settings
 from score.storage import atomic
 from score.texts.packing import Tokens, packed
 from score.texts.tokenizer import Ids, Tokenizer
+from score.type_aliases import Matrix
 
 Item = TypeVar("Item")
 
@@ -151,7 +151,8 @@ def _exact(folder: ModelFolder) -> Embedder:
 
 
 def _pixels(embedder: Embedder, source: Path) -> Iterator[Pixels]:
-    preparer = Preparer(embedder.tokenizer, embedder.preprocessor, embedder.settings)
+    parts = parts_of(embedder)
+    preparer = Preparer(parts.tokenizer, parts.preprocessor, embedder.settings)
     with open_images(source) as images:
         options = FetchOptions(images.root)
         count = 0
@@ -176,16 +177,17 @@ def _texts(embedder: Embedder) -> list[Ids]:
         for prompt in prompts.fill([templates[number % len(templates)]], name)
     ]
     joined = [", ".join(single[start : start + 4]) for start in range(0, _PROMPTS, 10)]
-    encoded = embedder.tokenizer.encode(single + joined, "end")
+    encoded = parts_of(embedder).tokenizer.encode(single + joined, "end")
     return [ids for ids in encoded if not isinstance(ids, RowError)]
 
 
 def _write(
     exact: Embedder, pixels: Sequence[Pixels], ids: Sequence[Ids], folder: Path, whole: bool
 ) -> None:
-    engine = exact.encoder.engine
+    encoder = parts_of(exact).encoder
+    engine = encoder.engine
     assert isinstance(engine, PyTorch)
-    (images,), (tokens,) = convert(engine, exact.encoder.architecture.vision.image)
+    (images,), (tokens,) = convert(engine, encoder.architecture.vision.image)
     image_vectors = [image[None] for image in pixels]
     texts = [list(batch) for text in ids for batch, _ in packed([text])]
     quantised = [
@@ -251,7 +253,7 @@ def _linear_layers(tower: Any) -> dict[str, list[int]]:
 def _measure(
     exact: Embedder, engine: Engine, pixels: Sequence[Pixels], ids: Sequence[Ids], whole: bool
 ) -> Agreement:
-    encoders = (exact.encoder, _encoder(exact, engine))
+    encoders = (parts_of(exact).encoder, _encoder(exact, engine))
     image_vectors = [zeroshot.unit(encoder.images(pixels)) for encoder in encoders]
     texts = [zeroshot.unit(encoder.texts(ids)) for encoder in encoders]
     not_itself = 4 * np.eye(len(pixels), dtype=np.float32)  # more than any difference of cosines
@@ -278,7 +280,7 @@ def _add_tolerance(model: Path, exact: Embedder, towers: Path) -> None:
         return
     encoder = _encoder(exact, _engine(exact, towers))
     anything = replace(probes, tolerances={"int8": Tolerance(-1, float("inf"))})
-    findings = anything.check(encoder, exact.tokenizer, exact.preprocessor)
+    findings = anything.check(*parts_of(exact)._replace(encoder=encoder))
     cosine = min(finding.cosine for finding in findings if finding.cosine is not None)
     error = max(finding.error for finding in findings if finding.error is not None)
     expected = Tolerance(1 - _SLACK * (1 - cosine), _SLACK * error)
@@ -286,12 +288,12 @@ def _add_tolerance(model: Path, exact: Embedder, towers: Path) -> None:
 
 
 def _engine(exact: Embedder, folder: Path) -> OpenVINO:
-    side = exact.encoder.architecture.vision.image
+    side = parts_of(exact).encoder.architecture.vision.image
     return OpenVINO(Towers.of_int8(folder).warmed(side), "int8")
 
 
 def _encoder(exact: Embedder, engine: Engine) -> Encoder:
-    return Encoder(exact.encoder.architecture, engine, exact.settings.batch_size)
+    return Encoder(parts_of(exact).encoder.architecture, engine, exact.settings.batch_size)
 
 
 def _nearest(scores: Matrix) -> Tokens:

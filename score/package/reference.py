@@ -30,7 +30,6 @@ from transformers import (
     MetaClip2Model,
 )
 
-from score.arrays import FloatPrecision, Matrix
 from score.checkpoints.source import Source, Tensors
 from score.errors import ModelError
 from score.extras import install
@@ -42,6 +41,7 @@ from score.images.preprocess import Pixels
 from score.model.engines.pytorch import DTYPES
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Ids
+from score.type_aliases import FloatPrecision, Matrix
 
 NAME = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, fp32"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import suppress
+from copy import deepcopy
 
 import uvicorn
 from anyio import CapacityLimiter, to_thread
@@ -17,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from score.console.flags import port_error
 from score.core import endpoint
 from score.core.embedder import Embedder
 from score.core.endpoint import Answer
@@ -60,14 +62,17 @@ def bound(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
         listener.close()
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = port_error(error) if isinstance(error, OSError) else error
         raise RequestError(f"{host}, port {port}: {reason}") from None
     return listener
 
 
 def serve(embedder: Embedder, listener: socket.socket, log_level: str) -> None:
     """Serves until interrupted; pending requests are finished first."""
-    server = uvicorn.Server(uvicorn.Config(application(embedder), log_level=log_level))
+    logs = deepcopy(uvicorn.config.LOGGING_CONFIG)
+    logs["handlers"]["access"]["stream"] = "ext://sys.stderr"  # with the other logs
+    config = uvicorn.Config(application(embedder), log_level=log_level, log_config=logs)
+    server = uvicorn.Server(config)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("serving http://%s:%d/score (Ctrl+C to quit)", shown, port)

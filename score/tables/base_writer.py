@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from score.arrays import Vector
 from score.contract.rows import ERRORS, FEATURES, Record, is_result
 from score.errors import BadColumns, RequestError
 from score.storage import atomic
+from score.type_aliases import Vector
 
 
 class Writer(ABC):

@@ -16,9 +16,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from score.arrays import Json
 from score.errors import ModelError
 from score.folder.model_folder import read_optional_json
+from score.type_aliases import Json
 
 CONFIG = "tokenizer_config.json"
 

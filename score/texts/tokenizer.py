@@ -10,13 +10,13 @@ from pathlib import Path
 
 import tokenizers
 
-from score.contract.params import Truncate
 from score.errors import BadType, ModelError, RowError, TextTooLong
 from score.folder.architecture import Architecture
 from score.folder.model_folder import LFS_POINTER, ModelFolder, is_lfs_pointer, read_optional_json
 from score.texts import tokenizer_files
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning
+from score.type_aliases import Truncate
 
 Ids = list[int]
 

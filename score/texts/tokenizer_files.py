@@ -12,11 +12,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, Unigram
 
-from score.arrays import Json
 from score.errors import ModelError
 from score.folder.model_folder import read_json
 from score.texts.added_tokens import CONFIG, AddedTokens
 from score.texts.clip_bpe import CLIP_BEGIN, CLIP_END, clip_pairs, enclose
+from score.type_aliases import Json
 
 JSON = "tokenizer.json"
 

@@ -16,7 +16,7 @@ from transformers import CLIPModel
 
 from score import __main__ as command
 from score.checkpoints import base_checkpoint, catalog, random_checkpoint, resolve
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
 from score.model.probes import Probes
 from score.package.build import package
@@ -167,7 +167,7 @@ def test_only_what_is_lacking_is_taken(bare: Path, processor: Path, tmp_path: Pa
     said: list[str] = []
     made = package(bare, tmp_path / "p", base=str(processor), say=said.append)
     assert "taken from processor: tokenizer" in said
-    assert Embedder.load(made).preprocessor.mean == (0.5, 0.5, 0.5)
+    assert parts_of(Embedder.load(made)).preprocessor.mean == (0.5, 0.5, 0.5)
 
 
 def test_a_base_that_adds_nothing_is_refused(tiny: Path, processor: Path) -> None:
@@ -377,7 +377,7 @@ def test_image_processor_of_the_base_tokenizer_from_elsewhere(
     said: list[str] = []
     made = package(resized, tmp_path / "p", base=str(tiny), tokenizer=more_tokens, say=said.append)
     assert f"taken from {tiny.name}: image processor" in said
-    texts = Embedder.load(made).tokenizer
+    texts = parts_of(Embedder.load(made)).tokenizer
     assert [id for id in texts.encode(["a <rose>"], "end")[0] if id > 49407] == [49408]
     assert "nothing in them can confirm" not in (made / "README.md").read_text().lower()
 

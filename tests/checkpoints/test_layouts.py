@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from score.checkpoints import openclip, random_checkpoint, resolve
 from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER
 from score.checkpoints.catalog import CATALOG
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
 from score.folder.architecture import Architecture
 from score.images import decode
@@ -105,19 +105,21 @@ def assert_as_open_clip(made: Path, theirs: OpenClip) -> None:
     """A package's vectors are those of OpenCLIP's model."""
     ours = Embedder.load(made, FP32)
     decoded = [decode.decode(data, 10**7) for data in IMAGES.values()]
-    pixels = [ours.preprocessor.pixels(image, 10**7) for image in decoded]
-    values = np.moveaxis(normalised(ours.preprocessor, np.stack(pixels)), -1, 1)
-    ids = [found for found in ours.tokenizer.encode(TEXTS, "end") if isinstance(found, list)]
+    pixels = [parts_of(ours).preprocessor.pixels(image, 10**7) for image in decoded]
+    values = np.moveaxis(normalised(parts_of(ours).preprocessor, np.stack(pixels)), -1, 1)
+    ids = [
+        found for found in parts_of(ours).tokenizer.encode(TEXTS, "end") if isinstance(found, list)
+    ]
     assert len(ids) == len(TEXTS)
     for mine, reference in (
-        (ours.encoder.images(pixels), theirs.images(values)),
-        (ours.encoder.texts(ids), theirs.texts(ids, ours.tokenizer.context)),
+        (parts_of(ours).encoder.images(pixels), theirs.images(values)),
+        (parts_of(ours).encoder.texts(ids), theirs.texts(ids, parts_of(ours).tokenizer.context)),
     ):
         cosine, error = difference(mine, reference)
         assert cosine >= 0.99999
         assert error <= 1e-4
     scale = float(theirs.model.logit_scale.detach().exp())
-    assert ours.encoder.logit_scale == pytest.approx(scale, rel=1e-5)
+    assert parts_of(ours).encoder.logit_scale == pytest.approx(scale, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted({e.architecture_name for e in CATALOG.values()}))
@@ -166,7 +168,7 @@ def test_openclips_other_files(
     change(folder)
     made = package(folder, tmp_path / "p")
     assert_as_open_clip(made, theirs)
-    assert Embedder.load(made).preprocessor.mean == (0.5, 0.5, 0.5)
+    assert parts_of(Embedder.load(made)).preprocessor.mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -239,9 +241,7 @@ def promised(made: Path) -> np.ndarray:
     probes = Probes.read(made / "model")
     assert probes
     ours = Embedder.load(made, FP32)
-    assert all(
-        finding.passed for finding in probes.check(ours.encoder, ours.tokenizer, ours.preprocessor)
-    )
+    assert all(finding.passed for finding in probes.check(*parts_of(ours)))
     return np.stack([*(probe.vector for probe in (*probes.texts, *probes.images))])
 
 
@@ -357,7 +357,7 @@ def test_the_image_processor_that_a_checkpoint_names_is_promised(
     (folder / file).write_text(json.dumps(content))
     made = package(folder, tmp_path / "p")
     assert not np.allclose(promised(made), vectors, atol=1e-2)
-    preprocessor = Embedder.load(made).preprocessor
+    preprocessor = parts_of(Embedder.load(made)).preprocessor
     assert (preprocessor.resize, preprocessor.crop) == ((224, 224), None)
     assert preprocessor.resample == Image.Resampling.BILINEAR
     assert preprocessor.mean == (0.5, 0.5, 0.5)
@@ -386,7 +386,7 @@ def test_weights_are_stored_in_the_precision_asked_for(
     promised(made)
     # In half precision too, where it computes so.
     half = Embedder.load(made, Settings(device="cpu", precision=precision, verify="full"))
-    assert half.encoder.engine.precision == precision
+    assert half.precision == precision
 
 
 def test_weights_too_large_for_fp16_are_refused(tiny: Path, tmp_path: Path) -> None:

@@ -148,7 +148,15 @@ def test_a_port_that_is_in_use_is_refused_before_the_model_is_loaded(
         port = taken.getsockname()[1]
         code, message = said(capsys, "serve", "--port", str(port))
     assert code == 2
-    assert f"127.0.0.1, port {port}: Address already in use" in message
+    assert f"127.0.0.1, port {port}: Address already in use; choose another with --port" in message
+
+
+def test_an_address_of_another_machine_is_told_which_flag_it_is_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, message = said(capsys, "serve", "--host", "192.0.2.1")
+    assert code == 2
+    assert message.endswith("; --host must be an address of this machine\n")
 
 
 def test_vectors_of_another_model_are_refused_before_it_is_loaded(

@@ -1,8 +1,9 @@
-"""`python -m …` and libraries that are missing: a sentence that says what installs them."""
+"""Command lines that cannot be used, and libraries that are missing: what is said of them."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from score import extras
+from score.__main__ import main
 from score.extras import EXTRAS, install, missing
 from tests.support.surfaces import ROOT
 from tests.test_architecture import MODULES, imports
@@ -151,3 +153,52 @@ def test_modules_name_what_was_meant_too(module: str, said: str) -> None:
 def test_a_checkpoint_is_not_overwritten() -> None:
     code, message = ended("score.checkpoints.random_checkpoint", "tiny", "model")
     assert (code, "model/config.json is there already" in message) == (2, True)
+
+
+EXAMPLES = tomllib.loads((ROOT / "docs/generator/examples.toml").read_text(encoding="utf-8"))
+VERBS = [line for line in EXAMPLES.values() if line.startswith("score ")]
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_an_unexpected_argument_is_answered_with_the_verbs_own_usage(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, *words = shlex.split(command)
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "-Z"])
+    assert ended.value.code == 2
+    (name,) = [name for name, line in EXAMPLES.items() if line == command]
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: {name} [-h]")
+    assert said.endswith(f"{name}: error: unexpected argument '-Z'; see `{name} --help`\n")
+    assert len(said.splitlines()) < 15, "settings are not listed"
+
+
+def test_a_surplus_word_is_unexpected_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["azure", "plan", "ex"])
+    assert "usage: score azure plan" in (said := capsys.readouterr().err)
+    assert "unexpected argument 'ex'" in said
+
+
+@pytest.mark.parametrize("words", [[], ["azure"], ["azure", "simulate"], ["evaluate"]])
+def test_a_missing_verb_is_told_which_there_are(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr().err
+    assert re.search(r"error: name one of \w+, \w+", said)
+    assert said.startswith(f"usage: {' '.join(['score', *words])} [-h]")
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_the_help_of_a_verb_says_what_it_does(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (name,) = [name for name, line in EXAMPLES.items() if line == command]
+    with pytest.raises(SystemExit):
+        main([*name.split()[1:], "--help"])
+    usage, about, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith(f"usage: {name} ")
+    assert re.fullmatch(r"[A-Z][^?]+\.", about, re.DOTALL)

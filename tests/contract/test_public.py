@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import collections.abc
 import dataclasses
 import importlib
 import inspect
+import pathlib
 import subprocess
 import sys
 import types
@@ -32,6 +35,7 @@ Embedder.embed_image(self, image: ImageInput) -> Vector
 Embedder.embed_text(self, text: str) -> Vector
 Embedder.label_vectors(self, labels: Labels, truncate: Truncate = end) -> Matrix
 Embedder.load(folder: str | Path = EMBEDDED, settings: Settings | None = None) -> Embedder
+Embedder.precision -> str
 Hit(score: float, row: dict[str, Any]) -> None
 Index(folder: str | Path) -> None
 Index.check(self, dimension: int) -> None
@@ -54,12 +58,12 @@ Summary.errors -> int
 Summary.good -> int
 Summary.hint -> str
 Summary.rate -> float
-build_index(table: str | Path, folder: str | Path, column: Column = image_features, *, overwrite: bool = False) -> int
+build_index(table: str | Path, folder: str | Path, column: FeatureColumn = image_features, *, overwrite: bool = False) -> int
 cosine(a: Vector, b: Vector) -> float
-embed_file(embedder: Embedder, source: str | Path, output: str | Path, params: Params | None = None, progress: Progress | None = None, summary: Summary | None = None) -> Summary
+embed_file(embedder: Embedder, source: str | Path, output: str | Path, params: Params | None = None, progress: Callable[[Summary], None] | None = None, summary: Summary | None = None) -> Summary
 """  # noqa: E501
 
-MODULES = ("score.arrays", "score.errors", "score.settings", "score.spark")
+MODULES = ("score.type_aliases", "score.errors", "score.settings", "score.spark")
 """Public modules beside `score` itself."""
 
 MADE_BY_LOAD = {"Embedder"}
@@ -164,6 +168,29 @@ def test_a_public_signature_names_public_types_alone(
         where = f"{kind.__module__}.{kind.__qualname__}"
         assert not any(part.startswith("_") for part in where.split(".")), f"{path}: {where}"
         assert not kind.__module__.startswith("score") or kind in known, f"{path}: {where}"
+
+
+def names(annotation: object) -> set[str]:
+    """The names that an annotation is written with."""
+    nodes = ast.walk(ast.parse(str(annotation)))
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+@pytest.mark.parametrize(("path", "function"), [*functions()])
+def test_a_public_signature_names_what_can_be_imported(
+    path: str, function: Callable[..., Any]
+) -> None:
+    """Aliases, too: `typing.get_type_hints` shows what they stand for, not their names."""
+    doors = (score, builtins, typing, collections, collections.abc, pathlib)
+    doors += tuple(map(importlib.import_module, MODULES[:3]))
+    for annotation in inspect.get_annotations(function).values():
+        for name in names(annotation):
+            assert any(hasattr(door, name) for door in doors), f"{path}: {name}"
+
+
+def test_an_embedder_shows_nothing_that_is_not_public(embedder: score.Embedder) -> None:
+    """Its parts are for this package's own modules; see `score.core.embedder.parts_of`."""
+    assert {name for name in vars(embedder) if not name.startswith("_")} == {"settings"}
 
 
 @pytest.mark.parametrize("name", score.__all__)

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from score.arrays import Matrix
 from score.checkpoints import random_checkpoint
 from score.checkpoints.architectures import ARCHITECTURES
 from score.contract.labels import Labels
 from score.contract.params import Params
 from score.contract.rows import Row
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.core.preparation import FetchOptions, Preparer
 from score.errors import BadBase64, BadParams
 from score.folder.model_folder import EMBEDDED
@@ -31,6 +30,7 @@ from score.images.preprocess import Pixels
 from score.model import zeroshot
 from score.settings import Settings
 from score.texts.tokenizer import Ids
+from score.type_aliases import Matrix
 from tests.support.images import SAMPLES, in_base64, normalised, random_image
 
 TOLERANCE = 1e-5
@@ -68,7 +68,8 @@ def scaled(folder: Path, logit_scale: float) -> Path:
 @pytest.mark.reference
 def test_probabilities_are_the_references(folder: Path) -> None:
     model = Embedder.load(folder)
-    preparer = Preparer(model.tokenizer, model.preprocessor, model.settings)
+    parts = parts_of(model)
+    preparer = Preparer(parts.tokenizer, parts.preprocessor, model.settings)
     options = FetchOptions()
     images = [preparer.inputs(Row(image=p), "end", options).pixels for p in FILES]
     texts = [preparer.inputs(Row(text=p), "end", options).ids for p in ONTOLOGY.values()]
@@ -83,7 +84,7 @@ def test_probabilities_are_the_references(folder: Path) -> None:
 def reference(folder: Path, model: Embedder, pixels: list[Pixels], ids: list[Ids]) -> np.ndarray:
     """`logits_per_image.softmax(1)` of transformers' CLIPModel in fp32."""
     clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    values = np.moveaxis(normalised(model.preprocessor, np.stack(pixels)), -1, 1)
+    values = np.moveaxis(normalised(parts_of(model).preprocessor, np.stack(pixels)), -1, 1)
     width = max(map(len, ids))
     mask = torch.tensor([[1] * len(x) + [0] * (width - len(x)) for x in ids])
     padded = torch.tensor([x + [x[-1]] * (width - len(x)) for x in ids])
@@ -100,7 +101,9 @@ def test_several_prompts_are_averaged_as_the_paper_does(embedder: Embedder) -> N
     for several in prompts.values():
         units = [v / np.linalg.norm(v) for v in map(embedder.embed_text, several)]
         mean = np.mean(units, axis=0)
-        logits.append(embedder.encoder.logit_scale * image @ (mean / np.linalg.norm(mean)))
+        logits.append(
+            parts_of(embedder).encoder.logit_scale * image @ (mean / np.linalg.norm(mean))
+        )
     powers = np.exp(np.array(logits, dtype=np.float64))
     got = embedder.classify(FILES[0], prompts)
     for label, wanted in zip(prompts, powers / powers.sum(), strict=True):
@@ -278,7 +281,7 @@ def counted(model: Embedder) -> Iterator[list[int]]:
 @pytest.fixture
 def fresh(embedder: Embedder) -> Embedder:
     """The embedded model with no label vectors kept."""
-    return Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, Settings())
+    return Embedder(*parts_of(embedder), Settings())
 
 
 def test_labels_are_encoded_once_for_many_requests(fresh: Embedder) -> None:
@@ -329,9 +332,7 @@ def test_threads_share_label_vectors(fresh: Embedder) -> None:
 
 
 def test_no_more_prompts_than_the_setting(embedder: Embedder) -> None:
-    few = Embedder(
-        embedder.encoder, embedder.tokenizer, embedder.preprocessor, Settings(max_prompts=3)
-    )
+    few = Embedder(*parts_of(embedder), Settings(max_prompts=3))
     few.classify(FILES[0], {"a": ["1", "2"], "b": "3"})
     with pytest.raises(BadParams, match="has 4 prompts; at most 3"):
         few.classify(FILES[0], {"a": ["1", "2"], "b": ["3", "4"]})

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from score.arrays import Matrix
 from score.contract.rows import Record, Row
 from score.core.batching import Batcher
 from score.core.embedder import Embedder
+from score.type_aliases import Matrix
 from tests.support.images import random_image
 
 MOST = 8

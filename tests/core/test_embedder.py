@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import io
 import os
@@ -20,9 +21,17 @@ from PIL import Image
 
 from score.contract.params import Params
 from score.contract.rows import Row
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.core.preparation import FetchOptions
-from score.errors import BadType, ModelError, RowsFailed, TooManyPixels, TruncatedImage
+from score.errors import (
+    BadBase64,
+    BadType,
+    BadUrl,
+    ModelError,
+    RowsFailed,
+    TooManyPixels,
+    TruncatedImage,
+)
 from score.fetch import fetcher
 from score.fetch.byte_budget import ByteBudget
 from score.fetch.download import Downloader
@@ -32,6 +41,23 @@ from tests.support.hostile import PNG, Server
 from tests.support.images import SAMPLES, random_image
 
 GOOD = random_image(1)
+
+
+@pytest.mark.parametrize("name", ["nope.png", "photos/cat.jpg", "..\\cat", "example.org/cat.jpg"])
+def test_a_file_given_as_a_string_is_told_to_be_a_path(name: str, embedder: Embedder) -> None:
+    for use in (embedder.embed_image, lambda image: embedder.classify(image, ["a cat", "a dog"])):
+        with pytest.raises(BadBase64) as caught:
+            use(name)
+        assert f"a file must be a pathlib.Path, as in Path({name!r})" in str(caught.value)
+        assert caught.value.column == "image"
+
+
+def test_other_strings_are_not_taken_for_files(embedder: Embedder) -> None:
+    with pytest.raises(BadUrl):
+        embedder.embed_image("s3://bucket/cat.png")
+    encoded = base64.b64encode(GOOD).decode()
+    for image in (encoded, f"data:image/x.y;base64,{encoded}", f"{encoded[:90]}\n{encoded[90:]}"):
+        assert embedder.embed_image(image).shape == (embedder.dimension,)
 
 
 class SlowFetcher:
@@ -58,7 +84,7 @@ class SlowFetcher:
 def slow(embedder: Embedder) -> Embedder:
     """The embedded model over a fetcher that takes its time."""
     settings = Settings(batch_size=4, fetch_workers=8)
-    copy = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+    copy = Embedder(*parts_of(embedder), settings)
     copy._pipeline.preparer._fetcher = SlowFetcher()  # type: ignore[assignment]
     return copy
 
@@ -161,13 +187,13 @@ def test_a_bug_is_raised_not_swallowed(slow: Embedder) -> None:
 
 def test_numbers_that_are_none_are_not_answered(embedder: Embedder) -> None:
     vectors = np.full((1, 512), np.nan, dtype=np.float32)
-    real = embedder.encoder.engine.texts
-    embedder.encoder.engine.texts = lambda texts: vectors  # type: ignore[method-assign, assignment]
+    real = parts_of(embedder).encoder.engine.texts
+    parts_of(embedder).encoder.engine.texts = lambda texts: vectors  # type: ignore[method-assign, assignment]
     try:
         with pytest.raises(ModelError, match="NaN"):
             list(embedder.embed([Row(text="a")]))
     finally:
-        embedder.encoder.engine.texts = real  # type: ignore[method-assign]
+        parts_of(embedder).encoder.engine.texts = real  # type: ignore[method-assign]
 
 
 def test_threads_share_a_model(embedder: Embedder) -> None:
@@ -220,9 +246,7 @@ def test_exif_orientation_is_an_option(embedder: Embedder) -> None:
     turned = io.BytesIO()
     image.transpose(Image.Transpose.ROTATE_270).save(turned, "PNG")
 
-    upright = Embedder(
-        embedder.encoder, embedder.tokenizer, embedder.preprocessor, Settings(exif_orientation=True)
-    )
+    upright = Embedder(*parts_of(embedder), Settings(exif_orientation=True))
 
     def vector(model: Embedder, data: bytes) -> np.ndarray:
         (record,) = model.embed([Row(image=data)])
@@ -304,11 +328,11 @@ def test_fast_decoding_gives_nearly_the_same_vectors(
     stream = io.BytesIO()
     photo.resize((photo.width * times, photo.height * times)).save(stream, "JPEG", quality=92)
     data = stream.getvalue()
-    processor = embedder.preprocessor
+    processor = parts_of(embedder).preprocessor
     exact, fast = (processor.read(data, 10**8, fast=fast) for fast in (False, True))
     assert exact.shape == fast.shape
     assert np.abs(exact.astype(int) - fast.astype(int)).mean() < 1
-    one, two = embedder.encoder.images([exact, fast])
+    one, two = parts_of(embedder).encoder.images([exact, fast])
     assert one @ two / np.linalg.norm(one) / np.linalg.norm(two) > 0.9999
 
 
@@ -319,7 +343,7 @@ def test_fast_decoding_reads_less_of_a_large_jpeg_alone(embedder: Embedder) -> N
     assert decode.decode(large, 10**8, draft=lambda size: (700, 525)).size == (1200, 900)
     png = random_image(size=(1200, 900))
     assert decode.decode(png, 10**8, draft=lambda size: (448, 336)).size == (1200, 900)
-    processor = embedder.preprocessor
+    processor = parts_of(embedder).preprocessor
     for size in ((40, 30), (3000, 20), (20, 3000), (96, 96), (97, 96)):
         data = random_image(size=size)
         exact, fast = (processor.read(data, 10**8, fast=fast) for fast in (False, True))
@@ -334,7 +358,7 @@ def test_fast_decoding_reads_less_of_a_large_jpeg_alone(embedder: Embedder) -> N
 def test_decoding_is_a_setting(embedder: Embedder) -> None:
     data = random_image(size=(1200, 900), format="JPEG")
     settings = Settings(decoding="fast")
-    fast = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+    fast = Embedder(*parts_of(embedder), settings)
     assert not np.array_equal(fast.embed_image(data), embedder.embed_image(data))
 
 
@@ -367,7 +391,7 @@ def test_a_forked_process_decodes_on(embedder: Embedder) -> None:
 def test_rows_of_a_host_that_does_not_answer_hold_up_no_other_hosts(embedder: Embedder) -> None:
     with Server() as slow_host, Server() as quick_host:
         settings = Settings(allow_hosts=("127.0.0.1",), per_host=2, fetch_workers=4, batch_size=16)
-        copy = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+        copy = Embedder(*parts_of(embedder), settings)
         rows = [Row(slow_host.url("/held.png"))] * 20 + [Row(quick_host.url("/good.png"))] * 10
         with ThreadPoolExecutor(1) as pool:
             records = pool.submit(lambda: list(copy.embed(rows)))
@@ -386,7 +410,7 @@ def test_rows_of_a_host_that_does_not_answer_hold_up_no_other_hosts(embedder: Em
 def test_a_host_that_sheds_load_is_asked_less_and_loses_no_row(embedder: Embedder) -> None:
     with Server() as server:
         settings = Settings(allow_hosts=("127.0.0.1",), retry_wait=0.01)
-        copy = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+        copy = Embedder(*parts_of(embedder), settings)
         records = list(copy.embed([Row(server.url("/crowded.png?most=4"))] * 60))
         assert not any(record.error for record in records), {str(r.error) for r in records}
         assert server.requests["/crowded.png"] < 120, "fewer refusals than images"
@@ -399,7 +423,7 @@ def test_the_bytes_of_images_in_memory_are_bounded(
     monkeypatch.setattr(fetcher, "_BODIES", 2)
     with Server() as server:
         settings = Settings(allow_hosts=("127.0.0.1",), max_image_bytes=len(PNG))
-        copy = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+        copy = Embedder(*parts_of(embedder), settings)
         held = most = 0
         lock = threading.Lock()
         preparer = copy._pipeline.preparer

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from score.core import endpoint
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
 from score.settings import Settings
 
@@ -73,9 +73,7 @@ def test_bodies_of_other_formats_are_told_why(embedder: Embedder, body: bytes, s
 
 def test_limits_on_the_whole_request(embedder: Embedder) -> None:
     small = Embedder(
-        embedder.encoder,
-        embedder.tokenizer,
-        embedder.preprocessor,
+        *parts_of(embedder),
         Settings(max_request_bytes=500, max_request_rows=3),
     )
     rows = {"columns": ["text"], "data": [["a"]] * 4}

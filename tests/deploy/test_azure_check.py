@@ -12,7 +12,7 @@ import yaml
 
 from score.__main__ import _parser, main
 from score.deploy.check import check, findings
-from score.deploy.rules.contents import Contents
+from score.deploy.rules.environment_definition import EnvironmentDefinition
 from tests.support.azure_workspace import parse_once
 from tests.support.surfaces import ROOT
 
@@ -283,7 +283,7 @@ def test_azures_images_for_inference_have_its_server(
     image: str, serves: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM {image}\nRUN pip install numpy\n")
-    packages = Contents({"build": {"path": "."}}, tmp_path).packages()
+    packages = EnvironmentDefinition({"build": {"path": "."}}, tmp_path).packages()
     assert packages == {"numpy"} | ({"azureml-inference-server-http"} if serves else set())
 
 

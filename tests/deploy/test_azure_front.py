@@ -391,7 +391,8 @@ def test_a_container_that_refuses_a_body_unread_is_heard() -> None:
 def test_a_port_that_is_taken_is_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(AzureError, match=f"^port {port}: Address already in use$"):
+        said = f"^port {port}: Address already in use; choose another with --port$"
+        with pytest.raises(AzureError, match=said):
             Front(port, 1, Limits(1, 1, 1))
 
 
@@ -402,7 +403,9 @@ def test_of_two_that_start_at_once_the_second_is_told() -> None:
         contextlib.closing(first),
         contextlib.closing(second),
         first.serving(),
-        pytest.raises(AzureError, match=f"^port {port}: Address already in use$"),
+        pytest.raises(
+            AzureError, match=f"^port {port}: Address already in use; choose another with --port$"
+        ),
         second.serving(),
     ):
         raise AssertionError("both serve")

@@ -150,3 +150,19 @@ def test_the_page_on_installation_lists_every_extra() -> None:
     rows = re.findall(r"^\| (`.*?) \|", text_of(ROOT / "docs/install.md"), re.M)
     listed = [extra for row in rows for extra in re.findall(r"`(\w+)`", row)]
     assert sorted(listed) == sorted({*EXTRAS} - {"demo", "docs", "dev"})
+
+
+def test_every_cell_of_the_readmes_tables_says_something() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "|" in line]
+    tables = [line for line in rows if line.startswith("|") and not re.match(r"\|[-|]+$", line)]
+    assert len(tables) > 10
+    for line in tables:
+        label, *cells = line.strip("|").split("|")
+        for cell in cells:
+            assert re.search(r"\w\w", cell), f"{label}: {cell!r}"
+
+
+@pytest.mark.parametrize("words", ["pipx install", "uvx --from", "whl/cpu", "UV_TORCH_BACKEND=cpu"])
+def test_the_page_on_installing_names_each_way(words: str) -> None:
+    """And how to get PyTorch without CUDA by each."""
+    assert words in (ROOT / "docs/install.md").read_text("utf-8")

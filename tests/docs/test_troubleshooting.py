@@ -170,7 +170,7 @@ HAPPENING: dict[str, Say] = {
     "`… holds bare weights": _packaged("w.pt", {"visual.conv1.weight": torch.zeros(2, 2)}),
     "`… has no int8": _precision,
     "`… is there already": _overwritten,
-    "`no file below": embedded("image\nmissing/cat.jpg\n"),
+    "`no such file below": embedded("image\nmissing/cat.jpg\n"),
 }
 """How an entry's heading begins → what makes it happen."""
 

@@ -477,7 +477,7 @@ def test_what_fails_is_left_out_with_what_depends_on_it(embedder: Embedder, capt
     assert dict(result.failures.by_code) == {"bad_base64": 1, "empty_row": 2, "bad_type": 1}
     messages = {failure.item: failure.message for failure in result.failures.examples}
     assert messages["row 11"] == "has no image"
-    assert "no file below" in messages["row 10, image"]
+    assert "no such file below" in messages["row 10, image"]
     last = len(rows) + 3
     assert messages[f"row {last}"] == "has no text"
     assert "1 cells, not 2" in messages[f"row {last + 1}"]

@@ -291,9 +291,35 @@ def test_a_long_cell_is_not_looked_for_on_the_disk(root, monkeypatch):
     assert fetcher().fetch("A" * 2000, root) == bytes(1500)
 
 
-def test_without_a_root_no_path_is_read(root, monkeypatch):
+@pytest.mark.parametrize("path", ["deep/none.png", "none.png", "C:\\none.png", "/data/none.png"])
+def test_a_file_that_is_not_there_is_named_with_its_folder(root, path):
+    with pytest.raises(BadBase64) as caught:
+        fetcher().fetch(path, root)
+    assert caught.value.message.startswith(f"no such file below {root.resolve()}: {path},")
+    assert "--root" in caught.value.message
+
+
+@pytest.mark.parametrize("cell", ["b'" + "/9j/" * 400 + "'", "neither URL nor path"])
+def test_what_is_no_path_is_not_called_a_file(root, cell):
+    with pytest.raises(BadBase64) as caught:
+        fetcher().fetch(cell, root)
+    assert "file" not in caught.value.message
+
+
+@pytest.mark.parametrize("path", ["cat.png", "deep/none.png", "C:\\none.png", "/etc/passwd.txt"])
+def test_without_a_root_no_path_is_read(root, path, monkeypatch):
+    """Nor proposed: the message may be for a client of a server."""
     monkeypatch.chdir(root)
-    assert isinstance(failure("cat.png"), BadBase64)
+    error = failure(path)
+    assert isinstance(error, BadBase64)
+    assert error.message.endswith("; if it names a file, send the file's bytes as base64")
+    assert not {"--root", "folder", str(root)} & {*error.message.split()}
+
+
+def test_a_path_object_in_a_row_is_told_to_be_read():
+    error = failure(Path("cat.png"))
+    assert isinstance(error, BadType)
+    assert "read_bytes()" in error.message
 
 
 def test_a_file_url_is_not_a_path(root):

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from score.contract.rows import Record, Row
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import NotAnImage
 from score.images.decode import decode
 from score.images.preprocess import Preprocessor
@@ -274,7 +274,7 @@ def test_images_of_8_bits_are_the_same_whatever_the_setting(name: str) -> None:
 @pytest.mark.parametrize("decoding", ["exact", "fast"])
 def test_a_scaled_image_has_the_vector_of_its_8_bits(embedder: Embedder, decoding: str) -> None:
     settings = Settings(decoding=decoding)  # type: ignore[arg-type]
-    model = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+    model = Embedder(*parts_of(embedder), settings)
     eight = encoded(Image.fromarray(GREY), "PNG")
     widened = [make(GREY.astype(np.uint16) * 257) for make in SIXTEEN.values()]
     floats = [make(GREY.astype(np.float32) / 255) for make in FLOATS.values()]
@@ -286,7 +286,7 @@ def test_a_scaled_image_has_the_vector_of_its_8_bits(embedder: Embedder, decodin
 def test_the_setting_reaches_every_row(embedder: Embedder) -> None:
     def embed(wide: WidePixels) -> list[Record]:
         settings = Settings(wide_pixels=wide)
-        model = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+        model = Embedder(*parts_of(embedder), settings)
         return list(model.embed([Row(image=WIDE["PNG"]), Row(image=WIDE["float, to 255"])]))
 
     scaled, clipped, strict = map(embed, get_args(WidePixels))

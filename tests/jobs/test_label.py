@@ -31,7 +31,7 @@ from PIL import Image
 
 from score.__main__ import main
 from score.contract.labels import Labels
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import BadColumns, BadParams, RequestError
 from score.fetch.fetcher import Fetcher
 from score.images.decode import decode, ending
@@ -451,7 +451,7 @@ def test_torchvision_finds_every_image_as_the_model_saw_it(
         (tmp_path / "in" / name).write_bytes(data)
     source = write(tmp_path / "in" / "t.csv", ["image"], *[[f"./{name}"] for name in files])
     settings = Settings(exif_orientation=upright)
-    model = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+    model = Embedder(*parts_of(embedder), settings)
     summary = labelled(model, source, tmp_path / "out")
     lines = read(tmp_path / "out" / "labels.csv")
     assert [line["error_code"] for line in lines] == [""] * len(files)
@@ -530,14 +530,14 @@ def test_wide_images_are_labelled_and_kept_as_they_are_seen(
     (tmp_path / "in" / "deep.png").write_bytes(FILES["PNG 16 bit"]())
     (tmp_path / "in" / "far.tif").write_bytes(encoded(Image.new("F", (9, 9), 300), "TIFF"))
     settings = Settings(wide_pixels=wide)
-    model = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, settings)
+    model = Embedder(*parts_of(embedder), settings)
     labelled(model, tmp_path / "in", tmp_path / "out")
     deep, far = read(tmp_path / "out" / "labels.csv")
     assert far["error_code"] == ("not_an_image" if wide == "scale" else "")
     kept = (tmp_path / "out" / deep["file"]).read_bytes()
     assert (kept == FILES["PNG 16 bit"]()) == (wide == "reference")
     strict = Settings(wide_pixels="error")
-    model = Embedder(embedder.encoder, embedder.tokenizer, embedder.preprocessor, strict)
+    model = Embedder(*parts_of(embedder), strict)
     labelled(model, tmp_path / "in", tmp_path / "strict")
     assert tree(tmp_path / "strict") == {"labels.csv"}
 

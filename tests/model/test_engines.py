@@ -28,13 +28,14 @@ from safetensors.torch import load_file, save_file
 from score.__main__ import main
 from score.checkpoints import random_checkpoint
 from score.contract.rows import Row
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
 from score.folder.architecture import Transformer
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.folder.weights import Weights
 from score.hardware import processor
 from score.model import precision
+from score.model.encoder import Encoder
 from score.model.engines import one_dnn, openvino, openvino_cache, openvino_towers, pytorch
 from score.model.engines.pytorch import PyTorch
 from score.model.probes import Probes, difference
@@ -75,11 +76,15 @@ def made(kind: str, folder: Path) -> Path:
     return random_checkpoint.write(folder, tiny)
 
 
+def encoder_of(model: Path, settings: Settings) -> Encoder:
+    return parts_of(Embedder.load(model, settings)).encoder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "largest id", "gelu", "metaclip_2"])
 def test_openvino_computes_pytorchs_vectors(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path / "c")
-    ours, theirs = (Embedder.load(model, settings).encoder for settings in (OPENVINO, TORCH))
+    ours, theirs = (encoder_of(model, settings) for settings in (OPENVINO, TORCH))
     assert (ours.engine.precision, ours.engine.device) == ("fp32", "cpu")
     assert ours.logit_scale == theirs.logit_scale
     cosine, error = difference(vectors_of(model, OPENVINO), vectors_of(model, TORCH))
@@ -132,7 +137,7 @@ def test_weights_in_blocks_compute_the_same(
 def test_an_engine_for_which_shapes_are_dear_sees_few(
     fits: bool, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = Embedder.load(tiny, TORCH).encoder
+    encoder = encoder_of(tiny, TORCH)
     monkeypatch.setattr(encoder.engine, "new_shapes_are_costly", fits)
     seen = set()
     for kind in ("images", "texts"):
@@ -181,7 +186,7 @@ def test_weights_are_in_blocks_where_that_is_faster(
 
 @pytest.mark.slow
 def test_any_number_of_images_and_threads(tiny: Path) -> None:
-    ours, theirs = (Embedder.load(tiny, settings).encoder for settings in (OPENVINO, TORCH))
+    ours, theirs = (encoder_of(tiny, settings) for settings in (OPENVINO, TORCH))
     noise = np.random.default_rng(0)
     pixels = noise.integers(0, 256, (70, 224, 224, 3), dtype=np.uint8)
     for count in (1, 33, 2, 70):
@@ -333,7 +338,7 @@ def test_the_key_names_all_that_traces_and_compiles() -> None:
     """Each module of the project that the named ones import is named, or cannot matter."""
     named = {*openvino_cache.COMPILING, *openvino_cache.TRACING}
     harmless = {  # in the key by value, or without influence on what is compiled
-        "score.arrays",  # names of types
+        "score.type_aliases",  # names of types
         "score.errors",
         "score.folder.architecture",
         "score.folder.model_folder",
@@ -533,7 +538,7 @@ def test_openvinos_bf16_does_not_round_vectors(
 @pytest.mark.slow
 def test_openvinos_bf16_is_kept_with_its_heads(tmp_path: Path) -> None:
     settings = replace(OPENVINO, precision="bf16", cache=str(tmp_path))
-    first, again = (of_each_kind(Embedder.load(EMBEDDED, settings).encoder.engine) for _ in "12")
+    first, again = (of_each_kind(encoder_of(EMBEDDED, settings).engine) for _ in "12")
     exact = of_each_kind(PyTorch.load(ModelFolder.open(EMBEDDED), TORCH))
     for kind, vectors in first.items():
         assert np.array_equal(again[kind], vectors)
@@ -544,7 +549,8 @@ def test_openvinos_bf16_is_kept_with_its_heads(tmp_path: Path) -> None:
     assert sorted(file.name for file in kept.iterdir()) == sorted([*KEPT, *heads])
     (kept / heads[0]).unlink()  # half a model is none
     assert np.array_equal(
-        of_each_kind(Embedder.load(EMBEDDED, settings).encoder.engine)["images"], first["images"]
+        of_each_kind(encoder_of(EMBEDDED, settings).engine)["images"],
+        first["images"],
     )
 
 
@@ -556,7 +562,7 @@ def test_auto_takes_the_fastest_that_is_right(
     monkeypatch.setattr(precision, "LEAST_COSINE", least)
     caplog.set_level(logging.INFO)
     embedder = Embedder.load(settings=Settings(device="cpu"))
-    assert embedder.encoder.engine.precision == taken
+    assert embedder.precision == taken
     assert f"precision auto: {'' if taken == 'bf16' else 'not '}bf16" in caplog.text
 
 
@@ -570,7 +576,7 @@ def test_auto_survives_a_precision_that_crashes(
     monkeypatch.setattr(precision, "_proven", load)
     caplog.set_level(logging.INFO)
     embedder = Embedder.load(settings=Settings(device="cpu"))
-    assert embedder.encoder.engine.precision == "fp32"
+    assert embedder.precision == "fp32"
     assert "not bf16: CUDA out of memory" in caplog.text
 
 
@@ -578,9 +584,9 @@ def test_auto_is_fp32_without_a_proof_or_without_bf16(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "supports", lambda _: True)
-    assert Embedder.load(tiny, Settings(device="cpu")).encoder.engine.precision == "fp32"
+    assert Embedder.load(tiny, Settings(device="cpu")).precision == "fp32"
     monkeypatch.setattr(precision, "supports", lambda _: False)
-    assert Embedder.load(settings=Settings(device="cpu")).encoder.engine.precision == "fp32"
+    assert Embedder.load(settings=Settings(device="cpu")).precision == "fp32"
 
 
 @pytest.mark.parametrize(
@@ -650,7 +656,7 @@ def test_int8_finds_nearly_what_fp32_finds(quantised: Path, seen: Path) -> None:
     for settings in (TORCH, replace(TORCH, precision="int8", engine="auto", verify="quick")):
         embedder = Embedder.load(quantised, settings)
         vectors.append(np.stack([record.image_features for record in embedder.embed(rows)]))
-    assert embedder.encoder.engine.precision == "int8"
+    assert embedder.precision == "int8"
     assert difference(*vectors)[0] > 0.98
     assert not np.allclose(*vectors, rtol=1e-4)  # it is another arithmetic
 

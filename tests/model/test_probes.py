@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers
 
 from score.checkpoints import random_checkpoint
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.core.verify import table, verify
 from score.errors import ModelError
 from score.model.probes import FILE, Finding, Probes, difference, sample
@@ -91,12 +91,12 @@ def test_a_wrong_activation_shows_in_the_vectors(
 
 def check(embedder: Embedder, probes: Probes | None, *, quick: bool = False) -> list[Finding]:
     assert probes is not None
-    return probes.check(embedder.encoder, embedder.tokenizer, embedder.preprocessor, quick=quick)
+    return probes.check(*parts_of(embedder), quick=quick)
 
 
 def test_a_wrong_pooling_shows_in_the_vectors(model: Path) -> None:
     embedder = Embedder.load(model, Settings(device="cpu"))
-    embedder.encoder._ended = lambda ids: ids[:2]  # type: ignore[method-assign]
+    parts_of(embedder).encoder._ended = lambda ids: ids[:2]  # type: ignore[method-assign]
     findings = check(embedder, Probes.read(model), quick=True)
     assert [f.kind for f in findings if not f.passed] == ["text"]
 

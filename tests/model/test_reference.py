@@ -37,7 +37,6 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from score.arrays import Vector
 from score.checkpoints import random_checkpoint
 from score.checkpoints.architectures import ARCHITECTURES
 from score.contract.params import Params
@@ -49,6 +48,7 @@ from score.images import decode, processors
 from score.images.preprocess import Preprocessor
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
+from score.type_aliases import Vector
 from tests.support.images import normalised
 from tests.support.shared import built_once, cores
 

@@ -6,16 +6,19 @@ import contextlib
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from tests.support.images import SAMPLES, in_base64, random_image, served
-from tests.support.surfaces import OwnServer
+from tests.support.surfaces import ROOT, OwnServer, free_port
 
 pytestmark = pytest.mark.process
 
@@ -178,6 +181,35 @@ def test_a_request_of_many_hanging_images_ends(server: OwnServer) -> None:
     errors = [record["error"] for record in records[1:]]
     assert {error["code"] for error in errors} == {"fetch_timeout"}
     assert all(error["retryable"] for error in errors)
+
+
+def test_all_logs_go_to_stderr(tmp_path: Path) -> None:
+    """stdout stays free, and one redirection catches the log of accesses and all else."""
+    port = free_port()
+    command = [sys.executable, "-m", "score", "serve", "--port", str(port)]
+    written = [tmp_path / "stdout", tmp_path / "stderr"]
+    with (
+        written[0].open("wb") as stdout,
+        written[1].open("wb") as stderr,
+        subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr) as process,
+    ):
+        try:
+            wait_for(f"http://127.0.0.1:{port}/ping", process)
+        finally:
+            process.terminate()
+    assert written[0].read_text() == ""
+    assert f"serving http://127.0.0.1:{port}/score" in written[1].read_text()
+    assert "GET /ping" in written[1].read_text()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    give_up = time.monotonic() + 120
+    while time.monotonic() < give_up and process.poll() is None:
+        with contextlib.suppress(requests.ConnectionError):
+            assert requests.get(url, timeout=10).ok
+            return
+        time.sleep(0.2)
+    pytest.fail("the server did not come up")
 
 
 def test_a_terminated_server_finishes_what_it_began() -> None:

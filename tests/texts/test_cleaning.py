@@ -25,7 +25,7 @@ from score.checkpoints.catalog import CATALOG
 from score.checkpoints.source import opened
 from score.contract.params import Params
 from score.contract.rows import Row
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import BadType, ModelError
 from score.folder.model_folder import EMBEDDED
 from score.model.probes import FILE, Probes
@@ -157,12 +157,12 @@ def config(made: Path) -> dict[str, Any]:
 
 def test_a_package_of_openclips_layout_cleans(made: Path, theirs: ModuleType) -> None:
     embedder = Embedder.load(made, FP32)
-    assert embedder.tokenizer.cleaning == OPEN_CLIP
+    assert parts_of(embedder).tokenizer.cleaning == OPEN_CLIP
     assert config(made)["text_cleaning"] == "openclip"
     assert "  text_cleaning: openclip\n" in (made / "MLmodel").read_text()
     assert "cleaned as OpenCLIP does" in (made / "README.md").read_text()
     wanted = unpadded(theirs.SimpleTokenizer()(ALL).tolist(), 0)
-    assert embedder.tokenizer.encode(ALL, "end") == wanted
+    assert parts_of(embedder).tokenizer.encode(ALL, "end") == wanted
 
 
 def test_its_probes_are_openclips(made: Path, theirs: ModuleType) -> None:
@@ -188,7 +188,7 @@ def test_a_transformers_folder_is_cleaned_where_that_is_asked(
     tiny: Path, tmp_path: Path, theirs: ModuleType
 ) -> None:
     cleaned = package(tiny, tmp_path / "p", cleaning="openclip")
-    texts = Embedder.load(cleaned, FP32).tokenizer
+    texts = parts_of(Embedder.load(cleaned, FP32)).tokenizer
     assert texts.encode(ALL, "end") == unpadded(theirs.SimpleTokenizer()(ALL).tolist(), 0)
     again = package(cleaned, tmp_path / "again")  # keeps what its source records
     assert (again / "model" / FILE).read_bytes() == (cleaned / "model" / FILE).read_bytes()
@@ -204,7 +204,9 @@ def test_an_openclip_folder_is_not_where_that_is_asked(
     plain = Tokenizer.parse(random_checkpoint.clip_vocabulary(), CONTEXT)
     assert config(made)["text_cleaning"] == "transformers"
     assert "do_lower_case" not in config(made)
-    assert Embedder.load(made, FP32).tokenizer.encode(ALL, "end") == plain.encode(ALL, "end")
+    assert parts_of(Embedder.load(made, FP32)).tokenizer.encode(ALL, "end") == plain.encode(
+        ALL, "end"
+    )
 
 
 def test_other_tokenizers_are_cleaned_as_openclip_wraps_them(
@@ -217,13 +219,13 @@ def test_other_tokenizers_are_cleaned_as_openclip_wraps_them(
     model_cfg["text_cfg"] |= {"width": 64, "heads": 2}
     folder = write_open_clip(tmp_path / "c", OpenClip(model_cfg), model_cfg, {})
     made = package(folder, tmp_path / "p")
-    assert Embedder.load(made, FP32).tokenizer.cleaning == Cleaning("openclip")
+    assert parts_of(Embedder.load(made, FP32)).tokenizer.cleaning == Cleaning("openclip")
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
     (folder / "config.json").write_text('{"model_type": "metaclip_2"}')
     wanted = unpadded(theirs.HFTokenizer(str(folder))(ALL).tolist(), 1)
-    assert Embedder.load(made, FP32).tokenizer.encode(ALL, "end") == wanted
+    assert parts_of(Embedder.load(made, FP32)).tokenizer.encode(ALL, "end") == wanted
     plain = package(folder, tmp_path / "plain", cleaning="transformers")
-    assert Embedder.load(plain, FP32).tokenizer.encode(ALL, "end") != wanted
+    assert parts_of(Embedder.load(plain, FP32)).tokenizer.encode(ALL, "end") != wanted
 
 
 def test_bare_weights_are_cleaned_as_their_authors_do() -> None:
@@ -251,9 +253,9 @@ def test_a_package_without_the_record_loads(made: Path, tmp_path: Path) -> None:
     kept = json.loads((copy / "tokenizer_config.json").read_text())
     assert kept.pop("text_cleaning") == "transformers"
     (copy / "tokenizer_config.json").write_text(json.dumps(kept))
-    assert Embedder.load(copy, FP32).tokenizer.cleaning == Cleaning()
+    assert parts_of(Embedder.load(copy, FP32)).tokenizer.cleaning == Cleaning()
     (copy / "tokenizer_config.json").unlink()
-    assert Embedder.load(copy, FP32).tokenizer.cleaning == Cleaning()
+    assert parts_of(Embedder.load(copy, FP32)).tokenizer.cleaning == Cleaning()
 
 
 # -- every way in ----------------------------------------------------------------------------------
@@ -282,12 +284,12 @@ def test_what_cleaning_counts_is_the_cleaned_text(made: Path) -> None:
 
 def test_half_a_character_is_an_error_here_too(made: Path) -> None:
     """ftfy would put U+FFFD in its place."""
-    (found,) = Embedder.load(made, FP32).tokenizer.encode(["a cat’s \ud800"], "end")
+    (found,) = parts_of(Embedder.load(made, FP32)).tokenizer.encode(["a cat’s \ud800"], "end")
     assert isinstance(found, BadType)
 
 
 def test_a_text_may_be_long(made: Path) -> None:
-    texts = Embedder.load(made, FP32).tokenizer
+    texts = parts_of(Embedder.load(made, FP32)).tokenizer
     for piece in ("Ã©", "&amp;", "’", "a&", "&#39;", "<end_of_text>!", "ÃƒÂ©"):
         (ids,) = texts.encode([piece * 60_000], "end")
         assert isinstance(ids, list)

@@ -10,12 +10,17 @@ from score.console.commands import Parser
 from score.errors import AzureError
 from score.folder.model_folder import EMBEDDED
 
-HELP = "whether YAML is what Azure's own SDK would take"
+HELP = "check that Azure ML would accept YAML files"
+
+_PATHS = (
+    "a YAML file, or a folder of them; default in a clone of clip-endpoints: all of its own; "
+    "an installed package has no default"
+)
 
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument("folder", type=Path, nargs="*", help="default: all that is in the clone")
+    parser.add_argument("folder", type=Path, nargs="*", metavar="PATH", help=_PATHS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +30,9 @@ def run(options: argparse.Namespace) -> int:
     root = EMBEDDED.parent
     own = [root / "components", root / "environment", root / "samples" / "azure"]
     if not options.folder and not own[0].is_dir():  # an installed wheel has none of these
-        raise AzureError("there is no clone here whose files could be checked: name a folder")
+        raise AzureError(
+            "name the YAML file or folder to check: only in a clone is there a default"
+        )
     result = findings(options.folder, beside=own) if options.folder else findings(own)
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)

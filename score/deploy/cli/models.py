@@ -23,7 +23,7 @@ def add_model(parser: Parser) -> None:
     parser.add_argument(
         "--model",
         metavar="NAME|DIR",
-        help="of the catalog, or a folder; or all; default: the embedded one",
+        help="a name of the catalog, a folder, or all; default: the embedded model",
     )
 
 

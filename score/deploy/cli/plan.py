@@ -9,15 +9,25 @@ from score.deploy.cli import flags
 from score.deploy.cli.models import EVERY, add_model, architectures
 from score.errors import AzureError
 
-HELP = "settings for a model on a size of machine: does it fit?"
+HELP = "show the settings that a model gets on a machine size, and whether it fits"
 
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     add = parser.add_argument
-    add("--rows", type=flags.count, metavar="N", help="images of a job: 100e6")
-    add("--instances", type=flags.whole, default=1, metavar="N", help="machines (1)")
-    add("--measured", type=float, metavar="RATE", help="images/s that such a machine does")
+    add(
+        "--rows",
+        type=flags.count,
+        metavar="N",
+        help="images of a job, such as 100e6: how long it takes",
+    )
+    add("--instances", type=flags.whole, default=1, metavar="N", help="number of machines (1)")
+    add(
+        "--measured",
+        type=float,
+        metavar="RATE",
+        help="images/s that you measured on such a machine",
+    )
     add("--sku", default=EVERY, metavar="SIZE", help="Standard_…, or all (default)")
     add_model(parser)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from score.console.commands import Parser
 
-HELP = "name and version of a registered model"
+HELP = "print the name and version of a registered model"
 
 
 def add(parser: Parser) -> None:

@@ -17,7 +17,7 @@ from score.storage.outputs import check_files
 if TYPE_CHECKING:
     from score.folder.architecture import Architecture
 
-HELP = "YAML of a model, an endpoint, a deployment that fits, a cluster; autoscale rules"
+HELP = "write YAML of a model, endpoint, deployment or cluster, or autoscale rules"
 
 # Flag → the kinds that it has a meaning for.
 _FLAGS = {
@@ -45,23 +45,33 @@ def add(parser: Parser) -> None:
     add = parser.add_argument
     kinds = ("online", "batch", "endpoint", "model", "cluster", "autoscale")
     add("kind", choices=kinds, help="what the YAML (autoscale: JSON) is of")
-    add("--output", type=Path, metavar="FILE", help="default: printed")
-    add("--sku", metavar="SIZE", help="of the machines: Standard_…")
-    add("--path", metavar="DIR", help="model: its folder, seen from the YAML")
-    add("--code", metavar="DIR", help="the clone, seen from the YAML (.)")
-    add("--name", metavar="NAME", help="its own: the deployment's (cpu or gpu), the endpoint's")
-    add("--registered", metavar="NAME", help="the model: a name (clip) or azureml:…")
-    add("--described", type=Path, metavar="FILE", help="what `az ml model show` says of it")
-    add("--environment", metavar="REFERENCE", help="azureml:… (clip-cpu, …)")
-    add("--cluster", metavar="NAME", help="batch: the compute's (that of the size)")
-    add("--tier", choices=("dedicated", "low_priority"), help="of the cluster (dedicated)")
+    add("--output", type=Path, metavar="FILE", help="file to write; default: printed")
+    add("--sku", metavar="SIZE", help="machine size: Standard_…")
+    add("--path", metavar="DIR", help="model: its folder, relative to the YAML")
+    code = "folder whose score/ it runs: a clone or a package, relative to the YAML (.)"
+    add("--code", metavar="DIR", help=code)
+    add("--name", metavar="NAME", help="of the deployment (cpu or gpu), endpoint or cluster")
+    add("--registered", metavar="NAME", help="registered model: its name (clip) or azureml:…")
+    add(
+        "--described",
+        type=Path,
+        metavar="FILE",
+        help="what `az ml model show` printed of the model",
+    )
+    add("--environment", metavar="REFERENCE", help="azureml:… of the environment (clip-cpu, …)")
+    add("--cluster", metavar="NAME", help="batch: name of the compute (by its size)")
+    add("--tier", choices=("dedicated", "low_priority"), help="tier of the cluster (dedicated)")
     machines = "machines (1); of a cluster at most (4), by autoscale rules at least (3)"
     add("--instances", type=flags.whole, metavar="N", help=machines)
     most = "autoscale: machines at most (twice the least)"
     add("--most", type=flags.whole, metavar="N", help=most)
     where = "online: where Azure finds a setting: SCORE_…=https://VAULT…/secrets/NAME/VERSION"
     add("--secret", type=flags.pair, action="append", metavar="NAME=URL", help=where)
-    add("--auth", choices=("key", "aml_token", "aad_token"), help="endpoint: of clients (key)")
+    add(
+        "--auth",
+        choices=("key", "aml_token", "aad_token"),
+        help="endpoint: how clients authenticate (key)",
+    )
     add("--identity", metavar="ID", help="endpoint: ARM id of a user-assigned identity")
     add("--private", action="store_true", help="endpoint: closed to the public network")
     add("--connections", action="store_true", help="endpoint: may read the workspace's secrets")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score.console.commands import Parser
+from score.console.commands import Parser, add_verb
 from score.console.flags import port
 from score.deploy.cli import flags
 from score.errors import AzureError
@@ -16,20 +16,22 @@ from score.folder.model_folder import EMBEDDED
 if TYPE_CHECKING:
     from score.deploy.simulate.machine import Machine
 
-HELP = "run a deployment's YAML here, as Azure would"
+HELP = "run a deployment's YAML on this machine, as Azure would"
 
 
 def add(parser: Parser) -> None:
     """Adds a verb for each kind that can be simulated."""
     kinds = parser.add_subparsers(dest="simulated", required=True, metavar="KIND")
-    online = kinds.add_parser("online", help="a real-time deployment, under Azure's server")
-    batch = kinds.add_parser("batch", help="a batch deployment over a folder of files")
-    parallel = kinds.add_parser("parallel", help="a parallel component")
-    image = kinds.add_parser("image", help="a Dockerfile's steps, in a virtual environment")
+    online = add_verb(kinds, "online", "a real-time deployment, under Azure's server")
+    batch = add_verb(kinds, "batch", "a batch deployment over a folder of files")
+    parallel = add_verb(kinds, "parallel", "a parallel component")
+    image = add_verb(kinds, "image", "a Dockerfile's steps, in a virtual environment")
     _add_online(online)
-    batch.add_argument("--input", type=Path, required=True, metavar="DIR", help="of CSVs, say")
+    batch.add_argument(
+        "--input", type=Path, required=True, metavar="DIR", help="folder of files, such as CSVs"
+    )
     _add_pairs(parallel, "--input", help="an input, for each that it has")
-    image.add_argument("folder", type=Path, help="with the Dockerfile: environment/cpu")
+    image.add_argument("folder", type=Path, help="of the Dockerfile, as a clone's environment/cpu")
     image.add_argument("--venv", type=Path, required=True, metavar="DIR", help="where; made anew")
     _add_pairs(image, "--build-arg", help="a value for one of its ARG lines; may be given again")
     for kind in (online, batch, parallel):

@@ -10,7 +10,7 @@ from pathlib import Path
 from score.console.commands import Parser
 from score.errors import AzureError
 
-HELP = "whether an endpoint's answer is what was asked for"
+HELP = "check that an endpoint's answer holds what its request asked for"
 
 
 def add(parser: Parser) -> None:

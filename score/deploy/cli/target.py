@@ -6,7 +6,7 @@ import argparse
 
 from score.console.commands import Parser
 
-HELP = "size, kind and cluster that a deployment is for"
+HELP = "print the machine size, kind and cluster of a deployment"
 
 
 def add(parser: Parser) -> None:

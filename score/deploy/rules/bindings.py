@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.values import BINDING, at, mapping, strings
+from score.type_aliases import Json
 
 # Without the dollar sign Azure passes the braces on as text.
 _BARE = re.compile(r"(?<!\$)\{\{\s*(?:parent|inputs|outputs)\.[^}]*\}\}")

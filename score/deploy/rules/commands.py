@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import parts
 from score.deploy.rules.spelling import misspelt
 from score.deploy.values import THREE_DAYS, at, whole
 from score.errors import AzureError
 from score.settings import names
+from score.type_aliases import Json
 
 _RUNS = re.compile(r"\bpython3? -m score +([\w-]+)([^&|;]*)")
 _FLAG = re.compile(r"(?<!\S)--([\w-]+)(?:[ =]+(\S+))?")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from score.arrays import Json
 from score.deploy.plan import DOWNLOAD_SECONDS, LONGEST_REQUEST_SECONDS
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.rules.notes import Note
 from score.deploy.rules.references import served
 from score.deploy.values import at, mapping
+from score.type_aliases import Json
 
 MANAGED, KUBERNETES = "managedOnlineDeployment", "kubernetesOnlineDeployment"
 _LONGEST = {MANAGED: LONGEST_REQUEST_SECONDS, KUBERNETES: 300}  # seconds

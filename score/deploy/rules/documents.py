@@ -15,11 +15,11 @@ from pathlib import Path
 
 import yaml
 
-from score.arrays import Json
 from score.deploy.rules.notes import Note
 from score.deploy.rules.spelling import misspelt
 from score.deploy.values import mapping
 from score.errors import AzureError
+from score.type_aliases import Json
 
 SCHEMAS = "azuremlschemas.azureedge.net"
 ENDPOINT, DEPLOYMENT = "online endpoint", "online deployment"

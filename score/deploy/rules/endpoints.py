@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from score.arrays import Json
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.values import at, mapping, whole
 from score.errors import AzureError, suggestion
+from score.type_aliases import Json
 
 _MODES = {
     "managedOnlineEndpoint": ("key", "aml_token", "aad_token"),

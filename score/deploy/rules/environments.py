@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from score.arrays import Json
 from score.deploy.rules import images, packages
-from score.deploy.rules.contents import Contents
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
+from score.deploy.rules.environment_definition import EnvironmentDefinition
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import environments, parts, variables
 from score.deploy.rules.references import local, referred, served
 from score.deploy.rules.sizes import has_gpus
 from score.deploy.values import at, whole
 from score.errors import AzureError
+from score.type_aliases import Json
 
 _CONDA = {"name", "channels", "dependencies", "variables", "prefix"}
 _SERVERS = {"azureml-inference-server-http", "azureml-defaults"}
@@ -30,25 +30,25 @@ _ROUTES = ("liveness_route", "readiness_route", "scoring_route")
 def problems(document: Document, known: Known) -> Iterator[str]:
     """What is wrong with the environments that a document defines or refers to."""
     for where, environment in environments(document):
-        contents = Contents(environment, document.here)
+        definition = EnvironmentDefinition(environment, document.here)
         if "image" in environment:
             yield from images.problems(f"{where}image", environment["image"])
         elif "build" not in environment and "conda_file" in environment:
             yield f"{where}image: is missing, and conda_file needs it"
-        yield from _conda(f"{where}conda_file", contents)
-        yield from _build(f"{where}build.path", contents)
+        yield from _conda(f"{where}conda_file", definition)
+        yield from _build(f"{where}build.path", definition)
         yield from _routes(f"{where}inference_config", environment)
     yield from _kinds(document, known)
     yield from _machines(document, known)
 
 
-def _conda(where: str, contents: Contents) -> Iterator[str]:
-    conda, content = contents.environment.get("conda_file"), contents.conda()
+def _conda(where: str, definition: EnvironmentDefinition) -> Iterator[str]:
+    conda, content = definition.environment.get("conda_file"), definition.conda()
     if content is None:
         return
-    folder = contents.here
+    folder = definition.here
     if isinstance(conda, str):
-        where, folder = f"{where}: {conda}", (contents.here / conda).parent
+        where, folder = f"{where}: {conda}", (definition.here / conda).parent
     if not isinstance(content, dict):
         yield f"{where}: {content if isinstance(content, str) else 'no mapping'}"
         return
@@ -61,16 +61,16 @@ def _conda(where: str, contents: Contents) -> Iterator[str]:
             yield f"{where}: there is no {name}"
 
 
-def _build(where: str, contents: Contents) -> Iterator[str]:
-    file = contents.dockerfile
+def _build(where: str, definition: EnvironmentDefinition) -> Iterator[str]:
+    file = definition.dockerfile
     if file is None:
         return
-    for image in contents.images():
+    for image in definition.images():
         yield from images.problems(f"{where}: {file.name}: FROM", image)
-    for source in contents.copied():
-        if not os.path.exists(contents.folder / source):
+    for source in definition.copied():
+        if not os.path.exists(definition.folder / source):
             yield f"{where}: {file.name}: COPY {source}: there is no such file"
-    for name, lines in contents.requirements():
+    for name, lines in definition.requirements():
         yield from packages.problems(f"{where}: {name}", lines)
 
 
@@ -90,13 +90,13 @@ def _routes(where: str, environment: Json) -> Iterator[str]:
 # -- what uses it ----------------------------------------------------------------------------------
 
 
-def _used(document: Document, part: Json, known: Known) -> Contents | None:
+def _used(document: Document, part: Json, known: Known) -> EnvironmentDefinition | None:
     """The environment of a part of a document, inline or in another file."""
     environment = part.get("environment")
     if isinstance(environment, dict):
-        return Contents(environment, document.here)
+        return EnvironmentDefinition(environment, document.here)
     other = referred(environment, "environment", known)
-    return Contents(other.content, other.here) if other else None
+    return EnvironmentDefinition(other.content, other.here) if other else None
 
 
 def _kinds(document: Document, known: Known) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _kinds(document: Document, known: Known) -> Iterator[str]:
             yield f"{where}environment: it is of the wrong kind: it does not install {description}"
 
 
-def _runners(document: Document, part: Json, used: Contents) -> tuple[set[str], str]:
+def _runners(document: Document, part: Json, used: EnvironmentDefinition) -> tuple[set[str], str]:
     """The packages, any of which can run the part's script, and a description of them."""
     scripted = "code_configuration" in part
     if document.family == DEPLOYMENT and scripted and "inference_config" not in used.environment:
@@ -135,13 +135,13 @@ def _size(document: Document, known: Known) -> str | None:
     return str(cluster.content["size"]) if cluster and "size" in cluster.content else None
 
 
-def _of_model(document: Document, known: Known) -> Contents | None:
+def _of_model(document: Document, known: Known) -> EnvironmentDefinition | None:
     """The MLflow model's own environment, which Azure installs where a deployment names none."""
     model, here = served(document, known)
     path = model.get("path")
     if "environment" in document.content or not isinstance(path, str) or not local(path):
         return None
-    return Contents({"conda_file": f"{path}/conda.yaml"}, here)
+    return EnvironmentDefinition({"conda_file": f"{path}/conda.yaml"}, here)
 
 
 def _machines(document: Document, known: Known) -> Iterator[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import models, parts
 from score.deploy.rules.references import local
 from score.deploy.values import mapping
+from score.type_aliases import Json
 
 
 def problems(document: Document) -> Iterator[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.values import mapping
+from score.type_aliases import Json
 
 Part = tuple[str, Json]  # the path prefix of its fields, and the fields
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from score.arrays import Json
 from score.deploy.rules.documents import Document, read
 from score.deploy.rules.references import local
 from score.deploy.values import BINDING, at, literal, mapping
 from score.errors import AzureError, suggestion
+from score.type_aliases import Json
 
 # Fields of a step that names a component.
 _STEP = {

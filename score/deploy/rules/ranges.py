@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from score.arrays import Json
 from score.deploy.plan import instances_note
 from score.deploy.rules.documents import DEPLOYMENT, Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
 from score.deploy.values import THREE_DAYS, at, whole
 from score.errors import AzureError
+from score.type_aliases import Json
 
 _Range = tuple[int, int | None]
 

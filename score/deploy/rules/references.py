@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from score.arrays import Json
 from score.deploy.rules import scripts
 from score.deploy.rules.documents import (
     BATCH_DEPLOYMENT,
@@ -26,6 +25,7 @@ from score.deploy.rules.parts import environments, models, parts
 from score.deploy.rules.spelling import misspelt
 from score.deploy.values import BINDING, at, mapping
 from score.errors import nearest
+from score.type_aliases import Json
 
 _ASSET = re.compile(r"azureml:([A-Za-z0-9][\w.-]*)(?:@[\w.-]+|:[\w.-]+)")
 _COMPUTE = re.compile(r"(?:azureml:)?[A-Za-z][A-Za-z0-9-]*")

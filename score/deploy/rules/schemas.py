@@ -20,10 +20,10 @@ from azure.ai.ml._schema.pipeline.pipeline_component import PipelineComponentSch
 from azure.ai.ml.entities import _load_functions as loaders
 from marshmallow import ValidationError
 
-from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.values import mapping
+from score.type_aliases import Json
 
 _LOADERS: Mapping[str, Callable[..., Any]] = {
     "managedOnlineEndpoint": loaders.load_online_endpoint,

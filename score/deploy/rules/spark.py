@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Iterator
 
-from score.arrays import Json
 from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
 from score.deploy.values import at, mapping, whole
 from score.errors import AzureError, nearest
+from score.type_aliases import Json
 
 # The names of azure-ai-ml for some properties.
 _SHORT = {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from score.arrays import Json
 from score.deploy.values import whole
 from score.errors import AzureError
+from score.type_aliases import Json
 
 _HERE = Path(__file__).resolve().parent
 

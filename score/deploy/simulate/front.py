@@ -28,6 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedReader
 from typing import NamedTuple
 
+from score.console.flags import port_error
 from score.errors import AzureError
 from score.fetch.framing import Chunks, Malformed
 
@@ -103,7 +104,7 @@ def _port_errors(port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AzureError(f"port {port}: {error.strerror}") from None
+        raise AzureError(f"port {port}: {port_error(error)}") from None
 
 
 class _Server(ThreadingHTTPServer):

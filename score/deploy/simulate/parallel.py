@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from score.arrays import Json
 from score.deploy.simulate import definition
 from score.deploy.simulate.folders import input_files, new_output
 from score.deploy.simulate.machine import Machine
 from score.deploy.simulate.runner import Job, Report, run
 from score.deploy.values import BINDING
 from score.errors import AzureError
+from score.type_aliases import Json
 
 _LITERALS = ("string", "integer", "number", "boolean")
 

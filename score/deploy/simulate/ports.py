@@ -6,6 +6,7 @@ import random
 import socket
 from contextlib import suppress
 
+from score.console.flags import port_error
 from score.errors import AzureError
 
 
@@ -29,4 +30,4 @@ def check_free(port: int) -> None:
         try:
             listener.bind(("0.0.0.0", port))  # noqa: S104  # as Azure's server will
         except OSError as error:
-            raise AzureError(f"port {port}: {error.strerror}") from None
+            raise AzureError(f"port {port}: {port_error(error)}") from None

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from score.arrays import Matrix
 from score.images.preprocess import Pixels
 from score.texts.packing import Packed
+from score.type_aliases import Matrix
 
 
 class Engine(Protocol):

@@ -11,7 +11,6 @@ import threading
 
 import numpy as np
 
-from score.arrays import Matrix
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.images.preprocess import Pixels
@@ -19,6 +18,7 @@ from score.model.engines.openvino_cache import blaming, compile_towers, load_cac
 from score.model.engines.openvino_towers import BROKEN, FACTS, HINTS, INT8, Tower, Towers
 from score.settings import Settings
 from score.texts.packing import Packed
+from score.type_aliases import Matrix
 
 log = logging.getLogger(__name__)
 

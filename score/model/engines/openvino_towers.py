@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from score.arrays import Matrix
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import cores
 from score.model.engines.openvino_conversion import convert
 from score.model.engines.telemetry import no_telemetry
 from score.settings import Settings
 from score.texts.packing import Packed, packed
+from score.type_aliases import Matrix
 
 with no_telemetry():
     import openvino

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from score.arrays import Matrix
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.folder.weights import Weights
@@ -22,6 +21,7 @@ from score.model.engines.one_dnn import OneDnnLinear, pays
 from score.model.towers import ImageTower, Plain, TextTower
 from score.settings import Settings
 from score.texts.packing import Packed
+from score.type_aliases import Matrix
 
 log = logging.getLogger(__name__)
 

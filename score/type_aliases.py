@@ -1,8 +1,8 @@
-"""Types of arrays and values that several rooms share, each defined once."""
+"""Names of types that rooms share and public signatures mention, each defined once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,18 @@ Json = Mapping[str, Any]
 
 ImageInput = bytes | str | Path
 """An image in Python: its bytes, its file as a Path, or a string as a request spells it."""
+
+OnFetched = Callable[[object, bytes], None]
+"""Called with an image cell and the bytes that were fetched for it."""
+
+Truncate = Literal["end", "error"]
+"""What happens to a text longer than the model's context: it is cut, or is a row error."""
+
+OnError = Literal["raise", "report"]
+"""What a row that fails does: it fails the request, or is answered with an error record."""
+
+FeatureColumn = Literal["image_features", "text_features"]
+"""A table's column of vectors."""
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,9 @@ from typing import Literal
 
 import yaml
 
-from score.arrays import Json
 from score.deploy.rules import packages
 from score.deploy.values import at
+from score.type_aliases import Json
 
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?", re.MULTILINE | re.IGNORECASE)
 _COPY = re.compile(r"^(?:COPY|ADD) +(?!--)(?!https?:)([^\s\[$*]+) +\S+$", re.MULTILINE)
@@ -32,7 +32,7 @@ _SERVING = re.compile(r"mcr\.microsoft\.com/azureml/(?:curated/)?minimal-[\w.-]*
 
 
 @dataclass(frozen=True)
-class Contents:
+class EnvironmentDefinition:
     """An environment's definition, and the folder to which its paths are relative."""
 
     environment: Json
