@@ -19,7 +19,7 @@ from score.core.embedder import Embedder
 from score.fetch import connections
 from score.hardware import processor
 from score.settings import Settings
-from tests.support import processes
+from tests.support import order, processes
 from tests.support.images import SAMPLES, served
 from tests.support.process_guard import ProcessGuard
 
@@ -64,6 +64,12 @@ connections._trust = _trust
 pytest.register_assert_rewrite("tests.support.azure_twins")
 
 _forgotten: list[str] = []  # processes that workers of pytest-xdist found left running
+
+
+@pytest.hookimpl(trylast=True)  # after pytest has left tests out, and sorted them by fixtures
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if (workers := order.workers()) > 1:
+        items[:] = order.dealt(items, workers)
 
 
 def pytest_collection_finish() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 
@@ -41,10 +42,15 @@ def _uncleaned(source: Source) -> Source:
 def _is_clips(source: Source) -> bool:
     """Whether a checkpoint's vocabulary is exactly CLIP's."""
     context = source.architecture.text.context
-    vocabulary = Tokenizer.parse(source.tokenizer, context).vocabulary()
-    return vocabulary == Tokenizer.of(CLIP_TOKENIZER, context).vocabulary()
+    return Tokenizer.parse(source.tokenizer, context).vocabulary() == _clips(context)
 
 
+@functools.cache
+def _clips(context: int) -> dict[str, int]:
+    return Tokenizer.of(CLIP_TOKENIZER, context).vocabulary()
+
+
+@functools.cache
 def _open_clips(context: int) -> str:
     text = (CLIP_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
     model = json.loads(text)["model"]

@@ -7,11 +7,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from score.console.commands import INTERRUPTED, say
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _FORMAT = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
 
@@ -25,6 +26,8 @@ def progress_bar(
     If the job is interrupted (SIGINT, SIGTERM), its clean-up runs, then the process exits with code
     130; `summary` is added to the message.
     """
+    from tqdm import tqdm  # a fifth of the time that a command takes to start; few show a bar
+
     bar = tqdm(total=total, disable=True if quiet else None, bar_format=_FORMAT)
     try:
         with bar, sigterm_interrupts():

@@ -7,6 +7,7 @@ allocated for them. Independent of files and torch.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ class Architecture:
     @property
     def parameters(self) -> int:
         """The number of parameters."""
-        return sum(math.prod(shape) for shape in self.shapes().values())
+        return _parameters(self)
 
     def shapes(self) -> dict[str, Shape]:
         """Every tensor's name and shape, in a fixed order."""
@@ -175,6 +176,11 @@ class Architecture:
             **dict(_affine("vision_model.post_layernorm", (vision,))),
             "visual_projection.weight": (self.dimension, vision),
         }
+
+
+@functools.cache  # a plan asks for it with each number of workers and each size of batch
+def _parameters(architecture: Architecture) -> int:
+    return sum(math.prod(shape) for shape in architecture.shapes().values())
 
 
 def _layers(prefix: str, tower: Transformer) -> Iterator[tuple[str, Shape]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 LONGEST = 255  # bytes of UTF-8: ext4, XFS, APFS; NTFS counts 255 UTF-16 units, which is more
 
 # Separators, wildcards and the like (Windows: Naming Files, Paths, and Namespaces).
-_SPECIAL = re.compile(r'[<>:"/\\|?*]')
+_SPECIAL = str.maketrans(dict.fromkeys('<>:"/\\|?*', "_"))
 # Devices, with any ending: `con.txt` opens the console.
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?= *(?:\.|$))", re.I
@@ -23,7 +23,9 @@ _DEVICE = re.compile(
 def safe(text: str, longest: int = LONGEST) -> str:
     """`text` as one path component of at most `longest` bytes. Not unique, never empty."""
     text = unicodedata.normalize("NFC", text)
-    text = _SPECIAL.sub("_", "".join(_visible(character) for character in text))
+    if not text.isprintable():  # most are, and looking at each character takes long
+        text = "".join(_visible(character) for character in text)
+    text = text.translate(_SPECIAL)
     # Cut first, since the cut text may be a device's name; leaves one byte for the `_` after it.
     text = _trimmed(_trimmed(text).encode()[: longest - 1].decode(errors="ignore"))
     if text.startswith("."):  # hidden
@@ -34,6 +36,8 @@ def safe(text: str, longest: int = LONGEST) -> str:
 def same(name: str) -> str:
     """Equal for names that some file system treats as one: case, Unicode forms, invisibles."""
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name.upper()).casefold())
+    if text.isprintable():
+        return text
     return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 

@@ -7,6 +7,7 @@ palettes, transparency and CMYK a wrong conversion to RGB.
 
 from __future__ import annotations
 
+import functools
 import io
 
 import numpy as np
@@ -64,6 +65,7 @@ def reference_probes(reference: Reference) -> Probes:
     )
 
 
+@functools.cache
 def images() -> dict[str, bytes]:
     """Name → image, each in a lossless format, the same bytes every time."""
     colours = Image.fromarray(_chequers(300, 301)).quantize(8, dither=Image.Dither.NONE)

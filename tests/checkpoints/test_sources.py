@@ -99,6 +99,7 @@ def test_a_revision_does_not_hide_whose_it_is(
     assert asked == [("openai/clip-vit-base-patch32", "main" if "@" in name else pinned)]
 
 
+@pytest.mark.slow
 def test_licence_files_are_real_files_of_the_checkpoint(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     (folder / "LICENSE").write_text("ours")
@@ -282,6 +283,7 @@ def test_a_loaded_model_is_its_own(folder: Path) -> None:
     assert np.array_equal(vector(), before)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_may_not_choose_its_kernels(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +309,7 @@ def test_the_licence_is_said_before_anything_is_downloaded(
     assert said[1:] == ["downloads facebook/metaclip-2-worldwide-giant"]
 
 
+@pytest.mark.slow
 def test_tensors_that_nobody_uses_are_said(folder: Path, tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["text_model.adapter.weight"] = torch.ones(3)

@@ -54,6 +54,14 @@ def states() -> dict[str, State]:
     }
 
 
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights that a package has of the transformers layout, unwrapped and in a folder."""
+    folder = tmp_path_factory.mktemp("unwrapped")
+    made = package(random_checkpoint.write(folder / "c", MADE), folder / "p")
+    return (made / "model/model.safetensors").read_bytes()
+
+
 def under(prefix: str) -> Wrap:
     return lambda state: {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
@@ -149,27 +157,26 @@ def test_a_wrapped_model_is_packaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
-def test_bare_weights_in_the_transformers_layout(suffix: str, tmp_path: Path) -> None:
+def test_bare_weights_in_the_transformers_layout(
+    suffix: str, packaged: bytes, tmp_path: Path
+) -> None:
     """`pytorch_model.bin` or `model.safetensors` alone: as the folder that it came from."""
-    whole = random_checkpoint.write(tmp_path / "whole", MADE)
     file = held(states()["transformers"], tmp_path / f"model{suffix}")
     made = package(file, tmp_path / "p", architecture="small")
-    again = package(whole, tmp_path / "again")
-    name = "model/model.safetensors"
-    assert (made / name).read_bytes() == (again / name).read_bytes()
+    assert (made / "model/model.safetensors").read_bytes() == packaged
 
 
 @pytest.mark.parametrize("wrapped", ["Lightning's", "_orig_mod"])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_a_folder_whose_weights_are_wrapped(wrapped: str, name: str, tmp_path: Path) -> None:
+def test_a_folder_whose_weights_are_wrapped(
+    wrapped: str, name: str, packaged: bytes, tmp_path: Path
+) -> None:
     folder = random_checkpoint.write(tmp_path / "c", MADE)
     (folder / "model.safetensors").unlink()
     held(WRAPPED[wrapped](states()["transformers"]), folder / name)
     said: list[str] = []
     made = package(folder, tmp_path / "p", say=said.append)
-    plain = package(random_checkpoint.write(tmp_path / "plain", MADE), tmp_path / "again")
-    weights = "model/model.safetensors"
-    assert (made / weights).read_bytes() == (plain / weights).read_bytes()
+    assert (made / "model/model.safetensors").read_bytes() == packaged
     assert any("the model is what the weights hold under" in line for line in said)
 
 

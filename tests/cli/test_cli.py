@@ -212,7 +212,10 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize("verb", OUTPUTS)
+_PACKAGE = pytest.param("package", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("verb", [*(verb for verb in OUTPUTS if verb != "package"), _PACKAGE])
 def test_an_output_that_is_there_is_refused_and_overwritten_when_asked(
     verb: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,7 +247,7 @@ def test_an_output_that_is_there_is_refused_and_overwritten_when_asked(
 
 
 @pytest.mark.parametrize(
-    "verb", ["label folder", "split", "index", "package"], ids=lambda verb: verb.split()[0]
+    "verb", ["label folder", "split", "index", _PACKAGE], ids=lambda verb: verb.split()[0]
 )
 @pytest.mark.parametrize("more", ["letter.txt", ".git/config"])
 def test_only_what_such_a_job_wrote_is_overwritten(

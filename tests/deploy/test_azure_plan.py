@@ -181,7 +181,6 @@ def test_the_arithmetic_of_an_image_is_what_torch_counts() -> None:
     assert image_flops(B32) == pytest.approx(8.8e9, rel=0.02)
 
 
-@pytest.mark.slow
 def test_every_model_on_every_size_fits_or_says_why_not() -> None:
     for name in CATALOG:
         for size in skus():
@@ -320,7 +319,6 @@ def azure(*arguments: str) -> int:
     return main(["azure", *arguments])
 
 
-@pytest.mark.slow
 def test_the_command_plans(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "openai-vit-b-32"]
     flags = ["--rows", "100e6", "--instances", "8"]

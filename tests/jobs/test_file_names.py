@@ -152,7 +152,6 @@ def test_folders_are_safe_and_distinct(labels: list[str]) -> None:
         assert_safe(name)
 
 
-@pytest.mark.slow
 def test_two_thousand_labels_that_collide() -> None:
     labels = ["x" * 300 + str(number) for number in range(2000)]
     chosen = file_names.folders(labels)

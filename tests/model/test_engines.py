@@ -711,6 +711,7 @@ def test_int8_that_costs_too_much_is_refused(
     seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(int8, "LEAST", 1.1)
+    monkeypatch.setattr(int8, "_CALIBRATED", 8)
     lines: list[str] = []
     with pytest.raises(
         ModelError, match="fewer than 110%: int8 costs this model too much accuracy"

@@ -5,7 +5,7 @@ call fails from the AZ_AFTERth time on; with AZ_STORED it creates the resource f
 `Failed`, as Azure does. AZ_EXPIRES: a pattern; after a matching call, every call fails.
 AZ_WORKSPACE: the workspace's id. AZ_RESULTS: a folder from which a batch job's results are copied.
 AZ_DIMENSION: the dimension of the vectors in answers. Output is written by knack, the library of
-the Azure CLI.
+the Azure CLI. Each library is imported where it is used: a script calls this twenty times.
 """
 
 from __future__ import annotations
@@ -18,11 +18,6 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
-
-import jmespath
-import yaml
-from knack.output import format_tsv
-from knack.util import CommandResultItem
 
 Json = dict[str, Any]
 
@@ -48,6 +43,26 @@ def words(arguments: list[str]) -> tuple[str, str, Json]:
 
 def matching(pattern: str, texts: list[str]) -> list[str]:
     return [text for text in texts if pattern and re.search(pattern, text)]
+
+
+def found(query: str, result: Any) -> Any:
+    import jmespath
+
+    return jmespath.search(query, result)
+
+
+def read(file: str) -> Any:
+    """The content of a file of YAML."""
+    import yaml
+
+    return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+
+
+def tsv(result: Any) -> str:
+    from knack.output import format_tsv
+    from knack.util import CommandResultItem
+
+    return str(format_tsv(CommandResultItem(result)))
 
 
 class Azure:
@@ -81,8 +96,7 @@ class Azure:
         self.file.write_text(json.dumps(self.state))
         if fails:
             raise Refused(f"(ResourceOperationFailure) {text}")
-        query = options.get("query")
-        return jmespath.search(query, result) if query else result
+        return found(options["query"], result) if "query" in options else result
 
     def things(self, family: str) -> Json:
         resources: Json = self.state.setdefault(family, {})
@@ -100,7 +114,7 @@ class Azure:
         return {"id": os.environ.get("AZ_WORKSPACE", WORKSPACE)}
 
     def asset_create(self, family: str, options: Json) -> Json:
-        content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
+        content = read(options["file"])
         registry = options.get("registry-name", "")
         key = f"{registry}/{content['name']}"
         versions = self.things(family).setdefault(key, [])
@@ -164,7 +178,7 @@ class Azure:
         return list(self.things(f"{kind}-endpoint").values())
 
     def endpoint_create(self, kind: str, options: Json) -> Json:
-        content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
+        content = read(options["file"])
         endpoint: Json = {"public_network_access": "enabled", "defaults": {}} | content
         endpoint |= {"name": options["name"], "traffic": {}, "mirror_traffic": {}}
         endpoint["scoring_uri"] = f"https://{options['name']}.example/score"
@@ -236,7 +250,7 @@ class Azure:
         key = self.key(kind, options)
         if (key in self.things(f"{kind}-deployment")) != exists:
             raise Refused(f"(Conflict) {key}")
-        content = yaml.safe_load(Path(options["file"]).read_text(encoding="utf-8"))
+        content = read(options["file"])
         deployment: Json = content | {"name": options["name"]}
         self.things(f"{kind}-deployment")[key] = deployment
         return deployment
@@ -265,7 +279,7 @@ def main(arguments: list[str]) -> int:
     if result is None:
         return 0
     if "tsv" in arguments:
-        print(format_tsv(CommandResultItem(result)), end="")
+        print(tsv(result), end="")
     else:
         print(json.dumps(result, indent=2))
     return 0
