@@ -2,18 +2,20 @@
 
     python .ci/lowest.py batch,serve,mlflow > lowest.txt
 
-For the project's dependencies and those of the named extras. PyTorch is left out: the Makefile
-installs its CPU build, because others install gigabytes of CUDA.
+For the project's dependencies and those of the named extras: of several bounds on one library, the
+highest. PyTorch is left out: the Makefile installs its CPU build, because others install gigabytes
+of CUDA.
 """
 
 from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 FILE = Path(__file__).parents[1] / "pyproject.toml"
 PROJECT = tomllib.loads(FILE.read_text(encoding="utf-8"))["project"]
@@ -30,15 +32,22 @@ def requirements(extras: Sequence[str]) -> Iterator[Requirement]:
                 yield requirement
 
 
-def lowest(requirement: Requirement) -> str:
-    """`name==version` of a requirement's lower bound. Raises ValueError if it has none."""
+def bound(requirement: Requirement) -> Version:
+    """A requirement's lower bound. Raises ValueError if it has none."""
     for specifier in requirement.specifier:
         if specifier.operator in (">=", "==", "~="):
-            marker = f"; {requirement.marker}" if requirement.marker else ""
-            return f"{requirement.name}=={specifier.version}{marker}"
+            return Version(specifier.version)
     raise ValueError(f"{requirement} has no lower bound")
 
 
+def lowest(wanted: Iterable[Requirement]) -> Iterator[str]:
+    """`name==version` of each library but PyTorch, with the marker of its requirement."""
+    highest = {one.name: one for one in sorted(wanted, key=bound)}
+    for name, requirement in sorted(highest.items()):
+        if name != "torch":
+            marker = f"; {requirement.marker}" if requirement.marker else ""
+            yield f"{name}=={bound(requirement)}{marker}"
+
+
 if __name__ == "__main__":
-    wanted = requirements(sys.argv[1].split(","))
-    print(*sorted({lowest(one) for one in wanted if one.name != "torch"}), sep="\n")
+    print(*lowest(requirements(sys.argv[1].split(","))), sep="\n")

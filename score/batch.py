@@ -55,7 +55,8 @@ def run(mini_batch: Sequence[str]) -> pd.DataFrame:
         except (RequestError, OSError) as error:
             code = error.code if isinstance(error, RequestError) else "unreadable_file"
             results.append([file, None, None, None, code, str(error)])
-    frame = pd.DataFrame(results, columns=RESULT_COLUMNS)
+    # dtype object: pandas 3 would make strings beside None a column with NaN.
+    frame = pd.DataFrame(results, columns=RESULT_COLUMNS, dtype=object)
     return frame.astype({"row": "Int64"})
 
 

@@ -66,7 +66,9 @@ def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
             **{name: [getattr(record, name) for record in records] for name in FEATURES},
             **{name: [cells[number] for cells in errors] for number, name in enumerate(ERRORS)},
         }
-        yield frame.assign(**added)
+        # dtype object: pandas 3 would make strings beside None a column with NaN.
+        columns = {name: pd.Series(cells, frame.index, object) for name, cells in added.items()}
+        yield frame.assign(**columns)
 
 
 @cache

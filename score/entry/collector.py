@@ -85,9 +85,8 @@ def _log_failure(error: Exception) -> None:
 
 
 def _frame(pd: Any, request: str, lines: Sequence[Mapping[str, Any]]) -> Any:
-    return pd.DataFrame(
-        [{"request": request, "row": row} | dict(line) for row, line in enumerate(lines)]
-    )
+    rows = [{"request": request, "row": row} | dict(line) for row, line in enumerate(lines)]
+    return pd.DataFrame(rows, dtype=object)  # pandas 3 would make a text beside None a NaN
 
 
 def _request_line(row: Row) -> dict[str, Any]:
