@@ -65,7 +65,7 @@ ROOMS = {
     "index": Room(
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
-    "serve": Room(5, "the model behind HTTP", "core errors"),
+    "serve": Room(5, "the model behind HTTP", "core errors hardware settings storage"),
     "training": Room(
         5,
         "trains the embedded model",
@@ -125,7 +125,7 @@ DOORS = {
     "brotli": "fetch.content_encoding",
     "backports": "fetch.content_encoding",
     "certifi": "fetch.connections",
-    "ipaddress": "fetch.address_rule settings",
+    "ipaddress": "fetch.address_rule serve.local_only settings",
     "socket": "fetch.connections serve deploy.simulate.front deploy.simulate.ports",
     "ssl": "fetch",
     "http": "fetch deploy.simulate.front",

@@ -145,7 +145,7 @@ def arguments(parser: Parser) -> Iterator[str]:
         notes = "; ".join(filter(None, [action.help, choices_of(action), default_note(action)]))
         yield f"- `{spelling(action).strip('[]')}`{required}" + (f": {notes}" if notes else "")
     if flags := list(setting_flags(parser)):
-        few = len(flags) < len(settings.names())
+        few = not common_flags() <= set(flags)
         some = ", ".join(f"`{name}`" for name in flags) if few else "a flag for every setting"
         yield f"- settings: {some}; see [Settings](settings.md)"
 
@@ -164,6 +164,12 @@ def default_note(action: argparse.Action) -> str:
     spelled = f"{value:g}" if isinstance(value, float) else str(value)
     is_stated = not plain or value == argparse.SUPPRESS or spelled in (action.help or "")
     return "" if is_stated else f"default: `{spelled}`"
+
+
+def common_flags() -> set[str]:
+    """The flags of all settings but those that `score serve` alone has."""
+    common = set(settings.names()) - set(settings.SERVER)
+    return {f"--{name.replace('_', '-')}" for name in common}
 
 
 def setting_flags(parser: Parser) -> Iterator[str]:

@@ -8,7 +8,7 @@ from score.cli.arguments import add_settings
 from score.console.commands import DONE, UNUSABLE, Parser
 from score.console.flags import port
 from score.folder.model_folder import EMBEDDED
-from score.settings import Settings
+from score.settings import Settings, names
 
 HELP = "answer POST /score and GET /ping"
 
@@ -20,18 +20,26 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=port, default=5001, help="port (5001)")
-    add_settings(parser)
+    parser.add_argument(
+        "--without-keys",
+        action="store_true",
+        help="ask nobody for a key: the network or the platform decides who reaches the server",
+    )
+    add_settings(parser, names())
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Serves until interrupted. The port is bound before the model is loaded."""
     from score.core.embedder import Embedder
+    from score.serve.access import access_of
     from score.serve.app import bound, serve
 
     with bound(options.host, options.port) as listener:
+        address = listener.getsockname()[0]
+        access = access_of(address, settings, without_keys=options.without_keys)
         embedder = Embedder.load(options.model, settings)
         try:
-            serve(embedder, listener, settings.log_level)
+            serve(embedder, listener, settings.log_level, access)
         except SystemExit:  # uvicorn has logged the reason
             return UNUSABLE
     return DONE

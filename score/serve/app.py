@@ -21,6 +21,7 @@ from score.core import endpoint
 from score.core.embedder import Embedder
 from score.core.endpoint import Answer
 from score.errors import RequestError, body_too_large
+from score.serve.access import Access, protected
 
 log = logging.getLogger("uvicorn.error")  # uvicorn's own log
 
@@ -65,12 +66,15 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(embedder: Embedder, listener: socket.socket, log_level: str) -> None:
+def serve(embedder: Embedder, listener: socket.socket, log_level: str, access: Access) -> None:
     """Serves until interrupted; pending requests are finished first."""
-    server = uvicorn.Server(uvicorn.Config(application(embedder), log_level=log_level))
+    server = uvicorn.Server(
+        uvicorn.Config(protected(application(embedder), access), log_level=log_level)
+    )
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("serving http://%s:%d/score (Ctrl+C to quit)", shown, port)
+    log.info("%s", access)
     with suppress(KeyboardInterrupt):  # raised after all requests are finished
         server.run(sockets=[listener])
 

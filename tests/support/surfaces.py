@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,11 @@ class BatchCsv(Surface):
 class Served(Surface):
     """A real server process on a local port."""
 
-    def __init__(self, command: list[str], path: str, ready: str, **environ: str) -> None:
+    def __init__(
+        self, command: list[str], path: str, ready: str, log: Path | None = None, **environ: str
+    ) -> None:
+        """log: a file for what it prints."""
+        written: Any = log.open("wb") if log else subprocess.DEVNULL
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -133,10 +137,12 @@ class Served(Surface):
                 "SCORE_ALLOW_HOSTS": "127.0.0.1",
                 **environ,
             },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
             start_new_session=True,
         )
+        if log:
+            written.close()
         self.url, self._ready = path, ready
 
     def wait(self, seconds: float = 120) -> None:
@@ -208,11 +214,17 @@ class Azure(Served):
 class OwnServer(Served):
     """`score serve`."""
 
-    def __init__(self, model: str = ".", **environ: str) -> None:
+    def __init__(
+        self,
+        model: str = ".",
+        arguments: Sequence[str] = (),
+        log: Path | None = None,
+        **environ: str,
+    ) -> None:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "score", "serve", model, "--port", str(port)]
-        super().__init__(command, f"{url}/score", f"{url}/ping", **environ)
+        command = [sys.executable, "-m", "score", "serve", model, "--port", str(port), *arguments]
+        super().__init__(command, f"{url}/score", f"{url}/ping", log, **environ)
 
 
 def _frame(body: Json) -> pd.DataFrame | None:
