@@ -127,7 +127,7 @@ DOORS = {
     "certifi": "fetch.connections",
     "ipaddress": "fetch.address_rule serve.local_only settings",
     "socket": "fetch.connections serve deploy.simulate.front deploy.simulate.ports",
-    "ssl": "fetch",
+    "ssl": "fetch serve.tls",
     "http": "fetch deploy.simulate.front",
     "pandas": "tables.frames pyfunc batch spark entry deploy.simulate.nocode_batch "
     "deploy.simulate.nocode_online",

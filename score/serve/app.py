@@ -22,6 +22,8 @@ from score.core.embedder import Embedder
 from score.core.endpoint import Answer
 from score.errors import RequestError, body_too_large
 from score.serve.access import Access, protected
+from score.serve.local_only import is_loopback
+from score.serve.tls import secure, tls_of
 
 log = logging.getLogger("uvicorn.error")  # uvicorn's own log
 
@@ -68,13 +70,17 @@ def bound(host: str, port: int) -> socket.socket:
 
 def serve(embedder: Embedder, listener: socket.socket, log_level: str, access: Access) -> None:
     """Serves until interrupted; pending requests are finished first."""
-    server = uvicorn.Server(
-        uvicorn.Config(protected(application(embedder), access), log_level=log_level)
-    )
+    tls = tls_of(embedder.settings)
+    config = uvicorn.Config(protected(application(embedder), access), log_level=log_level)
+    secure(config, tls)
+    server = uvicorn.Server(config)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    log.info("serving http://%s:%d/score (Ctrl+C to quit)", shown, port)
+    scheme = "https" if tls else "http"
+    log.info("serving %s://%s:%d/score (Ctrl+C to quit)", scheme, shown, port)
     log.info("%s", access)
+    if access.keys_file and not tls and not is_loopback(host):
+        log.warning("keys are sent unencrypted: use --tls-cert and --tls-key, or a proxy with TLS")
     with suppress(KeyboardInterrupt):  # raised after all requests are finished
         server.run(sockets=[listener])
 

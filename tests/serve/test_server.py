@@ -182,8 +182,9 @@ def test_a_request_of_many_hanging_images_ends(server: OwnServer) -> None:
     assert all(error["retryable"] for error in errors)
 
 
-def test_a_terminated_server_finishes_what_it_began() -> None:
-    own = OwnServer()
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_a_terminated_server_finishes_what_it_began(arguments: tuple[str, ...]) -> None:
+    own = OwnServer(arguments=arguments)
     try:
         own.wait()
         with served(SAMPLES / "images") as url, ThreadPoolExecutor(1) as pool:

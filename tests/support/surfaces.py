@@ -144,6 +144,7 @@ class Served(Surface):
         if log:
             written.close()
         self.url, self._ready = path, ready
+        self._trusts: Path | None = None
 
     def wait(self, seconds: float = 120) -> None:
         """Returns once the server answers."""
@@ -152,18 +153,23 @@ class Served(Surface):
             if self._process.poll() is not None:
                 raise RuntimeError(f"{self._process.args} ended with {self._process.returncode}")
             try:
-                if requests.get(self._ready, timeout=5).ok:
+                if requests.get(self._ready, timeout=5, verify=self._verify).ok:
                     return
             except requests.RequestException:
                 time.sleep(0.2)
         raise TimeoutError(f"{self._process.args} did not come up")
+
+    @property
+    def _verify(self) -> bool | str:
+        """What `requests` calls so: the authorities to trust."""
+        return str(self._trusts) if self._trusts else True
 
     def post(
         self, data: bytes | Iterator[bytes], kind: str | None = "application/json"
     ) -> requests.Response:
         """The response to a body; an iterator of bytes is sent in chunks, without a length."""
         headers = {"Content-Type": kind} if kind else {}
-        return requests.post(self.url, data=data, headers=headers, timeout=60)
+        return requests.post(self.url, data=data, headers=headers, timeout=60, verify=self._verify)
 
     def ask(self, body: Any, kind: str | None = "application/json") -> Outcome:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -219,12 +225,15 @@ class OwnServer(Served):
         model: str = ".",
         arguments: Sequence[str] = (),
         log: Path | None = None,
+        trusts: Path | None = None,
         **environ: str,
     ) -> None:
+        """trusts: the authority of its certificate, where it has one."""
         port = free_port()
-        url = f"http://127.0.0.1:{port}"
+        url = f"{'https' if trusts else 'http'}://127.0.0.1:{port}"
         command = [sys.executable, "-m", "score", "serve", model, "--port", str(port), *arguments]
         super().__init__(command, f"{url}/score", f"{url}/ping", log, **environ)
+        self._trusts = trusts
 
 
 def _frame(body: Json) -> pd.DataFrame | None:
