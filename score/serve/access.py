@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 from score.errors import RequestError
 from score.serve import keys
 from score.serve.authentication import KEY_HEADERS, Authentication
+from score.serve.guard import Guard, Shape, plain
 from score.serve.key_ring import KeyRing
 from score.serve.local_only import LocalOnly, is_loopback
-from score.serve.refusal import Guard, Shape, plain
 from score.settings import Settings
 
 

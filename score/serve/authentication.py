@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from score.serve.guard import Refusal
 from score.serve.key_ring import KeyRing
 from score.serve.rate_limit import RateLimit
-from score.serve.refusal import Refusal
 
 KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 """Headers that may hold a key: the first as `Bearer KEY`, the others the key alone."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from score.serve.refusal import Refusal
+from score.serve.guard import Refusal
 
 
 class LocalOnly:

@@ -25,7 +25,7 @@ from score.errors import RequestError
 from score.serve import keys
 from score.serve.access import Access, access_of, protected
 from score.serve.app import bound
-from score.serve.refusal import Refusal
+from score.serve.guard import Refusal
 from score.settings import Settings
 from tests.support.surfaces import OwnServer
 
@@ -192,6 +192,13 @@ def test_a_body_is_not_read_before_the_key_is_checked(ring: tuple[Path, str]) ->
         waits = f"{head}Expect: 100-continue\r\n\r\n"
         assert raw(f"http://{host}:{port}", waits).startswith("HTTP/1.1 401 ")
         assert application.read == 0
+
+
+def test_a_client_that_sends_a_large_body_with_a_wrong_key_is_told_so(locked: str) -> None:
+    """It sees the 401, not a connection that breaks while it sends."""
+    for body in (b" " * 5_000_000, (b" " * 100_000 for _ in range(50))):
+        answer = requests.post(f"{locked}/score", body, headers={"api-key": "x"}, timeout=60)
+        assert answer.status_code == 401
 
 
 def test_a_revoked_key_is_refused_and_a_new_one_taken_without_a_restart(tmp_path: Path) -> None:
