@@ -7,8 +7,8 @@ import argparse
 from score.cli.arguments import add_settings
 from score.console.commands import DONE, UNUSABLE, Parser
 from score.console.flags import port
-from score.folder.model_folder import EMBEDDED
-from score.settings import Settings
+from score.folder.model_folder import EMBEDDED, ModelFolder
+from score.settings import Settings, names
 
 HELP = "answer POST /score and GET /ping"
 
@@ -20,18 +20,25 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=port, default=5001, help="port (5001)")
-    add_settings(parser)
+    add_settings(parser, names())
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Serves until interrupted. The port is bound before the model is loaded."""
+    """Serves until interrupted; the model is loaded meanwhile."""
     from score.core.embedder import Embedder
-    from score.serve.app import bound, serve
+    from score.core.identity import Identity
+    from score.serve.listener import bound
+    from score.serve.running import exit_within, serve
+
+    def load() -> tuple[Embedder, Identity]:
+        folder = ModelFolder.open(options.model)
+        embedder = Embedder.load(folder.path, settings)
+        return embedder, Identity.of(embedder, folder)
 
     with bound(options.host, options.port) as listener:
-        embedder = Embedder.load(options.model, settings)
         try:
-            serve(embedder, listener, settings.log_level)
+            serve(load, settings, listener)
         except SystemExit:  # uvicorn has logged the reason
             return UNUSABLE
+    exit_within(DONE)
     return DONE

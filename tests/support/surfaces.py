@@ -123,7 +123,11 @@ class BatchCsv(Surface):
 class Served(Surface):
     """A real server process on a local port."""
 
-    def __init__(self, command: list[str], path: str, ready: str, **environ: str) -> None:
+    def __init__(
+        self, command: list[str], path: str, ready: str, log: Path | None = None, **environ: str
+    ) -> None:
+        """log: a file for what the process writes to stderr."""
+        stderr = log.open("wb") if log else subprocess.DEVNULL
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -134,9 +138,11 @@ class Served(Surface):
                 **environ,
             },
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
             start_new_session=True,
         )
+        if not isinstance(stderr, int):
+            stderr.close()
         self.url, self._ready = path, ready
 
     def wait(self, seconds: float = 120) -> None:
@@ -208,11 +214,19 @@ class Azure(Served):
 class OwnServer(Served):
     """`score serve`."""
 
-    def __init__(self, model: str = ".", **environ: str) -> None:
+    def __init__(self, model: str = ".", log: Path | None = None, **environ: str) -> None:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "score", "serve", model, "--port", str(port)]
-        super().__init__(command, f"{url}/score", f"{url}/ping", **environ)
+        super().__init__(command, f"{url}/score", f"{url}/ping", log, **environ)
+
+    def terminate(self) -> None:
+        """Sends SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def ended(self, seconds: float) -> int:
+        """The exit code, once the process has ended."""
+        return self._process.wait(seconds)
 
 
 def _frame(body: Json) -> pd.DataFrame | None:
