@@ -112,7 +112,8 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             if requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok:
                 return
         except requests.RequestException:
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
     raise SystemExit(f"{process.args} did not become ready within 3 minutes")
 
 
@@ -257,7 +258,7 @@ def main() -> None:
     print(f"\nDone in {time.perf_counter() - start:.0f} s. Open {page_file}, and continue with:\n")
     print(f'  . "{BIN}/activate"')
     print("  score serve --port 5001 &")
-    print("  curl --retry 30 --retry-connrefused --silent http://127.0.0.1:5001/ping")
+    print("  curl --fail --retry 30 --retry-connrefused --silent http://127.0.0.1:5001/ping")
     print(
         "  curl http://127.0.0.1:5001/score -H 'Content-Type: application/json' "
         f"-d @{LABELLED.relative_to(ROOT)}"

@@ -14,7 +14,7 @@ from score.core.self_test import SelfTest
 log = logging.getLogger(__name__)
 
 _FRESH = 5.0  # seconds for which a verdict is not asked for again
-_STALE = 60.0  # seconds without a verdict after which a busy model counts as one that hangs
+_STALE = 60.0  # seconds for its probes after which a busy model counts as one that hangs
 _PATIENCE = 0.8  # seconds that a caller waits for a verdict: Kubernetes' probes wait one second
 
 
@@ -30,15 +30,18 @@ class Readiness:
         self._fault = self._test.fault()
         self._checked = time.monotonic()
         self._running: asyncio.Task[None] | None = None
+        self._began = 0.0
 
     async def fault(self) -> str:
         """What is wrong; an empty string if nothing is."""
         if time.monotonic() - self._checked > _FRESH:
             if self._running is None or self._running.done():
-                self._running = asyncio.create_task(self._check())
+                self._running, self._began = asyncio.create_task(self._check()), time.monotonic()
             await asyncio.wait([self._running], timeout=_PATIENCE)
-        age = time.monotonic() - self._checked
-        return self._fault or (f"no answer from the model for {age:.0f} s" if age > _STALE else "")
+            waited = time.monotonic() - self._began
+            if not self._running.done() and waited > _STALE:
+                return f"no answer from the model for {waited:.0f} s"
+        return self._fault
 
     async def _check(self) -> None:
         fault = await to_thread.run_sync(self._test.fault)

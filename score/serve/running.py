@@ -142,6 +142,7 @@ def _config(app: ASGIApp, settings: Settings, log: RequestLog) -> uvicorn.Config
         interface="asgi3",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         log_config=None,
         timeout_keep_alive=cast("int", settings.keep_alive_timeout),
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),

@@ -17,7 +17,7 @@ from score.core import endpoint
 from score.serve.connection import SURPLUS
 from score.serve.lifecycle import Lifecycle
 from score.serve.pace import Pace
-from score.serve.refusals import RETRY_AFTER, refusal, response
+from score.serve.refusals import refusal, response
 from score.settings import Settings
 
 _STATES = {"loading": "the model is being loaded", "stopping": "the server is stopping"}
@@ -83,7 +83,7 @@ class Service:
 
 
 def _unready(body: dict[str, str]) -> Response:
-    return JSONResponse(body, 503, headers={"Retry-After": str(RETRY_AFTER)})
+    return JSONResponse(body, 503)
 
 
 def _only_get(scope: Scope) -> Response:

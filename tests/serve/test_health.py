@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator
@@ -57,7 +58,6 @@ def test_a_model_that_computes_wrong_vectors_is_not_ready(
         answer = get(server, "/health/ready")
         reason = f"the vector of the {kind[:-1]} probe is wrong"
         assert (answer.status_code, answer.json()["reason"]) == (503, reason)
-        assert answer.headers["Retry-After"] == "1"
         assert get(server, "/ping").status_code == 503
         assert get(server, "/health/live").status_code == 200
     assert get(server, "/health/ready").status_code == 200
@@ -91,6 +91,20 @@ def test_a_model_that_hangs_is_not_ready(
         until(lambda: "no answer" in get(server, "/health/ready").text)
         released.set()
     until(lambda: get(server, "/health/ready").status_code == 200)
+
+
+def test_a_busy_model_stays_ready(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_PATIENCE", 0.05)
+    readiness, released = health.Readiness(embedder), threading.Event()
+    readiness._checked -= 3600
+    monkeypatch.setattr(readiness._test, "fault", lambda: "" if released.wait(60) else "late")
+
+    async def asked_while_busy() -> str:
+        fault = await readiness.fault()
+        released.set()
+        return fault
+
+    assert asyncio.run(asked_while_busy()) == ""
 
 
 def test_a_verdict_is_kept(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +145,7 @@ def test_while_it_is_loaded_only_health_answers(embedder: Embedder) -> None:
         assert get(server, "/health/live").status_code == 200
         for path in ("/health/ready", "/ping"):
             answer = get(server, path)
-            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            assert answer.status_code == 503
             assert answer.json()["reason"] == "the model is being loaded"
         refused = requests.post(f"{server.url}/score", data=TEXT, timeout=60)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "loading")

@@ -155,7 +155,8 @@ class Served(Surface):
                 if requests.get(self._ready, timeout=5).ok:
                     return
             except requests.RequestException:
-                time.sleep(0.2)
+                pass
+            time.sleep(0.2)
         raise TimeoutError(f"{self._process.args} did not come up")
 
     def post(
