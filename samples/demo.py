@@ -258,7 +258,7 @@ def main() -> None:
     print(f"\nDone in {time.perf_counter() - start:.0f} s. Open {page_file}, and continue with:\n")
     print(f'  . "{BIN}/activate"')
     print("  score serve --port 5001 &")
-    print("  curl --fail --retry 30 --retry-connrefused --silent http://127.0.0.1:5001/ping")
+    print("  curl --retry 30 --retry-connrefused --silent http://127.0.0.1:5001/ping")
     print(
         "  curl http://127.0.0.1:5001/score -H 'Content-Type: application/json' "
         f"-d @{LABELLED.relative_to(ROOT)}"
