@@ -24,6 +24,7 @@ Verify = Literal["off", "quick", "full"]
 Decoding = Literal["exact", "fast"]
 WidePixels = Literal["scale", "reference", "error"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "text"]
 
 MIB = 2**20
 PREFIX = "SCORE_"
@@ -182,6 +183,30 @@ class Settings:
 
     log_level: LogLevel = _setting("info", "lowest level that is logged")
 
+    # `score serve` alone: its connections, how it stops, its log.
+    max_connections: int = _setting(
+        512, "connections served at a time; further ones get a 503", least=1
+    )
+    header_timeout: float = _setting(
+        10.0, "seconds for a request's headers, from the connection or their first byte", least=0.1
+    )
+    body_timeout: float = _setting(
+        30.0, "seconds to wait for the next bytes of a body, or for a client to read", least=0.1
+    )
+    min_body_rate: int = _setting(
+        4096, "bytes a second below which a body is given up after body_timeout", least=0
+    )
+    keep_alive_timeout: float = _setting(
+        75.0, "seconds that a connection may be idle between requests", least=0
+    )
+    shutdown_delay: float = _setting(
+        0.0, "seconds of SIGTERM during which new requests are still answered", least=0
+    )
+    shutdown_timeout: float = _setting(
+        25.0, "most seconds after that to answer the requests under way", least=0.1
+    )
+    log_format: LogFormat = _setting("json", "of the server's log: a JSON object a line, or text")
+
     def __post_init__(self) -> None:
         if not self.cache:
             raise SettingError("cache must name a folder")
@@ -264,6 +289,7 @@ _CHOICES = {
     "decoding": get_args(Decoding),
     "wide_pixels": get_args(WidePixels),
     "log_level": get_args(LogLevel),
+    "log_format": get_args(LogFormat),
 }
 
 
@@ -272,6 +298,14 @@ SERVER = (
     "tls_cert",
     "tls_key",
     "cors_origin",
+    "max_connections",
+    "header_timeout",
+    "body_timeout",
+    "min_body_rate",
+    "keep_alive_timeout",
+    "shutdown_delay",
+    "shutdown_timeout",
+    "log_format",
 )
 """Settings that only `score serve` has flags for."""
 

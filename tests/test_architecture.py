@@ -65,7 +65,7 @@ ROOMS = {
     "index": Room(
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
-    "serve": Room(5, "the model behind HTTP", "core errors hardware settings storage"),
+    "serve": Room(5, "the model behind HTTP", "contract core errors hardware settings storage"),
     "training": Room(
         5,
         "trains the embedded model",
@@ -147,6 +147,8 @@ DOORS = {
     "starlette": "serve",
     "anyio": "serve",
     "uvicorn": "serve",
+    "prometheus_client": "serve.metrics",
+    "h11": "serve.connection",
     "tqdm": "console.progress",
     "matplotlib": "evaluation.charts",
     "argparse": "__main__ cli console shards spark deploy.cli deploy.simulate.parallel",

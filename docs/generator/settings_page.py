@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import Field
 from typing import Any
 
-from docs.generator.cli_page import commands, common_flags, setting_flags
+from docs.generator.cli_page import commands, setting_flags
 from docs.generator.markdown import page, sentence
 from docs.generator.sources import VERSION, settings
 
@@ -13,21 +13,21 @@ from docs.generator.sources import VERSION, settings
 def settings_page() -> str:
     """Every setting: its variable and flag, default, allowed values and meaning."""
     verbs = {name: set(setting_flags(parser)) for name, parser in commands()}
-    common = common_flags()
-    server = ", ".join(f"`--{flag(name)}`" for name in settings.SERVER)
-    complete = ", ".join(f"`{verb}`" for verb, flags in verbs.items() if flags >= common)
+    servers = ", ".join(f"`--{flag(name)}`" for name in settings.SERVER)
+    every = {f"--{flag(name)}" for name in settings.names() if name not in settings.SERVER}
+    complete = ", ".join(f"`{verb}`" for verb, flags in verbs.items() if flags >= every)
     partial = " ".join(
         f"`{verb}` has {', '.join(f'`{name}`' for name in sorted(flags))} only."
         for verb, flags in verbs.items()
-        if flags and not flags >= common
+        if flags and not flags >= every
     )
     rows = "\n".join(setting_row(field) for field in settings.setting_fields())
     return page(
         "score/settings.py",
         "Settings",
         "A setting is an environment variable `SCORE_…` on every surface (server, Azure ML, MLflow,"
-        f" Spark, Python) and a flag of {complete}. {partial} "
-        f"Of `score serve` only: {server}.",
+        f" Spark, Python) and a flag of {complete}. {partial} Those "
+        f"of the server ({servers}) are flags of `score serve` alone.",
         "A flag overrides the variable, the variable overrides MLflow's `model_config`, and that "
         "overrides the default. A blank variable counts as unset. In Python, pass "
         "`Settings(name=value)` to `Embedder.load`. Times are in seconds, sizes in bytes.",

@@ -8,13 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from score.cli.arguments import add_settings, positive
-from score.console.commands import DONE, UNUSABLE, Parser, exit_code_of, log_to_stderr
+from score.console.commands import DONE, UNUSABLE, Parser, exit_code_of
 from score.console.flags import port
-from score.folder.model_folder import EMBEDDED
+from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.settings import Settings, names
 
 if TYPE_CHECKING:  # imports NumPy and Pillow, which `--help` does without
     from score.core.embedder import Embedder
+    from score.core.identity import Identity
+
+    Load = Callable[[], tuple[Embedder, Identity]]
 
 HELP = "answer POST /score and GET /ping"
 
@@ -43,8 +46,10 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Serves until interrupted. What can be refused is refused before a model is loaded."""
+    from score.serve import logs
     from score.serve.access import access_of
-    from score.serve.app import bound, serve
+    from score.serve.listener import bound
+    from score.serve.running import serve
     from score.serve.tls import tls_of
     from score.serve.workers import Supervisor
 
@@ -52,30 +57,47 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         address = listener.getsockname()[0]
         access = access_of(address, settings, without_keys=options.without_keys)
         tls_of(settings)
-        answer = partial(serve, listener=listener, log_level=settings.log_level, access=access)
-        job = partial(_serve, options.model, settings, answer)
+        load = partial(_load, options.model, settings)
+        answer = partial(serve, settings=settings, bound=listener, access=access)
         if options.workers == 1:
-            return job(lambda: None)
-        work = partial(_work, job, settings.log_level)
+            return _serve(load, answer)
+        logs.configure(settings)
+        work = partial(_work, load, answer, settings)
         return DONE if Supervisor(work, options.workers, listener.close).run() else UNUSABLE
 
 
-def _serve(
-    model: str, settings: Settings, answer: Callable[[Embedder], None], ready: Callable[[], None]
-) -> int:
-    """answer: serves until interrupted; ready: called when the model is loaded."""
+def _load(model: str, settings: Settings) -> tuple[Embedder, Identity]:
     from score.core.embedder import Embedder
+    from score.core.identity import Identity
 
-    embedder = Embedder.load(model, settings)
-    ready()
+    folder = ModelFolder.open(model)
+    embedder = Embedder.load(folder.path, settings)
+    return embedder, Identity.of(embedder, folder)
+
+
+def _serve(load: Load, answer: Callable[[Load], None]) -> int:
+    """answer: serves until interrupted, and loads the model meanwhile."""
+    from score.serve.running import exit_within
+
     try:
-        answer(embedder)
+        answer(load)
     except SystemExit:  # uvicorn has logged the reason
         return UNUSABLE
+    exit_within(DONE)
     return DONE
 
 
-def _work(job: Callable[[Callable[[], None]], int], level: str, ready: Callable[[], None]) -> int:
-    """One of several worker processes."""
-    log_to_stderr(level)
-    return exit_code_of(lambda: job(ready))
+def _work(
+    load: Load, answer: Callable[[Load], None], settings: Settings, ready: Callable[[], None]
+) -> int:
+    """One of several worker processes. It listens once its model is loaded: until then the others
+    answer, if there are any."""
+    from score.serve import logs
+
+    def job() -> int:
+        loaded = load()
+        ready()
+        return _serve(lambda: loaded, answer)
+
+    logs.configure(settings)
+    return exit_code_of(job)

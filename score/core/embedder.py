@@ -13,7 +13,9 @@ from score.arrays import ImageInput, Matrix, Vector
 from score.contract.labels import Labels
 from score.contract.params import Params, Truncate
 from score.contract.rows import Record, Row
+from score.core.batching import Backlog
 from score.core.label_vectors import LabelVectors
+from score.core.observer import Observer
 from score.core.pipeline import Pipeline
 from score.core.preparation import FetchOptions, OnFetched
 from score.core.stream import Stream
@@ -30,7 +32,8 @@ from score.texts.tokenizer import Tokenizer
 class Embedder:
     """A CLIP model that turns images and texts into vectors. Safe to share between threads.
 
-    Made by `load`. `settings` are those it was loaded with.
+    Made by `load`. `settings` are those it was loaded with, `probes` the folder's, if it has
+    any and `settings.verify` is not `off`.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Embedder:
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
         self.settings = settings
+        self.probes: Probes | None = None
         self._pipeline = Pipeline(encoder, tokenizer, preprocessor, settings)
         self._label_vectors = LabelVectors(self._pipeline)
 
@@ -59,7 +63,8 @@ class Embedder:
         encoder = precision.fastest(opened, tokenizer, preprocessor, settings)
         embedder = cls(encoder, tokenizer, preprocessor, settings)
         if settings.verify != "off":
-            embedder._verify(Probes.read(opened.path))
+            embedder.probes = Probes.read(opened.path)
+            embedder._verify(embedder.probes)
         return embedder
 
     def _verify(self, probes: Probes | None) -> None:
@@ -73,6 +78,19 @@ class Embedder:
                 f"this model does not compute here what its package promises: {failed[0]}; "
                 "run `score verify` on it"
             )
+
+    @property
+    def observer(self) -> Observer:
+        """Who is told of durations, passes and answers; see `observe`."""
+        return self._pipeline.observer
+
+    def observe(self, observer: Observer) -> None:
+        """Reports to an observer from now on, in place of any before."""
+        self._pipeline.observe(observer)
+
+    def backlog(self) -> Backlog:
+        """The inputs of all callers that wait for a forward pass."""
+        return self._pipeline.batcher.backlog()
 
     @property
     def dimension(self) -> int:
@@ -105,6 +123,7 @@ class Embedder:
         params = params or Params()
         until = time.monotonic() + self.settings.request_deadline
         records = list(self._records(rows, params, FetchOptions(until=until)))
+        self.observer.answered(records)
         failures = [(i, record.error) for i, record in enumerate(records) if record.error]
         if failures and params.on_error == "raise":
             raise RowsFailed(failures, len(records))

@@ -43,7 +43,8 @@ def score(embedder: Embedder, body: bytes, observer: Observer | None = None) -> 
         records = embedder.answer(request.rows, request.params)
         if observer:
             observer(request.rows, records)
-        return Answer(200, wire.dump([wire.render(record) for record in records]))
+        with embedder.observer.timed("render"):
+            return Answer(200, wire.dump([wire.render(record) for record in records]))
     except RequestError as error:
         return refuse(error)
     except Exception:

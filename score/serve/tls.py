@@ -31,9 +31,8 @@ def tls_of(settings: Settings) -> ssl.SSLContext | None:
 
 def secure(config: uvicorn.Config, context: ssl.SSLContext | None) -> None:
     """Makes a server speak TLS. uvicorn would read the files again, and ask for a password."""
-    if context is not None:
-        config.load()
-        config.ssl = context
+    config.load()
+    config.ssl = context
 
 
 def _pem(flag: str, name: str, mark: bytes, what: str) -> Path:

@@ -26,6 +26,7 @@ def test_every_setting_is_a_variable() -> None:
         "precision": "bf16", "verify": "full", "log_level": "error", "exif_orientation": "true",
         "engine": "torch", "decoding": "fast", "wide_pixels": "error",
         "proxy": "http://proxy.example:3128", "cors_origin": "https://a.example, *",
+        "log_format": "text",
     }  # fmt: skip
     environ = {f"SCORE_{name.upper()}": texts.get(name, "7") for name in names()}
     settings = Settings.from_env(environ)

@@ -24,8 +24,8 @@ from score.core.embedder import Embedder
 from score.errors import RequestError
 from score.serve import keys
 from score.serve.access import Access, access_of, protected
-from score.serve.app import bound
 from score.serve.guard import Refusal
+from score.serve.listener import bound
 from score.settings import Settings
 from tests.support.surfaces import OwnServer
 
@@ -187,7 +187,7 @@ def test_a_body_is_not_read_before_the_key_is_checked(ring: tuple[Path, str]) ->
     application = Application()
     access = access_of("127.0.0.1", Settings(api_keys_file=str(ring[0])))
     with running(access, application) as (host, port):
-        head = "POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+        head = "POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
         assert " 401 " in raw(f"http://{host}:{port}", f"{head}\r\n{{").splitlines()[0]
         waits = f"{head}Expect: 100-continue\r\n\r\n"
         assert raw(f"http://{host}:{port}", waits).startswith("HTTP/1.1 401 ")

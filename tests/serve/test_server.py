@@ -118,10 +118,10 @@ def test_too_many_rows(server: OwnServer) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
         b"nonsense\r\n\r\n",
         b"POST /score HTTP/1.1\r\n",
-        b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
-        b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n{",
-        b"POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /score HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 20_000,
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: abc\r\n\r\n{",
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 20_000,
     ],
 )
 def test_clients_that_go_away_or_speak_nonsense_do_no_harm(server: OwnServer, sent: bytes) -> None:

@@ -126,7 +126,7 @@ def test_requests_are_answered_over_tls_alone(authority: Authority, tmp_path: Pa
         assert own.post(BODY).ok
     finally:
         own.stop()
-    assert "serving https://127.0.0.1:" in log.read_text()
+    assert "listening on https://127.0.0.1:" in log.read_text()
 
 
 def _version(authority: Authority, host: str, port: int, only: ssl.TLSVersion) -> str | None:

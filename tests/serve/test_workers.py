@@ -221,7 +221,7 @@ def ready(log: Path) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="asks Linux whose a socket is")
 def test_a_crash_loses_the_requests_of_its_worker_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    own = OwnServer(arguments=["--workers", "2"], log=log)
+    own = OwnServer(arguments=["--workers", "2", "--log-format", "text"], log=log)
     clients: list[Client] = []
     try:
         own.wait()
@@ -261,7 +261,7 @@ def test_a_crash_loses_the_requests_of_its_worker_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_port_is_closed_while_workers_finish(tmp_path: Path) -> None:
-    own = OwnServer(arguments=["--workers", "2"], log=tmp_path / "log")
+    own = OwnServer(arguments=["--workers", "2", "--log-format", "text"], log=tmp_path / "log")
     address = ("127.0.0.1", int(own.url.rpartition(":")[2].partition("/")[0]))
     try:
         own.wait()

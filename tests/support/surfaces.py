@@ -156,7 +156,8 @@ class Served(Surface):
                 if requests.get(self._ready, timeout=5, verify=self._verify).ok:
                     return
             except requests.RequestException:
-                time.sleep(0.2)
+                pass
+            time.sleep(0.2)
         raise TimeoutError(f"{self._process.args} did not come up")
 
     @property
@@ -234,6 +235,14 @@ class OwnServer(Served):
         command = [sys.executable, "-m", "score", "serve", model, "--port", str(port), *arguments]
         super().__init__(command, f"{url}/score", f"{url}/ping", log, **environ)
         self._trusts = trusts
+
+    def terminate(self) -> None:
+        """Sends SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def ended(self, seconds: float) -> int:
+        """The exit code, once the process has ended."""
+        return self._process.wait(seconds)
 
 
 def _frame(body: Json) -> pd.DataFrame | None:
