@@ -112,7 +112,8 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             if requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok:
                 return
         except requests.RequestException:
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
     raise SystemExit(f"{process.args} did not become ready within 3 minutes")
 
 

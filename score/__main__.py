@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from types import ModuleType
 from score import __version__
 from score.cli import VERBS
 from score.cli.arguments import settings
-from score.console.commands import UNUSABLE, Parser, add_verb, exit_code_of, say
+from score.console.commands import UNUSABLE, Parser, add_verb, exit_code_of, log_to_stderr, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +35,9 @@ def _run(words: Sequence[str]) -> int:
     verbs = [verb] if verb in VERBS else [name for name in VERBS if _is_here(name)]
     modules = {name: importlib.import_module(_module(name)) for name in verbs}
     options = _parser(modules).parse_args(words)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr("warning")  # of unusable variables, until the level is known
     chosen = settings(options, os.environ)
-    logging.getLogger("score").setLevel(chosen.log_level.upper())
+    log_to_stderr(chosen.log_level)
     code: int = modules[options.verb].run(options, chosen)
     return code
 

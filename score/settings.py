@@ -24,6 +24,7 @@ Verify = Literal["off", "quick", "full"]
 Decoding = Literal["exact", "fast"]
 WidePixels = Literal["scale", "reference", "error"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "text"]
 
 MIB = 2**20
 PREFIX = "SCORE_"
@@ -56,6 +57,29 @@ def _proxy_fault(text: str) -> str:
     return ""
 
 
+def _host_fault(text: str) -> str:
+    """What is wrong with a host name, an address or a range of addresses."""
+    try:
+        ipaddress.ip_network(text.strip("[]"), strict=False)
+    except ValueError:
+        if not text.isascii() or set(text) & set("/*:@[] "):
+            return f"must hold host names, addresses or CIDR ranges, not {text!r}"
+    return ""
+
+
+def _origin_fault(text: str) -> str:
+    """What is wrong with a web site's origin, which browsers write without a path."""
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        usable = False
+    plain = text == f"{url.scheme}://{url.netloc}".lower() if usable else text == "*"
+    if not plain or "@" in text or not (text.isascii() and text.isprintable()) or " " in text:
+        return "must be like https://app.example or http://app.example:8080, without a path, or *"
+    return ""
+
+
 def _setting(
     default: Any,
     help: str,
@@ -64,8 +88,8 @@ def _setting(
     fault: Callable[[str], str] | None = None,
     secret: bool = False,
 ) -> Any:
-    """A field. least: the smallest number. fault: text → what is wrong with it, or an empty string.
-    secret: left out of `repr`."""
+    """A field. least: the smallest number. fault: text → what is wrong with it, or an empty string;
+    of a tuple, of each entry. secret: left out of `repr`."""
     metadata = {"help": help, "least": least, "fault": fault}
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
 
@@ -76,7 +100,9 @@ class Settings:
 
     # Downloads.
     allow_hosts: tuple[str, ...] = _setting(
-        (), "host names, addresses or CIDR ranges that may be fetched although private"
+        (),
+        "host names, addresses or CIDR ranges that may be fetched although private",
+        fault=_host_fault,
     )
     connect_timeout: float = _setting(5.0, "seconds to connect to an image's server", least=0.01)
     read_timeout: float = _setting(10.0, "seconds to wait for the server's next bytes", least=0.01)
@@ -130,6 +156,16 @@ class Settings:
     max_request_rows: int = _setting(10_000, "most rows in one request", least=1)
     max_prompts: int = _setting(2_000, "most prompts in one request's labels", least=1)
 
+    # `score serve` alone: who may use it, and TLS.
+    api_keys_file: str = _setting("", "file of the keys that requests need, from `score key new`")
+    tls_cert: str = _setting("", "PEM file of the server's certificate and its intermediate ones")
+    tls_key: str = _setting("", "PEM file of the certificate's private key")
+    cors_origin: tuple[str, ...] = _setting(
+        (),
+        "origins of web pages that may use the server, comma-separated; * for all",
+        fault=_origin_fault,
+    )
+
     # The model.
     device: str = _setting("auto", "cpu, cuda, cuda:1, …; auto uses a GPU if one works")
     precision: Precision = _setting(
@@ -149,6 +185,30 @@ class Settings:
 
     log_level: LogLevel = _setting("info", "lowest level that is logged")
 
+    # `score serve` alone: its connections, how it stops, its log.
+    max_connections: int = _setting(
+        512, "connections served at a time; further ones get a 503", least=1
+    )
+    header_timeout: float = _setting(
+        10.0, "seconds for a request's headers, from the connection or their first byte", least=0.1
+    )
+    body_timeout: float = _setting(
+        30.0, "seconds to wait for the next bytes of a body, or for a client to read", least=0.1
+    )
+    min_body_rate: int = _setting(
+        4096, "bytes a second below which a body is given up after body_timeout", least=0
+    )
+    keep_alive_timeout: float = _setting(
+        75.0, "seconds that a connection may be idle between requests", least=0
+    )
+    shutdown_delay: float = _setting(
+        0.0, "seconds of SIGTERM during which new requests are still answered", least=0
+    )
+    shutdown_timeout: float = _setting(
+        25.0, "most seconds after that to answer the requests under way", least=0.1
+    )
+    log_format: LogFormat = _setting("json", "of the server's log: a JSON object a line, or text")
+
     def __post_init__(self) -> None:
         if not self.cache:
             raise SettingError("cache must name a folder")
@@ -157,7 +217,8 @@ class Settings:
             _check_type(field, value)
             if least is not None and not least <= value < float("inf"):
                 raise SettingError(f"{field.name} must be at least {least:g}, not {value!r}")
-            _check(field, field.name, value)
+            for text in value if isinstance(value, tuple) else (value,):
+                _check(field, field.name, text)
 
     @classmethod
     def from_env(
@@ -230,7 +291,25 @@ _CHOICES = {
     "decoding": get_args(Decoding),
     "wide_pixels": get_args(WidePixels),
     "log_level": get_args(LogLevel),
+    "log_format": get_args(LogFormat),
 }
+
+
+SERVER = (
+    "api_keys_file",
+    "tls_cert",
+    "tls_key",
+    "cors_origin",
+    "max_connections",
+    "header_timeout",
+    "body_timeout",
+    "min_body_rate",
+    "keep_alive_timeout",
+    "shutdown_delay",
+    "shutdown_timeout",
+    "log_format",
+)
+"""Settings that only `score serve` has flags for."""
 
 
 def _variable(name: str) -> str:
@@ -243,7 +322,10 @@ def _parse(field: Field[Any], where: str, text: str) -> Any:
         return text
     default = field.default
     if isinstance(default, tuple):
-        return tuple(_host(where, part.strip()) for part in text.split(",") if part.strip())
+        entries = tuple(part.strip() for part in text.split(",") if part.strip())
+        for entry in entries:
+            _check(field, where, entry)
+        return entries
     if isinstance(default, bool):
         if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
             raise SettingError(f"{where} must be true or false, not {text!r}")
@@ -262,6 +344,8 @@ def _check_type(field: Field[Any], value: object) -> None:
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         noun = kinds.get(kind, "a tuple")
         raise SettingError(f"{field.name} must be {noun}, not of type {type(value).__name__}")
+    if isinstance(value, tuple) and not all(isinstance(entry, str) for entry in value):
+        raise SettingError(f"{field.name} must be a tuple of strings, not {value!r}")
     if choices(field):
         _check_choice(field, field.name, value)
 
@@ -276,17 +360,6 @@ def _check(field: Field[Any], where: str, text: str) -> None:
     fault = field.metadata["fault"]
     if fault is not None and (problem := fault(text)):
         raise SettingError(f"{where} {problem}")
-
-
-def _host(where: str, entry: str) -> str:
-    try:
-        ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        if not entry.isascii() or set(entry) & set("/*:@[] "):
-            raise SettingError(
-                f"{where}: {entry!r} is no host name, address or CIDR range"
-            ) from None
-    return entry
 
 
 def _number(where: str, text: str, kind: type[int] | type[float], least: float) -> int | float:

@@ -65,7 +65,9 @@ ROOMS = {
     "index": Room(
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
-    "serve": Room(5, "the model behind HTTP", "console core errors"),
+    "serve": Room(
+        5, "the model behind HTTP", "console contract core errors hardware settings storage"
+    ),
     "training": Room(
         5,
         "trains the embedded model",
@@ -125,9 +127,9 @@ DOORS = {
     "brotli": "fetch.content_encoding",
     "backports": "fetch.content_encoding",
     "certifi": "fetch.connections",
-    "ipaddress": "fetch.address_rule settings",
+    "ipaddress": "fetch.address_rule serve.local_only settings",
     "socket": "fetch.connections serve deploy.simulate.front deploy.simulate.ports",
-    "ssl": "fetch",
+    "ssl": "fetch serve.tls",
     "http": "fetch deploy.simulate.front",
     "pandas": "tables.frames pyfunc batch spark entry deploy.simulate.nocode_batch "
     "deploy.simulate.nocode_online",
@@ -147,6 +149,8 @@ DOORS = {
     "starlette": "serve",
     "anyio": "serve",
     "uvicorn": "serve",
+    "prometheus_client": "serve.metrics",
+    "h11": "serve.connection",
     "tqdm": "console.progress",
     "matplotlib": "evaluation.charts",
     "argparse": "__main__ cli console shards spark deploy.cli deploy.simulate.parallel",

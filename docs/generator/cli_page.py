@@ -145,9 +145,16 @@ def arguments(parser: Parser) -> Iterator[str]:
         notes = "; ".join(filter(None, [action.help, choices_of(action), default_note(action)]))
         yield f"- `{spelling(action).strip('[]')}`{required}" + (f": {notes}" if notes else "")
     if flags := list(setting_flags(parser)):
-        few = len(flags) < len(settings.names())
-        some = ", ".join(f"`{name}`" for name in flags) if few else "a flag for every setting"
-        yield f"- settings: {some}; see [Settings](settings.md)"
+        yield f"- settings: {_settings(flags)}; see [Settings](settings.md)"
+
+
+def _settings(flags: list[str]) -> str:
+    left_out = len(settings.names()) - len(flags)
+    if left_out == 0:
+        return "a flag for every setting"
+    if left_out == len(settings.SERVER):
+        return "a flag for every setting but the server's"
+    return ", ".join(f"`{name}`" for name in flags)
 
 
 def choices_of(action: argparse.Action) -> str:

@@ -13,19 +13,21 @@ from docs.generator.sources import VERSION, settings
 def settings_page() -> str:
     """Every setting: its variable and flag, default, allowed values and meaning."""
     verbs = {name: set(setting_flags(parser)) for name, parser in commands()}
-    every = {f"--{flag(name)}" for name in settings.names()}
-    complete = ", ".join(f"`{verb}`" for verb, flags in verbs.items() if flags == every)
+    servers = ", ".join(f"`--{flag(name)}`" for name in settings.SERVER)
+    every = {f"--{flag(name)}" for name in settings.names() if name not in settings.SERVER}
+    complete = ", ".join(f"`{verb}`" for verb, flags in verbs.items() if flags >= every)
     partial = " ".join(
         f"`{verb}` has {', '.join(f'`{name}`' for name in sorted(flags))} only."
         for verb, flags in verbs.items()
-        if flags and flags != every
+        if flags and not flags >= every
     )
     rows = "\n".join(setting_row(field) for field in settings.setting_fields())
     return page(
         "score/settings.py",
         "Settings",
         "A setting is an environment variable `SCORE_…` on every surface (server, Azure ML, MLflow,"
-        f" Spark, Python) and a flag of {complete}. {partial}",
+        f" Spark, Python) and a flag of {complete}. {partial} Those "
+        f"of the server ({servers}) are flags of `score serve` alone.",
         "A flag overrides the variable, the variable overrides MLflow's `model_config`, and that "
         "overrides the default. A blank variable counts as unset. In Python, pass "
         "`Settings(name=value)` to `Embedder.load`. Times are in seconds, sizes in bytes.",
@@ -56,7 +58,7 @@ def default_of(field: Field[Any]) -> str:
 def allowed(field: Field[Any]) -> str:
     """The allowed values of a setting."""
     least = field.metadata["least"]
-    fault = field.metadata["fault"]
+    fault = None if isinstance(field.default, tuple) else field.metadata["fault"]
     if choices := settings.choices(field):
         return ", ".join(f"`{choice}`" for choice in choices)
     if fault is not None:

@@ -11,6 +11,7 @@ VERBS = (
     "index",
     "search",
     "serve",
+    "key",
     "package",
     "catalog",
     "verify",

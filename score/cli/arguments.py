@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from score.console.commands import SETTINGS, Parser
 from score.folder.model_folder import EMBEDDED
-from score.settings import PREFIX, Settings, choices, setting_fields
+from score.settings import PREFIX, SERVER, Settings, choices, names, setting_fields
 
 _METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
 
@@ -45,10 +45,11 @@ def add_job(parser: Parser) -> None:
 
 
 def add_settings(parser: Parser, only: Collection[str] | None = None) -> None:
-    """A flag for each setting, or for those in `only`."""
+    """A flag for each setting in `only`; by default for all but those of the server."""
+    chosen = set(names()) - set(SERVER) if only is None else set(only)
     group = parser.add_argument_group(SETTINGS, _ABOUT_SETTINGS)
     for field in setting_fields():
-        if only is not None and field.name not in only:
+        if field.name not in chosen:
             continue
         default = field.default if field.default not in ((), "") else "none"
         group.add_argument(

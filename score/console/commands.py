@@ -9,6 +9,7 @@ Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable argumen
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -137,6 +138,12 @@ def required_imports(module: str) -> Iterator[None]:
             raise
         say(missing(error))
         sys.exit(UNUSABLE)
+
+
+def log_to_stderr(level: str) -> None:
+    """Sends the log to stderr. level: the lowest of this package's messages."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("score").setLevel(level.upper())
 
 
 def say(line: str) -> None:

@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,13 @@ class Request:
             self.vectors.set_exception(error)
 
 
+class Backlog(NamedTuple):
+    """Inputs that wait for a pass, and the seconds that the request waits that waits longest."""
+
+    inputs: int
+    seconds: float
+
+
 Part = tuple[Request, slice]
 """A request, and which of its inputs a pass computes."""
 
@@ -81,6 +88,11 @@ class Queue:
         """When the request that has waited longest was last served; inf for an empty queue."""
         waiting = (request.since for request in self._requests if request.left)
         return min(waiting, default=math.inf)
+
+    @property
+    def waiting(self) -> int:
+        """Number of inputs that no pass has taken yet."""
+        return sum(request.left for request in self._requests)
 
     def add(self, request: Request) -> None:
         """Appends a request."""
@@ -139,6 +151,13 @@ class Batcher:
         queue = Queue(compute, most, cost)
         self._queues.append(queue)
         return functools.partial(self._ask, queue)
+
+    def backlog(self) -> Backlog:
+        """What waits now."""
+        with self._lock:
+            inputs = sum(queue.waiting for queue in self._queues)
+            since = min((queue.since for queue in self._queues), default=math.inf)
+        return Backlog(inputs, max(0.0, time.monotonic() - since) if inputs else 0.0)
 
     def _ask(self, queue: Queue, inputs: Sequence[Any]) -> Matrix:
         if not inputs:

@@ -50,6 +50,7 @@ class Embedder:
         """For `load`, which reads these parts from a model folder."""
         self._parts = Parts(encoder, tokenizer, preprocessor)
         self.settings = settings
+        self._probes: Probes | None = None
         self._pipeline = Pipeline(encoder, tokenizer, preprocessor, settings)
         self._label_vectors = LabelVectors(self._pipeline)
 
@@ -68,7 +69,8 @@ class Embedder:
         encoder = precision.fastest(opened, tokenizer, preprocessor, settings)
         embedder = cls(encoder, tokenizer, preprocessor, settings)
         if settings.verify != "off":
-            embedder._verify(Probes.read(opened.path))
+            embedder._probes = Probes.read(opened.path)
+            embedder._verify(embedder._probes)
         return embedder
 
     def _verify(self, probes: Probes | None) -> None:
@@ -119,6 +121,7 @@ class Embedder:
         params = params or Params()
         until = time.monotonic() + self.settings.request_deadline
         records = list(self._records(rows, params, FetchOptions(until=until)))
+        self._pipeline.observer.answered(records)
         failures = [(i, record.error) for i, record in enumerate(records) if record.error]
         if failures and params.on_error == "raise":
             raise RowsFailed(failures, len(records))
@@ -180,6 +183,16 @@ class Embedder:
 def parts_of(embedder: Embedder) -> Parts:
     """What an embedder is made of. For this package's own modules: the parts are not public."""
     return embedder._parts
+
+
+def pipeline_of(embedder: Embedder) -> Pipeline:
+    """What an embedder's calls share. For this package's own modules, which watch it."""
+    return embedder._pipeline
+
+
+def probes_of(embedder: Embedder) -> Probes | None:
+    """The probes of the folder it was loaded from; None if that has none, or `verify` is off."""
+    return embedder._probes
 
 
 def _row(image: ImageInput) -> Row:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from score.contract import wire
 from score.contract.limits import check_body_size, check_row_count
 from score.contract.rows import Record, Row
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, pipeline_of
 from score.errors import RequestError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ def score(embedder: Embedder, body: bytes, observer: Observer | None = None) -> 
         records = embedder.answer(request.rows, request.params)
         if observer:
             observer(request.rows, records)
-        return Answer(200, wire.dump([wire.render(record) for record in records]))
+        with pipeline_of(embedder).observer.timed("render"):
+            return Answer(200, wire.dump([wire.render(record) for record in records]))
     except RequestError as error:
         return refuse(error)
     except Exception:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score.contract.rows import IMAGE, TEXT, Row, is_empty
+from score.core.observer import NOBODY, Observer
 from score.errors import EmptyRow, RowError
 from score.fetch.fetcher import Fetcher
 from score.hardware.processor import cores
@@ -52,6 +53,7 @@ class Preparer:
         self._tokenizer = tokenizer
         self._preprocessor = preprocessor
         self._settings = settings
+        self.observer: Observer = NOBODY
         self._fetcher = Fetcher(settings)
         # One thread a core, however many images are fetched: the allocator keeps what a thread has
         # freed for that thread. By process, since threads do not survive a fork.
@@ -71,7 +73,8 @@ class Preparer:
         with _naming(TEXT):
             if isinstance(text, RowError):
                 raise text
-            (ids,) = self._tokenizer.encode([text], truncate)
+            with self.observer.timed("tokenize"):
+                (ids,) = self._tokenizer.encode([text], truncate)
             if isinstance(ids, RowError):
                 raise ids
             return ids
@@ -82,20 +85,22 @@ class Preparer:
                 raise image
             # Decoded images are large: waiting here for a decoder also slows the downloads down.
             with self._fetcher.holding():
-                data = self._fetcher.fetch(image, options.root, options.until)
+                with self.observer.timed("fetch"):
+                    data = self._fetcher.fetch(image, options.root, options.until)
                 if options.on_fetched:
                     options.on_fetched(image, data)
                 return self._decoders(os.getpid()).submit(self._decode, data).result()
 
     def _decode(self, data: bytes) -> Pixels:
         settings = self._settings
-        return self._preprocessor.read(
-            data,
-            settings.max_pixels,
-            exif_orientation=settings.exif_orientation,
-            wide=settings.wide_pixels,
-            fast=settings.decoding == "fast",
-        )
+        with self.observer.timed("decode"):
+            return self._preprocessor.read(
+                data,
+                settings.max_pixels,
+                exif_orientation=settings.exif_orientation,
+                wide=settings.wide_pixels,
+                fast=settings.decoding == "fast",
+            )
 
 
 class _naming:

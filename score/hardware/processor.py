@@ -21,6 +21,19 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def keep_share(number: int, count: int) -> None:
+    """Restricts this process to its share of the cores that it may use, so that `count` processes
+    do not each start a thread for every core. Several share a core where there are fewer. Does
+    nothing where the system cannot.
+
+    number: of this process, from 0.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed[number % len(allowed) :: count])
+
+
 def cpu_flags() -> frozenset[str]:
     """The CPU's feature flags, such as avx512_vnni and amx_bf16; empty except on Linux."""
     return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())

@@ -79,7 +79,7 @@ SERVING: Mapping[str, Sequence[str]] = {
     **{folder: CODE[folder] for folder in _SERVING},
     "score/cli": (
         *("__init__.py", "arguments.py", "job_progress.py"),
-        *("embed.py", "serve.py", "verify.py"),
+        *("embed.py", "key.py", "serve.py", "verify.py"),
     ),
     "score/jobs": (
         *("__init__.py", "embed.py", "image_files.py", "image_source.py"),
@@ -87,7 +87,7 @@ SERVING: Mapping[str, Sequence[str]] = {
     ),
 }
 """The part of `CODE` in a package: what its MLflow model, Azure's entry scripts, Spark, and the
-verbs `embed`, `serve` and `verify` need."""
+verbs `embed`, `serve`, `key` and `verify` need."""
 
 _HEAD = """\
 # The files of this folder that Azure ML may upload, as a model or as code: only those named here.

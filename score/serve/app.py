@@ -1,107 +1,53 @@
-"""The HTTP server of `score serve`: `POST /score` with Azure's request format, and `GET /ping`.
+"""The application of `score serve`: `POST /score` with Azure's request format.
 
-It only handles routes and transport; `core.endpoint` parses and answers requests.
+It only handles routes; `core.endpoint` parses and answers requests.
 """
 
 from __future__ import annotations
 
-import logging
-import socket
-from contextlib import suppress
-from copy import deepcopy
+from collections.abc import Sequence
 
-import uvicorn
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from score.console.flags import port_error
 from score.core import endpoint
 from score.core.embedder import Embedder
-from score.core.endpoint import Answer
-from score.errors import RequestError, body_too_large
-
-log = logging.getLogger("uvicorn.error")  # uvicorn's own log
+from score.errors import body_too_large
+from score.serve import body
+from score.serve.refusals import FAILED, response
 
 _REQUESTS = 256  # concurrent requests; their rows are encoded in shared batches
 
 
-def application(embedder: Embedder) -> Starlette:
-    """The ASGI application that serves a model."""
+def application(embedder: Embedder, others: Sequence[Route] = ()) -> Starlette:
+    """The ASGI application that scores with a model; `others`: further routes."""
     limit = embedder.settings.max_request_bytes
     threads = CapacityLimiter(_REQUESTS)
 
     async def score(request: Request) -> Response:
-        body = await _body(request, limit)
-        if body is None:
-            return _response(endpoint.refuse(body_too_large(limit)))
-        answer = to_thread.run_sync(endpoint.score, embedder, body, limiter=threads)
-        return _response(await answer)
-
-    async def ping(request: Request) -> Response:
-        return Response(b'{"status": "ok"}', media_type="application/json")
+        content = await body.read(request, limit)
+        if content is None:
+            return response(endpoint.refuse(body_too_large(limit)))
+        answer = to_thread.run_sync(endpoint.score, embedder, content, limiter=threads)
+        return response(await answer)
 
     return Starlette(
-        routes=[Route("/score", score, methods=["POST"]), Route("/ping", ping, methods=["GET"])],
-        exception_handlers={HTTPException: _not_served},
+        routes=[Route("/score", score, methods=["POST"]), *others],
+        exception_handlers={HTTPException: _not_served, Exception: _failed},
     )
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; connections are refused until `serve`.
-
-    Raises RequestError for an address that is in use, or not of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
-        listener.close()
-        reason = port_error(error) if isinstance(error, OSError) else error
-        raise RequestError(f"{host}, port {port}: {reason}") from None
-    return listener
-
-
-def serve(embedder: Embedder, listener: socket.socket, log_level: str) -> None:
-    """Serves until interrupted; pending requests are finished first."""
-    logs = deepcopy(uvicorn.config.LOGGING_CONFIG)
-    logs["handlers"]["access"]["stream"] = "ext://sys.stderr"  # with the other logs
-    config = uvicorn.Config(application(embedder), log_level=log_level, log_config=logs)
-    server = uvicorn.Server(config)
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    log.info("serving http://%s:%d/score (Ctrl+C to quit)", shown, port)
-    with suppress(KeyboardInterrupt):  # raised after all requests are finished
-        server.run(sockets=[listener])
-
-
-async def _body(request: Request, limit: int) -> bytes | None:
-    """The request's body; None if it is larger than `limit` bytes, of which no more are read."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        return None
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                return None
-    except ClientDisconnect:
-        raise HTTPException(400, "the client disconnected") from None
-    return bytes(body)
+async def _failed(request: Request, error: Exception) -> Response:
+    """Starlette raises the error again after this answer, and `RequestLog` logs it."""
+    return response(endpoint.problem(500, "internal_error", FAILED))
 
 
 async def _not_served(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
     message = f"{request.method} {request.url.path} is not served; POST /score or GET /ping"
-    return _response(endpoint.problem(status, code, message))
-
-
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, media_type="application/json")
+    return response(endpoint.problem(status, code, message))

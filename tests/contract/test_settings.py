@@ -25,11 +25,13 @@ def test_every_setting_is_a_variable() -> None:
         "allow_hosts": "10.0.0.0/8, cdn.internal,", "ca_bundle": "/ca.pem", "device": "cpu",
         "precision": "bf16", "verify": "full", "log_level": "error", "exif_orientation": "true",
         "engine": "torch", "decoding": "fast", "wide_pixels": "error",
-        "proxy": "http://proxy.example:3128",
+        "proxy": "http://proxy.example:3128", "cors_origin": "https://a.example, *",
+        "log_format": "text",
     }  # fmt: skip
     environ = {f"SCORE_{name.upper()}": texts.get(name, "7") for name in names()}
     settings = Settings.from_env(environ)
     assert settings.allow_hosts == ("10.0.0.0/8", "cdn.internal")
+    assert settings.cors_origin == ("https://a.example", "*")
     assert settings.exif_orientation is True
     assert settings.wide_pixels == "error"
     assert settings.wide_pixels == "error"
@@ -141,12 +143,28 @@ def test_columns_that_can(columns: list[object]) -> None:
         ({"batch_size": 1.5}, "batch_size must be a whole number, not of type float"),
         ({"connect_timeout": "3"}, "connect_timeout must be a number, not of type str"),
         ({"allow_hosts": "a.example"}, "allow_hosts must be a tuple, not of type str"),
+        ({"allow_hosts": (1,)}, "allow_hosts must be a tuple of strings, not (1,)"),
+        ({"allow_hosts": ("a b",)}, "allow_hosts must hold host names, addresses or CIDR ranges"),
+        ({"cors_origin": ("null",)}, "cors_origin must be like https://app.example or "),
         ({"cache": 3}, "cache must be a string, not of type int"),
     ],
 )
 def test_a_value_given_in_python_is_checked(values: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingError, match=re.escape(says)):
         Settings(**values)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://a.example/", "a.example", "https://A.example", "null", "*.a.example", "7"),
+        *("https://u@a", "ftp://a.example", "https://", "https://a.example:0", "https://["),
+        "https://a b",
+    ],
+)
+def test_an_origin_is_one_that_a_browser_sends(origin: str) -> None:
+    with pytest.raises(SettingError, match="SCORE_CORS_ORIGIN must be like https:"):
+        Settings.from_env({"SCORE_CORS_ORIGIN": f"https://b.example:8443, {origin}"})
 
 
 def test_a_number_of_seconds_may_be_whole() -> None:

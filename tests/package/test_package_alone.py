@@ -156,7 +156,7 @@ def test_a_package_embeds_a_folder_of_images(
     assert pq.read_table(tmp_path / "o.parquet").column("image_features").null_count == 0
 
 
-@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"embed", "serve", "verify"}))
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"embed", "key", "serve", "verify"}))
 def test_a_verb_that_is_absent_is_refused_with_a_sentence(
     verb: str, alone: Path, bare: BareEnvironment
 ) -> None:
@@ -167,7 +167,7 @@ def test_a_verb_that_is_absent_is_refused_with_a_sentence(
 
 def test_help_lists_the_verbs_that_are_there(alone: Path, bare: BareEnvironment) -> None:
     text = output(bare.run("-m", "score", "--help", cwd=alone))
-    assert re.findall(r"^    (\w+) ", text, re.MULTILINE) == ["embed", "serve", "verify"]
+    assert re.findall(r"^    (\w+) ", text, re.MULTILINE) == ["embed", "serve", "key", "verify"]
 
 
 def test_a_library_that_is_missing_is_named_as_a_user_installs_it(

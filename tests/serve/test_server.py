@@ -6,19 +6,16 @@ import contextlib
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from tests.support.images import SAMPLES, in_base64, random_image, served
-from tests.support.surfaces import ROOT, OwnServer, free_port
+from tests.support.surfaces import OwnServer
 
 pytestmark = pytest.mark.process
 
@@ -88,7 +85,9 @@ def test_the_content_type_does_not_matter(server: OwnServer) -> None:
 
 def test_a_large_body_is_refused_before_it_is_read(server: OwnServer) -> None:
     with socket.create_connection(address(server), timeout=10) as sock:
-        sock.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n{")
+        sock.sendall(
+            b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n{"
+        )
         assert b" 413 " in sock.recv(4096)
     assert alive(server)
 
@@ -119,10 +118,10 @@ def test_too_many_rows(server: OwnServer) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
         b"nonsense\r\n\r\n",
         b"POST /score HTTP/1.1\r\n",
-        b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
-        b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n{",
-        b"POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /score HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 20_000,
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: abc\r\n\r\n{",
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /score HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 20_000,
     ],
 )
 def test_clients_that_go_away_or_speak_nonsense_do_no_harm(server: OwnServer, sent: bytes) -> None:
@@ -183,37 +182,9 @@ def test_a_request_of_many_hanging_images_ends(server: OwnServer) -> None:
     assert all(error["retryable"] for error in errors)
 
 
-def test_all_logs_go_to_stderr(tmp_path: Path) -> None:
-    """stdout stays free, and one redirection catches the log of accesses and all else."""
-    port = free_port()
-    command = [sys.executable, "-m", "score", "serve", "--port", str(port)]
-    written = [tmp_path / "stdout", tmp_path / "stderr"]
-    with (
-        written[0].open("wb") as stdout,
-        written[1].open("wb") as stderr,
-        subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr) as process,
-    ):
-        try:
-            wait_for(f"http://127.0.0.1:{port}/ping", process)
-        finally:
-            process.terminate()
-    assert written[0].read_text() == ""
-    assert f"serving http://127.0.0.1:{port}/score" in written[1].read_text()
-    assert "GET /ping" in written[1].read_text()
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + 120
-    while time.monotonic() < give_up and process.poll() is None:
-        with contextlib.suppress(requests.ConnectionError):
-            assert requests.get(url, timeout=10).ok
-            return
-        time.sleep(0.2)
-    pytest.fail("the server did not come up")
-
-
-def test_a_terminated_server_finishes_what_it_began() -> None:
-    own = OwnServer()
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_a_terminated_server_finishes_what_it_began(arguments: tuple[str, ...]) -> None:
+    own = OwnServer(arguments=arguments)
     try:
         own.wait()
         with served(SAMPLES / "images") as url, ThreadPoolExecutor(1) as pool:

@@ -551,18 +551,25 @@ class Authority:
 
     def context(self, address: str = "127.0.0.1", *, days: int = 1) -> ssl.SSLContext:
         """A server's TLS context for an address; with negative days, an expired certificate."""
+        return self._context(self.certificate(address, days=days))
+
+    def certificate(self, address: str = "127.0.0.1", *, days: int = 1) -> Path:
+        """A PEM file of a server's certificate for an address, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name("A server for tests")
-        return self._context(key, _signed(subject, key, self._name, self._key, address, days))
+        return self._file(key, _signed(subject, key, self._name, self._key, address, days))
 
     def selfsigned(self) -> ssl.SSLContext:
         """A server's TLS context with a self-signed certificate."""
         key, name = ec.generate_private_key(ec.SECP256R1()), _name("Nobody")
-        return self._context(key, _signed(name, key, name, key, "127.0.0.1"))
+        return self._context(self._file(key, _signed(name, key, name, key, "127.0.0.1")))
 
-    def _context(self, key: ec.EllipticCurvePrivateKey, cert: x509.Certificate) -> ssl.SSLContext:
+    def _file(self, key: ec.EllipticCurvePrivateKey, cert: x509.Certificate) -> Path:
         file = self._folder / f"{cert.serial_number}.pem"
         file.write_bytes(_pem(cert) + _pem_key(key))
+        return file
+
+    def _context(self, file: Path) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
         return context

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,11 @@ class BatchCsv(Surface):
 class Served(Surface):
     """A real server process on a local port."""
 
-    def __init__(self, command: list[str], path: str, ready: str, **environ: str) -> None:
+    def __init__(
+        self, command: list[str], path: str, ready: str, log: Path | None = None, **environ: str
+    ) -> None:
+        """log: a file for what it prints."""
+        written: Any = log.open("wb") if log else subprocess.DEVNULL
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -133,11 +137,14 @@ class Served(Surface):
                 "SCORE_ALLOW_HOSTS": "127.0.0.1",
                 **environ,
             },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
             start_new_session=True,
         )
+        if log:
+            written.close()
         self.url, self._ready = path, ready
+        self._trusts: Path | None = None
 
     def wait(self, seconds: float = 120) -> None:
         """Returns once the server answers."""
@@ -146,18 +153,24 @@ class Served(Surface):
             if self._process.poll() is not None:
                 raise RuntimeError(f"{self._process.args} ended with {self._process.returncode}")
             try:
-                if requests.get(self._ready, timeout=5).ok:
+                if requests.get(self._ready, timeout=5, verify=self._verify).ok:
                     return
             except requests.RequestException:
-                time.sleep(0.2)
+                pass
+            time.sleep(0.2)
         raise TimeoutError(f"{self._process.args} did not come up")
+
+    @property
+    def _verify(self) -> bool | str:
+        """What `requests` calls so: the authorities to trust."""
+        return str(self._trusts) if self._trusts else True
 
     def post(
         self, data: bytes | Iterator[bytes], kind: str | None = "application/json"
     ) -> requests.Response:
         """The response to a body; an iterator of bytes is sent in chunks, without a length."""
         headers = {"Content-Type": kind} if kind else {}
-        return requests.post(self.url, data=data, headers=headers, timeout=60)
+        return requests.post(self.url, data=data, headers=headers, timeout=60, verify=self._verify)
 
     def ask(self, body: Any, kind: str | None = "application/json") -> Outcome:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -208,11 +221,28 @@ class Azure(Served):
 class OwnServer(Served):
     """`score serve`."""
 
-    def __init__(self, model: str = ".", **environ: str) -> None:
+    def __init__(
+        self,
+        model: str = ".",
+        arguments: Sequence[str] = (),
+        log: Path | None = None,
+        trusts: Path | None = None,
+        **environ: str,
+    ) -> None:
+        """trusts: the authority of its certificate, where it has one."""
         port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "score", "serve", model, "--port", str(port)]
-        super().__init__(command, f"{url}/score", f"{url}/ping", **environ)
+        url = f"{'https' if trusts else 'http'}://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "score", "serve", model, "--port", str(port), *arguments]
+        super().__init__(command, f"{url}/score", f"{url}/ping", log, **environ)
+        self._trusts = trusts
+
+    def terminate(self) -> None:
+        """Sends SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def ended(self, seconds: float) -> int:
+        """The exit code, once the process has ended."""
+        return self._process.wait(seconds)
 
 
 def _frame(body: Json) -> pd.DataFrame | None:

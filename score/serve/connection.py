@@ -1,0 +1,127 @@
+"""A connection, with bounds on what its client may leave undone.
+
+uvicorn closes connections that are idle between requests. A connection may also wait for headers
+that do not arrive, for the rest of a body that has been answered already, or for a client that does
+not read its answer. The server looks at each connection twice a second (`check`) and ends those
+that have waited too long for the same thing. (A body that the application waits for: `pace`.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from score.serve.refusals import refusal
+from score.serve.request_log import RequestLog
+from score.settings import Settings
+
+Owed = Literal["headers", "rest", "reading"]
+"""What a client owes: a request's headers; the rest of a body that is answered already; to read."""
+
+SURPLUS = "surplus"  # in the state of requests on connections beyond `max_connections`
+_SPARE = 64  # connections beyond `max_connections` that get an answer; further ones are closed
+_LINGER = 5.0  # seconds for the rest of a body, so that the client gets its answer before a reset
+
+
+class Connection(H11Protocol):
+    """A connection that can be asked whether its client keeps it waiting."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: RequestLog,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`settings`, `log`: ours; the others are uvicorn's, which makes connections."""
+        super().__init__(config, server_state, app_state, _loop)
+        self._settings, self._log = settings, log
+        self._owed: tuple[Owed | None, object] = (None, None)
+        self._since = 0.0
+        self._unsent = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Admits a connection, marks it as surplus, or closes it."""
+        super().connection_made(transport)
+        surplus = len(self.connections) - self._settings.max_connections
+        if surplus > 0:
+            self.app_state = {**self.app_state, SURPLUS: True}
+        if surplus > _SPARE:
+            transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP."""
+        self._refuse(400, "bad_request", "this is not a valid HTTP request")
+
+    def check(self, now: float) -> None:
+        """Ends the connection if its client has kept it waiting too long. now: the loop's time."""
+        owed = (self._what_is_owed(), self.cycle)
+        if owed != self._owed:
+            self._owed, self._since, self._unsent = owed, now, self._to_send()
+        elif owed[0] is not None:
+            self._judge(owed[0], now - self._since, now)
+
+    def _what_is_owed(self) -> Owed | None:
+        if self.transport.is_closing() or self._to_send():
+            return "reading"
+        answered = self.cycle is not None and self.cycle.response_complete
+        if self.conn.their_state is h11.IDLE and (self.cycle is None or self._partial()):
+            return "headers"
+        return "rest" if answered and self.conn.their_state is h11.SEND_BODY else None
+
+    def _judge(self, owed: Owed, waited: float, now: float) -> None:
+        if owed == "reading":
+            self._judge_reading(waited, now)
+        elif owed == "rest":
+            if waited > _LINGER:
+                self.transport.close()
+        elif waited > self._settings.header_timeout:
+            if self._partial():
+                self._refuse(408, "request_timeout", "the request's headers came too slowly")
+            else:
+                self.transport.close()
+
+    def _judge_reading(self, waited: float, now: float) -> None:
+        if waited <= self._settings.body_timeout:
+            return
+        left = self._to_send()
+        if left and self._unsent - left >= self._settings.min_body_rate * waited:
+            self._since, self._unsent = now, left
+        else:
+            self.transport.abort()
+
+    def _to_send(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def _partial(self) -> bool:
+        """Whether a part of a request's headers has arrived."""
+        return bool(self.conn.trailing_data[0])
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answers a request that never reached the application, and closes."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            refused = refusal(status, code, message)
+            headers = [*refused.raw_headers, *self._log.refused(status, len(refused.body))]
+            for event in (
+                h11.Response(status_code=status, headers=headers),
+                h11.Data(data=bytes(refused.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+def factory(settings: Settings, log: RequestLog) -> Callable[..., Connection]:
+    """What uvicorn makes a connection of."""
+
+    def make(**given: Any) -> Connection:
+        return Connection(settings, log, **given)
+
+    return make

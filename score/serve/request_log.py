@@ -1,0 +1,175 @@
+"""Middleware: a request's id, the headers of every response, and one line of the log.
+
+A line holds no payload, no query string, no header and no client's address: an address is personal
+data, and behind a proxy it is the proxy's. The id, which the proxy may send, links both logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from score.serve.refusals import FAILED, refusal
+
+log = logging.getLogger("score.access")
+
+ID = b"x-request-id"
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_WELL_FORMED = re.compile(rb"[A-Za-z0-9._:=-]{1,128}")
+_QUIET = ("/ping", "/health/", "/metrics")  # asked every few seconds: logged at debug level
+_LONGEST_PATH = 200
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, as the log and the metrics describe it. Sizes in bytes, times in seconds."""
+
+    id: str
+    method: str = ""
+    path: str = ""
+    route: str = "none"
+    status: int = 0
+    rows: int = 0
+    errors: int = 0
+    received: int = 0
+    sent: int = 0
+    complete: bool = False
+    began: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
+
+
+CURRENT: ContextVar[Request | None] = ContextVar("request", default=None)
+"""The request that this task, or the thread that it runs, answers."""
+
+
+class RequestLog:
+    """Names, counts and logs requests. model: the name of the model, once it is loaded."""
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.started: Callable[[], None] = lambda: None
+        self.finished: Callable[[Request], None] = lambda request: None
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """The middleware around an application."""
+
+        async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._run(app, scope, receive, send)
+
+        return logged
+
+    async def _run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(_given_id(scope) or _new_id(), scope["method"], _path(scope))
+        CURRENT.set(request)
+
+        async def receives() -> Message:
+            message = await receive()
+            request.received += len(message.get("body", b""))
+            return message
+
+        async def sends(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+                message = {**message, "headers": _with_ours(message.get("headers", ()), request.id)}
+            else:
+                request.sent += len(message.get("body", b""))
+                request.complete = not message.get("more_body", False)
+            await send(message)
+
+        self.started()
+        try:
+            await app(scope, receives, sends)
+        except asyncio.CancelledError:  # the server stops, and has waited long enough
+            await _instead(request, 503, "shutting_down", "the server stops", scope, sends)
+        except Exception:
+            log.exception("a request failed inside the server")
+            await _instead(request, 500, "internal_error", FAILED, scope, sends)
+        finally:
+            request.route = _route(scope)
+            self._finish(request)
+
+    def refused(self, status: int, sent: int) -> list[tuple[bytes, bytes]]:
+        """Logs a request that is refused before it is read. Returns headers of its response."""
+        request = Request(_new_id(), status=status, sent=sent)
+        self.started()
+        self._finish(request)
+        return _with_ours((), request.id)
+
+    def _finish(self, request: Request) -> None:
+        request.seconds = time.perf_counter() - request.began
+        self.finished(request)
+        level = logging.DEBUG if request.path.startswith(_QUIET) else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(level, "request", extra={"fields": self._fields(request)})
+
+    def _fields(self, request: Request) -> dict[str, str | int | float]:
+        return {
+            "request_id": request.id,
+            "method": request.method,
+            "path": request.path,
+            "status": request.status,
+            "model": self.model,
+            "rows": request.rows,
+            "errors": request.errors,
+            "bytes_in": request.received,
+            "bytes_out": request.sent,
+            "milliseconds": round(1000 * request.seconds, 1),
+        }
+
+
+async def _instead(
+    request: Request, status: int, code: str, message: str, scope: Scope, send: Send
+) -> None:
+    """Answers in place of an application that failed, unless it has done so itself."""
+    if request.complete:
+        return
+    if request.status:
+        raise ConnectionError("the answer was cut short")  # uvicorn closes the connection
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    await refusal(status, code, message)(scope, nothing, send)
+
+
+def _given_id(scope: Scope) -> str:
+    """The request's id if its client gave one that is fit for a log; else an empty string."""
+    given = [value for name, value in scope["headers"] if name == ID]
+    fit = len(given) == 1 and _WELL_FORMED.fullmatch(given[0])
+    return given[0].decode() if fit else ""
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _path(scope: Scope) -> str:
+    """The path as it was sent, percent-encoded, so that it cannot forge lines of a log."""
+    raw: bytes = scope.get("raw_path") or b""
+    return raw[:_LONGEST_PATH].decode("ascii", "backslashreplace")
+
+
+def _route(scope: Scope) -> str:
+    """The path of the route that answered; `none` for a path that is not served."""
+    if "endpoint" not in scope:
+        return "none"
+    route = getattr(scope.get("route"), "path", None)
+    if route:
+        return str(route)
+    return scope["endpoint"].__name__ if scope.get("path_params") else str(scope["path"])
+
+
+def _with_ours(headers: Iterable[tuple[bytes, bytes]], id: str) -> list[tuple[bytes, bytes]]:
+    """Headers with the id and those of every response, unless an application has set them."""
+    theirs = list(headers)
+    names = {name.lower() for name, _ in theirs}
+    ours = [(ID, id.encode()), *_HEADERS]
+    return [*theirs, *(header for header in ours if header[0] not in names)]

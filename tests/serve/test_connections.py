@@ -1,0 +1,175 @@
+"""What clients may leave undone: headers, bodies, reading, connections without requests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from score.core.embedder import Embedder
+from score.serve import connection
+from tests.support.in_process import Running, rest, serving, until
+
+pytestmark = pytest.mark.process
+
+HEAD = b"POST /score HTTP/1.1\r\nHost: localhost\r\n"
+TEXT = json.dumps({"input_data": [{"text": "a cat"}]}).encode()
+
+
+@pytest.fixture(scope="module")
+def server(embedder: Embedder) -> Iterator[Running]:
+    short = {"header_timeout": 0.5, "body_timeout": 0.5, "keep_alive_timeout": 0.5}
+    with serving(embedder, **short) as server:
+        yield server
+
+
+def alive(server: Running) -> bool:
+    return requests.post(f"{server.url}/score", data=TEXT, timeout=60).status_code == 200
+
+
+def trickle(sock: socket.socket, data: bytes) -> None:
+    """Sends the same few bytes now and then, until the connection ends."""
+    sock.settimeout(0.1)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            sock.sendall(data)
+            with contextlib.suppress(TimeoutError):
+                if sock.recv(1, socket.MSG_PEEK):
+                    break
+                return
+    sock.settimeout(60)
+
+
+def error(answer: bytes) -> tuple[int, str]:
+    """Status and code of a raw answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"x-request-id: " in head.lower()
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+@pytest.mark.parametrize("begun", [b"P", HEAD, HEAD + b"Content-Length: 5\r\n"])
+def test_headers_that_stop_are_given_up(server: Running, begun: bytes) -> None:
+    with server.connect() as sock:
+        sock.sendall(begun)
+        assert error(rest(sock)) == (408, "request_timeout")
+
+
+def test_headers_that_trickle_are_given_up(server: Running) -> None:
+    with server.connect() as sock:
+        sock.sendall(HEAD)
+        trickle(sock, b"a: b\r\n")
+        assert error(rest(sock)) == (408, "request_timeout")
+
+
+def test_the_next_requests_headers_are_given_up_too(server: Running) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(lambda: sock.recv(4096, socket.MSG_PEEK).endswith(b"}"))
+        sock.recv(4096)
+        sock.sendall(HEAD)
+        assert error(rest(sock)) == (408, "request_timeout")
+
+
+def test_a_connection_without_a_request_is_closed(server: Running) -> None:
+    with server.connect() as sock:
+        assert rest(sock) == b""
+
+
+def test_an_idle_connection_is_closed(server: Running) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert rest(sock).endswith(b'{"status":"live"}')
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 50", b"Transfer-Encoding: chunked"])
+def test_a_body_that_stops_is_given_up(server: Running, length: bytes) -> None:
+    with server.connect() as sock:
+        sock.sendall(HEAD + length + b"\r\n\r\n")
+        sock.sendall(b"1\r\n{\r\n" if b"chunked" in length else b"{")
+        assert error(rest(sock)) == (408, "request_timeout")
+
+
+def test_a_body_that_trickles_is_given_up(server: Running) -> None:
+    with server.connect() as sock:
+        sock.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+        trickle(sock, b" ")
+        assert error(rest(sock)) == (408, "request_timeout")
+
+
+def test_a_slow_body_at_the_least_rate_is_answered(embedder: Embedder) -> None:
+    with serving(embedder, body_timeout=20, min_body_rate=1) as server, server.connect() as sock:
+        sock.sendall(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(TEXT))
+        for start in range(0, len(TEXT), 10):
+            sock.sendall(TEXT[start : start + 10])
+            time.sleep(0.3)
+        assert rest(sock).startswith(b"HTTP/1.1 200")
+
+
+def test_the_rest_of_a_refused_body_does_not_keep_a_connection(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LINGER", 0.2)
+    with serving(embedder) as server, server.connect() as sock:
+        sock.sendall(HEAD + b"Content-Length: 9999999999\r\n\r\n")
+        assert b" 413 " in sock.recv(4096, socket.MSG_PEEK)
+        until(lambda: not server.connections)
+
+
+def test_a_client_that_does_not_read_is_given_up(server: Running) -> None:
+    body = json.dumps({"input_data": [{"text": "a cat"}] * 3000}).encode()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        until(lambda: server.connections == 1)
+        until(lambda: not server.connections)
+
+
+def test_many_idle_connections_do_no_harm(server: Running) -> None:
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(server.connect()) for _ in range(100)]
+        for sock in socks[::2]:
+            sock.sendall(HEAD)
+        assert alive(server)
+        until(lambda: not server.connections)
+        assert [error(rest(sock))[0] for sock in socks[::2]] == [408] * 50
+        assert all(rest(sock) == b"" for sock in socks[1::2])
+
+
+def test_surplus_connections_get_a_503(embedder: Embedder) -> None:
+    with serving(embedder, max_connections=2, header_timeout=60) as server:
+        with server.connect(), server.connect():
+            until(lambda: server.connections == 2)
+            refused = requests.post(f"{server.url}/score", data=TEXT, timeout=60)
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "too_many_connections"
+            assert (refused.headers["Retry-After"], refused.headers["Connection"]) == ("1", "close")
+            assert requests.get(f"{server.url}/health/ready", timeout=60).status_code == 200
+        until(lambda: not server.connections)
+        assert alive(server)
+
+
+def test_far_more_connections_are_closed_at_once(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_SPARE", 1)
+    with (
+        serving(embedder, max_connections=1, header_timeout=60) as server,
+        server.connect(),
+        server.connect(),
+        server.connect() as third,
+    ):
+        assert rest(third) == b""
+        assert server.connections == 2
+
+
+def test_what_is_no_http_is_told_in_json(server: Running) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"nonsense\r\n\r\n")
+        assert error(rest(sock)) == (400, "bad_request")

@@ -1,0 +1,150 @@
+"""How the server stops: what is under way is answered, and nothing keeps it from ending."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.serve.test_connections import HEAD, TEXT, error
+from tests.support.in_process import rest
+from tests.support.surfaces import OwnServer
+
+pytestmark = pytest.mark.process
+
+
+@contextmanager
+def started(log: Path | None = None, **environ: str) -> Iterator[OwnServer]:
+    server = OwnServer(log=log, **environ)
+    try:
+        server.wait()
+        yield server
+    finally:
+        if server._process.poll() is None:
+            server.stop()
+
+
+def connect(server: OwnServer) -> socket.socket:
+    port = int(server.url.rpartition(":")[2].partition("/")[0])
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
+
+
+def test_half_sent_requests_do_not_keep_the_server() -> None:
+    with (
+        started(SCORE_SHUTDOWN_TIMEOUT="3") as server,
+        connect(server) as silent,
+        connect(server) as half_headers,
+        connect(server) as half_body,
+    ):
+        half_headers.sendall(HEAD)
+        half_body.sendall(HEAD + b"Content-Length: 50\r\n\r\n{")
+        time.sleep(0.5)
+        server.terminate()
+        assert error(rest(half_body)) == (503, "shutting_down")
+        assert rest(half_headers) == rest(silent) == b""
+        assert server.ended(60) == 0
+
+
+def test_a_request_longer_than_the_bound_gets_a_503() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as hanging,
+        started(SCORE_SHUTDOWN_TIMEOUT="1") as server,
+        connect(server) as sock,
+    ):
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}/never.png"
+        body = json.dumps({"input_data": [{"image": url}]}).encode()
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        with hanging.accept()[0]:
+            server.terminate()
+            assert error(rest(sock)) == (503, "shutting_down")
+            assert server.ended(60) == 0
+
+
+def test_it_is_not_ready_at_once_and_still_answers_for_a_while() -> None:
+    with started(SCORE_SHUTDOWN_DELAY="3") as server:
+        base = server.url.removesuffix("/score")
+        server.terminate()
+        time.sleep(0.3)
+        for path in ("/health/ready", "/ping"):
+            answer = requests.get(base + path, timeout=10)
+            assert (answer.status_code, answer.json()["reason"]) == (503, "the server is stopping")
+        assert requests.get(f"{base}/health/live", timeout=10).status_code == 200
+        answer = requests.post(server.url, data=TEXT, timeout=10)
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        assert server.ended(60) == 0
+
+
+def test_it_stops_while_the_model_is_loaded() -> None:
+    server = OwnServer()
+    try:
+        while True:
+            try:
+                connect(server).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.02)
+        server.terminate()
+        assert server.ended(60) == 0
+    finally:
+        if server._process.poll() is None:
+            server.stop()
+
+
+class Client(threading.Thread):
+    """Sends requests one after another, on one connection or a new one each, until refused."""
+
+    def __init__(self, server: OwnServer, *, reuse: bool) -> None:
+        super().__init__()
+        self._port = int(server.url.rpartition(":")[2].partition("/")[0])
+        self._reuse = reuse
+        self.outcomes: Counter[str] = Counter()
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        while True:
+            try:
+                connection.connect() if connection.sock is None else None
+            except ConnectionRefusedError:
+                return
+            try:
+                connection.request("POST", "/score", TEXT)
+                answer = connection.getresponse()
+                answer.read()
+                self.outcomes[str(answer.status)] += 1
+            except ConnectionError:
+                self.outcomes["reset"] += 1
+                return
+            if not self._reuse:
+                connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reuse", [True, False])
+def test_under_load_every_request_is_answered(reuse: bool, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for _ in range(2):
+        with started(log) as server:
+            clients = [Client(server, reuse=reuse) for _ in range(12)]
+            for client in clients:
+                client.start()
+            while not all(client.outcomes for client in clients):
+                time.sleep(0.02)
+            server.terminate()
+            for client in clients:
+                client.join(60)
+            assert server.ended(60) == 0
+        outcomes = sum((client.outcomes for client in clients), Counter())
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        answered = [line for line in lines if line.get("path") == "/score"]
+        assert outcomes.pop("200") == len(answered)
+        # The kernel resets new connections that the listener has not accepted when it is closed.
+        assert set(outcomes) <= (set() if reuse else {"reset"})

@@ -1,0 +1,85 @@
+"""`score serve` inside the tests' process, on a real socket."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from score.core.embedder import Embedder, pipeline_of
+from score.core.identity import Identity
+from score.core.observer import NOBODY
+from score.serve import listener
+from score.serve.access import Access
+from score.serve.running import Load, Server
+from score.settings import Settings
+
+IDENTITY = Identity("1", "tested", "0123456789ab", "torch", "fp32", "cpu")
+GIVE_UP = 60.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that runs. url: without a path."""
+
+    server: Server
+    url: str
+    port: int
+
+    def connect(self) -> socket.socket:
+        """A new connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=GIVE_UP)
+
+    @property
+    def connections(self) -> int:
+        """Connections that the server holds."""
+        return len(self.server.server_state.connections)
+
+
+@contextmanager
+def running(load: Load, wait: bool = True, **settings: Any) -> Iterator[Running]:
+    """A server with these settings. wait: until the model is loaded."""
+    bound = listener.bound("127.0.0.1", 0)
+    port = bound.getsockname()[1]
+    server = Server(load, Settings(**settings), Access(only_local=False))
+    thread = threading.Thread(target=server.run, args=[[bound]])
+    thread.start()
+    try:
+        until(lambda: server.started and (not wait or server._lifecycle.state != "loading"))
+        yield Running(server, f"http://127.0.0.1:{port}", port)
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(GIVE_UP)
+        bound.close()
+        assert not thread.is_alive()
+
+
+@contextmanager
+def serving(embedder: Embedder, **settings: Any) -> Iterator[Running]:
+    """A server of a loaded model."""
+    try:
+        with running(lambda: (embedder, IDENTITY), **settings) as server:
+            yield server
+    finally:
+        pipeline_of(embedder).observe(NOBODY)
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Returns once something has happened."""
+    give_up = time.monotonic() + GIVE_UP
+    while not happened():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def rest(sock: socket.socket) -> bytes:
+    """All that comes until the other side closes, or resets, the connection."""
+    received = b""
+    with suppress(ConnectionError):
+        while chunk := sock.recv(65536):
+            received += chunk
+    return received

@@ -1,0 +1,69 @@
+"""What the workers of a supervisor do in tests: `python -m tests.support.worker_jobs JOB FOLDER`.
+
+Each start adds its process id to a file, so that a test can count them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from score.serve import workers
+from score.serve.workers import Supervisor
+
+Ready = Callable[[], None]
+
+
+def serve(folder: Path, ready: Ready) -> int:
+    """Serves until SIGTERM; then finishes, which takes a moment."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    _started(folder)
+    ready()
+    stopped.wait()
+    stopped.clear()
+    stopped.wait(0.5)
+    (folder / f"finished-{os.getpid()}").touch()
+    return 0
+
+
+def fail(folder: Path, ready: Ready) -> int:
+    """Finds the model unusable."""
+    _started(folder)
+    return workers.UNUSABLE
+
+
+def crash(folder: Path, ready: Ready) -> int:
+    """Ends while it loads."""
+    _started(folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def one_serves(folder: Path, ready: Ready) -> int:
+    """The first serves, all others end while they load."""
+    try:
+        (folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        return crash(folder, ready)
+    return serve(folder, ready)
+
+
+def _started(folder: Path) -> None:
+    with (folder / "starts").open("a", encoding="utf-8") as stream:
+        stream.write(f"{os.getpid()}\n")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO")
+    workers._LONGEST = 0.1
+    job = {"serve": serve, "fail": fail, "crash": crash, "one_serves": one_serves}[sys.argv[1]]
+    work = partial(job, Path(sys.argv[2]))
+    stopped = Path(sys.argv[2]) / "stopped"
+    sys.exit(0 if Supervisor(work, 2, stopped.touch).run() else workers.UNUSABLE)
