@@ -69,6 +69,7 @@ class Server(uvicorn.Server):
         secure(config, tls_of(settings))
         super().__init__(config)
         self._tasks: list[asyncio.Task[None]] = []
+        self._ended = threading.Event()
         self.failure: Exception | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -92,6 +93,10 @@ class Server(uvicorn.Server):
             return
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(self._loaded, app, check, identity.model)
+        # This thread has computed the probes, with OpenMP threads of its own. If it ended, so would
+        # they, and libgomp would let the encoder's threads spin, seeing a core for each: on a busy
+        # machine passes then take ten times as long.
+        self._ended.wait()
 
     def _loaded(self, app: ASGIApp, check: Readiness, model: str) -> None:
         self._log.model = model
@@ -122,6 +127,7 @@ class Server(uvicorn.Server):
             server.close()
         await self._pause(_LAST_REQUESTS, lambda: not self.server_state.connections)
         await super().shutdown(sockets)
+        self._ended.set()
 
     async def _accept_waiting(self, sockets: list[socket.socket], until: float) -> None:
         """Returns when no connection waits to be accepted, or is being accepted: closing the

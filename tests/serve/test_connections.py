@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -10,10 +11,14 @@ from collections.abc import Iterator
 
 import pytest
 import requests
+from starlette.types import Message
 
 from score.core.embedder import Embedder
 from score.serve import connection
-from tests.support.in_process import Running, rest, serving, until
+from score.serve.lifecycle import Lifecycle
+from score.serve.pace import _Body
+from score.settings import Settings
+from tests.support.in_process import GIVE_UP, Running, rest, serving, until
 
 pytestmark = pytest.mark.process
 
@@ -33,16 +38,17 @@ def alive(server: Running) -> bool:
 
 
 def trickle(sock: socket.socket, data: bytes) -> None:
-    """Sends the same few bytes now and then, until the connection ends."""
+    """Sends the same few bytes now and then, until the server answers or ends the connection."""
+    give_up = time.monotonic() + GIVE_UP
     sock.settimeout(0.1)
     with contextlib.suppress(ConnectionError):
         while True:
+            assert time.monotonic() < give_up
             sock.sendall(data)
             with contextlib.suppress(TimeoutError):
-                if sock.recv(1, socket.MSG_PEEK):
-                    break
-                return
-    sock.settimeout(60)
+                sock.recv(1, socket.MSG_PEEK)
+                break
+    sock.settimeout(GIVE_UP)
 
 
 def error(answer: bytes) -> tuple[int, str]:
@@ -102,8 +108,21 @@ def test_a_body_that_trickles_is_given_up(server: Running) -> None:
         assert error(rest(sock)) == (408, "request_timeout")
 
 
-def test_a_slow_body_at_the_least_rate_is_answered(embedder: Embedder) -> None:
-    with serving(embedder, body_timeout=20, min_body_rate=1) as server, server.connect() as sock:
+@pytest.mark.parametrize(("received", "due"), [(0, 10), (1000, 20), (100_000, 110)])
+def test_bytes_of_a_body_earn_it_time(received: int, due: float) -> None:
+    async def none() -> Message:
+        return {}
+
+    async def body_due() -> float:
+        body = _Body(none, Settings(body_timeout=10, min_body_rate=100), Lifecycle())
+        body._began, body._latest, body._bytes = 0.0, 100.0, received
+        return body._due()
+
+    assert asyncio.run(body_due()) == due
+
+
+def test_a_slow_body_is_answered(embedder: Embedder) -> None:
+    with serving(embedder) as server, server.connect() as sock:
         sock.sendall(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(TEXT))
         for start in range(0, len(TEXT), 10):
             sock.sendall(TEXT[start : start + 10])
