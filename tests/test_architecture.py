@@ -42,10 +42,15 @@ ROOMS = {
         "pixels and token ids → vectors: towers, engines, probes",
         "errors extras folder hardware images settings storage texts",
     ),
+    "dialects": Room(
+        3,
+        "requests and answers in the shapes of other servers, as rows and records",
+        "contract errors tables",
+    ),
     "core": Room(
         4,
         "rows → records: downloads, decoding and encoding side by side",
-        "contract errors fetch folder hardware images model settings texts",
+        "contract dialects errors fetch folder hardware images model settings texts",
     ),
     "checkpoints": Room(
         4,
@@ -65,7 +70,7 @@ ROOMS = {
     "index": Room(
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
-    "serve": Room(5, "the model behind HTTP", "core errors"),
+    "serve": Room(5, "the model behind HTTP", "core dialects errors"),
     "training": Room(
         5,
         "trains the embedded model",

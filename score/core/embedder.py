@@ -18,6 +18,7 @@ from score.core.pipeline import Pipeline
 from score.core.preparation import FetchOptions, OnFetched
 from score.core.stream import Stream
 from score.errors import BadParams, ModelError, RowsFailed
+from score.folder import mlmodel
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.images.preprocess import Preprocessor
 from score.model import precision
@@ -30,8 +31,11 @@ from score.texts.tokenizer import Tokenizer
 class Embedder:
     """A CLIP model that turns images and texts into vectors. Safe to share between threads.
 
-    Made by `load`. `settings` are those it was loaded with.
+    Made by `load`. `settings` are those it was loaded with. `name` is its package's, else its
+    folder's.
     """
+
+    name: str = ""
 
     def __init__(
         self, encoder: Encoder, tokenizer: Tokenizer, preprocessor: Preprocessor, settings: Settings
@@ -58,6 +62,7 @@ class Embedder:
         preprocessor = Preprocessor.from_config(opened.preprocessor)
         encoder = precision.fastest(opened, tokenizer, preprocessor, settings)
         embedder = cls(encoder, tokenizer, preprocessor, settings)
+        embedder.name = mlmodel.model_name(opened.path) or opened.path.resolve().name
         if settings.verify != "off":
             embedder._verify(Probes.read(opened.path))
         return embedder

@@ -1,4 +1,4 @@
-"""The HTTP server of `score serve`: `POST /score` with Azure's request format, and `GET /ping`.
+"""The HTTP server of `score serve`: the paths of the table of dialects.
 
 It only handles routes and transport; `core.endpoint` parses and answers requests.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import uvicorn
@@ -20,7 +21,13 @@ from starlette.routing import Route
 from score.core import endpoint
 from score.core.embedder import Embedder
 from score.core.endpoint import Answer
+from score.core.models import Models
+from score.dialects import base as dialects
+from score.dialects import table
+from score.dialects.base import Message
 from score.errors import RequestError, body_too_large
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 log = logging.getLogger("uvicorn.error")  # uvicorn's own log
 
@@ -28,22 +35,33 @@ _REQUESTS = 256  # concurrent requests; their rows are encoded in shared batches
 
 
 def application(embedder: Embedder) -> Starlette:
-    """The ASGI application that serves a model."""
-    limit = embedder.settings.max_request_bytes
+    """The ASGI application that serves a model: the paths of the table of dialects."""
+    models = Models.only(embedder)
+    limit = models.settings.max_request_bytes
     threads = CapacityLimiter(_REQUESTS)
 
-    async def score(request: Request) -> Response:
-        body = await _body(request, limit)
-        if body is None:
-            return _response(endpoint.refuse(body_too_large(limit)))
-        answer = to_thread.run_sync(endpoint.score, embedder, body, limiter=threads)
-        return _response(await answer)
+    def scoring(route: dialects.Route) -> Endpoint:
+        async def score(request: Request) -> Response:
+            body = await _body(request, limit)
+            if body is None:
+                return _response(endpoint.refuse(body_too_large(limit), route.refuse))
+            message = _message(request, body)
+            answer = to_thread.run_sync(endpoint.answer, models, route, message, limiter=threads)
+            return _response(await answer)
 
-    async def ping(request: Request) -> Response:
-        return Response(b'{"status": "ok"}', media_type="application/json")
+        return score
+
+    def reading(page: dialects.Page) -> Endpoint:
+        async def read(request: Request) -> Response:
+            return _response(endpoint.read(models, page, _message(request)))
+
+        return read
 
     return Starlette(
-        routes=[Route("/score", score, methods=["POST"]), Route("/ping", ping, methods=["GET"])],
+        routes=[
+            *(Route(route.path, scoring(route), methods=["POST"]) for route in table.ROUTES),
+            *(Route(page.path, reading(page), methods=["GET"]) for page in table.PAGES),
+        ],
         exception_handlers={HTTPException: _not_served},
     )
 
@@ -91,12 +109,19 @@ async def _body(request: Request, limit: int) -> bytes | None:
     return bytes(body)
 
 
+def _message(request: Request, body: bytes = b"") -> Message:
+    kind = request.headers.get("content-type", "")
+    return Message(body, kind, request.path_params.get("model"))
+
+
 async def _not_served(request: Request, error: Exception) -> Response:
+    """A path that is not served, in the contract's shape; a wrong method, in the path's dialect."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
-    message = f"{request.method} {request.url.path} is not served; POST /score or GET /ping"
-    return _response(endpoint.problem(status, code, message))
+    message = f"{request.method} {request.url.path} is not served; GET /docs lists what is"
+    answer = endpoint.problem(status, code, message, table.shape_of(request.url.path))
+    return _response(answer, getattr(error, "headers", None))
 
 
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, media_type="application/json")
+def _response(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(answer.body, answer.status, headers, media_type=answer.kind)

@@ -1,0 +1,50 @@
+"""Requests to the server under test."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import requests
+
+from score.dialects import openapi, table
+from score.dialects.base import Refusal, Route
+from score.errors import RowProblem
+
+NAME = "clip-endpoints-emoji"
+"""The name of the embedded model."""
+
+
+def path_of(route: Route) -> str:
+    return route.path.replace("{model:path}", NAME)
+
+
+def post(base: str, path: str, content: Any, kind: str = "application/json") -> requests.Response:
+    data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return requests.post(f"{base}{path}", data, headers={"Content-Type": kind}, timeout=60)
+
+
+def refused(base: str, path: str, content: Any, status: int = 400) -> Any:
+    """The body of a refusal, which has the shape of the path's dialect."""
+    response = post(base, path, content)
+    assert response.status_code == status, response.text[:500]
+    check_refusal(path, response)
+    return response.json()
+
+
+def check_refusal(path: str, response: requests.Response) -> None:
+    shape = table.shape_of(path)
+    problem = RowProblem(index=0, column="text", code="c", message="m", retryable=False)
+    examples = [
+        shape(Refusal(400, "code", "message", "field")).content,
+        shape(Refusal(400, "code", "message")).content,
+        shape(Refusal(422, "code", "message", None, [problem])).content,
+    ]
+    schemas = [openapi.schema_of(example) for example in examples]
+    jsonschema.validate(response.json(), {"anyOf": schemas})
+    assert "Traceback" not in response.text
+
+
+ROUTES = table.ROUTES
+IDS = [route.path for route in ROUTES]
