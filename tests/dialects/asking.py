@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import jsonschema
+import numpy as np
+import pytest
 import requests
 
 from score.dialects import openapi, table
@@ -48,3 +50,19 @@ def check_refusal(path: str, response: requests.Response) -> None:
 
 ROUTES = table.ROUTES
 IDS = [route.path for route in ROUTES]
+
+
+def check_alike(actual: Any, wanted: Any) -> None:
+    """Fails for values that differ; numbers may, by the rounding of passes of other sizes."""
+    if isinstance(wanted, dict):
+        assert set(actual) == set(wanted)
+        for key, value in wanted.items():
+            check_alike(actual[key], value)
+    elif isinstance(wanted, list) and wanted and isinstance(wanted[0], float):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
+    elif isinstance(wanted, list):
+        assert len(actual) == len(wanted)
+        for one, other in zip(actual, wanted, strict=True):
+            check_alike(one, other)
+    else:
+        assert actual == (pytest.approx(wanted, abs=1e-5) if isinstance(wanted, float) else wanted)
