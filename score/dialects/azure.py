@@ -12,7 +12,19 @@ from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import Record
 from score.dialects import azure_search, uploads
-from score.dialects.base import FORM, IMAGES, JSON, Call, Message, ModelFacts, Refusal, Reply, Route
+from score.dialects.base import (
+    BAD_RECORD,
+    FORM,
+    IMAGES,
+    JSON,
+    RED_SQUARE,
+    Call,
+    Message,
+    ModelFacts,
+    Refusal,
+    Reply,
+    Route,
+)
 
 
 def parse(message: Message) -> Call:
@@ -40,16 +52,36 @@ def refuse(refusal: Refusal) -> Reply:
     return Reply(refusal.status, {"error": {**error, "rows": list(refusal.rows)}})
 
 
+_RECORDS = {
+    "values": [
+        {
+            "recordId": "0",
+            "data": {"vector": [0.42, 0.13, -0.07]},
+            "errors": None,
+            "warnings": None,
+        }
+    ]
+}
+_FAILED: dict[str, Any] = {
+    "values": [{"recordId": "0", "data": {}, "errors": None, "warnings": None}]
+}
+_VECTOR = {"vector": [0.42, 0.13, -0.07]}
+
 SCORE = Route(
     path="/score",
     summary="Azure ML's real-time endpoint",
     parse=parse,
     refuse=refuse,
     example={
-        "input_data": {"columns": ["text"], "index": [0], "data": [["a photo of a cat"]]},
+        "input_data": {
+            "columns": ["image", "text"],
+            "index": [0, 1],
+            "data": [[RED_SQUARE, ""], ["", "a photo of a cat"]],
+        },
         "params": {"normalize": True},
     },
-    answer=[{"text_features": [0.42, 0.13, -0.07]}],
+    answer=[{"image_features": [0.92, -0.13, 0.05]}, {"text_features": [0.42, 0.13, -0.07]}],
+    also=([BAD_RECORD], _RECORDS, _FAILED, _VECTOR),
     takes=(JSON, FORM, IMAGES),
 )
 SEARCH = Route(
@@ -58,14 +90,6 @@ SEARCH = Route(
     parse=azure_search.parse,
     refuse=refuse,
     example={"values": [{"recordId": "0", "data": {"text": "a photo of a cat"}}]},
-    answer={
-        "values": [
-            {
-                "recordId": "0",
-                "data": {"vector": [0.42, 0.13, -0.07]},
-                "errors": None,
-                "warnings": None,
-            }
-        ]
-    },
+    answer=_RECORDS,
+    also=(_FAILED, _VECTOR),
 )

@@ -19,6 +19,8 @@ RED_SQUARE = (
     "O8IyfHQApgYiARjGoY1TB0NAAAjEsBOPY5fDQAAAAASUVORK5CYII="
 )
 """An image for examples, of 16 × 16 pixels."""
+BAD_RECORD = {"error": {"code": "bad_base64", "message": "image: …", "retryable": False}}
+"""The record of a row that failed, for examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class Route:
 
     path: in Starlette's syntax; `{model:path}` is the model's name. parse: raises RequestError.
     refuse: the dialect's shape of errors. example, answer: a request and its answer, for the
-    documentation; vectors in it are cut short. takes: the types of bodies.
+    documentation; vectors in it are cut short. also: answers of other shapes. takes: the types of
+    bodies.
     """
 
     path: str
@@ -112,6 +115,7 @@ class Route:
     refuse: Refuse
     example: Any
     answer: Any
+    also: Sequence[Any] = ()
     takes: Sequence[str] = (JSON,)
     method: str = "POST"
 

@@ -104,17 +104,21 @@ def refuse(refusal: Refusal) -> Reply:
     return Reply(refusal.status, {"id": str(uuid.uuid4()), "message": refusal.message})
 
 
+_EXAMPLE: dict[str, Any] = {
+    "id": "5f0c2f1e-6f0b-4a39-9d7c-0f5c2d6f7a11",
+    "response_type": "embeddings_by_type",
+    "embeddings": {"float": [[0.42, 0.13, -0.07]]},
+    "texts": ["a photo of a cat"],
+    "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}},
+}
+_IMAGES = {**_EXAMPLE["meta"], "billed_units": {"images": 1}}
+
 EMBED = Route(
     path="/v2/embed",
     summary="Cohere's embeddings, of texts and images",
     parse=parse,
     refuse=refuse,
     example={"input_type": "search_query", "texts": ["a photo of a cat"]},
-    answer={
-        "id": "5f0c2f1e-6f0b-4a39-9d7c-0f5c2d6f7a11",
-        "response_type": "embeddings_by_type",
-        "embeddings": {"float": [[0.42, 0.13, -0.07]]},
-        "texts": ["a photo of a cat"],
-        "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}},
-    },
+    answer=_EXAMPLE,
+    also=({**_EXAMPLE, "embeddings": {"base64": ["PQrXPrgeBT4pXI+9"]}, "meta": _IMAGES},),
 )

@@ -11,7 +11,17 @@ from score import __version__
 from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import Record
-from score.dialects.base import JSON, Call, Message, ModelFacts, Page, Refusal, Reply, Route
+from score.dialects.base import (
+    BAD_RECORD,
+    JSON,
+    Call,
+    Message,
+    ModelFacts,
+    Page,
+    Refusal,
+    Reply,
+    Route,
+)
 from score.errors import UnsupportedType
 from score.tables.csv_reader import CsvRows
 
@@ -63,6 +73,7 @@ INVOCATIONS = Route(
     refuse=refuse,
     example={"dataframe_split": {"columns": ["text"], "data": [["a photo of a cat"]]}},
     answer={"predictions": [{"text_features": [0.42, 0.13, -0.07]}]},
+    also=({"predictions": [{"image_features": [0.92, -0.13, 0.05]}, BAD_RECORD]},),
     takes=(JSON, CSV),
 )
 PAGES = (

@@ -145,18 +145,22 @@ def _model(model: ModelFacts) -> dict[str, Any]:
     return {"id": model.name, **about}
 
 
+_EXAMPLE: dict[str, Any] = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.42, 0.13, -0.07]}],
+    "model": "clip",
+    "usage": {"prompt_tokens": 14, "total_tokens": 14},
+}
+_PACKED = {"object": "embedding", "index": 0, "embedding": "PQrXPrgeBT4pXI+9"}
+
 EMBEDDINGS = Route(
     path="/v1/embeddings",
     summary="OpenAI's embeddings, of texts and images",
     parse=parse,
     refuse=refuse,
     example={"input": ["a photo of a cat", "a photo of a dog"]},
-    answer={
-        "object": "list",
-        "data": [{"object": "embedding", "index": 0, "embedding": [0.42, 0.13, -0.07]}],
-        "model": "clip",
-        "usage": {"prompt_tokens": 14, "total_tokens": 14},
-    },
+    answer=_EXAMPLE,
+    also=({**_EXAMPLE, "data": [_PACKED]},),
 )
 MODELS = Page("/v1/models", "OpenAI's list of models", listed, refuse)
 MODEL = Page("/v1/models/{model:path}", "one of OpenAI's models", described, refuse)

@@ -7,8 +7,9 @@ from typing import Any
 
 from score import __version__
 from score.dialects.base import FORM, JSON, Page, Refusal, Route
+from score.errors import RowProblem
 
-_BAD_ROW = {
+_BAD_ROW: RowProblem = {
     "index": 0,
     "column": "image",
     "code": "bad_base64",
@@ -17,7 +18,7 @@ _BAD_ROW = {
 }
 _REFUSALS = (
     Refusal(400, "bad_request", "the body is not JSON"),
-    Refusal(422, "bad_rows", "1 of 1 rows failed", None, [_BAD_ROW]),  # type: ignore[list-item]
+    Refusal(422, "bad_rows", "1 of 1 rows failed", None, [_BAD_ROW]),
 )
 
 
@@ -46,7 +47,7 @@ def _operation(route: Route) -> dict[str, Any]:
             "content": {kind: _body(route, kind) for kind in route.takes},
         },
         "responses": {
-            "200": _response("the answer", route.answer),
+            "200": _response("the answer", route.answer, *route.also),
             "4XX": _errors(route),
             "5XX": _errors(route),
         },
@@ -84,34 +85,40 @@ def _body(route: Route, kind: str) -> dict[str, Any]:
     return {"schema": {"type": "string", "format": "binary"}}
 
 
-def _response(description: str, example: object) -> dict[str, Any]:
-    content = {JSON: {"schema": schema_of(example), "example": example}}
+def _response(description: str, example: object, *also: object) -> dict[str, Any]:
+    content = {JSON: {"schema": schema_of(example, *also), "example": example}}
     return {"description": description, "content": content}
 
 
 def _errors(route: Route) -> dict[str, Any]:
-    """The shape of a dialect's errors: those of whole requests, and those of rows."""
-    contents = [route.refuse(refusal).content for refusal in _REFUSALS]
-    return _response("refused", contents[1]) | {
-        "content": {JSON: {"schema": _any(contents), "example": contents[1]}}
-    }
+    """The shape of a dialect's errors: those of rows, and those of whole requests."""
+    whole, rows = (route.refuse(refusal).content for refusal in _REFUSALS)
+    return _response("refused", rows, whole)
 
 
-def schema_of(example: object) -> dict[str, Any]:
-    """The JSON Schema of values that have the shape of an example; null stands for anything."""
-    if isinstance(example, dict):
-        properties = {key: schema_of(value) for key, value in example.items()}
-        return {"type": "object", "properties": properties, "required": list(example)}
-    if isinstance(example, list):
-        return {"type": "array", "items": _any(example)} if example else {"type": "array"}
-    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
-    return {"type": names[type(example)]} if type(example) in names else {}
+def schema_of(*examples: object) -> dict[str, Any]:
+    """The JSON Schema of values that have the shape of one of some examples.
 
-
-def _any(examples: Sequence[object]) -> dict[str, Any]:
-    """The schema of whatever has the shape of one of the examples."""
-    schemas: list[dict[str, Any]] = []
+    Objects with the same keys are one shape, lists too; null stands for anything.
+    """
+    if None in examples:
+        return {}
+    shapes: dict[object, list[Any]] = {}
     for example in examples:
-        if (schema := schema_of(example)) not in schemas:
-            schemas.append(schema)
+        key = tuple(example) if isinstance(example, dict) else type(example)
+        shapes.setdefault(key, []).append(example)
+    schemas = [_schema(alike) for alike in shapes.values()]
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _schema(alike: Sequence[Any]) -> dict[str, Any]:
+    """The schema of examples of one shape."""
+    first = alike[0]
+    if isinstance(first, dict):
+        properties = {key: schema_of(*(example[key] for example in alike)) for key in first}
+        return {"type": "object", "properties": properties, "required": list(first)}
+    if isinstance(first, list):
+        items = [item for example in alike for item in example]
+        return {"type": "array", "items": schema_of(*items)} if items else {"type": "array"}
+    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    return {"type": names[type(first)]}

@@ -201,3 +201,33 @@ def test_a_schema_of_an_example_tells_shapes_apart() -> None:
     for wrong in ({"data": [], "n": 1}, {"data": [{"x": ["a"]}], "n": 1, "none": None}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        (
+            "/score",
+            [
+                {"image_features": [0.5]},
+                {"error": {"code": "c", "message": "m", "retryable": True}},
+            ],
+        ),
+        ("/score", {"vector": [0.5]}),
+        (
+            "/v1/embeddings",
+            {
+                "object": "list",
+                "data": [{"object": "embedding", "index": 0, "embedding": "aa"}],
+                "model": "m",
+                "usage": {"prompt_tokens": 1, "total_tokens": 1},
+            },
+        ),
+    ],
+)
+def test_the_document_knows_answers_of_other_shapes(path: str, answer: Any) -> None:
+    operation = openapi.document(ROUTES, PAGES)["paths"][path]["post"]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(answer, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate([{"error": 1}], schema)
