@@ -10,7 +10,7 @@ from score.console.flags import port
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
-HELP = "answer POST /score and GET /ping"
+HELP = "answer requests as Azure ML, OpenAI, MLflow and others do; GET /docs lists them"
 
 
 def add(parser: Parser) -> None:

@@ -16,9 +16,10 @@ _BAD_ROW: RowProblem = {
     "message": "…",
     "retryable": False,
 }
+_EMPTY_ROW: RowProblem = {**_BAD_ROW, "column": None, "code": "empty_row"}
 _REFUSALS = (
     Refusal(400, "bad_request", "the body is not JSON"),
-    Refusal(422, "bad_rows", "1 of 1 rows failed", None, [_BAD_ROW]),
+    Refusal(422, "bad_rows", "1 of 1 rows failed", None, [_BAD_ROW, _EMPTY_ROW]),
 )
 
 
