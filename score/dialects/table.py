@@ -10,6 +10,7 @@ from score.dialects import (
     cohere,
     docs_page,
     huggingface,
+    kserve,
     mlflow,
     openai,
     openapi,
@@ -37,12 +38,14 @@ ROUTES: tuple[Route, ...] = (
     huggingface.ZERO_SHOT,
     similarity.SIMILARITY,
     weaviate.VECTORIZE,
+    kserve.INFER,
 )
 PAGES: tuple[Page, ...] = (
     *mlflow.PAGES,
     openai.MODELS,
     openai.MODEL,
     *weaviate.PAGES,
+    *kserve.PAGES,
     Page("/openapi.json", "all paths, as OpenAPI 3.1", _openapi, azure.refuse),
     Page("/docs", "all paths, with examples", _docs, azure.refuse),
 )

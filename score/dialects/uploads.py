@@ -20,6 +20,7 @@ from score.errors import BadField, BadType, RequestError, too_many_rows
 
 _MORE_PARTS = 16  # that are no rows
 _LONGEST_BOUNDARY = 70  # RFC 2046
+_LONGEST_HEAD = 1024  # bytes of a part's headers, which are slow to read
 _PLAIN = ("", "7bit", "8bit", "binary")
 
 
@@ -90,8 +91,8 @@ def _part(chunk: bytes, number: int) -> _Part:
     if padding.strip(b" \t") or not line:
         raise RequestError(f"part {number} of the form does not follow its boundary")
     head, gap, data = (b"\r\n" + rest).partition(b"\r\n\r\n")
-    if not gap:
-        raise RequestError(f"part {number} of the form has no end of its headers")
+    if not gap or len(head) > _LONGEST_HEAD:
+        raise RequestError(f"part {number} of the form has no end of its headers, or long ones")
     headers = BytesHeaderParser().parsebytes(head.removeprefix(b"\r\n"))
     name = headers.get_param("name", header="content-disposition")
     if not isinstance(name, str) or not name:

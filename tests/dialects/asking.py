@@ -37,11 +37,14 @@ def refused(base: str, path: str, content: Any, status: int = 400) -> Any:
 
 def check_refusal(path: str, response: requests.Response) -> None:
     shape = table.shape_of(path)
-    problem = RowProblem(index=0, column="text", code="c", message="m", retryable=False)
+    problems = [
+        RowProblem(index=0, column=column, code="c", message="m", retryable=False)
+        for column in ("text", None)
+    ]
     examples = [
         shape(Refusal(400, "code", "message", "field")).content,
         shape(Refusal(400, "code", "message")).content,
-        shape(Refusal(422, "code", "message", None, [problem])).content,
+        shape(Refusal(422, "code", "message", None, problems)).content,
     ]
     jsonschema.validate(response.json(), openapi.schema_of(*examples))
     assert "Traceback" not in response.text

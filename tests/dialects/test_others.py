@@ -1,4 +1,4 @@
-"""MLflow's server, Cohere's embeddings and Weaviate's module."""
+"""MLflow's server, Cohere's embeddings, Weaviate's module and KServe's protocol."""
 
 from __future__ import annotations
 
@@ -195,3 +195,54 @@ def test_pages_of_weaviate(base: str) -> None:
         assert (response.status_code, response.content) == (204, b"")
     meta = json.loads(requests.get(f"{base}/meta", timeout=10).content)
     assert meta == {"model": NAME, "dimension": 512}
+
+
+INFER = f"/v2/models/{NAME}/infer"
+
+
+def tensor(name: str, *data: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": "BYTES", "shape": [len(data)], "data": [*data], **more}
+
+
+def test_kserve(base: str, apple: bytes) -> None:
+    image = in_base64(apple)
+    body = {
+        "id": "7",
+        "inputs": [tensor("text", "a boat", "a house"), tensor("image", image, image)],
+    }
+    answer = post(base, INFER, {**body, "parameters": {"normalize": True}}).json()
+    assert (answer["id"], answer["model_name"]) == ("7", NAME)
+    texts, images = answer["outputs"]
+    assert (texts["name"], images["name"]) == ("text_features", "image_features")
+    assert texts["shape"] == images["shape"] == [2, 512]
+    rows = [{"text": "a boat"}, {"text": "a house"}, {"image": image}, {"image": image}]
+    wanted = score(base, *rows, normalize=True)
+    check_alike(texts["data"], [*wanted[0], *wanted[1]])
+    check_alike(images["data"], [*wanted[2], *wanted[3]])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"inputs": []}, 400, "list of tensors"),
+        ({"inputs": [tensor("text", "a", shape=[2])]}, 400, "shape must be [1]"),
+        ({"inputs": [tensor("text", "a", datatype="FP32")]}, 400, "BYTES"),
+        ({"inputs": [tensor("Text", "a")]}, 400, "'image', 'text'"),
+        ({"inputs": [tensor("text", "")]}, 400, "not empty"),
+        ({"inputs": [tensor("text", "a"), tensor("text", "a")]}, 400, "distinct"),
+        ({"inputs": [tensor("text", "a"), tensor("image", "a", "b")]}, 400, "one length"),
+        ({"inputs": [tensor("text", "a")], "parameters": {"labels": ["a"]}}, 400, "'normalize'"),
+        ({"inputs": [tensor("image", "%")]}, 422, "base64"),
+    ],
+)
+def test_what_kserve_is_refused(base: str, body: Any, status: int, says: str) -> None:
+    assert says in refused(base, INFER, body, status)["error"]
+
+
+def test_pages_of_kserve(base: str) -> None:
+    for path in ("live", "ready"):
+        assert requests.get(f"{base}/v2/health/{path}", timeout=10).json()[path] is True
+    model = requests.get(f"{base}/v2/models/{NAME}", timeout=10).json()
+    assert [one["name"] for one in model["outputs"]] == ["image_features", "text_features"]
+    unknown = requests.get(f"{base}/v2/models/other", timeout=10)
+    assert (unknown.status_code, set(unknown.json())) == (404, {"error"})

@@ -111,6 +111,7 @@ def test_refusals_over_a_socket(base: str, apple: bytes) -> None:
         (b"--xy\r\n\r\n--x--", "does not follow its boundary"),
         (b"--x\r\nno headers\r\n--x--", "no end of its headers"),
         (b"--x\r\n\r\ndata\r\n--x--", "no name"),
+        (form((part("text") + "; a=b" * 400_000, b"a")), "or long ones"),
         (form(("Content-Disposition: form-data", b"a")), "no name"),
         (form((part("text") + "\r\nContent-Transfer-Encoding: base64", b"YQ==")), "is encoded"),
         (form((part("params"), b"{}"), (part("params"), b"{}")), "twice"),
