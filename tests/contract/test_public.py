@@ -43,7 +43,7 @@ Labels.parse(value: object) -> Labels | None
 Params(normalize: bool = False, truncate: Truncate = end, on_error: OnError = raise, labels: Labels | None = None, confidence: float = 0.0) -> None
 Params.parse(value: object, *, on_error: OnError = raise) -> Params
 Params.wire(self) -> dict[str, Any]
-Record(image_features: Vector | None = None, text_features: Vector | None = None, error: RowError | None = None, labels: tuple[str, ...] | None = None, probs: tuple[float, ...] | None = None) -> None
+Record(image_features: Vector | None = None, text_features: Vector | None = None, error: RowError | None = None, labels: tuple[str, ...] | None = None, probs: tuple[float, ...] | None = None, tokens: int = 0) -> None
 Row(image: object = None, text: object = None) -> None
 ScoreError
 Settings(…)

@@ -10,10 +10,13 @@ import jsonschema
 import pytest
 import requests
 
+from score.core import endpoint
+from score.core.embedder import Embedder
+from score.core.models import Models
 from score.dialects import openapi
-from score.dialects.base import Message, Route
+from score.dialects.base import Message, Page, Refusal, Route
 from score.dialects.table import PAGES
-from score.errors import RequestError
+from score.errors import RequestError, UnknownModel
 from tests.dialects.asking import IDS, NAME, ROUTES, check_refusal, path_of, post, refused
 from tests.dialects.conftest import MOST_BYTES, MOST_ROWS
 
@@ -231,3 +234,50 @@ def test_the_document_knows_answers_of_other_shapes(path: str, answer: Any) -> N
     jsonschema.validate(answer, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate([{"error": 1}], schema)
+
+
+@pytest.fixture(scope="module")
+def models(embedder: Embedder) -> Models:
+    return Models({NAME: embedder})
+
+
+@each
+def test_examples_without_a_server(models: Models, route: Route) -> None:
+    message = Message(json.dumps(route.example).encode(), "application/json", NAME)
+    answer = endpoint.answer(models, route, message)
+    assert answer.status == 200, answer.body
+    jsonschema.validate(json.loads(answer.body), openapi.schema_of(route.answer))
+    refused = endpoint.answer(models, route, Message(b"{", "application/json", NAME))
+    assert (refused.status, b"not JSON" in refused.body) == (400, True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.path for page in PAGES])
+def test_pages_without_a_server(models: Models, page: Page) -> None:
+    assert endpoint.read(models, page, Message(model=NAME)).status in (200, 204)
+    if "{model" in page.path:
+        assert endpoint.read(models, page, Message(model="other")).status == 404
+
+
+@each
+def test_a_bug_is_a_500_in_the_dialect_s_shape(
+    models: Models, route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Embedder, "answer", broken)
+    message = Message(json.dumps(route.example).encode(), "application/json", NAME)
+    answer = endpoint.answer(models, route, message)
+    assert (answer.status, b"secret" in answer.body) == (500, False)
+    wanted = route.refuse(Refusal(500, "internal_error", "m")).content
+    jsonschema.validate(json.loads(answer.body), openapi.schema_of(wanted))
+
+
+def test_a_name_chooses_among_several_models(embedder: Embedder) -> None:
+    several = Models({"first": embedder, "second": embedder})
+    assert several.find(None)[0] == "first"
+    assert several.find("second")[0] == "second"
+    assert [facts.name for facts in several.facts()] == ["first", "second"]
+    with pytest.raises(UnknownModel, match=r"'third'.*'first', 'second'"):
+        several.find("third")
+    assert embedder.name == NAME
