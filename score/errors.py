@@ -7,6 +7,9 @@
     ├── RequestError             the whole request is refused                        HTTP 400
     │   ├── BadColumns           no usable `image` / `text` column
     │   ├── BadParams            an unknown param, or one with an unusable value
+    │   ├── BadField             an unknown key of a body, or one with an unusable value
+    │   ├── UnknownModel         a model that this server does not have          HTTP 404
+    │   ├── UnsupportedType      a body of a type that is not read               HTTP 415
     │   ├── RequestTooLarge      more bytes or rows than the limits allow            HTTP 413
     │   └── RowsFailed           `on_error="raise"` met rows that failed             HTTP 422
     └── RowError                 one row cannot be answered; the other rows still are
@@ -83,6 +86,8 @@ class RequestError(ScoreError):
 
     code: ClassVar[str] = "bad_request"
     status: ClassVar[int] = 400
+    field: str | None = None
+    """The key of the body that is at fault, where one is."""
 
     @property
     def rows(self) -> list[RowProblem]:
@@ -107,6 +112,48 @@ class BadParams(RequestError):
     """
 
     code = "bad_params"
+
+
+class BadField(RequestError):
+    """A key of a request's body that is missing, unknown, or has an unusable value.
+
+    What to do: correct the key that the message names. What a server that the client was written
+    for may offer and this one does not is refused, never ignored.
+    """
+
+    code = "bad_field"
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        """`field`: the key."""
+        super().__init__(message)
+        self.field = field
+
+
+class UnknownModel(RequestError):
+    """The request names a model that this server does not have.
+
+    What to do: name one of those that the message lists, or none: vectors of another model cannot
+    be compared with this one's.
+    """
+
+    code = "model_not_found"
+    status = 404
+    field = "model"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        """`known`: the names of the server's models."""
+        served = ", ".join(map(repr, known))
+        super().__init__(f"the model {name[:200]!r} does not exist here; this server has {served}")
+
+
+class UnsupportedType(RequestError):
+    """The body is of a type that this path does not read.
+
+    What to do: send one of the types that the message lists.
+    """
+
+    code = "unsupported_media_type"
+    status = 415
 
 
 class RequestTooLarge(RequestError):

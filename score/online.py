@@ -51,5 +51,6 @@ def run(request: AMLRequest) -> AMLResponse:
         answer = endpoint.refuse(body_too_large(most))
     else:
         # A body in chunks does not declare its length: a byte over the limit is read, and refused.
-        answer = endpoint.score(_embedder, request.stream.read(most + 1), _collection)
-    return AMLResponse(answer.body, answer.status, {"Content-Type": "application/json"})
+        body, kind = request.stream.read(most + 1), request.content_type or ""
+        answer = endpoint.score(_embedder, body, _collection, kind)
+    return AMLResponse(answer.body, answer.status, {"Content-Type": answer.kind})

@@ -42,10 +42,15 @@ ROOMS = {
         "pixels and token ids → vectors: towers, engines, probes",
         "errors extras folder hardware images settings storage texts",
     ),
+    "dialects": Room(
+        3,
+        "requests and answers in the shapes of other servers, as rows and records",
+        "contract errors tables",
+    ),
     "core": Room(
         4,
         "rows → records: downloads, decoding and encoding side by side",
-        "contract errors fetch folder hardware images model settings texts",
+        "contract dialects errors fetch folder hardware images model settings texts",
     ),
     "checkpoints": Room(
         4,
@@ -66,7 +71,9 @@ ROOMS = {
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
     "serve": Room(
-        5, "the model behind HTTP", "console contract core errors hardware settings storage"
+        5,
+        "the model behind HTTP",
+        "console contract core dialects errors hardware settings storage",
     ),
     "training": Room(
         5,

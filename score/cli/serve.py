@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # imports NumPy and Pillow, which `--help` does without
 
     Load = Callable[[], tuple[Embedder, Identity]]
 
-HELP = "serve a model over HTTP: POST /score and GET /ping"
+HELP = "serve a model over HTTP as Azure ML, OpenAI, MLflow and others do; GET /docs lists paths"
 
 
 def add(parser: Parser) -> None:

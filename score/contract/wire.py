@@ -43,7 +43,11 @@ class Request:
 
 def parse(body: bytes | str) -> Request:
     """A JSON body → rows and params. Raises RequestError."""
-    content = _decode(body)
+    return request_of(decode(body, " (CSV and parquet are for MLflow's server)"))
+
+
+def request_of(content: object) -> Request:
+    """Decoded JSON → rows and params. Raises RequestError."""
     if not isinstance(content, dict):
         raise RequestError(f"the body must be a JSON object, not {_kind(content)}")
     keys = [key for key in TABLES if key in content]
@@ -111,7 +115,11 @@ def dump(payload: object) -> bytes:
     return json.dumps(payload, allow_nan=False).encode()
 
 
-def _decode(body: bytes | str) -> object:
+def decode(body: bytes | str, hint: str = "") -> object:
+    """The content of a JSON body. Raises RequestError, also for a key that is repeated.
+
+    hint: the end of the message about what is no JSON.
+    """
     try:
         content: object = json.loads(body, object_pairs_hook=_object)
     except UnicodeDecodeError:
@@ -121,9 +129,7 @@ def _decode(body: bytes | str) -> object:
     except RecursionError:
         raise RequestError("the body is nested too deeply") from None
     except ValueError as error:
-        raise RequestError(
-            f"the body is not JSON: {error} (CSV and parquet are for MLflow's server)"
-        ) from None
+        raise RequestError(f"the body is not JSON: {error}{hint}") from None
     return content
 
 

@@ -20,6 +20,7 @@ from score.core.stream import Stream
 from score.errors import BadBase64, BadParams, ModelError, RowsFailed
 from score.fetch.cells import looks_like_a_file_name
 from score.fetch.urls import start
+from score.folder import mlmodel
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.images.preprocess import Preprocessor
 from score.model import precision
@@ -41,8 +42,11 @@ class Parts(NamedTuple):
 class Embedder:
     """A CLIP model that turns images and texts into vectors. Safe to share between threads.
 
-    Made by `load`. `settings` are those it was loaded with.
+    Made by `load`. `settings` are those it was loaded with. `name` is its package's, else its
+    folder's.
     """
+
+    name: str = ""
 
     def __init__(
         self, encoder: Encoder, tokenizer: Tokenizer, preprocessor: Preprocessor, settings: Settings
@@ -68,6 +72,7 @@ class Embedder:
         preprocessor = Preprocessor.from_config(opened.preprocessor)
         encoder = precision.fastest(opened, tokenizer, preprocessor, settings)
         embedder = cls(encoder, tokenizer, preprocessor, settings)
+        embedder.name = mlmodel.model_name(opened.path) or opened.path.resolve().name
         if settings.verify != "off":
             embedder._probes = Probes.read(opened.path)
             embedder._verify(embedder._probes)

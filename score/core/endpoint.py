@@ -1,10 +1,11 @@
-"""One scoring request: a body in, a status and a body out. All HTTP surfaces of ours use it.
+"""One request in one dialect: a message in, a status and a body out. All HTTP surfaces use it.
 
-Knows the contract; knows no web framework.
+Knows the dialects; knows no web framework.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,50 +14,94 @@ from score.contract import wire
 from score.contract.limits import check_body_size, check_row_count
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder, pipeline_of
-from score.errors import RequestError
+from score.core.models import Models
+from score.core.text_classes import with_text_classes
+from score.dialects import azure
+from score.dialects.base import JSON, Message, Page, Refusal, Refuse, Reply, Route
+from score.errors import BadField, RequestError
 
 log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
-    """An HTTP response: status and JSON body."""
+    """An HTTP response: status, body, and the body's content type."""
 
     status: int
     body: bytes
+    kind: str = JSON
 
 
 Observer = Callable[[Sequence[Row], Sequence[Record]], None]
 
 
-def score(embedder: Embedder, body: bytes, observer: Observer | None = None) -> Answer:
+def score(
+    embedder: Embedder, body: bytes, observer: Observer | None = None, content_type: str = ""
+) -> Answer:
+    """Answers a request to `/score` by one model. Never raises."""
+    message = Message(body, content_type)
+    return answer(Models({"": embedder}), azure.SCORE, message, observer)
+
+
+def answer(
+    models: Models, route: Route, message: Message, observer: Observer | None = None
+) -> Answer:
     """Answers a request. Never raises: a bad request is a 4xx with the reason, a bug a 500 whose
-    details go only to the log.
+    details go only to the log. Both have the shape of the route's dialect.
 
     `observer` is called with the rows and records of each request that gets a 200. It must not
     raise.
     """
-    settings = embedder.settings
     try:
-        check_body_size(len(body), settings.max_request_bytes)
-        request = wire.parse(body)
-        check_row_count(len(request.rows), settings.max_request_rows)
-        records = embedder.answer(request.rows, request.params)
-        if observer:
-            observer(request.rows, records)
-        with pipeline_of(embedder).observer.timed("render"):
-            return Answer(200, wire.dump([wire.render(record) for record in records]))
+        return _answered(models, route, message, observer)
     except RequestError as error:
-        return refuse(error)
+        return refuse(error, route.refuse)
     except Exception:
-        log.exception("a request failed inside the model")
-        return problem(500, "internal_error", "the model failed; the server's log says why")
+        return _failed(route.refuse)
 
 
-def refuse(error: RequestError) -> Answer:
+def read(models: Models, page: Page, message: Message) -> Answer:
+    """Answers a request for a page. Never raises."""
+    try:
+        return _bytes(page.content(models.facts(), message))
+    except RequestError as error:
+        return refuse(error, page.refuse)
+    except Exception:
+        return _failed(page.refuse)
+
+
+def _answered(models: Models, route: Route, message: Message, observer: Observer | None) -> Answer:
+    check_body_size(len(message.body), models.settings.max_request_bytes)
+    most = models.settings.max_request_rows
+    call = route.parse(dataclasses.replace(message, most_rows=most))
+    check_row_count(len(call.rows), most)
+    name, embedder = models.find(call.model)
+    if call.dimension is not None and call.dimension != embedder.dimension:
+        raise BadField(f"this model's vectors have {embedder.dimension} dimensions", "dimensions")
+    records = embedder.answer(call.rows, call.params)
+    if call.classify_texts:
+        records = with_text_classes(embedder, records, call.params)
+    if observer:
+        observer(call.rows, records)
+    with pipeline_of(embedder).observer.timed("render"):
+        return _bytes(Reply(200, call.render(records, models.facts_of(name, embedder))))
+
+
+def refuse(error: RequestError, shape: Refuse = azure.refuse) -> Answer:
     """The 4xx response of a RequestError."""
-    return Answer(error.status, wire.dump({"error": wire.error_body(error)}))
+    return _bytes(shape(Refusal.of(error)))
 
 
-def problem(status: int, code: str, message: str) -> Answer:
+def problem(status: int, code: str, message: str, shape: Refuse = azure.refuse) -> Answer:
     """An error response for errors that are no RequestError: a wrong path or method, a crash."""
-    return Answer(status, wire.dump({"error": {"code": code, "message": message, "rows": []}}))
+    return _bytes(shape(Refusal(status, code, message)))
+
+
+def _failed(shape: Refuse) -> Answer:
+    log.exception("a request failed inside the model")
+    return problem(500, "internal_error", "the model failed; the server's log says why", shape)
+
+
+def _bytes(reply: Reply) -> Answer:
+    content = reply.content
+    body = content.encode() if isinstance(content, str) else wire.dump(content)
+    return Answer(reply.status, body, reply.kind)

@@ -7,7 +7,6 @@ from typing import Self
 
 from score import __version__
 from score.core.embedder import Embedder, parts_of
-from score.folder.mlmodel import model_name
 from score.folder.model_folder import ModelFolder
 
 
@@ -32,7 +31,7 @@ class Identity:
         engine = parts_of(embedder).encoder.engine
         return cls(
             version=__version__,
-            model=model_name(folder.path) or folder.path.resolve().name,
+            model=embedder.name,
             fingerprint=folder.fingerprint(),
             engine=engine.name,
             precision=engine.precision,

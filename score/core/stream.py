@@ -32,8 +32,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
 from score.contract.params import Params
 from score.contract.rows import Record, Row, is_empty
 from score.core.pipeline import Pipeline
@@ -173,6 +171,7 @@ class Stream:
                 text_features=text_vectors.get(index),
                 labels=labels,
                 probs=probs,
+                tokens=len(texts.get(index, ())),
             )
         self._answered += len(batch)
         self._images_under_way -= sum(item.image for item in batch)
@@ -181,14 +180,10 @@ class Stream:
         """Labels and probabilities of each image; an empty list where no labels were sent."""
         if self._label_vectors is None or self._params.labels is None:
             return []
-        names = self._params.labels.names
+        names, least = self._params.labels.names, self._params.confidence
         scale = self._pipeline.encoder.logit_scale
-        classes = []
-        for probs in zeroshot.probabilities(vectors, self._label_vectors, scale):
-            order = np.argsort(-probs, kind="stable")
-            kept = order[probs[order] >= self._params.confidence]
-            classes.append((tuple(names[index] for index in kept), tuple(probs[kept].tolist())))
-        return classes
+        probabilities = zeroshot.probabilities(vectors, self._label_vectors, scale)
+        return [zeroshot.ranked(names, probs, least) for probs in probabilities]
 
     def _by_row(self, vectors: Matrix, indices: Iterable[int]) -> dict[int, Vector]:
         """Each row's index with its own copy, so that no record keeps its batch in memory."""

@@ -48,6 +48,15 @@ def probabilities(images: Matrix, labels: Matrix, scale: float) -> Matrix:
     return probs
 
 
+def ranked(
+    names: Sequence[str], probs: Vector, least: float
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Labels and their probabilities, the most probable first, without those below `least`."""
+    order = np.argsort(-probs, kind="stable")
+    kept = order[probs[order] >= least]
+    return tuple(names[index] for index in kept), tuple(probs[kept].tolist())
+
+
 def cosine(a: Vector, b: Vector) -> float:
     """The similarity of two vectors of any length, from -1 to 1."""
     product = unit(a).astype(np.float64) @ unit(b).astype(np.float64)

@@ -50,6 +50,7 @@ CODE: Mapping[str, Sequence[str]] = {
         "model.yml",
         "online.yml",
     ),
+    "score/dialects": ("*.py",),
     "score/entry": ("*.py",),
     "score/evaluation": ("*.py",),
     "score/evaluation/data": ("imagenet.json", "templates.json"),
@@ -71,8 +72,15 @@ CODE: Mapping[str, Sequence[str]] = {
 """Folders of the package `score` → patterns of the files in each that a clone uploads."""
 
 _SERVING = (
-    *("score", "score/console", "score/contract", "score/core", "score/entry", "score/fetch"),
-    *("score/folder", "score/hardware", "score/images", "score/model", "score/model/engines"),
+    *("score", "score/console", "score/contract", "score/core", "score/dialects", "score/entry"),
+    *(
+        "score/fetch",
+        "score/folder",
+        "score/hardware",
+        "score/images",
+        "score/model",
+        "score/model/engines",
+    ),
     *("score/serve", "score/storage", "score/tables", "score/texts"),
 )
 SERVING: Mapping[str, Sequence[str]] = {

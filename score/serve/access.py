@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from score.errors import RequestError
 from score.serve import keys
 from score.serve.authentication import KEY_HEADERS, Authentication
-from score.serve.guard import Guard, Shape, plain
+from score.serve.guard import Guard
 from score.serve.key_ring import KeyRing
 from score.serve.local_only import LocalOnly, is_loopback
 from score.settings import Settings
@@ -62,15 +62,15 @@ def access_of(address: str, settings: Settings, *, without_keys: bool = False) -
     return Access(None, only_local=not without_keys, origins=settings.cors_origin)
 
 
-def protected(app: ASGIApp, access: Access, shape: Shape = plain) -> ASGIApp:
+def protected(app: ASGIApp, access: Access) -> ASGIApp:
     """An application behind the checks that `access` asks for.
 
-    shape: makes the responses to refused requests. Raises RequestError.
+    Raises RequestError.
     """
     if access.keys_file is not None:
-        app = Guard(app, Authentication(KeyRing(access.keys_file)), shape)
+        app = Guard(app, Authentication(KeyRing(access.keys_file)))
     elif access.only_local:
-        app = Guard(app, LocalOnly(access.origins), shape)
+        app = Guard(app, LocalOnly(access.origins))
     if access.origins:  # outermost: a browser's preflight has no key
         app = CORSMiddleware(
             app,

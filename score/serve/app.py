@@ -1,11 +1,11 @@
-"""The application of `score serve`: `POST /score` with Azure's request format.
+"""The application of `score serve` once its model is loaded: the paths of the table of dialects.
 
 It only handles routes; `core.endpoint` parses and answers requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
@@ -16,38 +16,67 @@ from starlette.routing import Route
 
 from score.core import endpoint
 from score.core.embedder import Embedder
+from score.core.models import Models
+from score.dialects import base as dialects
+from score.dialects import table
+from score.dialects.base import Message
 from score.errors import body_too_large
 from score.serve import body
 from score.serve.refusals import FAILED, response
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 _REQUESTS = 256  # concurrent requests; their rows are encoded in shared batches
 
 
 def application(embedder: Embedder, others: Sequence[Route] = ()) -> Starlette:
-    """The ASGI application that scores with a model; `others`: further routes."""
-    limit = embedder.settings.max_request_bytes
+    """The ASGI application that serves a model; `others`: routes that are of no dialect."""
+    models = Models.only(embedder)
+    limit = models.settings.max_request_bytes
     threads = CapacityLimiter(_REQUESTS)
 
-    async def score(request: Request) -> Response:
-        content = await body.read(request, limit)
-        if content is None:
-            return response(endpoint.refuse(body_too_large(limit)))
-        answer = to_thread.run_sync(endpoint.score, embedder, content, limiter=threads)
-        return response(await answer)
+    def scoring(route: dialects.Route) -> Endpoint:
+        async def score(request: Request) -> Response:
+            content = await body.read(request, limit)
+            if content is None:
+                return response(endpoint.refuse(body_too_large(limit), route.refuse))
+            message = _message(request, content)
+            answer = to_thread.run_sync(endpoint.answer, models, route, message, limiter=threads)
+            return response(await answer)
+
+        return score
+
+    def reading(page: dialects.Page) -> Endpoint:
+        async def read(request: Request) -> Response:
+            return response(endpoint.read(models, page, _message(request)))
+
+        return read
 
     return Starlette(
-        routes=[Route("/score", score, methods=["POST"]), *others],
+        routes=[
+            *(Route(route.path, scoring(route), methods=["POST"]) for route in table.ROUTES),
+            *(Route(page.path, reading(page), methods=["GET"]) for page in table.PAGES),
+            *others,
+        ],
         exception_handlers={HTTPException: _not_served, Exception: _failed},
     )
 
 
+def _message(request: Request, content: bytes = b"") -> Message:
+    kind = request.headers.get("content-type", "")
+    return Message(content, kind, request.path_params.get("model"))
+
+
 async def _failed(request: Request, error: Exception) -> Response:
     """Starlette raises the error again after this answer, and `RequestLog` logs it."""
-    return response(endpoint.problem(500, "internal_error", FAILED))
+    shape = table.shape_of(request.url.path)
+    return response(endpoint.problem(500, "internal_error", FAILED, shape))
 
 
 async def _not_served(request: Request, error: Exception) -> Response:
+    """A path that is not served, in the contract's shape; a wrong method, in the path's dialect."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
-    message = f"{request.method} {request.url.path} is not served; POST /score or GET /ping"
-    return response(endpoint.problem(status, code, message))
+    message = f"{request.method} {request.url.path} is not served; GET /docs lists what is"
+    answer = endpoint.problem(status, code, message, table.shape_of(request.url.path))
+    return response(answer, getattr(error, "headers", None))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from score.dialects import table
 from score.serve.guard import Refusal
 from score.serve.key_ring import KeyRing
 from score.serve.rate_limit import RateLimit
@@ -18,7 +19,7 @@ from score.serve.rate_limit import RateLimit
 KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 """Headers that may hold a key: the first as `Bearer KEY`, the others the key alone."""
 
-_OPEN = ("/", "/ping", "/health")
+_OPEN = ("/", "/health/live", "/health/ready", *table.LIVE, *table.READY)
 _HOW = "send it in the header `Authorization: Bearer KEY`, `api-key` or `x-api-key`"
 
 
@@ -44,8 +45,7 @@ class Authentication:
 
 
 def _is_open(scope: Scope) -> bool:
-    path = scope["path"]
-    return scope["method"] in ("GET", "HEAD") and (path in _OPEN or path.startswith("/health/"))
+    return scope["method"] in ("GET", "HEAD") and scope["path"] in _OPEN
 
 
 def _presented(headers: Headers) -> Iterator[bytes]:

@@ -9,6 +9,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from score.core import endpoint
+from score.dialects import table
+from score.serve.refusals import response
 
 
 class Refusal(NamedTuple):
@@ -23,23 +25,19 @@ class Refusal(NamedTuple):
 Check = Callable[[Scope], Refusal | None]
 """What is wrong with a request, by its method, path and headers."""
 
-Shape = Callable[[Scope, Refusal], Response]
-"""Makes the response to a refused request: a path may have an error format of its own."""
 
-
-def plain(scope: Scope, refusal: Refusal) -> Response:
-    """The refusal as `{"error": {"code", "message", "rows"}}`, like every error of `/score`."""
-    answer = endpoint.problem(refusal.status, refusal.code, refusal.message)
-    return Response(
-        answer.body, answer.status, dict(refusal.headers), media_type="application/json"
-    )
+def _response(scope: Scope, refusal: Refusal) -> Response:
+    """The refusal in the dialect of the request's path."""
+    shape = table.shape_of(scope["path"])
+    answer = endpoint.problem(refusal.status, refusal.code, refusal.message, shape)
+    return response(answer, refusal.headers)
 
 
 class Guard:
     """ASGI middleware: requests that a check refuses are answered, and their body is not read."""
 
-    def __init__(self, app: ASGIApp, check: Check, shape: Shape = plain) -> None:
-        self._app, self._check, self._shape = app, check, shape
+    def __init__(self, app: ASGIApp, check: Check) -> None:
+        self._app, self._check = app, check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -47,4 +45,4 @@ class Guard:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            await self._shape(scope, refusal)(scope, receive, send)
+            await _response(scope, refusal)(scope, receive, send)

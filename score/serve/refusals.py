@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.responses import Response
 
 from score.core import endpoint
@@ -11,9 +13,9 @@ FAILED = "the server failed; its log says why"
 RETRY_AFTER = 1  # seconds after which a refused request may be sent again
 
 
-def response(answer: Answer) -> Response:
+def response(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as a response."""
-    return Response(answer.body, answer.status, media_type="application/json")
+    return Response(answer.body, answer.status, headers, media_type=answer.kind)
 
 
 def refusal(status: int, code: str, message: str) -> Response:

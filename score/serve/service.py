@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from score.core import endpoint
+from score.dialects import table
 from score.serve.connection import SURPLUS
 from score.serve.lifecycle import Lifecycle
 from score.serve.pace import Pace
@@ -33,11 +34,7 @@ class Service:
         self._settings, self._lifecycle = settings, lifecycle
         self._scoring: ASGIApp | None = None
         self._check: Check | None = None
-        self._health = {
-            "/health/live": self._live,
-            "/health/ready": self._ready,
-            "/ping": self._ping,
-        }
+        self._health = {"/health/live": self._live, "/health/ready": self._ready}
 
     def loaded(self, scoring: ASGIApp, check: Check) -> None:
         """From now on requests are answered."""
@@ -49,13 +46,18 @@ class Service:
         """Answers a request."""
         if self._lifecycle.state == "stopping":
             send = _closing(send)
-        if health := self._health.get(scope["path"]):
+        path = scope["path"]
+        if health := self._health.get(path):
             scope["endpoint"] = health
             answer = await health() if scope["method"] in ("GET", "HEAD") else _only_get(scope)
             await answer(scope, receive, send)
+        elif path in table.LIVE and self._scoring is None:
+            await (await self._live())(scope, receive, send)
+        elif path in table.READY and (reason := await self._why_not_ready()):
+            await _unready({"status": "unavailable", "reason": reason})(scope, receive, send)
         elif self._scoring is None:
             await refusal(503, "loading", _STATES["loading"])(scope, receive, send)
-        elif scope.get("state", {}).get(SURPLUS):
+        elif path not in table.READY and scope.get("state", {}).get(SURPLUS):
             message = "too many connections are open"
             await refusal(503, "too_many_connections", message)(scope, receive, send)
         else:
@@ -69,12 +71,6 @@ class Service:
         if reason:
             return _unready({"status": "not ready", "reason": reason})
         return JSONResponse({"status": "ready"})
-
-    async def _ping(self) -> Response:
-        reason = await self._why_not_ready()
-        if reason:
-            return _unready({"status": "unavailable", "reason": reason})
-        return Response(b'{"status": "ok"}', media_type="application/json")
 
     async def _why_not_ready(self) -> str:
         if self._check is None or self._lifecycle.state != "serving":

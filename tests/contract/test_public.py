@@ -47,7 +47,7 @@ Labels.parse(value: object) -> Labels | None
 Params(normalize: bool = False, truncate: Truncate = end, on_error: OnError = raise, labels: Labels | None = None, confidence: float = 0.0) -> None
 Params.parse(value: object, *, on_error: OnError = raise) -> Params
 Params.wire(self) -> dict[str, Any]
-Record(image_features: Vector | None = None, text_features: Vector | None = None, error: RowError | None = None, labels: tuple[str, ...] | None = None, probs: tuple[float, ...] | None = None) -> None
+Record(image_features: Vector | None = None, text_features: Vector | None = None, error: RowError | None = None, labels: tuple[str, ...] | None = None, probs: tuple[float, ...] | None = None, tokens: int = 0) -> None
 Row(image: object = None, text: object = None) -> None
 ScoreError
 Settings(…)
@@ -190,7 +190,7 @@ def test_a_public_signature_names_what_can_be_imported(
 
 def test_an_embedder_shows_nothing_that_is_not_public(embedder: score.Embedder) -> None:
     """Its parts are for this package's own modules; see `score.core.embedder.parts_of`."""
-    assert {name for name in vars(embedder) if not name.startswith("_")} == {"settings"}
+    assert {name for name in vars(embedder) if not name.startswith("_")} == {"name", "settings"}
 
 
 @pytest.mark.parametrize("name", score.__all__)

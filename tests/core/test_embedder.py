@@ -454,3 +454,9 @@ def test_the_bytes_of_images_in_memory_are_bounded(
         rows = [Row(server.url(f"/good.png?{number}")) for number in range(40)]
         assert not any(record.error for record in copy.embed(rows))
         assert most == 2
+
+
+def test_records_count_the_tokens_of_texts(embedder: Embedder) -> None:
+    rows = [Row(text="a red apple"), Row(image=random_image()), Row(text="a " * 200), Row(text=5)]
+    counts = [record.tokens for record in embedder.embed(rows)]
+    assert counts == [5, 0, parts_of(embedder).tokenizer.context, 0]

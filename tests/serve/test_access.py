@@ -24,7 +24,6 @@ from score.core.embedder import Embedder
 from score.errors import RequestError
 from score.serve import keys
 from score.serve.access import Access, access_of, protected
-from score.serve.guard import Refusal
 from score.serve.listener import bound
 from score.settings import Settings
 from tests.support.surfaces import OwnServer
@@ -50,10 +49,10 @@ class Application:
 
 
 @contextmanager
-def running(access: Access, application: Any = None, **options: Any) -> Iterator[tuple[str, int]]:
+def running(access: Access, application: Any = None) -> Iterator[tuple[str, int]]:
     """A server in a thread; its address."""
     with bound("127.0.0.1", 0) as listener:
-        app = protected(application or Application(), access, **options)
+        app = protected(application or Application(), access)
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -231,14 +230,14 @@ def test_over_its_rate_a_key_is_told_when_to_come_back(tmp_path: Path) -> None:
         assert requests.post(url, headers={"api-key": free}, timeout=10).status_code == 200
 
 
-def test_a_path_may_have_an_error_format_of_its_own(ring: tuple[Path, str]) -> None:
-    def shape(scope: Scope, refusal: Refusal) -> Response:
-        return Response(f"{scope['path']} {refusal.code}".encode(), refusal.status)
-
+def test_a_refusal_has_the_shape_of_its_path_s_dialect(ring: tuple[Path, str]) -> None:
     access = access_of("127.0.0.1", Settings(api_keys_file=str(ring[0])))
-    with running(access, shape=shape) as (host, port):
+    with running(access) as (host, port):
         answer = requests.post(f"http://{host}:{port}/v1/embeddings", timeout=10)
-    assert (answer.status_code, answer.text) == (401, "/v1/embeddings unauthorized")
+    assert answer.status_code == 401
+    error = answer.json()["error"]
+    assert {*error} == {"message", "type", "param", "code"}
+    assert error["code"] == "unauthorized"
 
 
 # -- without keys ------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def alive(server: OwnServer) -> bool:
         ("PUT", "/score", 405, "method_not_allowed"),
         ("POST", "/ping", 405, "method_not_allowed"),
         ("GET", "/", 404, "not_found"),
-        ("POST", "/invocations", 404, "not_found"),
+        ("POST", "/predict", 404, "not_found"),
     ],
 )
 def test_what_is_not_served_is_told_in_json(

@@ -1,0 +1,136 @@
+"""What a dialect is made of: routes, and functions from bytes to a call and from records to an
+answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from score.contract.params import Params
+from score.contract.rows import Record, Row
+from score.errors import RequestError, RowProblem
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+IMAGES = "image/*"
+RED_SQUARE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGklEQVR42m"
+    "O8IyfHQApgYiARjGoY1TB0NAAAjEsBOPY5fDQAAAAASUVORK5CYII="
+)
+"""An image for examples, of 16 × 16 pixels."""
+BAD_RECORD = {"error": {"code": "bad_base64", "message": "image: …", "retryable": False}}
+"""The record of a row that failed, for examples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request as it came.
+
+    content_type: of the body; empty for none. model: the name in the path, where the route has one.
+    most_rows: the server's limit; a parser of a format with cheap rows stops there.
+    """
+
+    body: bytes = b""
+    content_type: str = ""
+    model: str | None = None
+    most_rows: int = 10_000
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters, in lower case."""
+        return self.content_type.partition(";")[0].strip().lower()
+
+
+class ModelFacts(NamedTuple):
+    """What answers say about a model. context: token ids that a text may have; created: Unix time
+    at which it was loaded."""
+
+    name: str
+    dimension: int
+    context: int
+    created: int = 0
+
+
+Render = Callable[[Sequence[Record], ModelFacts], object]
+"""The records of a call → the content of the answer, as JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a request asks for.
+
+    model: the name of the model it asks for; None for the server's default. dimension: the length
+    of vectors it asks for; a model of another length refuses. classify_texts: `params.labels`
+    classify texts, too; the contract's classify images only.
+    """
+
+    rows: list[Row]
+    params: Params
+    render: Render
+    model: str | None = None
+    dimension: int | None = None
+    classify_texts: bool = False
+
+
+class Refusal(NamedTuple):
+    """Why a request is not answered. field: the key of the body that is at fault, if one is."""
+
+    status: int
+    code: str
+    message: str
+    field: str | None = None
+    rows: Sequence[RowProblem] = ()
+
+    @classmethod
+    def of(cls, error: RequestError) -> Refusal:
+        """The refusal that an error stands for."""
+        return cls(error.status, error.code, str(error), error.field, error.rows)
+
+
+class Reply(NamedTuple):
+    """An answer: its status, and its content as JSON values, or as text of another type."""
+
+    status: int
+    content: object
+    kind: str = JSON
+
+
+Refuse = Callable[[Refusal], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path that takes requests.
+
+    path: in Starlette's syntax; `{model:path}` is the model's name. parse: raises RequestError.
+    refuse: the dialect's shape of errors. example, answer: a request and its answer, for the
+    documentation; vectors in it are cut short. also: answers of other shapes. takes: the types of
+    bodies.
+    """
+
+    path: str
+    summary: str
+    parse: Callable[[Message], Call]
+    refuse: Refuse
+    example: Any
+    answer: Any
+    also: Sequence[Any] = ()
+    takes: Sequence[str] = (JSON,)
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A path that is read. content: of the server's models; raises RequestError.
+
+    probe: whether it says that the server is live, or ready: then it needs no key, and is a 503
+    while the server is not.
+    """
+
+    path: str
+    summary: str
+    content: Callable[[Sequence[ModelFacts], Message], Reply]
+    refuse: Refuse
+    probe: Literal["", "live", "ready"] = ""
+    method: str = "GET"

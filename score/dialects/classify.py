@@ -1,0 +1,78 @@
+"""Zero-shot classification, of this project's own: `POST /v1/classify`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from score.contract import wire
+from score.contract.labels import Labels
+from score.contract.params import Params
+from score.contract.rows import IMAGE, TEXT, Record, Row
+from score.dialects import azure, uploads
+from score.dialects.base import FORM, JSON, RED_SQUARE, Call, Message, ModelFacts, Route
+from score.dialects.fields import Fields, kind
+from score.dialects.items import rows_of
+from score.errors import BadField
+
+
+def parse(message: Message) -> Call:
+    """Images and texts with `labels`, as JSON or a form. Raises RequestError."""
+    if uploads.is_upload(message):
+        rows, fields = uploads.read(message)
+    else:
+        fields = Fields(wire.decode(message.body))
+        rows = _rows(fields)
+    model = fields.text("model")
+    params = Params.parse({"labels": _labels(fields), "confidence": fields.take("confidence") or 0})
+    fields.end()
+    return Call(rows, params, _answer, model, classify_texts=True)
+
+
+def _rows(fields: Fields) -> list[Row]:
+    """`image` or `text`, one or a list, or `input`, a list of both."""
+    name, value = fields.one_of(IMAGE, TEXT, "input")
+    if name == "input":
+        return rows_of(value, name)
+    cells = value if isinstance(value, list) else [value]
+    if not cells:
+        raise BadField(f"{name!r} is an empty list", name)
+    return [Row(image=cell) if name == IMAGE else Row(text=cell) for cell in cells]
+
+
+def _labels(fields: Fields) -> Labels | object:
+    name, value = fields.one_of("labels", "ontology")
+    if isinstance(value, (list, dict)):
+        return value
+    raise BadField(f"{name!r} must be a list or an object, not {kind(value)}", name)
+
+
+def _answer(records: Sequence[Record], model: ModelFacts) -> object:
+    data = [{"index": index, "labels": scores(record)} for index, record in enumerate(records)]
+    return {"object": "list", "data": data, "model": model.name}
+
+
+def scores(record: Record) -> list[dict[str, Any]]:
+    """A record's labels with their probabilities, the most probable first."""
+    pairs = zip(record.labels or (), record.probs or (), strict=True)
+    return [{"label": label, "score": prob} for label, prob in pairs]
+
+
+CLASSIFY = Route(
+    path="/v1/classify",
+    summary="zero-shot classification of images and texts",
+    parse=parse,
+    refuse=azure.refuse,
+    example={"image": RED_SQUARE, "labels": {"red": "a red square", "blue": "a blue square"}},
+    answer={
+        "object": "list",
+        "data": [
+            {
+                "index": 0,
+                "labels": [{"label": "red", "score": 0.98}, {"label": "blue", "score": 0.02}],
+            }
+        ],
+        "model": "clip",
+    },
+    takes=(JSON, FORM),
+)

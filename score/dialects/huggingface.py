@@ -1,0 +1,78 @@
+"""Hugging Face's zero-shot image classification: `POST /models/{model}`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from score.contract import wire
+from score.contract.labels import Labels
+from score.contract.params import Params
+from score.contract.rows import IMAGE, Record, Row
+from score.dialects.base import RED_SQUARE, Call, Message, ModelFacts, Refusal, Reply, Route
+from score.dialects.classify import scores
+from score.dialects.fields import Fields, kind
+from score.errors import BadField
+
+TEMPLATE = "This is a photo of {}."
+"""What the library's pipeline makes of a label where the request has no template."""
+
+
+def parse(message: Message) -> Call:
+    """One image in `inputs`, `candidate_labels` in `parameters`. Raises RequestError."""
+    fields = Fields(wire.decode(message.body))
+    row = _row(fields)
+    labels = _labels(Fields(fields.take("parameters"), "'parameters'"))
+    fields.ignore("options")
+    fields.end()
+    return Call([row], Params(labels=labels), _answer, message.model)
+
+
+def _row(fields: Fields) -> Row:
+    """An image in base64 or behind a URL; older clients send it as an object."""
+    inputs = fields.take("inputs")
+    if isinstance(inputs, dict):
+        image = Fields(inputs, "'inputs'")
+        inputs = image.take(IMAGE)
+        image.end()
+    if not isinstance(inputs, str):
+        raise BadField(
+            f"'inputs' must be an image, in base64 or a URL, not {kind(inputs)}", "inputs"
+        )
+    return Row(image=inputs)
+
+
+def _labels(fields: Fields) -> Labels:
+    names = fields.take("candidate_labels")
+    template = fields.text("hypothesis_template") or TEMPLATE
+    fields.end()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadField("'candidate_labels' must be a list of strings", "candidate_labels")
+    if "{}" not in template:
+        raise BadField("'hypothesis_template' needs {} where the label goes", "hypothesis_template")
+    if len(set(names)) < len(names):
+        raise BadField("'candidate_labels' has a label twice", "candidate_labels")
+    labels = Labels.parse({name: template.replace("{}", name) for name in names})
+    assert labels is not None
+    return labels
+
+
+def _answer(records: Sequence[Record], model: ModelFacts) -> object:
+    return scores(records[0])
+
+
+def refuse(refusal: Refusal) -> Reply:
+    """`{"error": "…"}`."""
+    return Reply(refusal.status, {"error": refusal.message})
+
+
+ZERO_SHOT = Route(
+    path="/models/{model:path}",
+    summary="Hugging Face's zero-shot image classification",
+    parse=parse,
+    refuse=refuse,
+    example={
+        "inputs": RED_SQUARE,
+        "parameters": {"candidate_labels": ["red", "blue"], "hypothesis_template": "a {} square"},
+    },
+    answer=[{"label": "red", "score": 0.98}, {"label": "blue", "score": 0.02}],
+)

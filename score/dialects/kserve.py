@@ -1,0 +1,127 @@
+"""KServe's open inference protocol, version 2, with tensors as JSON."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from score.contract import wire
+from score.contract.params import Params
+from score.contract.rows import FEATURES, IMAGE, TEXT, Record, Row
+from score.dialects.base import Call, Message, ModelFacts, Page, Refusal, Reply, Route
+from score.dialects.fields import Fields, kind
+from score.errors import BadField, UnknownModel
+
+
+def parse(message: Message) -> Call:
+    """Tensors `image` and `text` of strings, of one length. Raises RequestError.
+
+    The parameters are the contract's params, but for `on_error`: a tensor has no room for errors.
+    """
+    fields = Fields(wire.decode(message.body))
+    name, inputs = fields.text("id"), fields.take("inputs")
+    parameters = fields.take("parameters") or {}
+    fields.end()
+    if not isinstance(inputs, list) or not inputs:
+        raise BadField("'inputs' must be a list of tensors", "inputs")
+    if not isinstance(parameters, dict) or set(parameters) - {"normalize", "truncate"}:
+        raise BadField("'parameters' may have 'normalize' and 'truncate'", "parameters")
+    tensors = [_tensor(tensor) for tensor in inputs]
+    columns = dict(tensors)
+    if len(columns) < len(tensors) or len({len(cells) for cells in columns.values()}) > 1:
+        raise BadField("the inputs must be distinct, and of one length", "inputs")
+    rows = [
+        Row(**dict(zip(columns, cells, strict=True)))
+        for cells in zip(*columns.values(), strict=True)
+    ]
+    render = functools.partial(_answer, name, list(columns))
+    return Call(rows, Params.parse(parameters), render, message.model)
+
+
+def _tensor(tensor: object) -> tuple[str, list[object]]:
+    """The name and the cells of a tensor of shape [rows] or [rows, 1]."""
+    fields = Fields(tensor, "an input")
+    name = fields.choice("name", (IMAGE, TEXT))
+    datatype, shape, data = fields.text("datatype"), fields.take("shape"), fields.take("data")
+    fields.end()
+    if name is None or datatype != "BYTES" or not isinstance(data, list):
+        raise BadField(
+            "an input needs a 'name', 'image' or 'text', BYTES, and a list of data", "inputs"
+        )
+    if shape not in ([len(data)], [len(data), 1]):
+        raise BadField(
+            f"{name!r}: the shape must be [{len(data)}], the length of its data", "inputs"
+        )
+    for cell in data:
+        if not isinstance(cell, str) or not cell:
+            raise BadField(
+                f"{name!r} must hold texts that are not empty, not {kind(cell)}", "inputs"
+            )
+    return name, data
+
+
+def _answer(
+    name: str | None, columns: Sequence[str], records: Sequence[Record], model: ModelFacts
+) -> object:
+    outputs = []
+    for column in columns:
+        vectors = [
+            record.image_features if column == IMAGE else record.text_features for record in records
+        ]
+        data = [value for vector in vectors if vector is not None for value in vector.tolist()]
+        shape = [len(records), model.dimension]
+        about = {"name": f"{column}_features", "datatype": "FP32", "shape": shape}
+        outputs.append({**about, "data": data})
+    answer = {"model_name": model.name, "model_version": "1", "outputs": outputs}
+    return answer if name is None else {"id": name, **answer}
+
+
+def refuse(refusal: Refusal) -> Reply:
+    """`{"error": "…"}`."""
+    return Reply(refusal.status, {"error": refusal.message})
+
+
+def _live(models: Sequence[ModelFacts], message: Message) -> Reply:
+    return Reply(200, {"live": True, "ready": True})
+
+
+def _model(models: Sequence[ModelFacts], message: Message) -> Reply:
+    """A model's tensors. Raises UnknownModel."""
+    for model in models:
+        if model.name == message.model:
+            tensors = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in (IMAGE, TEXT)]
+            shape = [-1, model.dimension]
+            features = [{"name": n, "datatype": "FP32", "shape": shape} for n in FEATURES]
+            about = {"name": model.name, "platform": "clip-endpoints", "versions": ["1"]}
+            return Reply(200, {**about, "inputs": tensors, "outputs": features})
+    raise UnknownModel(message.model or "", [model.name for model in models])
+
+
+INFER = Route(
+    path="/v2/models/{model:path}/infer",
+    summary="KServe's open inference protocol",
+    parse=parse,
+    refuse=refuse,
+    example={
+        "inputs": [
+            {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a photo of a cat"]}
+        ]
+    },
+    answer={
+        "model_name": "clip",
+        "model_version": "1",
+        "outputs": [
+            {
+                "name": "text_features",
+                "datatype": "FP32",
+                "shape": [1, 3],
+                "data": [0.42, 0.13, -0.07],
+            }
+        ],
+    },
+)
+PAGES = (
+    Page("/v2/health/live", "whether the server is up, for KServe", _live, refuse, "live"),
+    Page("/v2/health/ready", "whether the server is ready, for KServe", _live, refuse, "ready"),
+    Page("/v2/models/{model:path}", "a model's tensors, for KServe", _model, refuse),
+)

@@ -1,0 +1,66 @@
+"""Weaviate's module multi2vec-clip: the inference container that it calls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from score.contract import wire
+from score.contract.params import Params
+from score.contract.rows import Record, Row
+from score.dialects.base import Call, Message, ModelFacts, Page, Refusal, Reply, Route
+from score.dialects.fields import Fields, kind
+from score.dialects.vectors import floats
+from score.errors import BadField
+
+
+def parse(message: Message) -> Call:
+    """`{"texts": […], "images": […]}`, either of which may be missing. Raises RequestError.
+
+    Vectors are as the model makes them, as the module's own container answers.
+    """
+    fields = Fields(wire.decode(message.body))
+    texts, images = _cells(fields, "texts"), _cells(fields, "images")
+    fields.end()
+    rows = [*(Row(text=text) for text in texts), *(Row(image=image) for image in images)]
+    return Call(rows, Params(), functools.partial(_answer, len(texts)))
+
+
+def _cells(fields: Fields, name: str) -> list[object]:
+    cells = fields.take(name)
+    if cells is None or isinstance(cells, list):
+        return cells or []
+    raise BadField(f"{name!r} must be a list, not {kind(cells)}", name)
+
+
+def _answer(texts: int, records: Sequence[Record], model: ModelFacts) -> object:
+    vectors = [floats(record) for record in records]
+    return {"textVectors": vectors[:texts], "imageVectors": vectors[texts:]}
+
+
+def refuse(refusal: Refusal) -> Reply:
+    """`{"error": "…"}`."""
+    return Reply(refusal.status, {"error": refusal.message})
+
+
+def _ready(models: Sequence[ModelFacts], message: Message) -> Reply:
+    return Reply(204, "")
+
+
+def _meta(models: Sequence[ModelFacts], message: Message) -> Reply:
+    return Reply(200, {"model": models[0].name, "dimension": models[0].dimension})
+
+
+VECTORIZE = Route(
+    path="/vectorize",
+    summary="Weaviate's multi2vec-clip",
+    parse=parse,
+    refuse=refuse,
+    example={"texts": ["a photo of a cat"], "images": []},
+    answer={"textVectors": [[0.42, 0.13, -0.07]], "imageVectors": []},
+)
+PAGES = (
+    Page("/meta", "the model, for Weaviate", _meta, refuse),
+    Page("/.well-known/live", "whether it is up, for Weaviate", _ready, refuse, "live"),
+    Page("/.well-known/ready", "whether it is ready, for Weaviate", _ready, refuse, "ready"),
+)
