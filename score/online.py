@@ -52,4 +52,5 @@ def run(request: AMLRequest) -> AMLResponse:
     else:
         # A body in chunks does not declare its length: a byte over the limit is read, and refused.
         answer = endpoint.score(_embedder, request.stream.read(most + 1), _collection)
-    return AMLResponse(answer.body, answer.status, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", **answer.headers}
+    return AMLResponse(answer.body, answer.status, headers)

@@ -65,7 +65,7 @@ ROOMS = {
     "index": Room(
         5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
     ),
-    "serve": Room(5, "the model behind HTTP", "core errors"),
+    "serve": Room(5, "the model behind HTTP", "core errors fetch settings"),
     "training": Room(
         5,
         "trains the embedded model",

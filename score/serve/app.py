@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import suppress
+from functools import partial
 
 import uvicorn
-from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -21,23 +21,22 @@ from score.core import endpoint
 from score.core.embedder import Embedder
 from score.core.endpoint import Answer
 from score.errors import RequestError, body_too_large
+from score.serve.calls import Calls
 
 log = logging.getLogger("uvicorn.error")  # uvicorn's own log
-
-_REQUESTS = 256  # concurrent requests; their rows are encoded in shared batches
 
 
 def application(embedder: Embedder) -> Starlette:
     """The ASGI application that serves a model."""
     limit = embedder.settings.max_request_bytes
-    threads = CapacityLimiter(_REQUESTS)
+    calls = Calls(embedder.settings)
 
     async def score(request: Request) -> Response:
         body = await _body(request, limit)
         if body is None:
             return _response(endpoint.refuse(body_too_large(limit)))
-        answer = to_thread.run_sync(endpoint.score, embedder, body, limiter=threads)
-        return _response(await answer)
+        work = partial(endpoint.score, embedder, body, None)
+        return _response(await calls.answered(request, len(body), work))
 
     async def ping(request: Request) -> Response:
         return Response(b'{"status": "ok"}', media_type="application/json")
@@ -99,4 +98,4 @@ async def _not_served(request: Request, error: Exception) -> Response:
 
 
 def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, media_type="application/json")
+    return Response(answer.body, answer.status, answer.headers, media_type="application/json")
