@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL.PngImagePlugin import PngImageFile
 
+from score.contract.params import Params
 from score.contract.rows import Row
 from score.core import pace
 from score.core.admission import Admission, Load, Paces
@@ -196,3 +198,27 @@ def test_the_work_of_an_image_and_of_a_token_is_measured(embedder: Embedder) -> 
     measured = model._pipeline.paces()
     assert measured.image > 0
     assert measured.token > 0
+
+
+def test_the_images_of_a_request_are_bounded_together(embedder: Embedder) -> None:
+    model = small(embedder, max_request_pixels=5 * 64 * 48)
+    rows = [Row(random_image(seed)) for seed in range(8)]
+    records = model.answer(rows, Params(on_error="report"))
+    errors = [record.error for record in records if record.error]
+    assert [(error.code, error.column) for error in errors] == [("too_many_pixels", "image")] * 3
+    assert "its 3,072 pixels are more than are left of the 15,360" in errors[0].message
+    assert not any(record.error for record in model.answer(rows[:5])), "each request has its own"
+    assert not any(record.error for record in model.embed(rows)), "streams have no such limit"
+
+
+def test_an_image_that_is_refused_is_not_decoded(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: object) -> None:
+        raise AssertionError("decoded")
+
+    data = random_image(1)
+    monkeypatch.setattr(PngImageFile, "load", load)
+    (record,) = small(embedder, max_request_pixels=1).answer([Row(data)], Params(on_error="report"))
+    assert record.error is not None
+    assert record.error.code == "too_many_pixels"
