@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from score.contract.rows import Record, Row
     from score.core.embedder import Embedder
     from score.errors import ScoreError
+    from score.fetch.cancellation import Cancellation
     from score.index.index import Hit, Index, build_index
     from score.jobs.embed import embed_file
     from score.jobs.summary import Summary
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cancellation",
     "Embedder",
     "Hit",
     "Index",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Cancellation": "fetch.cancellation",
     "Embedder": "core.embedder",
     "Hit": "index.index",
     "Index": "index.index",

@@ -11,7 +11,11 @@
     │   ├── UnknownModel         a model that this server does not have          HTTP 404
     │   ├── UnsupportedType      a body of a type that is not read               HTTP 415
     │   ├── RequestTooLarge      more bytes or rows than the limits allow            HTTP 413
-    │   └── RowsFailed           `on_error="raise"` met rows that failed             HTTP 422
+    │   ├── RowsFailed           `on_error="raise"` met rows that failed             HTTP 422
+    │   ├── Overloaded           other requests are ahead of it; try again later     HTTP 429
+    │   ├── Cancelled            its client went away before the answer              HTTP 499
+    │   ├── OutOfMemory          one of its inputs alone does not fit in memory      HTTP 503
+    │   └── RequestTimeout       it was not answered in time                         HTTP 504
     └── RowError                 one row cannot be answered; the other rows still are
         ├── EmptyRow             neither an image nor a text
         ├── BadType              a cell that is not a string (or, for images, bytes)
@@ -88,6 +92,7 @@ class RequestError(ScoreError):
     status: ClassVar[int] = 400
     field: str | None = None
     """The key of the body that is at fault, where one is."""
+    retryable: ClassVar[bool] = False
 
     @property
     def rows(self) -> list[RowProblem]:
@@ -211,6 +216,66 @@ class RowsFailed(RequestError):
             )
             for index, error in self.failures
         ]
+
+
+class Overloaded(RequestError):
+    """The process has as many requests under way as its limits allow, or as it can answer in time.
+
+    The request was refused before any work was done for it. `retry_after`: the seconds after which
+    it is likely to be taken, which HTTP servers send as `Retry-After`.
+
+    What to do: send it again after that time. If it happens often, add replicas, or raise the limit
+    that the message names: `SCORE_MAX_PENDING_REQUESTS`, `SCORE_MAX_PENDING_ROWS`,
+    `SCORE_MAX_PENDING_BYTES` or `SCORE_MAX_WAIT`.
+    """
+
+    code = "overloaded"
+    status = 429
+    retryable = True
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        """retry_after: seconds."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Cancelled(RequestError):
+    """The client closed its connection, or a program cancelled the call, before the answer. Its
+    downloads, decoding and forward passes were given up. Only the server's log shows it.
+
+    What to do: nothing; for clients that give up too early, raise their own timeout.
+    """
+
+    code = "cancelled"
+    status = 499
+
+
+class OutOfMemory(RequestError):
+    """The device has too little free memory for one of the request's inputs alone; larger forward
+    passes are divided until they fit.
+
+    What to do: send the request again later; if it stays, use a device with more memory, or
+    another precision, and look for other processes on the device.
+    """
+
+    code = "out_of_memory"
+    status = 503
+    retryable = True
+
+
+class RequestTimeout(RequestError):
+    """The request was not answered within `SCORE_REQUEST_TIMEOUT`, or its own `X-Request-Timeout`.
+
+    What was still being downloaded, decoded or computed for it was given up.
+
+    What to do: send fewer rows at a time, or raise the setting or the header. If single downloads
+    are what takes long, lower `SCORE_REQUEST_DEADLINE`: rows whose images did not come in time are
+    then errors of their own, and the other rows are answered.
+    """
+
+    code = "request_timeout"
+    status = 504
+    retryable = True
 
 
 class RowError(ScoreError):
@@ -343,9 +408,11 @@ class TruncatedImage(RowError):
 
 
 class TooManyPixels(RowError):
-    """The image has more pixels (width × height) than `SCORE_MAX_PIXELS`.
+    """The image has more pixels (width × height) than `SCORE_MAX_PIXELS`, or than are left of the
+    `SCORE_MAX_REQUEST_PIXELS` that all images of its request may have together.
 
-    What to do: send a smaller image, or raise the limit; memory use grows with it.
+    What to do: send a smaller image, or fewer in one request, or raise the limit that the message
+    names; memory use grows with the first, the time that a request takes with the second.
     """
 
     code = "too_many_pixels"
@@ -361,23 +428,7 @@ class TextTooLong(RowError):
     code = "text_too_long"
 
 
-ROW_CODES: dict[str, type[RowError]] = {
-    error.code: error
-    for error in (
-        EmptyRow,
-        BadType,
-        BadBase64,
-        BadUrl,
-        BlockedHost,
-        FetchFailed,
-        FetchTimeout,
-        TooManyBytes,
-        NotAnImage,
-        TruncatedImage,
-        TooManyPixels,
-        TextTooLong,
-    )
-}
+ROW_CODES: dict[str, type[RowError]] = {error.code: error for error in RowError.__subclasses__()}
 """All row codes: the values of `rows[].code` in responses, and of `error_code` in tables."""
 
 

@@ -53,4 +53,4 @@ def run(request: AMLRequest) -> AMLResponse:
         # A body in chunks does not declare its length: a byte over the limit is read, and refused.
         body, kind = request.stream.read(most + 1), request.content_type or ""
         answer = endpoint.score(_embedder, body, _collection, kind)
-    return AMLResponse(answer.body, answer.status, {"Content-Type": answer.kind})
+    return AMLResponse(answer.body, answer.status, {"Content-Type": answer.kind, **answer.headers})

@@ -21,6 +21,12 @@ from score.entry.mlflow_server import accept_input_data, do_nothing
 from score.settings import Settings
 from score.tables import frames
 
+_OF_REQUESTS = (
+    *("max_pending_requests", "max_pending_rows", "max_pending_bytes", "max_wait"),
+    *("max_request_pixels", "request_timeout"),
+)
+"""Settings that hold for HTTP requests alone; 0 is no limit."""
+
 
 class Model:
     """The Python model that `mlflow.pyfunc` wraps."""
@@ -66,6 +72,8 @@ def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) 
     `MLmodel` or `load_model(…, model_config=…)`; environment variables take precedence.
     """
     settings = Settings.from_env(os.environ, model_config or {})
+    if not is_http():  # a frame in this process is no request: it may be as large as it likes
+        settings = settings.replace(dict.fromkeys(_OF_REQUESTS, "0"))
     embedder = Embedder.load(data_path, settings)
     return Model(embedder, accept_input_data(settings))
 

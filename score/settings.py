@@ -152,9 +152,31 @@ class Settings:
     )
 
     # Requests.
+    request_timeout: float = _setting(
+        0.0, "seconds for one request as a whole, which is refused then; 0: no limit", least=0
+    )
     max_request_bytes: int = _setting(128 * MIB, "bytes of the largest request body", least=1)
     max_request_rows: int = _setting(10_000, "most rows in one request", least=1)
+    max_request_pixels: int = _setting(
+        2_500_000_000, "pixels of all images of one request together; 0: no limit", least=0
+    )
     max_prompts: int = _setting(2_000, "most prompts in one request's labels", least=1)
+
+    # All requests of a process together. What does not fit is refused: 429, with a Retry-After.
+    max_pending_requests: int = _setting(
+        256,
+        "requests under way at a time, three quarters of them with images; 0: no limit",
+        least=0,
+    )
+    max_pending_rows: int = _setting(20_000, "rows of all requests under way; 0: no limit", least=0)
+    max_pending_bytes: int = _setting(
+        512 * MIB, "bytes of all requests under way; 0: no limit", least=0
+    )
+    max_wait: float = _setting(
+        10.0,
+        "seconds that a request may have to wait for others before it is refused; 0: no limit",
+        least=0,
+    )
 
     # `score serve` alone: who may use it, and TLS.
     api_keys_file: str = _setting("", "file of the keys that requests need, from `score key new`")

@@ -73,7 +73,7 @@ ROOMS = {
     "serve": Room(
         5,
         "the model behind HTTP",
-        "console contract core dialects errors hardware settings storage",
+        "console contract core dialects errors fetch hardware settings storage",
     ),
     "training": Room(
         5,

@@ -121,4 +121,6 @@ def retryable(error: Error) -> str:
         return "depends" if depends else "yes" if error.retryable else "no"
     if issubclass(error, errors.RowsFailed):
         return "as its rows"
-    return "no" if issubclass(error, errors.RequestError) else ""
+    if issubclass(error, errors.RequestError):
+        return "yes" if error.retryable else "no"
+    return ""

@@ -92,16 +92,10 @@ def _serve(load: Load, answer: Callable[[Load], None]) -> int:
 
 
 def _work(
-    load: Load, answer: Callable[[Load], None], settings: Settings, ready: Callable[[], None]
+    load: Load, answer: Callable[..., None], settings: Settings, ready: Callable[[], None]
 ) -> int:
-    """One of several worker processes. It listens once its model is loaded: until then the others
-    answer, if there are any."""
+    """One of several worker processes."""
     from score.serve import logs
 
-    def job() -> int:
-        loaded = load()
-        ready()
-        return _serve(lambda: loaded, answer)
-
     logs.configure(settings)
-    return exit_code_of(job)
+    return exit_code_of(lambda: _serve(load, partial(answer, ready=ready)))

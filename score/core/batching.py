@@ -12,7 +12,8 @@ takes inputs from all requests in turn, one each: a request of 1,000 rows does n
 single row.
 
 A pass that fails is repeated for each request alone, so that only those requests fail whose inputs
-cannot be computed.
+cannot be computed. A request whose call is cancelled leaves its queue at once; inputs of it that a
+pass has taken are computed for nobody.
 
 Knows nothing of rows, HTTP or models.
 """
@@ -25,15 +26,24 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from score.fetch.cancellation import Cancellation
 from score.type_aliases import Matrix
 
 Compute = Callable[[Sequence[Any]], Matrix]
 """Inputs → vectors [inputs, dimension]."""
+
+
+class SharedCompute(Protocol):
+    """A `Compute` whose callers share passes."""
+
+    def __call__(self, inputs: Sequence[Any], call: Cancellation | None = None, /) -> Matrix:
+        """Raises what the computation raises, and Cancelled or RequestTimeout if `call` ends."""
 
 
 class Request:
@@ -48,18 +58,29 @@ class Request:
 
     @property
     def left(self) -> int:
-        """Number of inputs that no pass has taken yet; 0 for a request that has failed."""
+        """Inputs that no pass has taken yet; 0 for a request that has failed or is cancelled."""
         return 0 if self.vectors.done() else len(self.inputs) - self.started
 
     def answer(self, part: slice, vectors: Matrix) -> None:
         """Adds the vectors of the next inputs; the last ones complete the request."""
         self._parts.append(vectors)
-        if part.stop == len(self.inputs) and not self.vectors.done():
-            self.vectors.set_result(np.concatenate(self._parts))
+        if part.stop == len(self.inputs):
+            with suppress(InvalidStateError):  # it has failed
+                self.vectors.set_result(np.concatenate(self._parts))
+
+    def wait(self, call: Cancellation) -> Matrix:
+        """The vectors of all inputs. Raises what a pass raised, Cancelled, RequestTimeout."""
+        with call.interrupting(self.vectors.cancel):
+            try:
+                return self.vectors.result(call.left)
+            except TimeoutError:
+                if not self.vectors.done():  # else it is of the pass
+                    call.expire()
+                raise
 
     def fail(self, error: BaseException) -> None:
         """Completes the request with an error, which its caller gets."""
-        if not self.vectors.done():
+        with suppress(InvalidStateError):  # it is complete, or has failed before
             self.vectors.set_exception(error)
 
 
@@ -142,8 +163,8 @@ class Batcher:
         self._threads = functools.cache(lambda process: ThreadPoolExecutor(1, "encode"))
         self._running_in: int | None = None  # the process whose thread computes now
 
-    def shared(self, compute: Compute, most: int, cost: Callable[[Any], int]) -> Compute:
-        """`compute` as a function whose callers share passes. Raises what `compute` raises.
+    def shared(self, compute: Compute, most: int, cost: Callable[[Any], int]) -> SharedCompute:
+        """`compute` as a function whose callers share passes.
 
         most: the highest total cost of a pass; an input that alone costs more gets a pass of its
         own. cost: the cost of an input.
@@ -159,18 +180,20 @@ class Batcher:
             since = min((queue.since for queue in self._queues), default=math.inf)
         return Backlog(inputs, max(0.0, time.monotonic() - since) if inputs else 0.0)
 
-    def _ask(self, queue: Queue, inputs: Sequence[Any]) -> Matrix:
+    def _ask(self, queue: Queue, inputs: Sequence[Any], call: Cancellation | None = None) -> Matrix:
         if not inputs:
             return queue.compute(inputs)
         request = Request(inputs)
+        call = call or Cancellation()
+        call.check()
         with self._lock:
             queue.add(request)
             if self._running_in != os.getpid():
                 self._threads(os.getpid()).submit(self._run)
                 self._running_in = os.getpid()
         try:
-            return request.vectors.result()
-        except BaseException:  # an interrupt, or a pass that failed
+            return request.wait(call)
+        except BaseException:  # an interrupt, a call that has ended, or a pass that failed
             with self._lock:
                 queue.remove(request)
             raise

@@ -15,9 +15,10 @@ from score.contract.params import Params
 from score.contract.rows import IMAGE, Record, Row
 from score.core.label_vectors import LabelVectors
 from score.core.pipeline import Pipeline
-from score.core.preparation import FetchOptions
+from score.core.preparation import FetchOptions, PixelBudget
 from score.core.stream import Stream
 from score.errors import BadBase64, BadParams, ModelError, RowsFailed
+from score.fetch.cancellation import Cancellation
 from score.fetch.cells import looks_like_a_file_name
 from score.fetch.urls import start
 from score.folder import mlmodel
@@ -117,27 +118,47 @@ class Embedder:
         """
         return self._records(rows, params or Params(), FetchOptions(root, on_fetched=on_fetched))
 
-    def answer(self, rows: Sequence[Row], params: Params | None = None) -> list[Record]:
+    def answer(
+        self,
+        rows: Sequence[Row],
+        params: Params | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> list[Record]:
         """All records of one request, whose downloads together have `request_deadline`.
 
-        Raises RowsFailed under `on_error="raise"`, BadParams for labels that cannot be encoded. The
-        number of rows is not limited here; surfaces that receive requests limit it.
+        `cancellation` ends it early: its downloads, decoding and forward passes, too. Raises
+        RowsFailed under `on_error="raise"`, BadParams for labels that cannot be encoded,
+        RequestTimeout after `request_timeout`, Cancelled; RequestTooLarge, or Overloaded beside
+        others, for more than all calls of this method may have under way (`max_pending_rows` and
+        others).
         """
-        params = params or Params()
-        until = time.monotonic() + self.settings.request_deadline
-        records = list(self._records(rows, params, FetchOptions(until=until)))
+        params, call = params or Params(), cancellation or Cancellation()
+        call.limit(self.settings.request_timeout)
+        call.check()
+        records = []
+        with self._pipeline.admission.admitted(rows) as load:
+            for record in self._records(rows, params, self._of_request(call)):
+                records.append(record)
+                load.answered += 1
         self._pipeline.observer.answered(records)
         failures = [(i, record.error) for i, record in enumerate(records) if record.error]
         if failures and params.on_error == "raise":
             raise RowsFailed(failures, len(records))
         return records
 
+    def _of_request(self, call: Cancellation) -> FetchOptions:
+        return FetchOptions(
+            until=time.monotonic() + self.settings.request_deadline,
+            call=call,
+            pixels=PixelBudget(self.settings.max_request_pixels),
+        )
+
     def _records(
         self, rows: Iterable[Row], params: Params, options: FetchOptions
     ) -> Iterator[Record]:
         labels = None
         if params.labels is not None:
-            labels = self.label_vectors(params.labels, params.truncate)
+            labels = self._label_vectors.of(params.labels, params.truncate, options.call)
         return Stream(self._pipeline, params, labels, options).records(rows)
 
     def embed_text(self, text: str) -> Vector:
@@ -182,7 +203,7 @@ class Embedder:
 
         Raises BadParams for too many prompts, or one that cannot be encoded.
         """
-        return self._label_vectors.of(labels, truncate)
+        return self._label_vectors.of(labels, truncate, Cancellation())
 
 
 def parts_of(embedder: Embedder) -> Parts:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from score.contract import wire
@@ -18,17 +19,19 @@ from score.core.models import Models
 from score.core.text_classes import with_text_classes
 from score.dialects import azure
 from score.dialects.base import JSON, Message, Page, Refusal, Refuse, Reply, Route
-from score.errors import BadField, RequestError
+from score.errors import BadField, Overloaded, RequestError
+from score.fetch.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
-    """An HTTP response: status, body, and the body's content type."""
+    """An HTTP response: status, body, the body's content type, and headers beside that."""
 
     status: int
     body: bytes
     kind: str = JSON
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 Observer = Callable[[Sequence[Row], Sequence[Record]], None]
@@ -43,16 +46,20 @@ def score(
 
 
 def answer(
-    models: Models, route: Route, message: Message, observer: Observer | None = None
+    models: Models,
+    route: Route,
+    message: Message,
+    observer: Observer | None = None,
+    cancellation: Cancellation | None = None,
 ) -> Answer:
     """Answers a request. Never raises: a bad request is a 4xx with the reason, a bug a 500 whose
     details go only to the log. Both have the shape of the route's dialect.
 
     `observer` is called with the rows and records of each request that gets a 200. It must not
-    raise.
+    raise. `cancellation` ends the request early.
     """
     try:
-        return _answered(models, route, message, observer)
+        return _answered(models, route, message, observer, cancellation)
     except RequestError as error:
         return refuse(error, route.refuse)
     except Exception:
@@ -69,7 +76,13 @@ def read(models: Models, page: Page, message: Message) -> Answer:
         return _failed(page.refuse)
 
 
-def _answered(models: Models, route: Route, message: Message, observer: Observer | None) -> Answer:
+def _answered(
+    models: Models,
+    route: Route,
+    message: Message,
+    observer: Observer | None,
+    cancellation: Cancellation | None,
+) -> Answer:
     check_body_size(len(message.body), models.settings.max_request_bytes)
     most = models.settings.max_request_rows
     call = route.parse(dataclasses.replace(message, most_rows=most))
@@ -77,7 +90,7 @@ def _answered(models: Models, route: Route, message: Message, observer: Observer
     name, embedder = models.find(call.model)
     if call.dimension is not None and call.dimension != embedder.dimension:
         raise BadField(f"this model's vectors have {embedder.dimension} dimensions", "dimensions")
-    records = embedder.answer(call.rows, call.params)
+    records = embedder.answer(call.rows, call.params, cancellation)
     if call.classify_texts:
         records = with_text_classes(embedder, records, call.params)
     if observer:
@@ -87,8 +100,11 @@ def _answered(models: Models, route: Route, message: Message, observer: Observer
 
 
 def refuse(error: RequestError, shape: Refuse = azure.refuse) -> Answer:
-    """The 4xx response of a RequestError."""
-    return _bytes(shape(Refusal.of(error)))
+    """The response of a RequestError."""
+    answer = _bytes(shape(Refusal.of(error)))
+    if isinstance(error, Overloaded):
+        answer = answer._replace(headers={"Retry-After": str(error.retry_after)})
+    return answer
 
 
 def problem(status: int, code: str, message: str, shape: Refuse = azure.refuse) -> Answer:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass, field
 
 from score.contract.labels import Labels
 from score.core.pipeline import Pipeline
 from score.errors import BadParams, RowError
+from score.fetch.cancellation import Cancellation
 from score.model import zeroshot
 from score.type_aliases import Matrix, Truncate
 
 _KEPT_SETS = 16  # at most 16 × 2000 × 512 floats, 62 MiB, by default
 _LONGEST_KEPT = 2**20  # characters of a label set that is kept: its text stays in memory, too
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A label set as the key of what is kept; equal whichever call asks for it."""
+
+    labels: Labels
+    truncate: Truncate
+    call: Cancellation = field(compare=False)
 
 
 class LabelVectors:
@@ -21,17 +32,20 @@ class LabelVectors:
         self._pipeline = pipeline
         self._kept = functools.lru_cache(_KEPT_SETS)(self._encode)
 
-    def of(self, labels: Labels, truncate: Truncate) -> Matrix:
+    def of(self, labels: Labels, truncate: Truncate, call: Cancellation) -> Matrix:
         """Unit vectors, float32 [labels, dimension].
 
-        Raises BadParams for too many prompts, or one that cannot be encoded.
+        Raises BadParams for too many prompts, or one that cannot be encoded; Cancelled or
+        RequestTimeout if `call` ends.
         """
+        asked = _Asked(labels, truncate, call)
         texts = [*labels.names, *(prompt for prompts in labels.prompts for prompt in prompts)]
         if sum(map(len, texts)) > _LONGEST_KEPT:
-            return self._encode(labels, truncate)
-        return self._kept(labels, truncate)
+            return self._encode(asked)
+        return self._kept(asked)
 
-    def _encode(self, labels: Labels, truncate: Truncate) -> Matrix:
+    def _encode(self, asked: _Asked) -> Matrix:
+        labels = asked.labels
         counts = [len(prompts) for prompts in labels.prompts]
         most = self._pipeline.settings.max_prompts
         if sum(counts) > most:
@@ -39,10 +53,10 @@ class LabelVectors:
         prompts = [prompt for several in labels.prompts for prompt in several]
         encoded = []
         for prompt, ids in zip(
-            prompts, self._pipeline.tokenizer.encode(prompts, truncate), strict=True
+            prompts, self._pipeline.tokenizer.encode(prompts, asked.truncate), strict=True
         ):
             if isinstance(ids, RowError):
                 raise BadParams(f"param 'labels', {prompt[:80]!r}: {ids.message}")
             encoded.append(ids)
         # Equal prompts are encoded once, so that their probabilities are equal to the bit.
-        return zeroshot.label_vectors(self._pipeline.texts().vectors(encoded), counts)
+        return zeroshot.label_vectors(self._pipeline.texts(asked.call).vectors(encoded), counts)

@@ -6,10 +6,14 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from score.core.batching import Batcher, Compute
+from score.core.admission import Admission, Paces
+from score.core.batching import Batcher, Compute, SharedCompute
 from score.core.deduplication import Deduplicated, digest
 from score.core.observer import NOBODY, Observer
+from score.core.out_of_memory import Halving
+from score.core.pace import Pace
 from score.core.preparation import Preparer
+from score.fetch.cancellation import Cancellation
 from score.images.preprocess import Preprocessor
 from score.model.encoder import Encoder
 from score.settings import Settings
@@ -23,7 +27,8 @@ class Pipeline:
     """Preparation and encoding. Safe to share between threads.
 
     encode_images: uint8 images → vectors, in passes that all callers share. encode_texts: token ids
-    → vectors, likewise. streams: those under way, among which the threads are divided.
+    → vectors, likewise. streams: those under way, among which the threads are divided. admission:
+    of requests.
     """
 
     def __init__(
@@ -37,12 +42,14 @@ class Pipeline:
         self.preparer = Preparer(tokenizer, preprocessor, settings)
         self.observer: Observer = NOBODY
         self.batcher = Batcher()
-        images, texts = (
-            self._observed("image", encoder.images),
-            self._observed("text", encoder.texts),
+        self._image_pace, self._token_pace = Pace(), Pace()
+        images = self._image_pace.of(Halving(encoder.images), lambda _: 1)
+        texts = self._token_pace.of(Halving(encoder.texts), len)
+        self.encode_images = self.batcher.shared(
+            self._observed("image", images), settings.batch_size, lambda _: 1
         )
-        self.encode_images = self.batcher.shared(images, settings.batch_size, lambda _: 1)
-        self.encode_texts = self.batcher.shared(texts, _PASS_TOKENS, len)
+        self.encode_texts = self.batcher.shared(self._observed("text", texts), _PASS_TOKENS, len)
+        self.admission = Admission(settings, self.paces, tokenizer.context)
         self.streams: weakref.WeakSet[object] = weakref.WeakSet()
 
     def observe(self, observer: Observer) -> None:
@@ -57,10 +64,20 @@ class Pipeline:
 
         return observed
 
-    def images(self) -> Deduplicated:
-        """`encode_images` for one caller, each distinct image encoded once."""
-        return Deduplicated(self.encode_images, self.encoder.dimension, digest)
+    def paces(self) -> Paces:
+        """What the work for an image and for a token takes now. Images are decoded while others
+        are encoded, so that the slower of the two counts."""
+        decoding = self.preparer.pace.seconds / self.preparer.workers
+        return Paces(max(decoding, self._image_pace.seconds), self._token_pace.seconds)
 
-    def texts(self) -> Deduplicated:
+    def images(self, call: Cancellation | None = None) -> Deduplicated:
+        """`encode_images` for one caller, each distinct image encoded once."""
+        return Deduplicated(_for(self.encode_images, call), self.encoder.dimension, digest)
+
+    def texts(self, call: Cancellation | None = None) -> Deduplicated:
         """`encode_texts` for one caller, each distinct text encoded once."""
-        return Deduplicated(self.encode_texts, self.encoder.dimension, tuple)
+        return Deduplicated(_for(self.encode_texts, call), self.encoder.dimension, tuple)
+
+
+def _for(compute: SharedCompute, call: Cancellation | None) -> Compute:
+    return lambda inputs: compute(inputs, call)

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import functools
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from score.contract.rows import IMAGE, TEXT, Row, is_empty
 from score.core.observer import NOBODY, Observer
-from score.errors import EmptyRow, RowError
+from score.core.pace import Pace
+from score.errors import EmptyRow, RowError, TooManyPixels
+from score.fetch.cancellation import Cancellation
 from score.fetch.fetcher import Fetcher
+from score.fetch.turns import FairExecutor
 from score.hardware.processor import cores
 from score.images.preprocess import Pixels, Preprocessor
 from score.settings import Settings
@@ -30,18 +34,41 @@ class Inputs:
     ids: Ids | None
 
 
+class PixelBudget:
+    """The pixels that the images of one request may have together. Safe to share by threads."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: 0 for no limit."""
+        self._most = self._left = most
+        self._lock = threading.Lock()
+
+    def spend(self, pixels: int) -> None:
+        """Takes an image's pixels. Raises TooManyPixels where fewer are left: those stay."""
+        with self._lock:
+            if self._most and pixels > self._left:
+                raise TooManyPixels(
+                    f"its {pixels:,} pixels are more than are left of the {self._most:,} that all "
+                    "images of a request may have together (max_request_pixels); send fewer at a "
+                    "time"
+                )
+            self._left -= pixels
+
+
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
     """How one call fetches images.
 
     root: the folder below which a cell may name a file; None allows no files. until: the
     `time.monotonic()` at which downloads give up; None leaves each image its own deadline.
-    on_fetched: called from several threads at a time, before the image is decoded.
+    on_fetched: called from several threads at a time, before the image is decoded. call: ends what
+    is under way for it, and is what others take turns with. pixels: of all its images.
     """
 
     root: Path | None = None
     until: float | None = None
     on_fetched: OnFetched | None = None
+    call: Cancellation = field(default_factory=Cancellation)
+    pixels: PixelBudget | None = None
 
 
 class Preparer:
@@ -57,11 +84,16 @@ class Preparer:
         self._fetcher = Fetcher(settings)
         # One thread a core, however many images are fetched: the allocator keeps what a thread has
         # freed for that thread. By process, since threads do not survive a fork.
-        workers = settings.decode_workers or cores()
-        self._decoders = functools.cache(lambda process: ThreadPoolExecutor(workers, "decode"))
+        self.workers = settings.decode_workers or cores()
+        self._decoders = functools.cache(lambda process: FairExecutor(self.workers, "decode"))
+        self.pace = Pace()  # of decoding an image, on one thread
 
     def inputs(self, row: Row, truncate: Truncate, options: FetchOptions) -> Inputs:
-        """The row's pixels and token ids. Raises RowError, which names the column."""
+        """The row's pixels and token ids.
+
+        Raises RowError, which names the column; Cancelled or RequestTimeout after the call's end.
+        """
+        options.call.check()
         if is_empty(row.image) and is_empty(row.text):
             raise EmptyRow("has neither an image nor a text")
         # The text first: it is cheap, and a row that fails needs no download.
@@ -86,20 +118,25 @@ class Preparer:
             # Decoded images are large: waiting here for a decoder also slows the downloads down.
             with self._fetcher.holding():
                 with self.observer.timed("fetch"):
-                    data = self._fetcher.fetch(image, options.root, options.until)
+                    data = self._fetcher.fetch(image, options.root, options.until, options.call)
                 if options.on_fetched:
                     options.on_fetched(image, data)
-                return self._decoders(os.getpid()).submit(self._decode, data).result()
+                decoders = self._decoders(os.getpid())
+                decoded = decoders.submit(options.call, partial(self._decode, data, options))
+                with options.call.interrupting(decoded.cancel):
+                    return decoded.result()
 
-    def _decode(self, data: bytes) -> Pixels:
+    def _decode(self, data: bytes, options: FetchOptions) -> Pixels:
+        options.call.check()  # it may have ended between the download and this turn
         settings = self._settings
-        with self.observer.timed("decode"):
+        with self.observer.timed("decode"), self.pace.measuring():
             return self._preprocessor.read(
                 data,
                 settings.max_pixels,
                 exif_orientation=settings.exif_orientation,
                 wide=settings.wide_pixels,
                 fast=settings.decoding == "fast",
+                spend=options.pixels.spend if options.pixels else None,
             )
 
 

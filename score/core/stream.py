@@ -23,6 +23,10 @@ wait for an earlier row (4096).
 Errors. A row that fails is a record with an error. An exception of the source is raised once the
 records of all rows before it have been handed out. An exception that is no RowError is a bug, and
 ends the stream.
+
+Cancelling. A call that is cancelled or times out (`fetch.cancellation`) ends the stream at once. A
+stream that ends early, by that, by an exception or because its caller drops it, cancels its call:
+what its threads download is given up, and rows that wait for a slot or a decoder leave the queue.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from score.contract.params import Params
 from score.contract.rows import Record, Row, is_empty
 from score.core.pipeline import Pipeline
 from score.core.preparation import FetchOptions, Inputs
-from score.errors import RowError
+from score.errors import Cancelled, RowError
 from score.model import zeroshot
 from score.type_aliases import Matrix, Vector
 
@@ -62,7 +66,8 @@ class Stream:
         """`labels`: the vectors of `params.labels`, if any."""
         self._pipeline, self._params, self._options = pipeline, params, options
         self._label_vectors = labels
-        self._images, self._texts = pipeline.images(), pipeline.texts()
+        self._call = options.call
+        self._images, self._texts = pipeline.images(self._call), pipeline.texts(self._call)
         settings = pipeline.settings
         self._batch_size = settings.batch_size
         self._most_rows = 8 * settings.batch_size
@@ -94,6 +99,9 @@ class Stream:
                     yield record
             if self._source_error is not None:
                 raise self._source_error
+        except BaseException:
+            self._call.cancel()
+            raise
         finally:
             workers.shutdown(wait=False, cancel_futures=True)
 
@@ -138,8 +146,11 @@ class Stream:
         self._ready.put(_Ready(index, image, result))
 
     def _batch(self) -> list[_Ready]:
-        """At least one row that is ready; a full batch where it comes without much waiting."""
-        batch = [self._ready.get()]
+        """At least one row that is ready; a full batch where it comes without much waiting.
+
+        Raises Cancelled, RequestTimeout.
+        """
+        batch = [self._first()]
         under_way = self._admitted - self._answered
         while len(batch) < under_way and sum(item.image for item in batch) < self._batch_size:
             try:
@@ -147,6 +158,19 @@ class Stream:
             except queue.Empty:
                 break
         return batch
+
+    def _first(self) -> _Ready:
+        """The next row that is ready, or has been. Raises Cancelled, RequestTimeout."""
+        with self._call.interrupting(self._wake):
+            try:
+                first = self._ready.get(timeout=self._call.left)
+            except queue.Empty:
+                self._call.expire()
+        self._call.check()
+        return first
+
+    def _wake(self) -> None:
+        self._ready.put(_Ready(-1, False, Cancelled("while it waited")))
 
     def _encode(self, batch: list[_Ready]) -> None:
         """Puts the records of a batch where they wait for their turn."""

@@ -8,7 +8,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from score.contract import wire
-from score.errors import RequestError, RequestTooLarge
+from score.errors import (
+    OutOfMemory,
+    Overloaded,
+    RequestError,
+    RequestTimeout,
+    RequestTooLarge,
+)
+
+_WITHOUT_CODE = (RequestTooLarge, Overloaded, OutOfMemory, RequestTimeout)
 
 
 class mlflow_errors:
@@ -24,14 +32,18 @@ class mlflow_errors:
         if error and self._release:
             self._release()
         if isinstance(error, RequestError):
-            kind = _TooLarge if isinstance(error, RequestTooLarge) else MlflowException
-            raise kind(
+            raised = _Refused(
                 str(error), error_code=INVALID_PARAMETER_VALUE, error=wire.error_body(error)
-            ) from None
+            )
+            if isinstance(error, _WITHOUT_CODE):
+                raised.status = error.status
+            raise raised from None
 
 
-class _TooLarge(MlflowException):  # type: ignore[misc]  # MLflow's types are not known here
-    """Answered by MLflow's server with status 413, for which MLflow has no error code."""
+class _Refused(MlflowException):  # type: ignore[misc]  # MLflow's types are not known here
+    """Answered by MLflow's server with its `status`: MLflow has no error codes for most."""
+
+    status: int = 400
 
     def get_http_status_code(self) -> int:
-        return RequestTooLarge.status
+        return self.status

@@ -34,11 +34,18 @@ class ByteBudget:
                 self.release(self._thread.reserved)
 
     def reserve(self, count: int, deadline: Deadline) -> None:
-        """Waits until `count` bytes are free and reserves them. Raises FetchTimeout."""
-        with self._changed:
+        """Waits until `count` bytes are free and reserves them.
+
+        Raises FetchTimeout, Cancelled, RequestTimeout.
+        """
+        call = deadline.cancellation
+        with call.interrupting(self._wake), self._changed:
             with deadline.queueing():
-                is_free = self._changed.wait_for(lambda: count <= self._free, deadline.patience())
-            if not is_free:
+                self._changed.wait_for(
+                    lambda: call.is_cancelled or count <= self._free, deadline.patience()
+                )
+            call.check()
+            if count > self._free:
                 raise deadline.over()
             self._free -= count
         self._thread.reserved += count
@@ -49,6 +56,10 @@ class ByteBudget:
             self._free += count
             self._changed.notify_all()
         self._thread.reserved -= count
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 class _Thread(threading.local):

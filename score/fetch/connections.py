@@ -10,7 +10,8 @@ rule there: names are then resolved by the proxy, and only addresses that the UR
 
 The deadline rule. Every wait on the network (look-up, connect, the proxy, TLS, each single read of
 headers or body) ends at the row's deadline, so that a server that sends a byte a second times out
-like one that sends none.
+like one that sends none. Where the row's call is cancelled, the socket is shut down, which ends
+whatever waits for it at once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import ssl
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -183,6 +185,18 @@ class _Visit:
     connections: Connections
     deadline: Deadline
     opened: bool = False  # whether a new connection was opened for it
+    opening: ExitStack = field(default_factory=ExitStack)  # until the answer begins
+
+    def guard(self, sock: socket.socket) -> None:
+        """Shuts a new connection down if the call is cancelled before the answer begins.
+
+        By a duplicate of its handle: TLS takes the handle away from the socket that it wraps, and
+        returns another socket only when the handshake is over.
+        """
+        handle = self.opening.enter_context(sock.dup())
+        self.opening.enter_context(
+            self.deadline.cancellation.interrupting(partial(_shut_down, handle))
+        )
 
 
 class _Task(threading.local):
@@ -196,7 +210,8 @@ _task = _Task()
 def _visiting(visit: _Visit) -> Iterator[None]:
     _task.visit = visit
     try:
-        yield
+        with visit.opening:
+            yield
     finally:
         _task.visit = None
 
@@ -251,7 +266,11 @@ class _TimedReader(io.RawIOBase):
             return 0
         visit = _current()
         self.sock.settimeout(visit.deadline.at_most(visit.connections.settings.read_timeout))
-        return self._raw.readinto(buffer)
+        with visit.deadline.cancellation.interrupting(self._interrupt):
+            return self._raw.readinto(buffer)
+
+    def _interrupt(self) -> None:
+        _shut_down(self.sock)
 
     def close(self) -> None:
         self._raw.close()
@@ -283,6 +302,7 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: object, **kwargs: object) -> None:
         super().__init__(sock, *args, **kwargs)  # type: ignore[arg-type]
+        _current().opening.close()
         raw = self.fp.detach()
         self.fp = _Stream(_TimedReader(sock, raw))
 
@@ -334,11 +354,13 @@ class _Guarded(HTTPConnection):
         try:
             for option in self.socket_options or ():
                 sock.setsockopt(*option)
+            visit.guard(sock)
             sock.settimeout(visit.deadline.at_most(settings.connect_timeout))
             sock.connect(address)
             # Bounds the TLS handshake, whose timeout ssl counts over all its reads.
             sock.settimeout(visit.deadline.at_most(settings.read_timeout))
         except BaseException:
+            visit.opening.close()
             sock.close()
             raise
         if visit.connections.opened.are_too_many(self):
@@ -348,6 +370,7 @@ class _Guarded(HTTPConnection):
     def _tunnel(self) -> None:
         super()._tunnel()
         visit = _current()
+        visit.guard(self.sock)
         self.sock.settimeout(visit.deadline.at_most(visit.connections.settings.read_timeout))
 
 
@@ -361,6 +384,12 @@ class _Pool(HTTPConnectionPool):
 
 class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _GuardedTls
+
+
+def _shut_down(sock: socket.socket) -> None:
+    """Ends reads and writes of other threads. Past TLS, whose own shutdown is not thread-safe."""
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _blocked_message(host: str, address: str) -> str:
@@ -381,10 +410,13 @@ def _resolve(host: str, port: int, visit: _Visit) -> list[tuple]:  # type: ignor
 
     threading.Thread(target=look_up, name="look-up", daemon=True).start()
     timeout = visit.deadline.at_most(visit.connections.settings.connect_timeout)
+    call = visit.deadline.cancellation
     try:
-        answer = box.get(timeout=timeout)
+        with call.interrupting(partial(box.put, [])):
+            answer = box.get(timeout=timeout)
     except queue.Empty:
         raise FetchTimeout(f"looking up {urls.start(host, 80)} took too long") from None
+    call.check()
     if isinstance(answer, OSError):
         temporary = getattr(answer, "errno", None) == socket.EAI_AGAIN
         raise FetchFailed(f"no address for {urls.start(host, 80)}", retryable=temporary)

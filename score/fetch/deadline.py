@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from score.errors import FetchTimeout
+from score.fetch.cancellation import Cancellation
+from score.fetch.turns import FairCondition
 
 
 class Deadline:
     """The time left to one row, and to the request it belongs to. Used by one thread."""
 
-    def __init__(self, seconds: float, until: float | None = None) -> None:
-        """`seconds` for the row; `until`: the `time.monotonic()` at which its request ends."""
+    def __init__(
+        self,
+        seconds: float,
+        until: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> None:
+        """`seconds` for the row; `until`: the `time.monotonic()` at which its request ends.
+
+        `cancellation`: of the call that the row belongs to.
+        """
+        self.cancellation = cancellation or Cancellation()
         self._seconds = seconds
         self._end = time.monotonic() + seconds
         self._until = until
@@ -25,7 +35,11 @@ class Deadline:
         return end - time.monotonic()
 
     def at_most(self, seconds: float) -> float:
-        """A timeout of `seconds`, or shorter where the deadline is nearer. Raises FetchTimeout."""
+        """A timeout of `seconds`, or shorter where the deadline is nearer.
+
+        Raises FetchTimeout, Cancelled, RequestTimeout.
+        """
+        self.cancellation.check()
         left = self.left()
         if left <= 0:
             raise self.over()
@@ -53,14 +67,19 @@ class Deadline:
         finally:
             self._end += time.monotonic() - began
 
-    @contextmanager
-    def slot(self, slots: threading.Semaphore) -> Iterator[None]:
-        """Waits for one of `slots` and holds it. Raises FetchTimeout."""
-        with self.queueing():
-            is_free = slots.acquire(timeout=self.patience())
-        if not is_free:
-            raise self.over()
-        try:
-            yield
-        finally:
-            slots.release()
+    def wait_for(self, condition: FairCondition, is_open: Callable[[], bool]) -> None:
+        """Waits in our own queue, under the condition's lock, until `is_open()` in this row's turn.
+
+        A row that comes while others wait goes behind them, open or not: whoever ends their wait
+        ends this one's, too. `is_open` may wait itself, under the same lock and for a limited time.
+        Raises FetchTimeout, Cancelled, RequestTimeout, and what `is_open` raises; the caller then
+        passes the notification on, which this row may have had.
+        """
+        must_queue = condition.is_waited_for
+        while must_queue or not is_open():
+            must_queue = False
+            with self.queueing():
+                is_notified = condition.wait(self.cancellation, self.patience())
+            self.cancellation.check()
+            if not is_notified:
+                raise self.over()

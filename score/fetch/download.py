@@ -7,7 +7,6 @@ its body. It holds no slot while it pauses for a retry or a redirect, so that it
 from __future__ import annotations
 
 import http.client
-import threading
 import time
 
 from urllib3.response import BaseHTTPResponse
@@ -22,6 +21,7 @@ from score.fetch.deadline import Deadline
 from score.fetch.host_concurrency import Host, Hosts
 from score.fetch.redirects import Redirect
 from score.fetch.retries import OVERLOADED, StatusFailed, is_retryable, retry_after, with_retries
+from score.fetch.slots import Slots
 from score.settings import Settings
 
 _READ = 64 * 1024  # bytes
@@ -37,7 +37,7 @@ class Downloader:
         self._budget = budget
         self._connections = Connections(settings)
         self._hosts = Hosts(settings.per_host, longest_pause=settings.row_deadline / 2)
-        self._slots = threading.Semaphore(settings.fetch_workers)
+        self._slots = Slots(settings.fetch_workers)
 
     def download(self, url: str, deadline: Deadline) -> bytes:
         """The body behind a URL, at most `max_image_bytes`. Raises RowError."""
@@ -54,7 +54,7 @@ class Downloader:
         """One request, once a slot is free."""
         with (
             self._hosts.slot(urls.server(target), deadline) as host,
-            deadline.slot(self._slots),
+            self._slots.slot(deadline),
         ):
             return self._get(target, host, deadline)
 
@@ -75,6 +75,7 @@ class Downloader:
             host.shed(began)
             raise
         except network_errors.FOREIGN as error:
+            deadline.cancellation.check()  # its socket was shut down
             failure = network_errors.translate(error, target, self._settings, deadline)
             if failure.retryable:
                 host.shed(began)

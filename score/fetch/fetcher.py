@@ -12,6 +12,7 @@ from score.contract.rows import looks_missing
 from score.errors import BadBase64, BadType
 from score.fetch import cells, urls
 from score.fetch.byte_budget import ByteBudget
+from score.fetch.cancellation import Cancellation
 from score.fetch.cells import check_size
 from score.fetch.deadline import Deadline
 from score.fetch.download import Downloader
@@ -32,11 +33,18 @@ class Fetcher:
         """A block until whose end what this thread fetches inside counts as memory in use."""
         return self._budget.holding()
 
-    def fetch(self, image: object, root: Path | None = None, until: float | None = None) -> bytes:
+    def fetch(
+        self,
+        image: object,
+        root: Path | None = None,
+        until: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> bytes:
         """The bytes that a non-empty image cell stands for.
 
         `root`: for batch jobs, the folder below which a cell may also name a file. `until`: the
-        `time.monotonic()` at which the whole request gives up. Raises RowError.
+        `time.monotonic()` at which the whole request gives up. `cancellation`: ends the call that
+        the cell belongs to. Raises RowError, Cancelled, RequestTimeout.
         """
         limit = self._settings.max_image_bytes
         if isinstance(image, (bytes, bytearray, memoryview)):
@@ -48,7 +56,7 @@ class Fetcher:
             kind = type(image).__name__
             raise BadType(f"must be a URL, base64 or a data: URI, not {kind}{hint}")
         cell = image.strip()
-        deadline = Deadline(self._settings.row_deadline, until)
+        deadline = Deadline(self._settings.row_deadline, until, cancellation)
         with self.holding():
             if urls.is_web(cell):
                 return self._downloader.download(cell, deadline)

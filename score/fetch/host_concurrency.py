@@ -8,7 +8,7 @@ timeout, a connection refused or broken off) halves the number, once per round. 
 pauses the host for every row: nothing is sent to it before then, or until a limit is reached. The
 limit keeps one row's `Retry-After: 3600` from failing the thousands behind it. Since a pause costs
 much more than a refusal alone, the number that led to it is not reached again for ten times as
-long.
+long. Rows that wait for one of a host's slots get it by turns of the calls they belong to.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from functools import partial
 
 from score.errors import FetchFailed
 from score.fetch.deadline import Deadline
+from score.fetch.turns import FairCondition
 
 START = 8
 _SLOWER, _SLACK = 3.0, 0.1  # slow: more than three times the quickest answer and 0.1 s
@@ -41,7 +42,7 @@ class Host:
         self._most, self._longest_pause = most, longest_pause
         self._least_grown = float(min(START, most))
         self._limit = self._least_grown
-        self._changed = threading.Condition()
+        self._changed = FairCondition()
         self._active = 0
         self._has_shed = False
         self._shed_at = -math.inf
@@ -100,13 +101,9 @@ class Host:
             self._paused_until = max(self._paused_until, now + pause)
 
     def _enter(self, deadline: Deadline) -> None:
-        with self._changed:
+        with deadline.cancellation.interrupting(self._wake_all), self._changed:
             try:
-                while not self._open(deadline):
-                    with deadline.queueing():
-                        free = self._changed.wait(deadline.patience())
-                    if not free:
-                        raise deadline.over()
+                deadline.wait_for(self._changed, lambda: self._open(deadline))
             except BaseException:
                 self._wake()  # passes the notification on to the next row
                 raise
@@ -121,11 +118,16 @@ class Host:
                 raise FetchFailed(
                     f"the server asked for no requests for another {pause:.0f} s", retryable=True
                 )
-            self._changed.wait(pause)
+            self._changed.wait(deadline.cancellation, pause)
+            deadline.cancellation.check()
         return self._active < self.limit
 
     def _wake(self) -> None:
         self._changed.notify(max(1, self.limit - self._active))
+
+    def _wake_all(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def is_forgettable(self) -> bool:
         """Whether it has been without users for `_FORGOTTEN` seconds."""

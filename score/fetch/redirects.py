@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,7 +38,8 @@ def follow(
             raise FetchFailed(
                 f"{urls.where(target)} redirects after {answer.pause:.0f} s", retryable=True
             )
-        time.sleep(answer.pause)
+        if answer.pause:
+            deadline.cancellation.sleep(answer.pause)
         url = answer.url
     raise FetchFailed(f"more than {most} redirects")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import email.utils
 import http.client
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -33,7 +32,10 @@ class StatusFailed(FetchFailed):
 
 
 def with_retries(attempt: Callable[[], bytes], settings: Settings, deadline: Deadline) -> bytes:
-    """The result of the first attempt that succeeds. Raises the RowError of the last one."""
+    """The result of the first attempt that succeeds.
+
+    Raises the RowError of the last one, Cancelled, RequestTimeout.
+    """
     wait = settings.retry_wait
     for retries_left in range(settings.max_retries, -1, -1):
         try:
@@ -42,7 +44,7 @@ def with_retries(attempt: Callable[[], bytes], settings: Settings, deadline: Dea
             pause = max(wait, error.retry_after if isinstance(error, StatusFailed) else 0.0)
             if not error.retryable or not retries_left or pause >= deadline.left():
                 raise
-        time.sleep(pause)
+        deadline.cancellation.sleep(pause)
         wait *= 2
     raise AssertionError("the last attempt returns or raises")
 

@@ -20,6 +20,8 @@ from score.settings import WidePixels
 
 Draft = Callable[[tuple[int, int]], tuple[int, int]]
 """An image's (width, height) → the smallest size that suffices."""
+Spend = Callable[[int], None]
+"""Called with an image's number of pixels before they are decoded. Raises TooManyPixels."""
 
 # A progressive JPEG has several scans: each costs 75 bytes and a pass over all pixels. Cameras and
 # web tools write 1 to 14 scans.
@@ -36,6 +38,7 @@ def decode(
     exif_orientation: bool = False,
     wide: WidePixels = "scale",
     draft: Draft | None = None,
+    spend: Spend | None = None,
 ) -> Image.Image:
     """The image's first frame in RGB.
 
@@ -44,18 +47,26 @@ def decode(
     eighth, a quarter or a half. Raises NotAnImage, TruncatedImage, TooManyPixels.
     """
     with pillow_warnings.ignored():
-        return _decode(data, max_pixels, exif_orientation, wide, draft)
+        image = _open(data)
+        _check(image, data, max_pixels)
+        if spend:
+            spend(image.width * image.height)
+        return _loaded(image, exif_orientation, wide, draft)
 
 
-def _decode(
-    data: bytes, max_pixels: int, exif_orientation: bool, wide: WidePixels, draft: Draft | None
-) -> Image.Image:
-    image = _open(data)
+def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Bounds what decoding costs."""
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixels(f"{width}×{height} is more than {max_pixels:,} pixels")
     _check_tiles(image, max_pixels)
     _check_scans(image, data, max_pixels)
+
+
+def _loaded(
+    image: Image.Image, exif_orientation: bool, wide: WidePixels, draft: Draft | None
+) -> Image.Image:
+    width, height = image.size
     try:
         if draft:
             image.draft(None, draft(image.size))

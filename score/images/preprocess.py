@@ -21,7 +21,7 @@ from PIL import Image
 
 from score.errors import ModelError, TooManyPixels
 from score.images import processors
-from score.images.decode import decode
+from score.images.decode import Spend, decode
 from score.settings import WidePixels
 
 Pixels = npt.NDArray[np.uint8]
@@ -112,13 +112,14 @@ class Preprocessor:
         exif_orientation: bool = False,
         wide: WidePixels = "scale",
         fast: bool = False,
+        spend: Spend | None = None,
     ) -> Pixels:
         """An image's bytes → uint8 [height, width, 3]. Raises as `decode` and `pixels` do.
 
         `wide`: what becomes of more than 8 bits a channel, as `depth.narrow` has it. `fast` reads
         a JPEG that is much larger than the model's size at a half, a quarter or an eighth of its
         own, as the format allows, never below twice the model's, and resizes no more than the crop:
-        other pixels than the reference's, by a level or so.
+        other pixels than the reference's, by a level or so. `spend`: as in `decode`.
         """
         image = decode(
             data,
@@ -126,6 +127,7 @@ class Preprocessor:
             exif_orientation=exif_orientation,
             wide=wide,
             draft=self._draft if fast else None,
+            spend=spend,
         )
         return self._cropped(image, max_pixels) if fast else self.pixels(image, max_pixels)
 

@@ -6,8 +6,8 @@ It only handles routes; `core.endpoint` parses and answers requests.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
-from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,27 +22,25 @@ from score.dialects import table
 from score.dialects.base import Message
 from score.errors import body_too_large
 from score.serve import body
+from score.serve.calls import Calls
 from score.serve.refusals import FAILED, response
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-_REQUESTS = 256  # concurrent requests; their rows are encoded in shared batches
 
 
 def application(embedder: Embedder, others: Sequence[Route] = ()) -> Starlette:
     """The ASGI application that serves a model; `others`: routes that are of no dialect."""
     models = Models.only(embedder)
     limit = models.settings.max_request_bytes
-    threads = CapacityLimiter(_REQUESTS)
+    calls = Calls(models.settings)
 
     def scoring(route: dialects.Route) -> Endpoint:
         async def score(request: Request) -> Response:
             content = await body.read(request, limit)
             if content is None:
                 return response(endpoint.refuse(body_too_large(limit), route.refuse))
-            message = _message(request, content)
-            answer = to_thread.run_sync(endpoint.answer, models, route, message, limiter=threads)
-            return response(await answer)
+            work = partial(endpoint.answer, models, route, _message(request, content), None)
+            return response(await calls.answered(request, len(content), work, route.refuse))
 
         return score
 

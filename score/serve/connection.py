@@ -83,7 +83,7 @@ class Connection(H11Protocol):
                 self.transport.close()
         elif waited > self._settings.header_timeout:
             if self._partial():
-                self._refuse(408, "request_timeout", "the request's headers came too slowly")
+                self._refuse(408, "slow_client", "the request's headers came too slowly")
             else:
                 self.transport.close()
 

@@ -87,4 +87,4 @@ class _Body:
         if now >= self._lifecycle.bodies_until:
             self.fault = (503, "shutting_down", "the server stops before the body was complete")
         elif now >= self._due():
-            self.fault = (408, "request_timeout", "the request's body came too slowly")
+            self.fault = (408, "slow_client", "the request's body came too slowly")

@@ -15,7 +15,9 @@ RETRY_AFTER = 1  # seconds after which a refused request may be sent again
 
 def response(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as a response."""
-    return Response(answer.body, answer.status, headers, media_type=answer.kind)
+    return Response(
+        answer.body, answer.status, {**answer.headers, **(headers or {})}, media_type=answer.kind
+    )
 
 
 def refusal(status: int, code: str, message: str) -> Response:

@@ -43,11 +43,13 @@ from score.settings import Settings
 log = logging.getLogger("score.serve")
 
 _LOOK = 0.5  # seconds between looks at the connections
+_LOOK_AT_LOADING = 0.02  # seconds between looks at whether the model is loaded
 _LAST_REQUESTS = 1.0  # seconds that idle connections stay open after the listener is closed
 _QUIET_TURNS = 5  # turns of the loop without a new connection after which the listener is closed
 _EXIT = 5.0  # seconds that threads have once all is answered
 
 Load = Callable[[], tuple[Embedder, Identity]]
+Ready = Callable[[], None]
 
 
 class Server(uvicorn.Server):
@@ -56,8 +58,11 @@ class Server(uvicorn.Server):
     failure: why the model could not be loaded.
     """
 
-    def __init__(self, load: Load, settings: Settings, access: Access) -> None:
-        self._load, self._settings = load, settings
+    def __init__(
+        self, load: Load, settings: Settings, access: Access, ready: Ready | None = None
+    ) -> None:
+        """`ready`: as in `serve`."""
+        self._load, self._settings, self._ready = load, settings, ready
         self._lifecycle = Lifecycle()
         self._metrics = Metrics()
         self._log = RequestLog()
@@ -73,13 +78,20 @@ class Server(uvicorn.Server):
         self.failure: Exception | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens, and begins to load the model."""
-        await super().startup(sockets)
-        self._tasks = [asyncio.create_task(self._watch())]
+        """Listens, and begins to load the model; with a `ready`, listens once that is done."""
         thread = threading.Thread(
             target=self._load_model, args=[asyncio.get_running_loop()], name="load", daemon=True
         )
         thread.start()
+        if self._ready is not None:
+            while self._lifecycle.state == "loading" and not self.should_exit:
+                await asyncio.sleep(_LOOK_AT_LOADING)
+            if self.should_exit:
+                return
+        await super().startup(sockets)
+        self._tasks = [asyncio.create_task(self._watch())]
+        if self._ready is not None:
+            self._ready()
 
     def _load_model(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -161,10 +173,20 @@ def _config(app: ASGIApp, settings: Settings, log: RequestLog) -> uvicorn.Config
     )
 
 
-def serve(load: Load, settings: Settings, bound: socket.socket, access: Access) -> None:
-    """Serves until interrupted; pending requests are finished first. Raises what `load` raises."""
+def serve(
+    load: Load,
+    settings: Settings,
+    bound: socket.socket,
+    access: Access,
+    ready: Ready | None = None,
+) -> None:
+    """Serves until interrupted; pending requests are finished first. Raises what `load` raises.
+
+    `ready`: for one of several processes: it listens once its model is loaded, until when the
+    others answer, and calls `ready` then.
+    """
     logs.configure(settings)
-    server = Server(load, settings, access)
+    server = Server(load, settings, access, ready)
     is_secure = server.config.ssl is not None
     log.info("listening on %s/score (Ctrl+C to quit)", listener.url(bound, secure=is_secure))
     log.info("%s", access)

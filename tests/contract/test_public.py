@@ -26,8 +26,17 @@ from score.folder.model_folder import EMBEDDED
 ROOT = Path(__file__).parents[2]
 
 SURFACE = """
+Cancellation(seconds: float = 0) -> None
+Cancellation.cancel(self) -> None
+Cancellation.check(self) -> None
+Cancellation.expire(self) -> None
+Cancellation.interrupting(self, interrupt: Callable[[], object]) -> Iterator[None]
+Cancellation.is_cancelled -> bool
+Cancellation.left -> float | None
+Cancellation.limit(self, seconds: float) -> None
+Cancellation.sleep(self, seconds: float) -> None
 Embedder
-Embedder.answer(self, rows: Sequence[Row], params: Params | None = None) -> list[Record]
+Embedder.answer(self, rows: Sequence[Row], params: Params | None = None, cancellation: Cancellation | None = None) -> list[Record]
 Embedder.classify(self, image: ImageInput, labels: Labels | Iterable[str] | Mapping[str, str | Sequence[str]], *, confidence: float = 0.0) -> dict[str, float]
 Embedder.dimension -> int
 Embedder.embed(self, rows: Iterable[Row], params: Params | None = None, *, root: Path | None = None, on_fetched: OnFetched | None = None) -> Iterator[Record]

@@ -266,10 +266,10 @@ def counted(model: Embedder) -> Iterator[list[int]]:
     pipeline = model._pipeline
     texts = pipeline.encode_texts
 
-    def counting(ids: Sequence[Ids]) -> Matrix:
+    def counting(ids: Sequence[Ids], *call: object) -> Matrix:
         if ids:  # the stream asks for the texts of rows that have none, too
             calls.append(len(ids))
-        return texts(ids)
+        return texts(ids, *call)  # type: ignore[arg-type]
 
     pipeline.encode_texts = counting
     try:

@@ -105,9 +105,9 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
     pipeline = slow._pipeline
     encode = pipeline.encode_images
 
-    def counting(images):  # type: ignore[no-untyped-def]
+    def counting(images, call=None):  # type: ignore[no-untyped-def]
         encoded.append(len(images))
-        return encode(images)
+        return encode(images, call)
 
     pipeline.encode_images = counting
     try:
@@ -296,9 +296,9 @@ def test_what_comes_again_is_computed_once(
     for kind in asked:
         compute = getattr(pipeline, f"encode_{kind}")
 
-        def counted(inputs: Any, kind: str = kind, compute: Any = compute) -> Any:
+        def counted(inputs: Any, *call: Any, kind: str = kind, compute: Any = compute) -> Any:
             asked[kind] += len(inputs)
-            return compute(inputs)
+            return compute(inputs, *call)
 
         monkeypatch.setattr(pipeline, f"encode_{kind}", counted)
     images = [random_image(seed) for seed in range(3)]
@@ -429,9 +429,9 @@ def test_the_bytes_of_images_in_memory_are_bounded(
         preparer = copy._pipeline.preparer
         decode = preparer._decode
 
-        def decoding(data: bytes) -> Any:
+        def decoding(*arguments: Any) -> Any:
             time.sleep(0.02)
-            return decode(data)
+            return decode(*arguments)
 
         def reading(*arguments: Any) -> bytes:
             nonlocal held, most

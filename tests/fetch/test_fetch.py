@@ -37,6 +37,7 @@ from score.errors import (
     TooManyBytes,
 )
 from score.fetch import cells, connections, host_concurrency
+from score.fetch.cancellation import Cancellation
 from score.fetch.connections import Connections
 from score.fetch.download import Downloader
 from score.fetch.fetcher import Fetcher
@@ -101,7 +102,7 @@ def failure(cell: object, **changes) -> RowError:
 def pauses(monkeypatch) -> list[float]:
     """The pauses before retries, which then take no time."""
     taken: list[float] = []
-    monkeypatch.setattr("score.fetch.retries.time.sleep", taken.append)
+    monkeypatch.setattr(Cancellation, "sleep", lambda _, seconds: taken.append(seconds))
     monkeypatch.setattr(host_concurrency, "_now", lambda: time.monotonic() + sum(taken))
     return taken
 
@@ -507,7 +508,7 @@ def test_the_allow_list_takes_ipv6(entry):
 
 
 @pytest.mark.parametrize(
-    "entry", ["127.0.0.2", "128.0.0.0/1", "example", "other.images.example", "::/0", "*"]
+    "entry", ["127.0.0.2", "128.0.0.0/1", "example", "other.images.example", "::/0"]
 )
 def test_the_allow_list_takes_nothing_else(server, network, entry):
     network.names["images.example"] = ["127.0.0.1"]
@@ -1028,7 +1029,8 @@ def test_a_deadline_between_two_addresses_leaves_no_socket_open(network, monkeyp
     network.names["far.example"] = ["8.8.8.8", "8.8.4.4"]
     error = failure("http://far.example/", row_deadline=0.1)
     assert isinstance(error, FetchTimeout)
-    assert [sock.fileno() for sock in made] == [-1, -1]
+    assert len(made) == 4, "of each the duplicate by which it would be interrupted, too"
+    assert {sock.fileno() for sock in made} == {-1}
 
 
 # -- many at a time ----------------------------------------------------------------------------
@@ -1076,7 +1078,7 @@ def test_waiting_in_our_own_queue_is_not_the_servers_fault(server):
 
 def test_a_pause_before_a_retry_blocks_nobody(server, monkeypatch):
     pausing, over = threading.Event(), threading.Event()
-    monkeypatch.setattr("score.fetch.retries.time.sleep", lambda _: (pausing.set(), over.wait(10)))
+    monkeypatch.setattr(Cancellation, "sleep", lambda *_: (pausing.set(), over.wait(10)))
     fetching = fetcher(per_host=1, max_retries=1)
     with ThreadPoolExecutor(1) as pool:
         failing = pool.submit(fetching.fetch, server.url("/fails?times=1"))

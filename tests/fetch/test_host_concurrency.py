@@ -258,13 +258,30 @@ def test_a_row_that_gives_up_passes_on_what_woke_it() -> None:
     with full(host):
         for thread in threads:
             thread.start()
-        while len(host._changed._waiters) < 10:  # type: ignore[attr-defined]
+        while len(host._changed._turns._waiting) < 10:
             time.sleep(0.01)
         host.shed(time.monotonic(), pause=30)
     for thread in threads:
         thread.join(20)
     assert len(failed) == 10
     assert all("no requests for another" in message for message in failed)
+
+
+def test_rows_that_waited_out_a_pause_all_get_in() -> None:
+    """They wait for the same end, and none of them for another that waits for it, too."""
+    host, entered = Host(8), threading.Semaphore(0)
+
+    def row() -> None:
+        with host.slot(Deadline(20)):
+            entered.release()
+
+    host.shed(time.monotonic(), pause=0.3)
+    threads = [threading.Thread(target=row, daemon=True) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 # -- all hosts ----------------------------------------------------------------------------------

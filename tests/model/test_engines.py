@@ -39,6 +39,7 @@ from score.model.encoder import Encoder
 from score.model.engines import one_dnn, openvino, openvino_cache, openvino_towers, pytorch
 from score.model.engines.pytorch import PyTorch
 from score.model.probes import Probes, difference
+from score.model.zeroshot import cosine
 from score.package import int8
 from score.package.build import package
 from score.settings import Settings
@@ -753,3 +754,17 @@ def test_openvino_reports_nothing_to_its_makers(tmp_path: Path) -> None:
     for code, status in (("import openvino", 1), ("import score.model.engines.openvino", 0)):
         done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True)
         assert done.returncode == status, done.stderr
+
+
+@pytest.mark.process
+def test_int8_gives_a_row_its_vectors_in_any_company(quantised: Path, seen: Path) -> None:
+    files = sorted(seen.glob("[0-9]*.png"))[:16]
+    rows = [Row(file.read_bytes(), f"a picture of {number}") for number, file in enumerate(files)]
+    embedder = Embedder.load(quantised, Settings(precision="int8", verify="off"))
+    alone = [embedder.answer([row])[0] for row in rows]
+    with ThreadPoolExecutor(8) as pool:
+        singles = list(pool.map(lambda row: embedder.answer([row])[0], rows))
+    for records in (singles, embedder.answer(rows)):
+        for record, reference in zip(records, alone, strict=True):
+            for name in ("image_features", "text_features"):
+                assert cosine(getattr(record, name), getattr(reference, name)) >= 0.99999

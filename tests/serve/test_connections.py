@@ -63,14 +63,14 @@ def error(answer: bytes) -> tuple[int, str]:
 def test_headers_that_stop_are_given_up(server: Running, begun: bytes) -> None:
     with server.connect() as sock:
         sock.sendall(begun)
-        assert error(rest(sock)) == (408, "request_timeout")
+        assert error(rest(sock)) == (408, "slow_client")
 
 
 def test_headers_that_trickle_are_given_up(server: Running) -> None:
     with server.connect() as sock:
         sock.sendall(HEAD)
         trickle(sock, b"a: b\r\n")
-        assert error(rest(sock)) == (408, "request_timeout")
+        assert error(rest(sock)) == (408, "slow_client")
 
 
 def test_the_next_requests_headers_are_given_up_too(server: Running) -> None:
@@ -79,7 +79,7 @@ def test_the_next_requests_headers_are_given_up_too(server: Running) -> None:
         until(lambda: sock.recv(4096, socket.MSG_PEEK).endswith(b"}"))
         sock.recv(4096)
         sock.sendall(HEAD)
-        assert error(rest(sock)) == (408, "request_timeout")
+        assert error(rest(sock)) == (408, "slow_client")
 
 
 def test_a_connection_without_a_request_is_closed(server: Running) -> None:
@@ -98,14 +98,14 @@ def test_a_body_that_stops_is_given_up(server: Running, length: bytes) -> None:
     with server.connect() as sock:
         sock.sendall(HEAD + length + b"\r\n\r\n")
         sock.sendall(b"1\r\n{\r\n" if b"chunked" in length else b"{")
-        assert error(rest(sock)) == (408, "request_timeout")
+        assert error(rest(sock)) == (408, "slow_client")
 
 
 def test_a_body_that_trickles_is_given_up(server: Running) -> None:
     with server.connect() as sock:
         sock.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
         trickle(sock, b" ")
-        assert error(rest(sock)) == (408, "request_timeout")
+        assert error(rest(sock)) == (408, "slow_client")
 
 
 @pytest.mark.parametrize(("received", "due"), [(0, 10), (1000, 20), (100_000, 110)])

@@ -1,0 +1,43 @@
+"""How many downloads run at a time, from all hosts together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from score.fetch.deadline import Deadline
+from score.fetch.turns import FairCondition
+
+
+class Slots:
+    """A number of slots that rows share, by turns of the calls they belong to."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._changed = FairCondition()
+
+    @contextmanager
+    def slot(self, deadline: Deadline) -> Iterator[None]:
+        """Waits for a slot and holds it. Raises FetchTimeout, Cancelled, RequestTimeout."""
+        self._acquire(deadline)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify()
+
+    def _acquire(self, deadline: Deadline) -> None:
+        with deadline.cancellation.interrupting(self._wake), self._changed:
+            try:
+                deadline.wait_for(self._changed, lambda: self._free > 0)
+            except BaseException:
+                self._changed.notify()  # passes the notification on to the next row
+                raise
+            self._free -= 1
+            if self._free:
+                self._changed.notify()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
