@@ -3,6 +3,7 @@
 PYTHON ?= python3
 # Pinned, and installed first, so that no dependency installs another build.
 TORCH  ?= torch==2.13.0
+REFERENCES := 'open_clip_torch==3.3.0' 'clip_benchmark==1.6.2'
 
 # The virtual environment is outside the clone: the clone is an MLflow model folder, which
 # `mlflow models serve -m .` copies as a whole.
@@ -43,14 +44,38 @@ lint: $(VENV)/dev.installed
 # Libraries as old as pyproject.toml allows, and as new as there are: the contract holds on both.
 # PyTorch is the pinned one in both, since most of its other builds bring gigabytes of CUDA: that
 # older ones work is not tested.
-EXTRAS := batch,serve,mlflow
-lowest newest: $(VENV)/dev.installed
-	$(PYTHON) -m venv --clear $(VENV)-$@
-	$(if $(filter lowest,$@),$(BIN)/python .ci/lowest.py $(EXTRAS)) > $(VENV)-$@/constraints.txt
-	$(VENV)-$@/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' \
-	  --constraint $(VENV)-$@/constraints.txt --editable '.[$(EXTRAS)]' 'pytest>=8.3' 'requests>=2.32'
-	TESTS_WITHOUT_AZURE_SERVER=1 $(VENV)-$@/bin/python -m pytest \
-	  tests/contract/test_contract.py tests/tables/test_tables.py tests/serve/test_server.py \
+CONTRACT  := tests/contract/test_contract.py tests/tables/test_tables.py tests/serve/test_server.py
+SERVING   := batch,serve,mlflow,evaluate,azure,collect
+PACKAGING := evaluate,package,openvino,int8
+EXTRAS    := batch,serve,mlflow
+IN_LOWEST := $(VENV)-lowest/bin/python -m
+IN_NEWEST := $(VENV)-newest/bin/python -m
+
+# The lowest versions for some extras, then tests that use them. Bytecode is written when it is used.
+define at_lowest
+	$(BIN)/python .ci/lowest.py $(1) > $(VENV)-lowest/constraints.txt
+	$(IN_LOWEST) pip install --quiet --disable-pip-version-check --no-compile '$(TORCH)' \
+	  --constraint $(VENV)-lowest/constraints.txt --constraint .ci/transitive.txt \
+	  --editable '.[$(1)]' 'pytest>=8.3' 'pytest-xdist>=3.6' 'requests>=2.32'
+	$(2)
+	$(IN_LOWEST) pytest -n $(WORKERS) --dist loadfile -W default -p no:cacheprovider -m 'not slow' $(3)
+endef
+
+# Packaging comes second, in the same environment: it wants later tokenizers and safetensors. The
+# tests of `score evaluate` compare with open_clip and CLIP_benchmark.
+lowest: $(VENV)/dev.installed
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(call at_lowest,$(SERVING),,$(CONTRACT) tests/deploy/test_azure_check_accepted.py \
+	  tests/entry/test_collector.py)
+	$(call at_lowest,$(PACKAGING),$(IN_LOWEST) pip install --quiet --disable-pip-version-check \
+	  --no-deps $(REFERENCES),tests/model/test_probes.py tests/model/test_engines.py \
+	  tests/evaluation/test_evaluate.py)
+
+newest: $(VENV)/dev.installed
+	$(PYTHON) -m venv --clear $(VENV)-newest
+	$(IN_NEWEST) pip install --quiet --disable-pip-version-check '$(TORCH)' \
+	  --editable '.[$(EXTRAS)]' 'pytest>=8.3' 'requests>=2.32'
+	TESTS_WITHOUT_AZURE_SERVER=1 $(IN_NEWEST) pytest $(CONTRACT) \
 	  -k 'not azure' -W default -p no:cacheprovider
 
 reference: $(VENV)/dev.installed  ## Rewrites docs/reference/ from the code.
@@ -81,5 +106,5 @@ $(VENV)/dev.installed: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	# CLIP's vocabulary and the reference implementations; their other dependencies (TensorFlow, torchvision)
 	# are not used.
-	$(PIP) --no-deps 'open_clip_torch==3.3.0' 'clip_benchmark==1.6.2' 'keras-hub==0.32.0'
+	$(PIP) --no-deps $(REFERENCES) 'keras-hub==0.32.0'
 	@touch $@

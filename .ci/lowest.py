@@ -3,8 +3,8 @@
     python .ci/lowest.py batch,serve,mlflow > lowest.txt
 
 For the project's dependencies and those of the named extras: of several bounds on one library, the
-highest. PyTorch is left out: the Makefile installs its CPU build, because others install gigabytes
-of CUDA.
+highest. `.ci/transitive.txt` holds back what those need in turn. PyTorch is left out: the Makefile
+installs its CPU build, because others install gigabytes of CUDA.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 FILE = Path(__file__).parents[1] / "pyproject.toml"
@@ -42,7 +43,7 @@ def bound(requirement: Requirement) -> Version:
 
 def lowest(wanted: Iterable[Requirement]) -> Iterator[str]:
     """`name==version` of each library but PyTorch, with the marker of its requirement."""
-    highest = {one.name: one for one in sorted(wanted, key=bound)}
+    highest = {canonicalize_name(one.name): one for one in sorted(wanted, key=bound)}
     for name, requirement in sorted(highest.items()):
         if name != "torch":
             marker = f"; {requirement.marker}" if requirement.marker else ""

@@ -56,7 +56,7 @@ REQUIREMENTS = (
     "pillow==13.0.0",
     "pyarrow>=18",
     "safetensors>=0.5",
-    "tokenizers>=0.21",
+    "tokenizers>=0.21,!=0.23.1,!=0.23.2",
     "torch==2.13.0",
     "tqdm>=4.66",
     "typing_extensions",

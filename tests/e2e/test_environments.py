@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from pyarrow.parquet import read_table
 
 from score.deploy.simulate.client import ask, ready
@@ -58,12 +59,21 @@ def python(file: Path) -> str:
     return next(part for part in content["dependencies"] if str(part).startswith("python="))
 
 
-@pytest.mark.parametrize(
-    "name", ["cpu-batch.conda.yaml", "gpu-batch.conda.yaml", "package.conda.yaml"]
-)
+@pytest.mark.parametrize("name", ["cpu-batch.conda.yaml", "gpu-batch.conda.yaml"])
 def test_conda_files_are_the_models_and_more(name: str) -> None:
     assert without_builds(pip(FOLDER / name)) > PACKAGES
     assert python(FOLDER / name) == python(ROOT / "conda.yaml")
+
+
+def test_the_conda_file_for_packaging_is_the_models_and_the_extras() -> None:
+    """Some bounds of the extra are higher than the model's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = {line for line in project["optional-dependencies"]["package"] if "[" not in line}
+    raised = {Requirement(line).name for line in extra}
+    unchanged = {line for line in PACKAGES if Requirement(line).name not in raised}
+    listed = without_builds(pip(FOLDER / "package.conda.yaml"))
+    assert listed >= unchanged | extra
+    assert python(FOLDER / "package.conda.yaml") == python(ROOT / "conda.yaml")
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
