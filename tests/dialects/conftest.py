@@ -1,4 +1,4 @@
-"""One server for all dialects."""
+"""One server for all dialects, in the tests' process."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.surfaces import OwnServer
+from score.core.embedder import Embedder
+from score.settings import Settings
+from tests.support.images import SAMPLES
+from tests.support.in_process import serving
 
 MOST_ROWS, MOST_BYTES = 50, 2_000_000
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[OwnServer]:
-    own = OwnServer(SCORE_MAX_REQUEST_BYTES=str(MOST_BYTES), SCORE_MAX_REQUEST_ROWS=str(MOST_ROWS))
-    try:
-        own.wait()
-        yield own
-    finally:
-        own.stop()
-
-
-@pytest.fixture(scope="session")
-def base(server: OwnServer) -> str:
+def base() -> Iterator[str]:
     """The server's address, without a trailing slash."""
-    return server.url.removesuffix("/score")
+    settings = Settings(
+        allow_hosts=("127.0.0.1",),
+        retry_wait=0.01,
+        max_request_rows=MOST_ROWS,
+        max_request_bytes=MOST_BYTES,
+    )
+    with serving(Embedder.load(settings=settings)) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
 def apple() -> bytes:
-    from tests.support.images import SAMPLES
-
     return (SAMPLES / "images" / "apple.png").read_bytes()

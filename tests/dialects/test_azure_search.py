@@ -40,7 +40,6 @@ def unit(base: str, **row: str) -> Any:
     return vector
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("path", PATHS)
 def test_the_vectorizer_s_three_queries(base: str, apple: bytes, path: str) -> None:
     wanted = unit(base, image=in_base64(apple))
@@ -58,7 +57,6 @@ def test_the_vectorizer_s_three_queries(base: str, apple: bytes, path: str) -> N
     check_alike(value["data"]["vector"], text)
 
 
-@pytest.mark.process
 def test_a_skill_s_batch_with_errors_and_warnings(base: str, apple: bytes) -> None:
     page = {"$type": "file", "data": in_base64(apple), "width": 72, "contentType": "image/png"}
     answered = values(
@@ -116,7 +114,6 @@ def test_a_silent_host_fails_one_record_within_the_request_s_deadline() -> None:
         own.stop()
 
 
-@pytest.mark.process
 def test_the_aml_skill_sends_one_record_s_inputs(base: str, apple: bytes) -> None:
     answer = post(base, "/score", {"text": "a boat"})
     assert set(answer.json()) == {"vector"}
@@ -130,7 +127,6 @@ def test_the_aml_skill_sends_one_record_s_inputs(base: str, apple: bytes) -> Non
         refused(base, "/score", body, 422)
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -148,7 +144,6 @@ def test_bodies_that_are_refused(base: str, content: Any, says: str) -> None:
     assert says in refused(base, "/score", content)["error"]["message"]
 
 
-@pytest.mark.process
 def test_no_records_and_too_many(base: str) -> None:
     assert values(base) == []
     many = {"values": [record(str(number), text="a") for number in range(51)]}

@@ -11,8 +11,6 @@ import requests
 from tests.dialects.asking import NAME, check_alike, post, refused
 from tests.support.images import in_base64
 
-pytestmark = pytest.mark.process
-
 CLASSIFY, SIMILARITY, MODEL = "/v1/classify", "/v1/similarity", f"/models/{NAME}"
 LABELS = ["a red apple", "a boat", "a house"]
 
@@ -125,9 +123,10 @@ def test_a_bad_image_for_hugging_face(base: str) -> None:
 
 def test_hugging_face_s_own_client(base: str, apple: bytes) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    client = hub.InferenceClient(model=base + MODEL, token="none")
-    answer = client.zero_shot_image_classification(apple, candidate_labels=["apple", "boat"])
-    assert [item.label for item in answer] == ["apple", "boat"]
+    with hub.InferenceClient(model=base + MODEL, token="none") as client:
+        answer = client.zero_shot_image_classification(apple, candidate_labels=["apple", "boat"])
+        assert [item.label for item in answer] == ["apple", "boat"]
+    hub.close_session()  # its connections are the library's
 
 
 def test_similarities(base: str, apple: bytes) -> None:

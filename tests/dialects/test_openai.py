@@ -13,8 +13,6 @@ import requests
 from tests.dialects.asking import NAME, check_alike, post, refused
 from tests.support.images import SAMPLES, in_base64, served
 
-pytestmark = pytest.mark.process
-
 PATH = "/v1/embeddings"
 URI = "data:image/png;base64,"
 
@@ -180,22 +178,22 @@ def test_many_rows(base: str) -> None:
 
 def test_openai_s_own_client(base: str, apple: bytes) -> None:
     openai = pytest.importorskip("openai")
-    client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
-    # By default the client asks for base64, and decodes it.
-    answer = client.embeddings.create(model=NAME, input=["a boat", "a red apple"])
-    check_alike(answer.data[0].embedding, contract(base, text="a boat"))
-    assert answer.usage.prompt_tokens == 9
-    image = client.embeddings.create(
-        model=NAME, input=in_base64(apple), extra_body={"modality": "image"}
-    )
-    wanted = contract(base, image=in_base64(apple))
-    check_alike(image.data[0].embedding, wanted)
-    assert [model.id for model in client.models.list()] == [NAME]
-    assert client.models.retrieve(NAME).id == NAME
-    with pytest.raises(openai.NotFoundError) as unknown:
-        client.embeddings.create(model="gpt", input="a")
-    assert unknown.value.code == "model_not_found"
-    with pytest.raises(openai.BadRequestError) as bad:
-        client.embeddings.create(model=NAME, input="a", dimensions=3)
-    assert (bad.value.param, bad.value.type) == ("dimensions", "invalid_request_error")
-    assert json.dumps(bad.value.body)
+    with openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as client:
+        # By default the client asks for base64, and decodes it.
+        answer = client.embeddings.create(model=NAME, input=["a boat", "a red apple"])
+        check_alike(answer.data[0].embedding, contract(base, text="a boat"))
+        assert answer.usage.prompt_tokens == 9
+        image = client.embeddings.create(
+            model=NAME, input=in_base64(apple), extra_body={"modality": "image"}
+        )
+        wanted = contract(base, image=in_base64(apple))
+        check_alike(image.data[0].embedding, wanted)
+        assert [model.id for model in client.models.list()] == [NAME]
+        assert client.models.retrieve(NAME).id == NAME
+        with pytest.raises(openai.NotFoundError) as unknown:
+            client.embeddings.create(model="gpt", input="a")
+        assert unknown.value.code == "model_not_found"
+        with pytest.raises(openai.BadRequestError) as bad:
+            client.embeddings.create(model=NAME, input="a", dimensions=3)
+        assert (bad.value.param, bad.value.type) == ("dimensions", "invalid_request_error")
+        assert json.dumps(bad.value.body)

@@ -14,8 +14,6 @@ from score import __version__
 from tests.dialects.asking import NAME, check_alike, check_refusal, post, refused
 from tests.support.images import in_base64
 
-pytestmark = pytest.mark.process
-
 INVOCATIONS, EMBED, VECTORIZE = "/invocations", "/v2/embed", "/vectorize"
 
 
@@ -150,17 +148,19 @@ def test_truncation_and_models_for_cohere(base: str) -> None:
 
 def test_cohere_s_own_client(base: str, apple: bytes) -> None:
     library = pytest.importorskip("cohere")
-    client = library.ClientV2(api_key="none", base_url=base)
-    answer = client.embed(
-        model=NAME, input_type="search_query", texts=["a boat"], embedding_types=["float"]
-    )
-    (wanted,) = score(base, {"text": "a boat"}, normalize=True)
-    check_alike(answer.embeddings.float_[0], wanted)
-    uri = f"data:image/png;base64,{in_base64(apple)}"
-    image = client.embed(model=NAME, input_type="image", images=[uri], embedding_types=["float"])
-    assert len(image.embeddings.float_[0]) == 512
-    with pytest.raises(library.NotFoundError):
-        client.embed(model="embed-v4.0", input_type="search_query", texts=["a"])
+    with library.ClientV2(api_key="none", base_url=base) as client:
+        answer = client.embed(
+            model=NAME, input_type="search_query", texts=["a boat"], embedding_types=["float"]
+        )
+        (wanted,) = score(base, {"text": "a boat"}, normalize=True)
+        check_alike(answer.embeddings.float_[0], wanted)
+        uri = f"data:image/png;base64,{in_base64(apple)}"
+        image = client.embed(
+            model=NAME, input_type="image", images=[uri], embedding_types=["float"]
+        )
+        assert len(image.embeddings.float_[0]) == 512
+        with pytest.raises(library.NotFoundError):
+            client.embed(model="embed-v4.0", input_type="search_query", texts=["a"])
 
 
 def test_weaviate(base: str, apple: bytes) -> None:

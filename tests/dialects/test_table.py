@@ -41,7 +41,6 @@ HOSTILE = {
 }
 
 
-@pytest.mark.process
 @each
 @pytest.mark.parametrize("name", HOSTILE)
 def test_bodies_nobody_should_send(base: str, route: Route, name: str) -> None:
@@ -100,7 +99,6 @@ def mutants(example: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.process
 @pytest.mark.slow
 @each
 def test_unexpected_values_are_answered_or_refused(base: str, route: Route) -> None:
@@ -126,7 +124,6 @@ def test_parsers_raise_nothing_else(route: Route) -> None:
         assert isinstance(call.rows, list)
 
 
-@pytest.mark.process
 @each
 def test_examples_are_answered_as_the_documentation_says(base: str, route: Route) -> None:
     response = post(base, path_of(route), route.example)
@@ -135,7 +132,6 @@ def test_examples_are_answered_as_the_documentation_says(base: str, route: Route
     assert set(response.json()) >= set(route.answer) if isinstance(route.answer, dict) else True
 
 
-@pytest.mark.process
 @each
 def test_a_repeated_key_is_refused(base: str, route: Route) -> None:
     key, value = next(iter(route.example.items()))
@@ -146,19 +142,16 @@ def test_a_repeated_key_is_refused(base: str, route: Route) -> None:
     check_refusal(path_of(route), response)
 
 
-@pytest.mark.process
 @each
 def test_an_unknown_key_is_refused(base: str, route: Route) -> None:
     assert "nonsense" in str(refused(base, path_of(route), {**route.example, "nonsense": 1}))
 
 
-@pytest.mark.process
 @each
 def test_a_large_body_is_refused(base: str, route: Route) -> None:
     refused(base, path_of(route), b" " * (MOST_BYTES + 1), 413)
 
 
-@pytest.mark.process
 @each
 def test_other_methods_are_refused_in_the_same_shape(base: str, route: Route) -> None:
     response = requests.delete(base + path_of(route), timeout=10)
@@ -166,14 +159,12 @@ def test_other_methods_are_refused_in_the_same_shape(base: str, route: Route) ->
     check_refusal(path_of(route), response)
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("path", [page.path for page in PAGES])
 def test_pages_are_read(base: str, path: str) -> None:
     response = requests.get(base + path.replace("{model:path}", NAME), timeout=10)
     assert response.status_code in (200, 204)
 
 
-@pytest.mark.process
 def test_the_openapi_document_is_valid_and_complete(base: str) -> None:
     document = requests.get(f"{base}/openapi.json", timeout=10).json()
     assert document["openapi"] == "3.1.0"
@@ -188,7 +179,6 @@ def test_the_openapi_document_is_valid_and_complete(base: str) -> None:
                 jsonschema.validate(content["example"], content["schema"])
 
 
-@pytest.mark.process
 def test_the_page_of_examples_loads_nothing_else(base: str) -> None:
     response = requests.get(f"{base}/docs", timeout=10)
     assert response.headers["content-type"].startswith("text/html")

@@ -43,14 +43,12 @@ def read(body: bytes, kind: str = FORM) -> uploads.Upload:
     return uploads.read(Message(body, kind, most_rows=50))
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "Image/X-Any; a=b"])
 def test_an_image_as_it_is(base: str, apple: bytes, kind: str) -> None:
     """Its type is judged by its bytes."""
     check_alike(post(base, "/score", apple, kind).json(), wanted(base, apple))
 
 
-@pytest.mark.process
 def test_a_form_of_several_rows(base: str, apple: bytes) -> None:
     files = [
         ("image", ("a.png", apple, "image/png")),
@@ -81,7 +79,6 @@ def test_as_curl_sends_them(base: str, apple: bytes) -> None:
         check_alike(json.loads(came.stdout), wanted(base, apple))
 
 
-@pytest.mark.process
 def test_classes_of_a_form(base: str, apple: bytes) -> None:
     files = [
         ("image", ("a.png", apple, "image/png")),
@@ -91,7 +88,6 @@ def test_classes_of_a_form(base: str, apple: bytes) -> None:
     assert answer["data"][0]["labels"][0]["label"] == "a red apple"
 
 
-@pytest.mark.process
 def test_refusals_over_a_socket(base: str, apple: bytes) -> None:
     assert "image" in post(base, "/score", b"no image", "image/png").json()["error"]["message"]
     assert post(base, "/score", b"", "image/png").json()["error"]["rows"][0]["code"] == "empty_row"

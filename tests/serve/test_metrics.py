@@ -108,7 +108,7 @@ def test_what_waits(server: Running, embedder: Embedder, monkeypatch: pytest.Mon
 def test_the_version(server: Running) -> None:
     identity = requests.get(f"{server.url}/version", timeout=60).json()
     assert identity == {
-        "version": "1",
+        "version": __version__,
         "model": "tested",
         "fingerprint": "0123456789ab",
         "engine": "torch",

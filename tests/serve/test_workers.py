@@ -192,7 +192,7 @@ class Client(threading.Thread):
         while not self.until.is_set():
             try:
                 self.ask()
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 self.lost += 1
 
 

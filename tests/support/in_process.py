@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from score import __version__
 from score.core.embedder import Embedder, pipeline_of
 from score.core.identity import Identity
 from score.core.observer import NOBODY
@@ -18,7 +19,7 @@ from score.serve.access import Access
 from score.serve.running import Load, Server
 from score.settings import Settings
 
-IDENTITY = Identity("1", "tested", "0123456789ab", "torch", "fp32", "cpu")
+IDENTITY = Identity(__version__, "tested", "0123456789ab", "torch", "fp32", "cpu")
 GIVE_UP = 60.0
 
 
