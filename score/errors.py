@@ -355,8 +355,8 @@ class BlockedHost(RowError):
 class FetchFailed(RowError):
     """The image's server, the network, a proxy or TLS refused the download.
 
-    Retryable: connection errors, truncated answers, and status 408, 425, 429, 500, 502, 503 and
-    504. It was retried `SCORE_MAX_RETRIES` times, as long as the row's time limit allowed it.
+    Retryable where another attempt may succeed: connection errors, truncated answers, status 408,
+    425, 429, 500, 502, 503 and 504. `SCORE_MAX_RETRIES` further attempts failed, as time allowed.
 
     What to do: read the status in the message. 401, 403 and 404 need another URL (an expired
     signature, say), TLS errors of a private authority need `SCORE_CA_BUNDLE`; send the row again

@@ -128,6 +128,16 @@ def test_every_answer_has_an_id_and_safe_headers(
     assert "Server" not in first.headers
 
 
+@pytest.mark.parametrize("host", [b"[", b"a]b:x", b""])
+def test_a_malformed_host_does_not_make_a_wrong_path_a_failure(
+    server: Running, host: bytes
+) -> None:
+    """Starlette's oldest versions that are allowed cannot parse it."""
+    with server.connect() as sock:
+        sock.sendall(b"GET /no HTTP/1.1\r\nConnection: close\r\nHost: " + host + b"\r\n\r\n")
+        assert error(rest(sock)) == (404, "not_found")
+
+
 def test_what_is_no_http_is_logged(server: Running, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "score"), server.connect() as sock:
         sock.sendall(b"nonsense\r\n\r\n")
