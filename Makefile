@@ -44,7 +44,8 @@ lint: $(VENV)/dev.installed
 # Libraries as old as pyproject.toml allows, and as new as there are: the contract holds on both.
 # PyTorch is the pinned one in both, since most of its other builds bring gigabytes of CUDA: that
 # older ones work is not tested.
-CONTRACT  := tests/contract/test_contract.py tests/tables/test_tables.py tests/serve/test_server.py
+CONTRACT  := tests/contract/test_contract.py tests/tables/test_tables.py tests/serve/test_server.py \
+  tests/serve/test_connections.py tests/serve/test_shutdown.py tests/serve/test_request_log.py
 SERVING   := batch,serve,mlflow,evaluate,azure,collect
 PACKAGING := evaluate,package,openvino,int8
 EXTRAS    := batch,serve,mlflow

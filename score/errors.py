@@ -93,6 +93,8 @@ class RequestError(ScoreError):
     field: str | None = None
     """The key of the body that is at fault, where one is."""
     retryable: ClassVar[bool] = False
+    retry_after: int | None = None
+    """Seconds after which it may be sent again, where known: the header `Retry-After`."""
 
     @property
     def rows(self) -> list[RowProblem]:
@@ -164,8 +166,8 @@ class UnsupportedType(RequestError):
 class RequestTooLarge(RequestError):
     """More bytes or rows than the limits allow.
 
-    What to do: divide the rows among several requests, or raise `SCORE_MAX_REQUEST_BYTES` or
-    `SCORE_MAX_REQUEST_ROWS` on the server.
+    What to do: divide the rows among several requests, or raise the setting that limits them:
+    `SCORE_MAX_REQUEST_BYTES` or `_ROWS`, `SCORE_MAX_PENDING_BYTES` or `_ROWS`.
     """
 
     code = "too_large"
@@ -221,8 +223,7 @@ class RowsFailed(RequestError):
 class Overloaded(RequestError):
     """The process has as many requests under way as its limits allow, or as it can answer in time.
 
-    The request was refused before any work was done for it. `retry_after`: the seconds after which
-    it is likely to be taken, which HTTP servers send as `Retry-After`.
+    The request was refused before any work was done for it.
 
     What to do: send it again after that time. If it happens often, add replicas, or raise the limit
     that the message names: `SCORE_MAX_PENDING_REQUESTS`, `SCORE_MAX_PENDING_ROWS`,
@@ -261,11 +262,11 @@ class OutOfMemory(RequestError):
     code = "out_of_memory"
     status = 503
     retryable = True
+    retry_after = 10
 
 
 class RequestTimeout(RequestError):
     """The request was not answered within `SCORE_REQUEST_TIMEOUT`, or its own `X-Request-Timeout`.
-
     What was still being downloaded, decoded or computed for it was given up.
 
     What to do: send fewer rows at a time, or raise the setting or the header. If single downloads
@@ -354,9 +355,8 @@ class BlockedHost(RowError):
 class FetchFailed(RowError):
     """The image's server, the network, a proxy or TLS refused the download.
 
-    Retryable where another attempt may succeed: connection errors, truncated answers, and status
-    408, 425, 429, 500, 502, 503 and 504. By then the download has been retried `SCORE_MAX_RETRIES`
-    times, as long as the row's time limit allowed it.
+    Retryable where another attempt may succeed: connection errors, truncated answers, status 408,
+    425, 429, 500, 502, 503 and 504. `SCORE_MAX_RETRIES` further attempts failed, as time allowed.
 
     What to do: read the status in the message. 401, 403 and 404 need another URL (an expired
     signature, say), TLS errors of a private authority need `SCORE_CA_BUNDLE`; send the row again

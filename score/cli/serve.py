@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # imports NumPy and Pillow, which `--help` does without
     from score.core.embedder import Embedder
     from score.core.identity import Identity
 
-    Load = Callable[[], tuple[Embedder, Identity]]
+    Load = Callable[[], tuple[Embedder, Callable[[], Identity]]]
 
 HELP = "serve a model over HTTP as Azure ML, OpenAI, MLflow and others do; GET /docs lists paths"
 
@@ -70,13 +70,13 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         return DONE if Supervisor(work, options.workers, listener.close).run() else UNUSABLE
 
 
-def _load(model: str, settings: Settings) -> tuple[Embedder, Identity]:
+def _load(model: str, settings: Settings) -> tuple[Embedder, Callable[[], Identity]]:
     from score.core.embedder import Embedder
     from score.core.identity import Identity
 
     folder = ModelFolder.open(model)
     embedder = Embedder.load(folder.path, settings)
-    return embedder, Identity.of(embedder, folder)
+    return embedder, partial(Identity.of, embedder, folder)
 
 
 def _serve(load: Load, answer: Callable[[Load], None]) -> int:

@@ -19,7 +19,7 @@ from score.core.models import Models
 from score.core.text_classes import with_text_classes
 from score.dialects import azure
 from score.dialects.base import JSON, Message, Page, Refusal, Refuse, Reply, Route
-from score.errors import BadField, Overloaded, RequestError
+from score.errors import BadField, RequestError
 from score.fetch.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
@@ -101,15 +101,26 @@ def _answered(
 
 def refuse(error: RequestError, shape: Refuse = azure.refuse) -> Answer:
     """The response of a RequestError."""
-    answer = _bytes(shape(Refusal.of(error)))
-    if isinstance(error, Overloaded):
-        answer = answer._replace(headers={"Retry-After": str(error.retry_after)})
-    return answer
+    return _refused(Refusal.of(error), shape, error.retry_after)
 
 
-def problem(status: int, code: str, message: str, shape: Refuse = azure.refuse) -> Answer:
-    """An error response for errors that are no RequestError: a wrong path or method, a crash."""
-    return _bytes(shape(Refusal(status, code, message)))
+def problem(
+    status: int,
+    code: str,
+    message: str,
+    shape: Refuse = azure.refuse,
+    retry_after: int | None = None,
+) -> Answer:
+    """An error response for errors that are no RequestError: a wrong path or method, a crash.
+
+    retry_after: seconds after which the request may be sent again.
+    """
+    return _refused(Refusal(status, code, message), shape, retry_after)
+
+
+def _refused(refusal: Refusal, shape: Refuse, retry_after: int | None) -> Answer:
+    headers = {"Retry-After": str(retry_after)} if retry_after else {}
+    return _bytes(shape(refusal))._replace(headers=headers)
 
 
 def _failed(shape: Refuse) -> Answer:

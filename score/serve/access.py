@@ -13,8 +13,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from score.errors import RequestError
-from score.serve import keys
+from score.serve import keys, request_log
 from score.serve.authentication import KEY_HEADERS, Authentication
+from score.serve.calls import TIMEOUT
 from score.serve.guard import Guard
 from score.serve.key_ring import KeyRing
 from score.serve.local_only import LocalOnly, is_loopback
@@ -71,12 +72,13 @@ def protected(app: ASGIApp, access: Access) -> ASGIApp:
         app = Guard(app, Authentication(KeyRing(access.keys_file)))
     elif access.only_local:
         app = Guard(app, LocalOnly(access.origins))
+    request_id = request_log.ID.decode()
     if access.origins:  # outermost: a browser's preflight has no key
         app = CORSMiddleware(
             app,
             allow_origins=access.origins,
             allow_methods=("GET", "POST"),
-            allow_headers=(*KEY_HEADERS, "content-type"),
-            expose_headers=("retry-after", "www-authenticate"),
+            allow_headers=(*KEY_HEADERS, "content-type", TIMEOUT, request_id),
+            expose_headers=("retry-after", "www-authenticate", request_id),
         )
     return app

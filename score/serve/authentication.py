@@ -40,7 +40,7 @@ class Authentication:
             return Refusal(401, "unauthorized", said, {"WWW-Authenticate": "Bearer"})
         if wait := self._limit.wait(key):
             said = f"more than {key.per_minute} requests a minute with this key"
-            return Refusal(429, "rate_limited", said, {"Retry-After": str(math.ceil(wait))})
+            return Refusal(429, "rate_limited", said, retry_after=math.ceil(wait))
         return None
 
 

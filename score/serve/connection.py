@@ -9,7 +9,8 @@ that have waited too long for the same thing. (A body that the application waits
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import h11
@@ -22,7 +23,11 @@ from score.settings import Settings
 Owed = Literal["headers", "rest", "reading"]
 """What a client owes: a request's headers; the rest of a body that is answered already; to read."""
 
+IfLost = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""A block within which its argument is called if the client closes the connection."""
+
 SURPLUS = "surplus"  # in the state of requests on connections beyond `max_connections`
+IF_LOST = "if_lost"  # in the state of every request: its connection's `if_lost`
 _SPARE = 64  # connections beyond `max_connections` that get an answer; further ones are closed
 _LINGER = 5.0  # seconds for the rest of a body, so that the client gets its answer before a reset
 
@@ -40,8 +45,9 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """`settings`, `log`: ours; the others are uvicorn's, which makes connections."""
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, {**app_state, IF_LOST: self.if_lost}, _loop)
         self._settings, self._log = settings, log
+        self._cancel: Callable[[], None] | None = None
         self._owed: tuple[Owed | None, object] = (None, None)
         self._since = 0.0
         self._unsent = 0
@@ -54,6 +60,24 @@ class Connection(H11Protocol):
             self.app_state = {**self.app_state, SURPLUS: True}
         if surplus > _SPARE:
             transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancels the request under way."""
+        super().connection_lost(exc)
+        if self._cancel:
+            self._cancel()
+
+    @contextmanager
+    def if_lost(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """A block within which `cancel` is called if the client closes the connection."""
+        self._cancel = cancel
+        # The end of a large body has paused reading, which would hide that the client is gone. This
+        # is done once: a client could fill the memory with what it sends before its answer.
+        self.flow.resume_reading()
+        try:
+            yield
+        finally:
+            self._cancel = None
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP."""
@@ -71,7 +95,7 @@ class Connection(H11Protocol):
         if self.transport.is_closing() or self._to_send():
             return "reading"
         answered = self.cycle is not None and self.cycle.response_complete
-        if self.conn.their_state is h11.IDLE and (self.cycle is None or self._partial()):
+        if self.conn.their_state is h11.IDLE and (self._partial() or not self._is_kept_alive()):
             return "headers"
         return "rest" if answered and self.conn.their_state is h11.SEND_BODY else None
 
@@ -104,10 +128,15 @@ class Connection(H11Protocol):
         """Whether a part of a request's headers has arrived."""
         return bool(self.conn.trailing_data[0])
 
+    def _is_kept_alive(self) -> bool:
+        """Whether uvicorn will close the connection if no request comes. It does not before the
+        first request, nor once the rest of a body that was answered already has arrived."""
+        return self.timeout_keep_alive_task is not None
+
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answers a request that never reached the application, and closes."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            refused = refusal(status, code, message)
+            refused = refusal(None, status, code, message)
             headers = [*refused.raw_headers, *self._log.refused(status, len(refused.body))]
             for event in (
                 h11.Response(status_code=status, headers=headers),

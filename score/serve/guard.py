@@ -8,18 +8,17 @@ from typing import NamedTuple
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from score.core import endpoint
-from score.dialects import table
-from score.serve.refusals import response
+from score.serve.refusals import problem, response
 
 
 class Refusal(NamedTuple):
-    """Status, code, message and headers of the response."""
+    """Status, code, message and headers of the response; seconds for `Retry-After`."""
 
     status: int
     code: str
     message: str
     headers: Mapping[str, str] = {}
+    retry_after: int | None = None
 
 
 Check = Callable[[Scope], Refusal | None]
@@ -27,10 +26,8 @@ Check = Callable[[Scope], Refusal | None]
 
 
 def _response(scope: Scope, refusal: Refusal) -> Response:
-    """The refusal in the dialect of the request's path."""
-    shape = table.shape_of(scope["path"])
-    answer = endpoint.problem(refusal.status, refusal.code, refusal.message, shape)
-    return response(answer, refusal.headers)
+    status, code, message, headers, retry_after = refusal
+    return response(problem(scope, status, code, message, retry_after), headers)
 
 
 class Guard:

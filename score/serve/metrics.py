@@ -59,10 +59,13 @@ class Metrics(Observer):
         self._stages = self._histogram("stage_seconds", "Work on one input.", _SECONDS, "stage")
         self._timers = {stage: self._stages.labels(stage) for stage in get_args(Stage)}
 
-    def loaded(self, embedder: Embedder, identity: Identity) -> None:
-        """Adds what a loaded model has, and observes it."""
+    def identified(self, identity: Identity) -> None:
+        """Adds which model is served."""
         model = Info("score_model", "The model that is served.", registry=self._registry)
         model.info(asdict(identity))
+
+    def loaded(self, embedder: Embedder) -> None:
+        """Adds what a loaded model has, and observes it."""
         pipeline = pipeline_of(embedder)
         depth = self._gauge("queue_inputs", "Images and texts that wait for a forward pass.")
         depth.set_function(lambda: pipeline.batcher.backlog().inputs)

@@ -43,7 +43,7 @@ class Pace:
                 raise
         if body.fault and not started:
             status, code, message = body.fault
-            await refusal(status, code, message)(scope, receive, send)
+            await refusal(scope, status, code, message)(scope, receive, send)
 
 
 class _Body:

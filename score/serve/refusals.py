@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starlette.responses import Response
+from starlette.types import Scope
 
 from score.core import endpoint
 from score.core.endpoint import Answer
+from score.dialects import table
 
 FAILED = "the server failed; its log says why"
-RETRY_AFTER = 1  # seconds after which a refused request may be sent again
+_RETRY_AFTER = 1  # seconds after which a request that was refused with 503 may be sent again
 
 
 def response(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
@@ -20,10 +22,19 @@ def response(answer: Answer, headers: Mapping[str, str] | None = None) -> Respon
     )
 
 
-def refusal(status: int, code: str, message: str) -> Response:
-    """An error that ends the connection; a 503 says when to try again."""
-    refused = response(endpoint.problem(status, code, message))
-    refused.headers["Connection"] = "close"
+def problem(
+    scope: Scope | None, status: int, code: str, message: str, retry_after: int | None = None
+) -> Answer:
+    """An error in the dialect of a request's path; `scope` is None where the path is not known.
+
+    retry_after: seconds. A 503 says when to try again in any case.
+    """
+    shape = table.shape_of(scope["path"] if scope else "")
     if status == 503:
-        refused.headers["Retry-After"] = str(RETRY_AFTER)
-    return refused
+        retry_after = retry_after or _RETRY_AFTER
+    return endpoint.problem(status, code, message, shape, retry_after)
+
+
+def refusal(scope: Scope | None, status: int, code: str, message: str) -> Response:
+    """A `problem` that ends the connection."""
+    return response(problem(scope, status, code, message), {"Connection": "close"})

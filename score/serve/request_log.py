@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from score.dialects import table
 from score.serve.refusals import FAILED, refusal
 
 log = logging.getLogger("score.access")
@@ -24,8 +26,17 @@ log = logging.getLogger("score.access")
 ID = b"x-request-id"
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:=-]{1,128}")
-_QUIET = ("/ping", "/health/", "/metrics")  # asked every few seconds: logged at debug level
+_HEALTH = {"/health/live", "/health/ready", *table.LIVE, *table.READY}
 _LONGEST_PATH = 200
+_ROUTES = [
+    (compile_path(path)[0], path)
+    for path in (
+        *(route.path for route in table.ROUTES),
+        *(page.path for page in table.PAGES),
+        "/metrics",
+        "/version",
+    )
+]
 
 
 @dataclass(slots=True)
@@ -106,7 +117,7 @@ class RequestLog:
     def _finish(self, request: Request) -> None:
         request.seconds = time.perf_counter() - request.began
         self.finished(request)
-        level = logging.DEBUG if request.path.startswith(_QUIET) else logging.INFO
+        level = logging.DEBUG if _is_quiet(request) else logging.INFO
         if log.isEnabledFor(level):
             log.log(level, "request", extra={"fields": self._fields(request)})
 
@@ -137,7 +148,14 @@ async def _instead(
     async def nothing() -> Message:
         return {"type": "http.disconnect"}
 
-    await refusal(status, code, message)(scope, nothing, send)
+    await refusal(scope, status, code, message)(scope, nothing, send)
+
+
+def _is_quiet(request: Request) -> bool:
+    """Whether this is one of the requests that monitors send every few seconds."""
+    if request.path in _HEALTH:
+        return request.status in (200, 204, 503)
+    return request.path == "/metrics" and request.status == 200
 
 
 def _given_id(scope: Scope) -> str:
@@ -158,9 +176,10 @@ def _path(scope: Scope) -> str:
 
 
 def _route(scope: Scope) -> str:
-    """The path of the route that answered; `none` for a path that is not served."""
+    """The path of the route that answered, or would have if the request had not been refused
+    before; `none` for a path that is not served."""
     if "endpoint" not in scope:
-        return "none"
+        return next((path for pattern, path in _ROUTES if pattern.match(scope["path"])), "none")
     route = getattr(scope.get("route"), "path", None)
     if route:
         return str(route)

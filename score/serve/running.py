@@ -20,6 +20,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, cast
 
@@ -48,7 +49,8 @@ _LAST_REQUESTS = 1.0  # seconds that idle connections stay open after the listen
 _QUIET_TURNS = 5  # turns of the loop without a new connection after which the listener is closed
 _EXIT = 5.0  # seconds that threads have once all is answered
 
-Load = Callable[[], tuple[Embedder, Identity]]
+Load = Callable[[], tuple[Embedder, Callable[[], Identity]]]
+"""Loads a model; the second part reads the whole folder, and is called once the first serves."""
 Ready = Callable[[], None]
 
 
@@ -95,8 +97,10 @@ class Server(uvicorn.Server):
 
     def _load_model(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            embedder, identity = self._load()
-            self._metrics.loaded(embedder, identity)
+            embedder, identify = self._load()
+            self._metrics.loaded(embedder)
+            identity = Future[Identity]()
+            identity.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
             app = application(embedder, information.routes(identity, self._metrics))
             check = Readiness(embedder)
         except Exception as error:
@@ -104,11 +108,22 @@ class Server(uvicorn.Server):
             self.should_exit = True
             return
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._loaded, app, check, identity.model)
+            loop.call_soon_threadsafe(self._loaded, app, check, embedder.name)
+        self._identify(identify, identity)
         # This thread has computed the probes, with OpenMP threads of its own. If it ended, so would
         # they, and libgomp would let the encoder's threads spin, seeing a core for each: on a busy
         # machine passes then take ten times as long.
         self._ended.wait()
+
+    def _identify(self, identify: Callable[[], Identity], identity: Future[Identity]) -> None:
+        try:
+            identified = identify()
+        except Exception as error:  # the folder has been changed or removed
+            log.exception("the model's files cannot be read again: it has no fingerprint")
+            identity.set_exception(error)
+            return
+        self._metrics.identified(identified)
+        identity.set_result(identified)
 
     def _loaded(self, app: ASGIApp, check: Readiness, model: str) -> None:
         self._log.model = model
@@ -140,6 +155,10 @@ class Server(uvicorn.Server):
         await self._pause(_LAST_REQUESTS, lambda: not self.server_state.connections)
         await super().shutdown(sockets)
         self._ended.set()
+
+    def stop(self) -> None:
+        """Begins to stop, for a handler of signals."""
+        self.should_exit = True
 
     async def _accept_waiting(self, sockets: list[socket.socket], until: float) -> None:
         """Returns when no connection waits to be accepted, or is being accepted: closing the
@@ -192,8 +211,9 @@ def serve(
     log.info("%s", access)
     if access.keys_file and not is_secure and not is_loopback(bound.getsockname()[0]):
         log.warning("keys are sent unencrypted: use --tls-cert and --tls-key, or a proxy with TLS")
-    # uvicorn sends itself the signal again when it has stopped, which would be a death by signal.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # While uvicorn starts. When it has stopped it sends itself the signal again, which would be a
+    # death by signal.
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
     with suppress(KeyboardInterrupt):  # raised after all requests are finished
         server.run(sockets=[bound])
     if server.failure:

@@ -1,8 +1,9 @@
-"""The outermost application: health, and the scoring application once the model is loaded.
+"""The server's own application: health, and the scoring application once the model is loaded.
 
-    RequestLog(Service(health | Pace(scoring application)))
+    RequestLog(CORS(Guard(Service(health | Pace(scoring application)))))
 
-Health answers while the model is loaded, while the server stops, and on surplus connections.
+`running` puts the request log, and `access` CORS and the check of keys, around it. Health answers
+while the model is being loaded, while the server stops, and on surplus connections.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from score.core import endpoint
 from score.dialects import table
 from score.serve.connection import SURPLUS
 from score.serve.lifecycle import Lifecycle
 from score.serve.pace import Pace
-from score.serve.refusals import refusal, response
+from score.serve.refusals import problem, refusal, response
 from score.settings import Settings
 
+_PROBES = table.LIVE | table.READY
 _STATES = {"loading": "the model is being loaded", "stopping": "the server is stopping"}
 
 Check = Callable[[], Awaitable[str]]
@@ -56,10 +57,10 @@ class Service:
         elif path in table.READY and (reason := await self._why_not_ready()):
             await _unready({"status": "unavailable", "reason": reason})(scope, receive, send)
         elif self._scoring is None:
-            await refusal(503, "loading", _STATES["loading"])(scope, receive, send)
-        elif path not in table.READY and scope.get("state", {}).get(SURPLUS):
+            await refusal(scope, 503, "loading", _STATES["loading"])(scope, receive, send)
+        elif path not in _PROBES and scope.get("state", {}).get(SURPLUS):
             message = "too many connections are open"
-            await refusal(503, "too_many_connections", message)(scope, receive, send)
+            await refusal(scope, 503, "too_many_connections", message)(scope, receive, send)
         else:
             await self._scoring(scope, receive, send)
 
@@ -84,9 +85,7 @@ def _unready(body: dict[str, str]) -> Response:
 
 def _only_get(scope: Scope) -> Response:
     message = f"{scope['method']} {scope['path']} is not served; GET it"
-    refused = response(endpoint.problem(405, "method_not_allowed", message))
-    refused.headers["Allow"] = "GET"
-    return refused
+    return response(problem(scope, 405, "method_not_allowed", message), {"Allow": "GET"})
 
 
 def _closing(send: Send) -> Send:

@@ -7,9 +7,10 @@ the socket's one queue until a worker accepts it, so a worker that crashes loses
 has accepted. (With SO_REUSEPORT each would have a queue of its own, and lose that as well.)
 
 The supervisor loads no model. A worker says by a pipe when its model is loaded. One that ends later
-is replaced at once. One that ends earlier would most likely fail again: the pause before the next
-start doubles, and after some failures in a row the supervisor stops, unless other workers serve.
-If no worker has ever loaded the model, one that finds it unusable is enough.
+is replaced at once. One that ends earlier would most likely fail again: the pause before its next
+start doubles, and once each worker has failed some times in a row, and none serves, the supervisor
+stops. If no worker has ever loaded the model, one that finds it unusable is enough. A process that
+the system does not start, for want of memory, say, is tried again after such a pause.
 
 SIGTERM and Ctrl+C are passed on to the workers, which answer what they have begun; a second one
 ends them at once. If the supervisor is killed, its workers notice and stop.
@@ -27,6 +28,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ Work = Callable[[Ready], int]
 
 UNUSABLE = 2  # exit code of a worker for which starting again is no use
 
-_TRIES = 5  # starts that fail in a row before the supervisor stops
+_TRIES = 5  # starts of each worker that fail in a row before the supervisor stops
 _LONGEST = 60.0  # seconds between two starts, at most
 _LOOK = 0.2  # seconds between looks for signals
 
@@ -81,7 +83,8 @@ class Supervisor:
         self._workers: dict[int, _Worker] = {}
         self._due = dict.fromkeys(range(count), 0.0)  # number of a worker → when it is started
         self._asked = self._told = 0  # how often to stop: the supervisor, the workers
-        self._failures, self._has_served, self._gave_up = 0, False, False
+        self._failures = Counter[int]()  # of each number, in a row
+        self._has_served = self._gave_up = False
 
     def run(self) -> bool:
         """Returns when all workers have ended: True if by a signal, False if it gave up."""
@@ -102,7 +105,7 @@ class Supervisor:
         self._wait()
         for number, worker in list(self._workers.items()):
             if worker.look():
-                self._failures, self._has_served = 0, True
+                self._failures[number], self._has_served = 0, True
                 log.info("worker %d (process %d) is ready", number, worker.process.pid)
             if not worker.process.is_alive():
                 self._ended(number)
@@ -118,27 +121,39 @@ class Supervisor:
 
     def _start_due(self) -> None:
         for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
-            del self._due[number]
-            pipe, its_end = self._context.Pipe(duplex=False)
-            process = self._context.Process(
-                target=_run,
-                args=(self._work, number, self._count, its_end),
-                name=f"worker-{number}",
-            )
-            with _without_interrupts():
+            try:
+                self._workers[number] = self._started(number)
+                del self._due[number]
+            except OSError as error:  # no memory, or no process or file left, at this moment
+                pause = self._failed(number)
+                log.error("worker %d cannot be started: %s; next try in %g s", number, error, pause)
+
+    def _started(self, number: int) -> _Worker:
+        pipe, its_end = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=_run, args=(self._work, number, self._count, its_end), name=f"worker-{number}"
+        )
+        try:
+            with its_end, _without_interrupts():
                 process.start()
-            its_end.close()
-            self._workers[number] = _Worker(process, pipe)
+        except OSError:
+            pipe.close()
+            raise
+        return _Worker(process, pipe)
+
+    def _failed(self, number: int) -> float:
+        """Seconds until a worker that did not become ready is started again."""
+        self._failures[number] += 1
+        pause = min(2.0 ** min(self._failures[number] - 1, 10), _LONGEST)
+        self._due[number] = time.monotonic() + pause
+        return pause
 
     def _ended(self, number: int) -> None:
         worker = self._workers.pop(number)
         worker.pipe.close()
         if self._asked:
             return
-        pause = 0.0
-        if not worker.is_ready:
-            self._failures += 1
-            pause = min(2.0 ** (self._failures - 1), _LONGEST)
+        pause = 0.0 if worker.is_ready else self._failed(number)
         self._due[number] = time.monotonic() + pause
         what = f"worker {number} (process {worker.process.pid}) {worker.end}"
         if self._is_hopeless(worker):
@@ -151,9 +166,9 @@ class Supervisor:
     def _is_hopeless(self, last: _Worker) -> bool:
         if last.is_ready or any(worker.is_ready for worker in self._workers.values()):
             return False
-        return self._failures >= _TRIES or (
-            not self._has_served and last.process.exitcode == UNUSABLE
-        )
+        if not self._has_served and last.process.exitcode == UNUSABLE:
+            return True
+        return min(self._failures[number] for number in range(self._count)) >= _TRIES
 
     def _stop(self) -> None:
         if not self._told:

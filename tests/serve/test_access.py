@@ -294,7 +294,8 @@ def test_with_keys_or_in_a_closed_network_any_name_will_do(ring: tuple[Path, str
 PREFLIGHT = {
     "Origin": PAGE,
     "Access-Control-Request-Method": "POST",
-    "Access-Control-Request-Headers": "authorization,content-type,x-api-key",
+    "Access-Control-Request-Headers": "authorization,content-type,x-api-key,x-request-id,"
+    "x-request-timeout",
 }
 
 
@@ -321,6 +322,7 @@ def test_a_page_that_is_allowed_is_let_in(
         answer = requests.post(url, headers={"Origin": PAGE, "api-key": ring[1]}, timeout=10)
         assert answer.status_code == 200
         assert answer.headers["Access-Control-Allow-Origin"] == origin
+        assert "x-request-id" in answer.headers["Access-Control-Expose-Headers"].lower()
         refused = requests.post(url, headers={"Origin": PAGE}, timeout=10)
         assert refused.status_code == (401 if is_keyed else 200)  # which the page can read
         assert refused.headers["Access-Control-Allow-Origin"] == origin

@@ -14,6 +14,7 @@ import requests
 from starlette.types import Message
 
 from score.core.embedder import Embedder
+from score.dialects import table
 from score.serve import connection
 from score.serve.lifecycle import Lifecycle
 from score.serve.pace import _Body
@@ -140,6 +141,37 @@ def test_the_rest_of_a_refused_body_does_not_keep_a_connection(
         until(lambda: not server.connections)
 
 
+def test_a_client_that_sends_the_rest_of_a_refused_body_and_no_more_is_given_up(
+    server: Running,
+) -> None:
+    with server.connect() as sock:
+        sock.sendall(HEAD.replace(b"POST", b"PUT") + b"Content-Length: 10\r\n\r\n")
+        until(lambda: b"method_not_allowed" in sock.recv(4096, socket.MSG_PEEK))
+        sock.sendall(b"x" * 10)
+        until(lambda: not server.connections)
+
+
+@contextlib.contextmanager
+def downloading(server: Running) -> Iterator[socket.socket]:
+    """A connection on which a request waits for an image that does not come."""
+    with socket.create_server(("127.0.0.1", 0)) as hanging, server.connect() as sock:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}/never.png"
+        body = json.dumps({"input_data": [{"image": url}]}).encode()
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        with hanging.accept()[0]:
+            yield sock
+
+
+def test_what_a_client_sends_before_its_answer_is_not_stored(embedder: Embedder) -> None:
+    with serving(embedder) as server, downloading(server) as sock:
+        (held,) = server.server.server_state.connections
+        sock.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while len(held.conn.trailing_data[0]) < 2**21:  # type: ignore[union-attr]
+                sock.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        assert len(held.conn.trailing_data[0]) < 2**21  # type: ignore[union-attr]
+
+
 def test_a_client_that_does_not_read_is_given_up(server: Running) -> None:
     body = json.dumps({"input_data": [{"text": "a cat"}] * 3000}).encode()
     with socket.socket() as sock:
@@ -169,7 +201,8 @@ def test_surplus_connections_get_a_503(embedder: Embedder) -> None:
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == "too_many_connections"
             assert (refused.headers["Retry-After"], refused.headers["Connection"]) == ("1", "close")
-            assert requests.get(f"{server.url}/health/ready", timeout=60).status_code == 200
+            for path in ("/health/live", "/health/ready", *table.LIVE, *table.READY):
+                assert requests.get(server.url + path, timeout=60).status_code in (200, 204)
         until(lambda: not server.connections)
         assert alive(server)
 

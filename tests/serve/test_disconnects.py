@@ -49,14 +49,21 @@ def of_urls(*urls: str) -> Any:
 
 def sent(server: OwnServer, body: Any) -> socket.socket:
     """A connection on which a request was sent, whose answer nobody reads."""
-    host, _, port = server.url.removeprefix("http://").removesuffix("/score").partition(":")
-    sock = socket.create_connection((host, int(port)), timeout=10)
+    sock = connected(server)
     data = json.dumps(body).encode()
-    sock.sendall(
-        b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
-    )
+    sock.sendall(head(len(data)))
     sock.sendall(data)
     return sock
+
+
+def connected(server: OwnServer) -> socket.socket:
+    host, _, port = server.url.removeprefix("http://").removesuffix("/score").partition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def head(size: int) -> bytes:
+    """The head of a request with a body of so many bytes."""
+    return b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
 
 
 def test_the_downloads_of_a_client_that_has_left_end(server: OwnServer, images: Server) -> None:
@@ -64,6 +71,15 @@ def test_the_downloads_of_a_client_that_has_left_end(server: OwnServer, images: 
         until(lambda: images.requests["/drip-body"] == 5)
     until(lambda: not images._open)
     assert server.post(json.dumps(TEXT).encode()).status_code == 200
+
+
+def test_a_client_that_left_after_a_large_body_is_noticed(
+    server: OwnServer, images: Server
+) -> None:
+    data = [[images.url("/drip-body"), "x" * 2_000_000]]
+    with sent(server, {"input_data": {"columns": ["image", "ignored"], "data": data}}):
+        until(lambda: images.requests["/drip-body"])
+    until(lambda: not images._open)
 
 
 def test_more_clients_that_left_than_threads_occupy_none(server: OwnServer, images: Server) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from score.core.self_test import SelfTest
 from score.errors import ModelError
 from score.serve import health
 from score.settings import Settings
+from tests.dialects.asking import check_refusal
 from tests.serve.test_connections import TEXT
 from tests.support.in_process import IDENTITY, Running, running, serving, until
 
@@ -73,6 +75,17 @@ def test_a_model_that_fails_is_not_ready(server: Running, embedder: Embedder) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts_of(embedder).encoder.engine, "texts", fails)
         assert get(server, "/health/ready").json()["reason"] == "the text probe failed: ModelError"
+
+
+def test_a_lack_of_memory_says_when_to_come_again(
+    server: Running, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(batch: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(parts_of(embedder).encoder.engine, "texts", fails)
+    answer = requests.post(f"{server.url}/score", data=TEXT, timeout=60)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
 
 
 def test_a_model_that_hangs_is_not_ready(
@@ -139,11 +152,15 @@ def test_settings_that_refuse_the_probe_are_no_fault(embedder: Embedder) -> None
 def test_while_it_is_loaded_only_health_answers(embedder: Embedder) -> None:
     go_on = threading.Event()
 
-    def load() -> tuple[Embedder, Identity]:
+    def load() -> tuple[Embedder, Callable[[], Identity]]:
         assert go_on.wait(60)
-        return embedder, IDENTITY
+        return embedder, lambda: IDENTITY
 
     with running(load, wait=False) as server:
+        for path in ("/v1/embeddings", "/v2/embed", "/models/tested", "/score"):
+            refused = requests.post(server.url + path, data=TEXT, timeout=60)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+            check_refusal(path, refused)
         assert get(server, "/health/live").status_code == 200
         for path in ("/health/ready", "/ping"):
             answer = get(server, path)
@@ -157,8 +174,36 @@ def test_while_it_is_loaded_only_health_answers(embedder: Embedder) -> None:
         assert requests.post(f"{server.url}/score", data=TEXT, timeout=60).status_code == 200
 
 
+def test_it_answers_before_the_fingerprint_is_known(embedder: Embedder) -> None:
+    go_on = threading.Event()
+
+    def identify() -> Identity:
+        assert go_on.wait(60)
+        return IDENTITY
+
+    with (
+        running(lambda: (embedder, identify)) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        version = pool.submit(get, server, "/version")
+        assert requests.post(f"{server.url}/score", data=TEXT, timeout=60).status_code == 200
+        assert get(server, "/metrics").status_code == 200
+        assert not version.done()
+        go_on.set()
+        assert version.result().json()["fingerprint"] == IDENTITY.fingerprint
+
+
+def test_a_folder_that_is_gone_has_no_fingerprint(embedder: Embedder) -> None:
+    def identify() -> Identity:
+        raise FileNotFoundError("gone")
+
+    with running(lambda: (embedder, identify)) as server:
+        assert get(server, "/version").status_code == 500
+        assert requests.post(f"{server.url}/score", data=TEXT, timeout=60).status_code == 200
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
-    def load() -> tuple[Embedder, Identity]:
+    def load() -> tuple[Embedder, Callable[[], Identity]]:
         raise ModelError("no such model")
 
     with running(load, wait=False) as server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,9 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from score import __version__
 from score.core.embedder import Embedder, parts_of
+from score.core.identity import Identity
 from tests.serve.test_connections import TEXT
 from tests.support.images import in_base64, random_image
-from tests.support.in_process import Running, serving, until
+from tests.support.in_process import IDENTITY, Running, running, serving, until
 
 pytestmark = pytest.mark.process
 
@@ -79,6 +80,23 @@ def test_the_metrics_are_what_was_sent(server: Running) -> None:
     assert after["process_resident_memory_bytes", frozenset()] > 10**7
 
 
+def test_what_is_refused_before_it_has_a_route_counts_as_its_path_s(embedder: Embedder) -> None:
+    go_on = threading.Event()
+
+    def load() -> tuple[Embedder, Callable[[], Identity]]:
+        assert go_on.wait(60)
+        return embedder, lambda: IDENTITY
+
+    with running(load, wait=False) as server:
+        for path in ("/score", "/models/tested", "/no/such/path"):
+            assert requests.post(server.url + path, timeout=60).status_code == 503
+        go_on.set()
+        until(lambda: requests.get(f"{server.url}/ping", timeout=60).status_code == 200)
+        counted = samples(server)
+        for route in ("/score", "/models/{model:path}", "none"):
+            assert value(counted, "requests_total", route=route, status="503") == 1
+
+
 def test_what_waits(server: Running, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, released = threading.Event(), threading.Event()
     right = parts_of(embedder).encoder.engine.texts
@@ -119,7 +137,6 @@ def test_the_version(server: Running) -> None:
 
 
 def test_the_identity_of_a_model(embedder: Embedder) -> None:
-    from score.core.identity import Identity
     from score.folder.model_folder import EMBEDDED, ModelFolder
 
     folder = ModelFolder.open(EMBEDDED)

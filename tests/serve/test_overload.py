@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.test_disconnects import TEXT, of_urls, sent, until
+from tests.serve.test_disconnects import TEXT, connected, head, of_urls, sent, until
 from tests.support.hostile import Server
 from tests.support.surfaces import OwnServer
 
@@ -76,6 +76,18 @@ def test_bodies_of_all_requests_are_bounded(server: OwnServer, images: Server) -
         until(lambda: images.requests["/drip-body"])
         body = json.dumps({"input_data": [{"text": "x" * 8_000}]}).encode()
         refused(server.post(body), "max_pending_bytes")
+    until(lambda: server.post(body).status_code == 200)
+
+
+def test_bodies_that_are_still_arriving_count(server: OwnServer) -> None:
+    body = json.dumps({"input_data": [{"text": "x" * 8_000}]}).encode()
+    with connected(server) as sock, connected(server) as other:
+        sock.sendall(head(18_000) + b" " * 15_000)
+        until(lambda: server.post(body).status_code == 429)
+        refused(server.post(body), "max_pending_bytes")
+        other.sendall(head(len(body)))  # refused before its body is sent
+        assert b" 429 " in other.recv(4096)
+        assert server.post(ONE_TEXT).status_code == 200
     until(lambda: server.post(body).status_code == 200)
 
 

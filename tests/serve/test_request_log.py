@@ -13,7 +13,9 @@ import pytest
 import requests
 
 from score.core.embedder import Embedder, parts_of
+from score.dialects import table
 from score.serve import logs
+from score.serve.request_log import Request, RequestLog
 from score.settings import Settings
 from tests.serve.test_connections import HEAD, TEXT, error
 from tests.support.in_process import Running, rest, serving, until
@@ -52,12 +54,44 @@ def test_a_line_a_request(server: Running, caplog: pytest.LogCaptureFixture) -> 
         "method": "POST",
         "path": "/score",
         "status": 200,
-        "model": "tested",
+        "model": "clip-endpoints-emoji",
         "rows": 3,
         "errors": 2,
         "bytes_in": len(body),
         "bytes_out": len(answer.content),
     }
+
+
+def test_a_client_that_leaves_while_it_sends_its_body_has_cancelled(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "score"):
+        with server.connect() as sock:
+            sock.sendall(HEAD + b"Content-Length: 50\r\n\r\n{")
+        until(lambda: lines(caplog))
+    (line,) = lines(caplog)
+    assert (line["path"], line["status"]) == ("/score", 499)
+
+
+def test_what_monitors_ask_is_quiet_and_nothing_else(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitored = {"/health/live", "/health/ready", "/metrics", *table.LIVE, *table.READY}
+    others = {"/pingxyz", "/metricsfoo", "/health/none", "/version"}
+    with caplog.at_level(logging.INFO, "score"):
+        for path in monitored | others:
+            requests.get(server.url + path, timeout=60)
+        requests.put(f"{server.url}/ping", timeout=60)
+        until(lambda: len(lines(caplog)) >= len(others) + 1)
+    assert {line["path"] for line in lines(caplog)} == {*others, "/ping"}
+
+
+def test_a_refused_monitor_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    log = RequestLog()
+    with caplog.at_level(logging.INFO, "score"):
+        for path, status in (("/metrics", 401), ("/ping", 429), ("/ping", 503), ("/metrics", 200)):
+            log._finish(Request("1", "GET", path, status=status))
+    assert [line["status"] for line in lines(caplog)] == [401, 429]
 
 
 def test_a_given_id_comes_back(server: Running) -> None:
@@ -92,6 +126,16 @@ def test_every_answer_has_an_id_and_safe_headers(
     assert first.headers["X-Content-Type-Options"] == "nosniff"
     assert first.headers["Cache-Control"] == "no-store"
     assert "Server" not in first.headers
+
+
+@pytest.mark.parametrize("host", [b"[", b"a]b:x", b""])
+def test_a_malformed_host_does_not_make_a_wrong_path_a_failure(
+    server: Running, host: bytes
+) -> None:
+    """Starlette's oldest versions that are allowed cannot parse it."""
+    with server.connect() as sock:
+        sock.sendall(b"GET /no HTTP/1.1\r\nConnection: close\r\nHost: " + host + b"\r\n\r\n")
+        assert error(rest(sock)) == (404, "not_found")
 
 
 def test_what_is_no_http_is_logged(server: Running, caplog: pytest.LogCaptureFixture) -> None:

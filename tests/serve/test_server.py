@@ -53,12 +53,15 @@ def alive(server: OwnServer) -> bool:
         ("POST", "/ping", 405, "method_not_allowed"),
         ("GET", "/", 404, "not_found"),
         ("POST", "/predict", 404, "not_found"),
+        ("POST", "/score/", 404, "not_found"),
+        ("GET", "/ping/", 404, "not_found"),
     ],
 )
 def test_what_is_not_served_is_told_in_json(
     server: OwnServer, method: str, path: str, status: int, code: str
 ) -> None:
-    response = requests.request(method, server.url.removesuffix("/score") + path, timeout=10)
+    url = server.url.removesuffix("/score") + path
+    response = requests.request(method, url, timeout=10, allow_redirects=False)
     assert response.status_code == status
     assert response.json()["error"]["code"] == code
 

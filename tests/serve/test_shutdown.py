@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,9 +17,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from score.core.embedder import Embedder, parts_of
+from score.settings import Settings
 from tests.serve.test_connections import HEAD, TEXT, error
-from tests.support.in_process import rest
-from tests.support.surfaces import OwnServer
+from tests.support.in_process import rest, serving
+from tests.support.surfaces import ROOT, OwnServer
 
 pytestmark = pytest.mark.process
 
@@ -67,6 +71,50 @@ def test_a_request_longer_than_the_bound_gets_a_503() -> None:
             server.terminate()
             assert error(rest(sock)) == (503, "shutting_down")
             assert server.ended(60) == 0
+
+
+def test_what_such_a_request_began_is_given_up(embedder: Embedder) -> None:
+    patient = Settings(device="cpu", allow_hosts=("127.0.0.1",), row_deadline=600, read_timeout=600)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as hanging,
+        serving(Embedder(*parts_of(embedder), patient), shutdown_timeout=1) as server,
+        server.connect() as sock,
+    ):
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}/never.png"
+        body = json.dumps({"input_data": [{"image": url}]}).encode()
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        download = hanging.accept()[0]
+        with download:
+            server.server.should_exit = True
+            assert error(rest(sock)) == (503, "shutting_down")
+            download.settimeout(60)
+            assert rest(download).startswith(b"GET /never.png")  # and then it is closed
+
+
+_SIGNALLED_EARLY = """
+import os, signal, sys
+from score.serve import listener
+from score.serve.access import Access
+from score.serve.running import Server, serve
+from score.settings import Settings
+from score.core.embedder import Embedder
+
+begin = Server.run
+
+def run(self, sockets):
+    os.kill(os.getpid(), signal.SIGTERM)
+    begin(self, sockets)
+
+Server.run = run
+embedder = Embedder.load()
+serve(lambda: (embedder, None), Settings(), listener.bound("127.0.0.1", 0), Access())
+os._exit(7)
+"""
+
+
+def test_a_signal_that_comes_while_uvicorn_starts_is_not_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", _SIGNALLED_EARLY], cwd=ROOT, timeout=60)
+    assert done.returncode == 7
 
 
 def test_it_is_not_ready_at_once_and_still_answers_for_a_while() -> None:

@@ -63,7 +63,7 @@ def running(load: Load, wait: bool = True, **settings: Any) -> Iterator[Running]
 def serving(embedder: Embedder, **settings: Any) -> Iterator[Running]:
     """A server of a loaded model."""
     try:
-        with running(lambda: (embedder, IDENTITY), **settings) as server:
+        with running(lambda: (embedder, lambda: IDENTITY), **settings) as server:
             yield server
     finally:
         pipeline_of(embedder).observe(NOBODY)

@@ -5,6 +5,7 @@ Each start adds its process id to a file, so that a test can count them.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from score.serve import workers
@@ -55,6 +57,33 @@ def one_serves(folder: Path, ready: Ready) -> int:
     return serve(folder, ready)
 
 
+def late(folder: Path, ready: Ready) -> int:
+    """The first five or six end while they load, the others serve."""
+    with (folder / "tries").open("a+", encoding="utf-8") as stream:
+        stream.write("+")
+        stream.flush()
+        stream.seek(0)
+        tries = len(stream.read())
+    return crash(folder, ready) if tries <= 6 else serve(folder, ready)
+
+
+def lacking(folder: Path, ready: Ready) -> int:
+    """Serves; see `_lack_memory_once`."""
+    return serve(folder, ready)
+
+
+def _lack_memory_once() -> None:
+    """The system does not start the second process when it is asked for the first time."""
+    start, asked = SpawnProcess.start, itertools.count(1)
+
+    def starts(process: SpawnProcess) -> None:
+        if next(asked) == 2:
+            raise OSError("no memory")
+        start(process)
+
+    SpawnProcess.start = starts  # type: ignore[method-assign]
+
+
 def _started(folder: Path) -> None:
     with (folder / "starts").open("a", encoding="utf-8") as stream:
         stream.write(f"{os.getpid()}\n")
@@ -63,7 +92,10 @@ def _started(folder: Path) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level="INFO")
     workers._LONGEST = 0.1
-    job = {"serve": serve, "fail": fail, "crash": crash, "one_serves": one_serves}[sys.argv[1]]
+    jobs = (serve, fail, crash, one_serves, late, lacking)
+    job = {job.__name__: job for job in jobs}[sys.argv[1]]
+    if job is lacking:
+        _lack_memory_once()
     work = partial(job, Path(sys.argv[2]))
     stopped = Path(sys.argv[2]) / "stopped"
     sys.exit(0 if Supervisor(work, 2, stopped.touch).run() else workers.UNUSABLE)
