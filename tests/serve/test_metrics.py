@@ -79,6 +79,18 @@ def test_the_metrics_are_what_was_sent(server: Running) -> None:
     assert after["process_resident_memory_bytes", frozenset()] > 10**7
 
 
+def test_only_passes_that_happened_are_counted(server: Running) -> None:
+    before = samples(server)
+    assert post(server, TEXT).status_code == 200
+    after = samples(server)
+    for name, labels, passes in (
+        ("batch_inputs_count", {"kind": "text"}, 1),
+        ("batch_inputs_count", {"kind": "image"}, 0),
+        ("stage_seconds_count", {"stage": "encode"}, 1),
+    ):
+        assert value(after, name, **labels) - value(before, name, **labels) == passes, labels
+
+
 def test_what_waits(server: Running, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, released = threading.Event(), threading.Event()
     right = parts_of(embedder).encoder.engine.texts
