@@ -71,11 +71,11 @@ class Stream:
         settings = pipeline.settings
         self._batch_size = settings.batch_size
         self._most_rows = 8 * settings.batch_size
-        # Each image under way has a thread. Streams that run at the same time divide the threads:
-        # by the defaults, 40 have eight times as many as one, not 40 times.
+        # Each image under way has a thread. Streams that run at the same time divide the threads,
+        # each by how many there are when it begins: 200 have less than six times as many as one.
         pipeline.streams.add(self)
         images = 2 * settings.batch_size + settings.fetch_workers
-        self._most_images = max(settings.batch_size, images // len(pipeline.streams))
+        self._most_images = max(1, images // len(pipeline.streams))
         # No SimpleQueue: its `get` may ignore its timeout on a busy machine.
         self._ready: queue.Queue[_Ready] = queue.Queue()
         self._waiting: dict[int, Record] = {}
