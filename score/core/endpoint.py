@@ -16,7 +16,6 @@ from score.contract.limits import check_body_size, check_row_count
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder, pipeline_of
 from score.core.models import Models
-from score.core.text_classes import with_text_classes
 from score.dialects import azure
 from score.dialects.base import JSON, Message, Page, Refusal, Refuse, Reply, Route
 from score.errors import BadField, Overloaded, RequestError
@@ -94,9 +93,9 @@ def _answered(
     if call.dimension is not None and call.dimension != embedder.dimension:
         field, wanted = call.dimension_field, embedder.dimension
         raise BadField(f"{field!r} must be {wanted}, the length of this model's vectors", field)
-    records = embedder.answer(call.rows, call.params, cancellation)
-    if call.classify_texts:
-        records = with_text_classes(embedder, records, call.params)
+    records = embedder.answer(
+        call.rows, call.params, cancellation, classify_texts=call.classify_texts
+    )
     if observer:
         observer(call.rows, records)
     with pipeline_of(embedder).observer.timed("render"):
