@@ -49,7 +49,8 @@ class Record:
     """A row's result: float32 vectors of shape [dimension] for the cells the row had, or an error.
 
     labels, probs: the image's labels and their probabilities, the most probable first; None where
-    the request had no labels or the row no image. tokens: the token ids of the text, begin and end
+    the request had no labels or the row no image; the text's where `Embedder.answer` was asked to
+    `classify_texts`. tokens: the token ids of the text, begin and end
     included, at most the model's context; 0 without a text.
     """
 

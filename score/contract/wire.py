@@ -49,7 +49,7 @@ def parse(body: bytes | str) -> Request:
 def request_of(content: object) -> Request:
     """Decoded JSON → rows and params. Raises RequestError."""
     if not isinstance(content, dict):
-        raise RequestError(f"the body must be a JSON object, not {_kind(content)}")
+        raise RequestError(f"the body must be a JSON object, not {kind(content)}")
     keys = [key for key in TABLES if key in content]
     if len(keys) > 1:
         raise RequestError(f"the body has several tables: {', '.join(map(repr, keys))}")
@@ -72,7 +72,7 @@ def parse_table(table: object, key: str = "input_data") -> list[Row]:
     if isinstance(table, list):
         return _from_records(table, key)
     if not isinstance(table, dict):
-        raise RequestError(f"{key!r} must be an object or a list of records, not {_kind(table)}")
+        raise RequestError(f"{key!r} must be an object or a list of records, not {kind(table)}")
     if "data" in table or "columns" in table:
         return _from_split(table, key)
     return _from_columns(table, key)
@@ -148,9 +148,9 @@ def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:
     if unknown:
         raise RequestError(f"{key!r} has an unknown key {unknown[0][:80]!r}")
     if not isinstance(columns, list):
-        raise RequestError(f"{key}.columns must be a list of names, not {_kind(columns)}")
+        raise RequestError(f"{key}.columns must be a list of names, not {kind(columns)}")
     if not isinstance(data, list):
-        raise RequestError(f"{key}.data must be a list of rows, not {_kind(data)}")
+        raise RequestError(f"{key}.data must be a list of rows, not {kind(data)}")
     if index is not None and (not isinstance(index, list) or len(index) != len(data)):
         raise RequestError(f"{key}.index must be a list with one entry for each row of data")
     check_columns(columns)
@@ -158,7 +158,7 @@ def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:
     rows = []
     for number, cells in enumerate(data):
         if not isinstance(cells, list):
-            raise RequestError(f"{key}.data: row {number} must be a list, not {_kind(cells)}")
+            raise RequestError(f"{key}.data: row {number} must be a list, not {kind(cells)}")
         if len(cells) != len(columns):
             raise RequestError(
                 f"{key}.data: row {number} has {len(cells)} cells for {len(columns)} columns"
@@ -171,7 +171,7 @@ def _from_records(records: Sequence[object], key: str) -> list[Row]:
     headers: dict[tuple[str, ...], None] = {}
     for number, record in enumerate(records):
         if not isinstance(record, dict):
-            raise RequestError(f"{key}: record {number} must be an object, not {_kind(record)}")
+            raise RequestError(f"{key}: record {number} must be an object, not {kind(record)}")
         headers[tuple(record)] = None
     for header in headers:
         check_spelling(header)
@@ -189,7 +189,7 @@ def _from_columns(table: Mapping[str, Any], key: str) -> list[Row]:
         return [Row(**columns)]
     for name, cells in columns.items():
         if not isinstance(cells, list):
-            raise RequestError(f"{key}.{name} must be a list, not {_kind(cells)}")
+            raise RequestError(f"{key}.{name} must be a list, not {kind(cells)}")
     if len({len(cells) for cells in columns.values()}) > 1:
         raise RequestError(f"{key}: the columns are of different length")
     return [
@@ -202,7 +202,7 @@ def _row(cells: Mapping[str, object]) -> Row:
     return Row(image=cells.get(IMAGE), text=cells.get(TEXT))
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
     """A value's type, in JSON's words."""
     if value is None:
         return "null"

@@ -11,9 +11,10 @@ Bounds. The requests under way have together at most `max_pending_requests`, `ma
 downloads may take a minute, and texts find a thread meanwhile.
 
 Waiting time. Decoding and passes take turns by request (`fetch.turns`, `batching`), so while a
-request of n rows is served, each other request is served for at most n of its own rows. The wait
-is the time that those rows take, at the pace of the latest passes. A request that would wait for
-longer than `max_wait` is refused: a large one earlier than a small one, and none for its own size.
+request of n rows is served, each other request is served for at most n of its own rows; before its
+first row is answered, also for n prompts of its labels, if they are not encoded yet. The wait is
+the time that those take, at the pace of the latest passes. A request that would wait for longer
+than `max_wait` is refused: a large one earlier than a small one, and none for its own size.
 """
 
 from __future__ import annotations
@@ -48,23 +49,35 @@ class Load:
     size: int = 0  # bytes of inline images, characters of texts and URLs
     images: int = 0
     tokens: int = 0
+    prompts: int = 0  # of labels that are to be encoded before the rows are answered
+    prompt_tokens: int = 0
     answered: int = 0
 
     @classmethod
-    def of(cls, rows: Sequence[Row], context: int) -> Load:
+    def of(cls, rows: Sequence[Row], context: int, prompts: Sequence[str] = ()) -> Load:
         """`context`: tokens of the longest text."""
-        load = cls(len(rows))
+        load = cls(len(rows), prompts=len(prompts))
+        load.prompt_tokens = sum(_tokens(len(prompt), context) for prompt in prompts)
         for row in rows:
             image, text = _length(row.image), _length(row.text)
             load.size += image + text
             load.images += image > 0
-            load.tokens += min(context, 2 + text // _LETTERS) if text else 0
+            load.tokens += _tokens(text, context) if text else 0
         return load
 
     def seconds(self, rows: int, paces: Paces) -> float:
-        """The time that its next `rows` rows take."""
+        """The time that its next `rows` rows take, and as many of its prompts."""
         share = min(rows, self.rows - self.answered) / max(1, self.rows)
-        return share * (self.images * paces.image + self.tokens * paces.token)
+        seconds = share * (self.images * paces.image + self.tokens * paces.token)
+        if self.prompts and not self.answered:
+            share = min(rows, self.prompts) / self.prompts
+            seconds += share * self.prompt_tokens * paces.token
+        return seconds
+
+
+def _tokens(letters: int, context: int) -> int:
+    """An estimate of a text's tokens, begin and end included."""
+    return min(context, 2 + letters // _LETTERS)
 
 
 def _length(cell: object) -> int:
@@ -81,12 +94,12 @@ class Admission:
         self._under_way: set[Load] = set()
 
     @contextmanager
-    def admitted(self, rows: Sequence[Row]) -> Iterator[Load]:
+    def admitted(self, rows: Sequence[Row], prompts: Sequence[str] = ()) -> Iterator[Load]:
         """A block in which a request is under way; it counts the rows that are `answered`.
 
-        Raises RequestTooLarge, Overloaded.
+        prompts: those of its labels that are not encoded yet. Raises RequestTooLarge, Overloaded.
         """
-        load = Load.of(rows, self._context)
+        load = Load.of(rows, self._context, prompts)
         self._check_alone(load)
         with self._lock:
             self._check_beside_others(load)
@@ -113,7 +126,7 @@ class Admission:
         paces = self._paces()
         wait = sum(other.seconds(load.rows, paces) for other in self._under_way)
         if full := self._full(load):
-            raise overloaded(f"the requests under way have as many {full} as they may", wait)
+            raise overloaded(full, wait)
         most = self._settings.max_wait
         if 0 < most < wait:
             raise overloaded(
@@ -122,20 +135,20 @@ class Admission:
             )
 
     def _full(self, load: Load) -> str:
-        """Which bound the request does not fit in, as its setting's name; "" where it fits."""
+        """Which bound the request does not fit in, with its setting's name; "" where it fits."""
         settings, under_way = self._settings, self._under_way
         requests = settings.max_pending_requests
         if 0 < requests <= len(under_way):
-            return f"requests (max_pending_requests, {requests})"
+            return f"max_pending_requests ({requests}) is reached"
         with_images = sum(other.images > 0 for other in under_way)
         if load.images and 0 < requests <= with_images + requests // 4:
-            return f"images (three quarters of max_pending_requests, {requests})"
+            return f"three quarters of max_pending_requests ({requests}) are requests with images"
         rows = load.rows + sum(other.rows for other in under_way)
         if 0 < settings.max_pending_rows < rows:
-            return f"rows (max_pending_rows, {settings.max_pending_rows:,})"
+            return f"max_pending_rows ({settings.max_pending_rows:,}) would be exceeded"
         size = load.size + sum(other.size for other in under_way)
         if 0 < settings.max_pending_bytes < size:
-            return f"bytes (max_pending_bytes, {settings.max_pending_bytes:,})"
+            return f"max_pending_bytes ({settings.max_pending_bytes:,}) would be exceeded"
         return ""
 
 

@@ -43,7 +43,8 @@ class SharedCompute(Protocol):
     """A `Compute` whose callers share passes."""
 
     def __call__(self, inputs: Sequence[Any], call: Cancellation | None = None, /) -> Matrix:
-        """Raises what the computation raises, and Cancelled or RequestTimeout if `call` ends."""
+        """`inputs`: at least one. Raises what the computation raises, and Cancelled or
+        RequestTimeout if `call` ends."""
 
 
 class Request:
@@ -181,8 +182,7 @@ class Batcher:
         return Backlog(inputs, max(0.0, time.monotonic() - since) if inputs else 0.0)
 
     def _ask(self, queue: Queue, inputs: Sequence[Any], call: Cancellation | None = None) -> Matrix:
-        if not inputs:
-            return queue.compute(inputs)
+        assert inputs, "no pass would ever answer a request without inputs"
         request = Request(inputs)
         call = call or Cancellation()
         call.check()
@@ -205,6 +205,10 @@ class Batcher:
                 queue = min(self._queues, key=lambda queue: queue.since)
                 parts = queue.take()
                 if not parts:
+                    # A request that is cancelled between the two lines above leaves the queue
+                    # without a notice, and requests to the other queue may still wait.
+                    if any(queue.waiting for queue in self._queues):
+                        continue
                     self._running_in = None
                     return
             _compute(queue.compute, parts)

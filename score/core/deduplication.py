@@ -31,7 +31,8 @@ class Deduplicated:
         new = {
             key: value for key, value in zip(keys, inputs, strict=True) if key not in self._vectors
         }
-        self._vectors |= zip(new, self._compute(list(new.values())), strict=True)
+        if new:
+            self._vectors |= zip(new, self._compute(list(new.values())), strict=True)
         vectors = [self._vectors[key] for key in keys]
         for key in list(islice(self._vectors, max(0, len(self._vectors) - self._most))):
             del self._vectors[key]

@@ -116,17 +116,21 @@ class Embedder:
         called with each image cell and its bytes, before they are decoded, from several threads.
         Raises BadParams for labels that cannot be encoded, and what `rows` raises.
         """
-        return self._records(rows, params or Params(), FetchOptions(root, on_fetched=on_fetched))
+        options = FetchOptions(root, on_fetched=on_fetched)
+        return self._stream(params or Params(), options).records(rows)
 
     def answer(
         self,
         rows: Sequence[Row],
         params: Params | None = None,
         cancellation: Cancellation | None = None,
+        *,
+        classify_texts: bool = False,
     ) -> list[Record]:
         """All records of one request, whose downloads together have `request_deadline`.
 
-        `cancellation` ends it early: its downloads, decoding and forward passes, too. Raises
+        `cancellation` ends it early: its downloads, decoding and forward passes, too.
+        `classify_texts`: `params.labels` are the classes of rows without an image, too. Raises
         RowsFailed under `on_error="raise"`, BadParams for labels that cannot be encoded,
         RequestTimeout after `request_timeout`, Cancelled; RequestTooLarge, or Overloaded beside
         others, for more than all calls of this method may have under way (`max_pending_rows` and
@@ -136,8 +140,10 @@ class Embedder:
         call.limit(self.settings.request_timeout)
         call.check()
         records = []
-        with self._pipeline.admission.admitted(rows) as load:
-            for record in self._records(rows, params, self._of_request(call)):
+        prompts = self._label_vectors.not_kept(params.labels, params.truncate)
+        with self._pipeline.admission.admitted(rows, prompts) as load:
+            stream = self._stream(params, self._of_request(call), classify_texts=classify_texts)
+            for record in stream.records(rows):
                 records.append(record)
                 load.answered += 1
         self._pipeline.observer.answered(records)
@@ -153,13 +159,13 @@ class Embedder:
             pixels=PixelBudget(self.settings.max_request_pixels),
         )
 
-    def _records(
-        self, rows: Iterable[Row], params: Params, options: FetchOptions
-    ) -> Iterator[Record]:
+    def _stream(
+        self, params: Params, options: FetchOptions, *, classify_texts: bool = False
+    ) -> Stream:
         labels = None
         if params.labels is not None:
             labels = self._label_vectors.of(params.labels, params.truncate, options.call)
-        return Stream(self._pipeline, params, labels, options).records(rows)
+        return Stream(self._pipeline, params, labels, options, classify_texts=classify_texts)
 
     def embed_text(self, text: str) -> Vector:
         """A text's vector, float32 [dimension]. Raises RowError."""

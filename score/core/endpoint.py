@@ -16,7 +16,6 @@ from score.contract.limits import check_body_size, check_row_count
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder, pipeline_of
 from score.core.models import Models
-from score.core.text_classes import with_text_classes
 from score.dialects import azure
 from score.dialects.base import JSON, Message, Page, Refusal, Refuse, Reply, Route
 from score.errors import BadField, RequestError
@@ -69,7 +68,10 @@ def answer(
 def read(models: Models, page: Page, message: Message) -> Answer:
     """Answers a request for a page. Never raises."""
     try:
-        return _bytes(page.content(models.facts(), message))
+        facts = models.facts()
+        if message.model is not None:
+            facts = [models.facts_of(*models.find(message.model))]
+        return _bytes(page.content(facts, message))
     except RequestError as error:
         return refuse(error, page.refuse)
     except Exception:
@@ -89,10 +91,11 @@ def _answered(
     check_row_count(len(call.rows), most)
     name, embedder = models.find(call.model)
     if call.dimension is not None and call.dimension != embedder.dimension:
-        raise BadField(f"this model's vectors have {embedder.dimension} dimensions", "dimensions")
-    records = embedder.answer(call.rows, call.params, cancellation)
-    if call.classify_texts:
-        records = with_text_classes(embedder, records, call.params)
+        field, wanted = call.dimension_field, embedder.dimension
+        raise BadField(f"{field!r} must be {wanted}, the length of this model's vectors", field)
+    records = embedder.answer(
+        call.rows, call.params, cancellation, classify_texts=call.classify_texts
+    )
     if observer:
         observer(call.rows, records)
     with pipeline_of(embedder).observer.timed("render"):

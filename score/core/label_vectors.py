@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass, field
+import threading
+from collections import OrderedDict
+from itertools import chain
 
 from score.contract.labels import Labels
 from score.core.pipeline import Pipeline
@@ -16,21 +17,14 @@ _KEPT_SETS = 16  # at most 16 × 2000 × 512 floats, 62 MiB, by default
 _LONGEST_KEPT = 2**20  # characters of a label set that is kept: its text stays in memory, too
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A label set as the key of what is kept; equal whichever call asks for it."""
-
-    labels: Labels
-    truncate: Truncate
-    call: Cancellation = field(compare=False)
-
-
 class LabelVectors:
     """Encodes label sets. Safe to share between threads."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._kept = functools.lru_cache(_KEPT_SETS)(self._encode)
+        self._lock = threading.Lock()
+        # The latest used come last.
+        self._kept: OrderedDict[tuple[Labels, Truncate], Matrix] = OrderedDict()
 
     def of(self, labels: Labels, truncate: Truncate, call: Cancellation) -> Matrix:
         """Unit vectors, float32 [labels, dimension].
@@ -38,25 +32,43 @@ class LabelVectors:
         Raises BadParams for too many prompts, or one that cannot be encoded; Cancelled or
         RequestTimeout if `call` ends.
         """
-        asked = _Asked(labels, truncate, call)
-        texts = [*labels.names, *(prompt for prompts in labels.prompts for prompt in prompts)]
-        if sum(map(len, texts)) > _LONGEST_KEPT:
-            return self._encode(asked)
-        return self._kept(asked)
+        asked = labels, truncate
+        with self._lock:
+            if asked in self._kept:
+                self._kept.move_to_end(asked)
+                return self._kept[asked]
+        vectors = self._encode(labels, truncate, call)
+        if sum(map(len, chain(labels.names, *labels.prompts))) <= _LONGEST_KEPT:
+            self._keep(asked, vectors)
+        return vectors
 
-    def _encode(self, asked: _Asked) -> Matrix:
-        labels = asked.labels
+    def not_kept(self, labels: Labels | None, truncate: Truncate) -> list[str]:
+        """The prompts that `of` would encode."""
+        if labels is None:
+            return []
+        with self._lock:
+            is_kept = (labels, truncate) in self._kept
+        return [] if is_kept else list(chain(*labels.prompts))
+
+    def _keep(self, asked: tuple[Labels, Truncate], vectors: Matrix) -> None:
+        with self._lock:
+            self._kept[asked] = vectors
+            self._kept.move_to_end(asked)
+            if len(self._kept) > _KEPT_SETS:
+                self._kept.popitem(last=False)
+
+    def _encode(self, labels: Labels, truncate: Truncate, call: Cancellation) -> Matrix:
         counts = [len(prompts) for prompts in labels.prompts]
         most = self._pipeline.settings.max_prompts
         if sum(counts) > most:
             raise BadParams(f"param 'labels' has {sum(counts):,} prompts; at most {most:,}")
-        prompts = [prompt for several in labels.prompts for prompt in several]
+        prompts = list(chain(*labels.prompts))
         encoded = []
         for prompt, ids in zip(
-            prompts, self._pipeline.tokenizer.encode(prompts, asked.truncate), strict=True
+            prompts, self._pipeline.tokenizer.encode(prompts, truncate), strict=True
         ):
             if isinstance(ids, RowError):
                 raise BadParams(f"param 'labels', {prompt[:80]!r}: {ids.message}")
             encoded.append(ids)
         # Equal prompts are encoded once, so that their probabilities are equal to the bit.
-        return zeroshot.label_vectors(self._pipeline.texts(asked.call).vectors(encoded), counts)
+        return zeroshot.label_vectors(self._pipeline.texts(call).vectors(encoded), counts)

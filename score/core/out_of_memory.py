@@ -19,7 +19,10 @@ log = logging.getLogger(__name__)
 _REMEMBERED = 60.0  # seconds after which passes of the whole size are tried again
 # Beginnings and parts of messages, in lower case: of PyTorch's CPU allocator, of CUDA's, which may
 # also come as a plain RuntimeError from its libraries, and of OpenVINO, which shows C++'s.
-_MESSAGES = ("can't allocate memory", "out of memory", "bad_alloc", "failed to allocate")
+_MESSAGES = (
+    *("can't allocate memory", "out of memory", "alloc_failed"),
+    *("bad_alloc", "failed to allocate"),
+)
 
 _now = time.monotonic
 

@@ -43,10 +43,10 @@ class Pace:
             self._latest.append(seconds / units)
 
     def of(self, compute: Compute, cost: Callable[[Any], int]) -> Compute:
-        """`compute`, measured; `cost`: the units of an input."""
+        """`compute`, measured; `cost`: the units of an input, at least one."""
 
         def measured(inputs: Sequence[Any]) -> Matrix:
-            with self.measuring(sum(map(cost, inputs)) or 1):
+            with self.measuring(sum(map(cost, inputs))):
                 return compute(inputs)
 
         return measured

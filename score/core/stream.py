@@ -61,21 +61,28 @@ class Stream:
     """One call of `Embedder.embed`."""
 
     def __init__(
-        self, pipeline: Pipeline, params: Params, labels: Matrix | None, options: FetchOptions
+        self,
+        pipeline: Pipeline,
+        params: Params,
+        labels: Matrix | None,
+        options: FetchOptions,
+        *,
+        classify_texts: bool = False,
     ) -> None:
-        """`labels`: the vectors of `params.labels`, if any."""
+        """`labels`: the vectors of `params.labels`, if any. `classify_texts`: they are the classes
+        of rows without an image, too."""
         self._pipeline, self._params, self._options = pipeline, params, options
-        self._label_vectors = labels
+        self._label_vectors, self._classify_texts = labels, classify_texts
         self._call = options.call
         self._images, self._texts = pipeline.images(self._call), pipeline.texts(self._call)
         settings = pipeline.settings
         self._batch_size = settings.batch_size
         self._most_rows = 8 * settings.batch_size
-        # Each image under way has a thread. Streams that run at the same time divide the threads:
-        # by the defaults, 40 have eight times as many as one, not 40 times.
+        # Each image under way has a thread. Streams that run at the same time divide the threads,
+        # each by how many there are when it begins: 200 have less than six times as many as one.
         pipeline.streams.add(self)
         images = 2 * settings.batch_size + settings.fetch_workers
-        self._most_images = max(settings.batch_size, images // len(pipeline.streams))
+        self._most_images = max(1, images // len(pipeline.streams))
         # No SimpleQueue: its `get` may ignore its timeout on a busy machine.
         self._ready: queue.Queue[_Ready] = queue.Queue()
         self._waiting: dict[int, Record] = {}
@@ -184,10 +191,13 @@ class Stream:
                 raise item.result
         images = {i: x.pixels for i, x in inputs.items() if x.pixels is not None}
         texts = {i: x.ids for i, x in inputs.items() if x.ids is not None}
-        encoded = self._images.vectors(list(images.values()))
-        image_vectors = self._by_row(encoded, images)
-        text_vectors = self._by_row(self._texts.vectors(list(texts.values())), texts)
-        classes = dict(zip(images, self._classified(encoded), strict=False))
+        encoded_images = self._images.vectors(list(images.values()))
+        encoded_texts = self._texts.vectors(list(texts.values()))
+        image_vectors = self._by_row(encoded_images, images)
+        text_vectors = self._by_row(encoded_texts, texts)
+        classes = dict(zip(images, self._classified(encoded_images), strict=False))
+        if self._classify_texts:
+            classes = {**dict(zip(texts, self._classified(encoded_texts), strict=False)), **classes}
         for index in inputs:
             labels, probs = classes.get(index, (None, None))
             self._waiting[index] = Record(
@@ -201,7 +211,7 @@ class Stream:
         self._images_under_way -= sum(item.image for item in batch)
 
     def _classified(self, vectors: Matrix) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """Labels and probabilities of each image; an empty list where no labels were sent."""
+        """Labels and probabilities of each vector; an empty list where no labels were sent."""
         if self._label_vectors is None or self._params.labels is None:
             return []
         names, least = self._params.labels.names, self._params.confidence

@@ -16,7 +16,6 @@ from score.contract.params import Params
 from score.contract.rows import TEXT, Record, Row
 from score.contract.wire import TABLES
 from score.dialects.base import Call, Message, ModelFacts
-from score.dialects.fields import kind
 from score.dialects.vectors import floats
 from score.errors import BadField, BadType
 
@@ -40,7 +39,7 @@ def parse(message: Message) -> Call:
     """A body of this dialect. Raises RequestError."""
     content = wire.decode(message.body)
     if not isinstance(content, dict):
-        raise BadField(f"the body must be a JSON object, not {kind(content)}")
+        raise BadField(f"the body must be a JSON object, not {wire.kind(content)}")
     return call_of(content)
 
 
@@ -69,7 +68,7 @@ def _records(content: dict[str, Any]) -> Call:
         if key != "values":
             raise BadField(f"unknown key {key[:80]!r} beside 'values'", key[:80])
     if not isinstance(values, list):
-        raise BadField(f"'values' must be a list of records, not {kind(values)}", "values")
+        raise BadField(f"'values' must be a list of records, not {wire.kind(values)}", "values")
     data: dict[str, dict[str, Any]] = {}
     for number, record in enumerate(values):
         name, inputs = _record(record, f"values[{number}]")
@@ -84,12 +83,12 @@ def _records(content: dict[str, Any]) -> Call:
 
 def _record(record: object, where: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(record, dict):
-        raise BadField(f"{where} must be an object, not {kind(record)}", "values")
+        raise BadField(f"{where} must be an object, not {wire.kind(record)}", "values")
     name, data = record.get("recordId"), record.get("data")
     if not isinstance(name, str):
-        raise BadField(f"{where}.recordId must be a string, not {kind(name)}", "values")
+        raise BadField(f"{where}.recordId must be a string, not {wire.kind(name)}", "values")
     if not isinstance(data, dict):
-        raise BadField(f"{where}.data must be an object, not {kind(data)}", "values")
+        raise BadField(f"{where}.data must be an object, not {wire.kind(data)}", "values")
     return name, data
 
 
@@ -111,7 +110,8 @@ def _row(inputs: Mapping[str, Any]) -> Row:
 
 
 def _image(value: Mapping[str, Any]) -> object:
-    return value.get("data") or value.get("url") or BadType("an image needs 'data' or 'url'")
+    present = (value[key] for key in ("data", "url") if value.get(key) not in (None, ""))
+    return next(present, BadType("an image needs 'data' or 'url'"))
 
 
 def _unused(inputs: Mapping[str, Any]) -> list[str]:

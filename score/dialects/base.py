@@ -22,19 +22,22 @@ RED_SQUARE = (
 BAD_RECORD = {"error": {"code": "bad_base64", "message": "image: …", "retryable": False}}
 """The record of a row that failed, for examples."""
 
+_NO_LIMIT = 2**40  # rows, which no body holds
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """A request as it came.
 
     content_type: of the body; empty for none. model: the name in the path, where the route has one.
-    most_rows: the server's limit; a parser of a format with cheap rows stops there.
+    most_rows: the server's limit, which `core.endpoint` sets; a parser of a format with cheap rows
+    stops there.
     """
 
     body: bytes = b""
     content_type: str = ""
     model: str | None = None
-    most_rows: int = 10_000
+    most_rows: int = _NO_LIMIT
 
     @property
     def media_type(self) -> str:
@@ -61,8 +64,8 @@ class Call:
     """What a request asks for.
 
     model: the name of the model it asks for; None for the server's default. dimension: the length
-    of vectors it asks for; a model of another length refuses. classify_texts: `params.labels`
-    classify texts, too; the contract's classify images only.
+    of vectors it asks for, by the key `dimension_field`; a model of another length refuses.
+    classify_texts: `params.labels` classify texts, too; the contract's classify images only.
     """
 
     rows: list[Row]
@@ -70,6 +73,7 @@ class Call:
     render: Render
     model: str | None = None
     dimension: int | None = None
+    dimension_field: str = "dimensions"
     classify_texts: bool = False
 
 
@@ -99,9 +103,14 @@ class Reply(NamedTuple):
 Refuse = Callable[[Refusal], Reply]
 
 
+def refuse_plainly(refusal: Refusal) -> Reply:
+    """`{"error": "…"}`, the shape of several dialects."""
+    return Reply(refusal.status, {"error": refusal.message})
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path that takes requests.
+    """A path that takes requests: POST.
 
     path: in Starlette's syntax; `{model:path}` is the model's name. parse: raises RequestError.
     refuse: the dialect's shape of errors. example, answer: a request and its answer, for the
@@ -117,12 +126,12 @@ class Route:
     answer: Any
     also: Sequence[Any] = ()
     takes: Sequence[str] = (JSON,)
-    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A path that is read. content: of the server's models; raises RequestError.
+    """A path that is read: GET. content: of the server's models, or of the one that the path names;
+    raises RequestError.
 
     probe: whether it says that the server is live, or ready: then it needs no key, and is a 503
     while the server is not.
@@ -133,4 +142,3 @@ class Page:
     content: Callable[[Sequence[ModelFacts], Message], Reply]
     refuse: Refuse
     probe: Literal["", "live", "ready"] = ""
-    method: str = "GET"

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from score.contract import wire
-from score.contract.labels import Labels
 from score.contract.params import Params
 from score.contract.rows import IMAGE, TEXT, Record, Row
 from score.dialects import azure, uploads
 from score.dialects.base import FORM, JSON, RED_SQUARE, Call, Message, ModelFacts, Route
-from score.dialects.fields import Fields, kind
+from score.dialects.fields import Fields
 from score.dialects.items import rows_of
 from score.errors import BadField
 
@@ -24,7 +23,8 @@ def parse(message: Message) -> Call:
         fields = Fields(wire.decode(message.body))
         rows = _rows(fields)
     model = fields.text("model")
-    params = Params.parse({"labels": _labels(fields), "confidence": fields.take("confidence") or 0})
+    labels, confidence = _labels(fields), fields.take("confidence")
+    params = Params.parse({"labels": labels, "confidence": 0 if confidence is None else confidence})
     fields.end()
     return Call(rows, params, _answer, model, classify_texts=True)
 
@@ -40,11 +40,11 @@ def _rows(fields: Fields) -> list[Row]:
     return [Row(image=cell) if name == IMAGE else Row(text=cell) for cell in cells]
 
 
-def _labels(fields: Fields) -> Labels | object:
+def _labels(fields: Fields) -> object:
     name, value = fields.one_of("labels", "ontology")
     if isinstance(value, (list, dict)):
         return value
-    raise BadField(f"{name!r} must be a list or an object, not {kind(value)}", name)
+    raise BadField(f"{name!r} must be a list or an object, not {wire.kind(value)}", name)
 
 
 def _answer(records: Sequence[Record], model: ModelFacts) -> object:

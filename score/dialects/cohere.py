@@ -11,7 +11,7 @@ from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.dialects.base import Call, Message, ModelFacts, Refusal, Reply, Route
-from score.dialects.fields import Fields, kind
+from score.dialects.fields import Fields
 from score.dialects.vectors import floats, packed
 from score.errors import BadField
 
@@ -36,7 +36,9 @@ def parse(message: Message) -> Call:
     fields.end()
     params = Params(normalize=True, truncate="end" if truncate == "END" else "error")
     rows = _rows(name, cells)
-    return Call(rows, params, functools.partial(_answer, rows, types), model, dimension)
+    return Call(
+        rows, params, functools.partial(_answer, rows, types), model, dimension, "output_dimension"
+    )
 
 
 def _rows(name: str, cells: object) -> list[Row]:
@@ -72,10 +74,12 @@ def _types(types: object) -> list[str]:
     if types is None:
         return ["float"]
     if not isinstance(types, list) or not types:
-        raise BadField(f"'embedding_types' must be a list, not {kind(types)}", "embedding_types")
+        raise BadField(
+            f"'embedding_types' must be a list, not {wire.kind(types)}", "embedding_types"
+        )
     for name in types:
         if not isinstance(name, str) or name not in _TYPES:
-            shown = repr(name[:80]) if isinstance(name, str) else kind(name)
+            shown = repr(name[:80]) if isinstance(name, str) else wire.kind(name)
             raise BadField(
                 f"'embedding_types' may hold {', '.join(map(repr, _TYPES))}, not {shown}",
                 "embedding_types",

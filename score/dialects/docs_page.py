@@ -37,7 +37,7 @@ def html(routes: Sequence[Route], pages: Sequence[Page], models: Sequence[ModelF
 
 
 def _route(route: Route) -> Iterator[str]:
-    yield f"<h2><code>{route.method} {escape(route.path)}</code> {escape(route.summary)}</h2>"
+    yield f"<h2><code>POST {escape(route.path)}</code> {escape(route.summary)}</h2>"
     yield f"<p>Bodies: {escape(', '.join(route.takes))}</p>"
     refused = route.refuse(Refusal(400, "bad_request", "the body is not JSON")).content
     for title, example in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from score.contract import wire
 from score.errors import BadField
 
 T = TypeVar("T", bound=str)
@@ -16,7 +17,7 @@ class Fields:
     def __init__(self, content: object, where: str = "the body") -> None:
         """`where`: what the object is, for messages. Raises BadField for what is no object."""
         if not isinstance(content, Mapping):
-            raise BadField(f"{where} must be a JSON object, not {kind(content)}")
+            raise BadField(f"{where} must be a JSON object, not {wire.kind(content)}")
         self._left = {key: value for key, value in content.items() if value is not None}
         self._known: list[str] = []
         self._names = list(content)
@@ -32,21 +33,21 @@ class Fields:
         value = self.take(name)
         if value is None or isinstance(value, str):
             return value
-        raise BadField(f"{name!r} must be a string, not {kind(value)}", name)
+        raise BadField(f"{name!r} must be a string, not {wire.kind(value)}", name)
 
     def flag(self, name: str, default: bool) -> bool:
         """A boolean. Raises BadField."""
         value = self.take(name)
         if value is None or isinstance(value, bool):
             return default if value is None else value
-        raise BadField(f"{name!r} must be true or false, not {kind(value)}", name)
+        raise BadField(f"{name!r} must be true or false, not {wire.kind(value)}", name)
 
     def integer(self, name: str) -> int | None:
         """A whole number, or None. Raises BadField."""
         value = self.take(name)
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
-        raise BadField(f"{name!r} must be a whole number, not {kind(value)}", name)
+        raise BadField(f"{name!r} must be a whole number, not {wire.kind(value)}", name)
 
     def choice(self, name: str, choices: Sequence[T]) -> T | None:
         """One of some strings, or None. Raises BadField."""
@@ -82,9 +83,3 @@ class Fields:
                 f"unknown key {name[:80]!r} in {self._where}; known are {', '.join(self._known)}",
                 name[:80],
             )
-
-
-def kind(value: object) -> str:
-    """A value's type, in JSON's words."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    return "null" if value is None else names.get(type(value), "a number")

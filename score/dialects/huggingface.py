@@ -8,9 +8,9 @@ from score.contract import wire
 from score.contract.labels import Labels
 from score.contract.params import Params
 from score.contract.rows import IMAGE, Record, Row
-from score.dialects.base import RED_SQUARE, Call, Message, ModelFacts, Refusal, Reply, Route
+from score.dialects.base import RED_SQUARE, Call, Message, ModelFacts, Route, refuse_plainly
 from score.dialects.classify import scores
-from score.dialects.fields import Fields, kind
+from score.dialects.fields import Fields
 from score.errors import BadField
 
 TEMPLATE = "This is a photo of {}."
@@ -36,14 +36,15 @@ def _row(fields: Fields) -> Row:
         image.end()
     if not isinstance(inputs, str):
         raise BadField(
-            f"'inputs' must be an image, in base64 or a URL, not {kind(inputs)}", "inputs"
+            f"'inputs' must be an image, in base64 or a URL, not {wire.kind(inputs)}", "inputs"
         )
     return Row(image=inputs)
 
 
 def _labels(fields: Fields) -> Labels:
     names = fields.take("candidate_labels")
-    template = fields.text("hypothesis_template") or TEMPLATE
+    template = fields.text("hypothesis_template")
+    template = TEMPLATE if template is None else template
     fields.end()
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BadField("'candidate_labels' must be a list of strings", "candidate_labels")
@@ -60,16 +61,11 @@ def _answer(records: Sequence[Record], model: ModelFacts) -> object:
     return scores(records[0])
 
 
-def refuse(refusal: Refusal) -> Reply:
-    """`{"error": "…"}`."""
-    return Reply(refusal.status, {"error": refusal.message})
-
-
 ZERO_SHOT = Route(
     path="/models/{model:path}",
     summary="Hugging Face's zero-shot image classification",
     parse=parse,
-    refuse=refuse,
+    refuse=refuse_plainly,
     example={
         "inputs": RED_SQUARE,
         "parameters": {"candidate_labels": ["red", "blue"], "hypothesis_template": "a {} square"},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from score.contract import wire
 from score.contract.rows import IMAGE, TEXT, Row
-from score.dialects.fields import Fields, kind
+from score.dialects.fields import Fields
 from score.errors import BadField
 
 _TOKENS = (
@@ -38,11 +39,11 @@ def row_of(item: object, field: str, *, images: bool = False) -> Row:
         name, value = fields.one_of(TEXT, IMAGE)
         fields.end()
         if not isinstance(value, str):
-            raise BadField(f"{field}.{name} must be a string, not {kind(value)}", field)
+            raise BadField(f"{field}.{name} must be a string, not {wire.kind(value)}", field)
         return Row(text=value) if name == TEXT else Row(image=value)
     if isinstance(item, list) and item and all(type(number) is int for number in item):
         raise BadField(f"{field!r}: {_TOKENS}", field)
-    raise BadField(f"{field!r} must be a string or an object, not {kind(item)}", field)
+    raise BadField(f"{field!r} must be a string or an object, not {wire.kind(item)}", field)
 
 
 def is_image_data(text: str) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from score.contract import wire
 from score.contract.params import Params
-from score.contract.rows import FEATURES, IMAGE, TEXT, Record, Row
-from score.dialects.base import Call, Message, ModelFacts, Page, Refusal, Reply, Route
-from score.dialects.fields import Fields, kind
-from score.errors import BadField, UnknownModel
+from score.contract.rows import FEATURES, IMAGE, TEXT, Record, Row, is_empty
+from score.dialects.base import Call, Message, ModelFacts, Page, Reply, Route, refuse_plainly
+from score.dialects.fields import Fields
+from score.errors import BadField
 
 
 def parse(message: Message) -> Call:
@@ -20,10 +20,11 @@ def parse(message: Message) -> Call:
     """
     fields = Fields(wire.decode(message.body))
     name, inputs = fields.text("id"), fields.take("inputs")
-    parameters = fields.take("parameters") or {}
+    parameters = fields.take("parameters")
     fields.end()
     if not isinstance(inputs, list) or not inputs:
         raise BadField("'inputs' must be a list of tensors", "inputs")
+    parameters = {} if parameters is None else parameters
     if not isinstance(parameters, dict) or set(parameters) - {"normalize", "truncate"}:
         raise BadField("'parameters' may have 'normalize' and 'truncate'", "parameters")
     tensors = [_tensor(tensor) for tensor in inputs]
@@ -52,10 +53,11 @@ def _tensor(tensor: object) -> tuple[str, list[object]]:
         raise BadField(
             f"{name!r}: the shape must be [{len(data)}], the length of its data", "inputs"
         )
-    for cell in data:
-        if not isinstance(cell, str) or not cell:
+    for row, cell in enumerate(data):
+        if not isinstance(cell, str) or is_empty(cell):
+            shown = repr(cell[:80]) if isinstance(cell, str) else wire.kind(cell)
             raise BadField(
-                f"{name!r} must hold texts that are not empty, not {kind(cell)}", "inputs"
+                f"row {row}, {name}: must be a text that is not empty, not {shown}", "inputs"
             )
     return name, data
 
@@ -76,32 +78,25 @@ def _answer(
     return answer if name is None else {"id": name, **answer}
 
 
-def refuse(refusal: Refusal) -> Reply:
-    """`{"error": "…"}`."""
-    return Reply(refusal.status, {"error": refusal.message})
-
-
 def _live(models: Sequence[ModelFacts], message: Message) -> Reply:
     return Reply(200, {"live": True, "ready": True})
 
 
 def _model(models: Sequence[ModelFacts], message: Message) -> Reply:
-    """A model's tensors. Raises UnknownModel."""
-    for model in models:
-        if model.name == message.model:
-            tensors = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in (IMAGE, TEXT)]
-            shape = [-1, model.dimension]
-            features = [{"name": n, "datatype": "FP32", "shape": shape} for n in FEATURES]
-            about = {"name": model.name, "platform": "clip-endpoints", "versions": ["1"]}
-            return Reply(200, {**about, "inputs": tensors, "outputs": features})
-    raise UnknownModel(message.model or "", [model.name for model in models])
+    """A model's tensors."""
+    model = models[0]
+    tensors = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in (IMAGE, TEXT)]
+    shape = [-1, model.dimension]
+    features = [{"name": name, "datatype": "FP32", "shape": shape} for name in FEATURES]
+    about = {"name": model.name, "platform": "clip-endpoints", "versions": ["1"]}
+    return Reply(200, {**about, "inputs": tensors, "outputs": features})
 
 
 INFER = Route(
     path="/v2/models/{model:path}/infer",
     summary="KServe's open inference protocol",
     parse=parse,
-    refuse=refuse,
+    refuse=refuse_plainly,
     example={
         "inputs": [
             {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a photo of a cat"]}
@@ -121,7 +116,13 @@ INFER = Route(
     },
 )
 PAGES = (
-    Page("/v2/health/live", "whether the server is up, for KServe", _live, refuse, "live"),
-    Page("/v2/health/ready", "whether the server is ready, for KServe", _live, refuse, "ready"),
-    Page("/v2/models/{model:path}", "a model's tensors, for KServe", _model, refuse),
+    Page("/v2/health/live", "whether the server is up, for KServe", _live, refuse_plainly, "live"),
+    Page(
+        "/v2/health/ready",
+        "whether the server is ready, for KServe",
+        _live,
+        refuse_plainly,
+        "ready",
+    ),
+    Page("/v2/models/{model:path}", "a model's tensors, for KServe", _model, refuse_plainly),
 )

@@ -15,10 +15,10 @@ from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import Record, Row, is_empty
 from score.dialects.base import Call, Message, ModelFacts, Page, Refusal, Reply, Route
-from score.dialects.fields import Fields, kind
+from score.dialects.fields import Fields
 from score.dialects.items import rows_of
 from score.dialects.vectors import floats, packed
-from score.errors import BadField, TextTooLong, UnknownModel
+from score.errors import BadField, TextTooLong
 
 _ENCODINGS = ("float", "base64")
 
@@ -60,7 +60,7 @@ def _encoding(fields: Fields) -> str:
 def _conversation(messages: object) -> Row:
     """One row for all messages: a CLIP vector is of one image or of one text."""
     if not isinstance(messages, list):
-        raise BadField(f"'messages' must be a list, not {kind(messages)}", "messages")
+        raise BadField(f"'messages' must be a list, not {wire.kind(messages)}", "messages")
     rows = [row for message in messages for row in _contents(message)]
     if len(rows) != 1:
         raise BadField(
@@ -79,7 +79,7 @@ def _contents(message: object) -> list[Row]:
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
         raise BadField(
-            f"a message's content must be text or a list, not {kind(content)}", "messages"
+            f"a message's content must be text or a list, not {wire.kind(content)}", "messages"
         )
     rows = [_content(part) for part in content]
     return [row for row in rows if not (is_empty(row.text) and is_empty(row.image))]
@@ -133,11 +133,8 @@ def listed(models: Sequence[ModelFacts], message: Message) -> Reply:
 
 
 def described(models: Sequence[ModelFacts], message: Message) -> Reply:
-    """`GET /v1/models/{id}`. Raises UnknownModel."""
-    for model in models:
-        if model.name == message.model:
-            return Reply(200, _model(model))
-    raise UnknownModel(message.model or "", [model.name for model in models])
+    """`GET /v1/models/{id}`."""
+    return Reply(200, _model(models[0]))
 
 
 def _model(model: ModelFacts) -> dict[str, Any]:

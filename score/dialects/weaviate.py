@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import Record, Row
-from score.dialects.base import Call, Message, ModelFacts, Page, Refusal, Reply, Route
-from score.dialects.fields import Fields, kind
+from score.dialects.base import Call, Message, ModelFacts, Page, Reply, Route, refuse_plainly
+from score.dialects.fields import Fields
 from score.dialects.vectors import floats
 from score.errors import BadField
 
@@ -30,17 +30,12 @@ def _cells(fields: Fields, name: str) -> list[object]:
     cells = fields.take(name)
     if cells is None or isinstance(cells, list):
         return cells or []
-    raise BadField(f"{name!r} must be a list, not {kind(cells)}", name)
+    raise BadField(f"{name!r} must be a list, not {wire.kind(cells)}", name)
 
 
 def _answer(texts: int, records: Sequence[Record], model: ModelFacts) -> object:
     vectors = [floats(record) for record in records]
     return {"textVectors": vectors[:texts], "imageVectors": vectors[texts:]}
-
-
-def refuse(refusal: Refusal) -> Reply:
-    """`{"error": "…"}`."""
-    return Reply(refusal.status, {"error": refusal.message})
 
 
 def _ready(models: Sequence[ModelFacts], message: Message) -> Reply:
@@ -55,12 +50,14 @@ VECTORIZE = Route(
     path="/vectorize",
     summary="Weaviate's multi2vec-clip",
     parse=parse,
-    refuse=refuse,
+    refuse=refuse_plainly,
     example={"texts": ["a photo of a cat"], "images": []},
     answer={"textVectors": [[0.42, 0.13, -0.07]], "imageVectors": []},
 )
 PAGES = (
-    Page("/meta", "the model, for Weaviate", _meta, refuse),
-    Page("/.well-known/live", "whether it is up, for Weaviate", _ready, refuse, "live"),
-    Page("/.well-known/ready", "whether it is ready, for Weaviate", _ready, refuse, "ready"),
+    Page("/meta", "the model, for Weaviate", _meta, refuse_plainly),
+    Page("/.well-known/live", "whether it is up, for Weaviate", _ready, refuse_plainly, "live"),
+    Page(
+        "/.well-known/ready", "whether it is ready, for Weaviate", _ready, refuse_plainly, "ready"
+    ),
 )

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from score.errors import FetchFailed
+from score.fetch.cancellation import Cancellation
 from score.fetch.deadline import Deadline
 from score.fetch.turns import FairCondition
 
@@ -101,11 +102,13 @@ class Host:
             self._paused_until = max(self._paused_until, now + pause)
 
     def _enter(self, deadline: Deadline) -> None:
-        with deadline.cancellation.interrupting(self._wake_all), self._changed:
+        call = deadline.cancellation
+        with call.interrupting(partial(self._wake_rows_of, call)), self._changed:
             try:
                 deadline.wait_for(self._changed, lambda: self._open(deadline))
             except BaseException:
-                self._wake()  # passes the notification on to the next row
+                if self._active < self.limit:
+                    self._wake()  # passes the notification on to the next rows
                 raise
             self._active += 1
             if self._active < self.limit:
@@ -125,9 +128,9 @@ class Host:
     def _wake(self) -> None:
         self._changed.notify(max(1, self.limit - self._active))
 
-    def _wake_all(self) -> None:
+    def _wake_rows_of(self, call: Cancellation) -> None:
         with self._changed:
-            self._changed.notify_all()
+            self._changed.notify_owner(call)
 
     def is_forgettable(self) -> bool:
         """Whether it has been without users for `_FORGOTTEN` seconds."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
+from score.fetch.cancellation import Cancellation
 from score.fetch.deadline import Deadline
 from score.fetch.turns import FairCondition
 
@@ -28,16 +30,15 @@ class Slots:
                 self._changed.notify()
 
     def _acquire(self, deadline: Deadline) -> None:
-        with deadline.cancellation.interrupting(self._wake), self._changed:
+        call = deadline.cancellation
+        with call.interrupting(partial(self._wake, call)), self._changed:
             try:
                 deadline.wait_for(self._changed, lambda: self._free > 0)
-            except BaseException:
-                self._changed.notify()  # passes the notification on to the next row
-                raise
-            self._free -= 1
-            if self._free:
-                self._changed.notify()
+                self._free -= 1
+            finally:
+                if self._free:  # passes the notification on to the next row
+                    self._changed.notify()
 
-    def _wake(self) -> None:
+    def _wake(self, call: Cancellation) -> None:
         with self._changed:
-            self._changed.notify_all()
+            self._changed.notify_owner(call)

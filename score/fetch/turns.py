@@ -40,6 +40,10 @@ class Turns(Generic[T]):
         self.remove(owner, item)
         return item
 
+    def leave(self, owner: Hashable) -> list[T]:
+        """Removes and returns all items of an owner."""
+        return list(self._waiting.pop(owner, ()))
+
     def remove(self, owner: Hashable, item: T) -> bool:
         """Removes an item; returns whether it still waited."""
         items = self._waiting.get(owner, {})
@@ -87,10 +91,10 @@ class FairCondition:
             if thread := self._turns.next():
                 thread.notify()
 
-    def notify_all(self) -> None:
-        """Notifies every waiting thread."""
-        while self._turns:
-            self.notify()
+    def notify_owner(self, owner: Hashable) -> None:
+        """Notifies all waiting threads of an owner, out of turn."""
+        for thread in self._turns.leave(owner):
+            thread.notify()
 
 
 class _Job(Generic[T]):

@@ -36,7 +36,7 @@ Cancellation.left -> float | None
 Cancellation.limit(self, seconds: float) -> None
 Cancellation.sleep(self, seconds: float) -> None
 Embedder
-Embedder.answer(self, rows: Sequence[Row], params: Params | None = None, cancellation: Cancellation | None = None) -> list[Record]
+Embedder.answer(self, rows: Sequence[Row], params: Params | None = None, cancellation: Cancellation | None = None, *, classify_texts: bool = False) -> list[Record]
 Embedder.classify(self, image: ImageInput, labels: Labels | Iterable[str] | Mapping[str, str | Sequence[str]], *, confidence: float = 0.0) -> dict[str, float]
 Embedder.dimension -> int
 Embedder.embed(self, rows: Iterable[Row], params: Params | None = None, *, root: Path | None = None, on_fetched: OnFetched | None = None) -> Iterator[Record]

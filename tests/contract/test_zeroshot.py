@@ -305,13 +305,11 @@ def test_other_labels_prompts_or_truncation_are_other_vectors(fresh: Embedder) -
 def test_label_sets_are_not_kept_without_end(fresh: Embedder) -> None:
     for number in range(40):
         fresh.classify(FILES[0], [f"label {number}"])
-    assert fresh._label_vectors._kept.cache_info().currsize == 16
-    fresh._label_vectors._kept.cache_clear()
+    assert len(fresh._label_vectors._kept) == 16
+    fresh._label_vectors._kept.clear()
     for number in range(3):
         fresh.classify(FILES[0], {f"{number}": "x" * 2**20})
-    assert (
-        fresh._label_vectors._kept.cache_info().currsize == 0
-    )  # 16 of these would fill the memory
+    assert not fresh._label_vectors._kept, "16 of these would fill the memory"
 
 
 def test_refused_labels_are_refused_again(fresh: Embedder) -> None:
@@ -324,7 +322,7 @@ def test_refused_labels_are_refused_again(fresh: Embedder) -> None:
 def test_threads_share_label_vectors(fresh: Embedder) -> None:
     sets = [[f"a {word} {i}" for i in range(5)] for word in ("cat", "dog", "boat")]
     alone = [fresh.classify(FILES[0], labels) for labels in sets]
-    fresh._label_vectors._kept.cache_clear()
+    fresh._label_vectors._kept.clear()
     with ThreadPoolExecutor(8) as pool:
         every = list(pool.map(lambda n: fresh.classify(FILES[0], sets[n % 3]), range(48)))
     for number, verdict in enumerate(every):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -43,9 +43,13 @@ def test_a_load_is_what_its_rows_have() -> None:
 @pytest.mark.parametrize(
     ("settings", "rows", "full"),
     [
-        ({"max_pending_requests": 2}, [TEXT], "max_pending_requests, 2"),
-        ({"max_pending_rows": 10}, [TEXT] * 4, "max_pending_rows, 10"),
-        ({"max_pending_bytes": 50}, [Row(text="x" * 25)], "max_pending_bytes, 50"),
+        ({"max_pending_requests": 2}, [TEXT], r"max_pending_requests \(2\) is reached"),
+        ({"max_pending_rows": 10}, [TEXT] * 4, r"max_pending_rows \(10\) would be exceeded"),
+        (
+            {"max_pending_bytes": 50},
+            [Row(text="x" * 25)],
+            r"max_pending_bytes \(50\) would be exceeded",
+        ),
     ],
 )
 def test_what_does_not_fit_beside_others_may_come_later(
@@ -109,6 +113,19 @@ def test_a_request_waits_for_as_many_rows_of_each_other_as_it_has(under_way: Exi
     for other in list(taking._under_way)[:10]:
         other.answered = other.rows
     under_way.enter_context(taking.admitted([IMAGE] * 50))
+
+
+def test_prompts_are_work_until_they_are_encoded(under_way: ExitStack) -> None:
+    """As rows: a request waits for no more of them than it has rows."""
+    taking = admission(token=1 / 16, max_wait=5)
+    labelled = under_way.enter_context(taking.admitted([TEXT], ["a photo of a cat"] * 100))
+    with taking.admitted([TEXT]):
+        pass
+    with pytest.raises(Overloaded, match="about 19 s"), taking.admitted([TEXT] * 50):
+        pass
+    labelled.answered = 1
+    with taking.admitted([TEXT] * 50):
+        pass
 
 
 def test_five_times_the_load_leaves_a_bounded_wait(under_way: ExitStack) -> None:
@@ -188,14 +205,33 @@ def test_answers_are_admitted_and_streams_are_not(embedder: Embedder) -> None:
         assert load.answered == 0
 
 
+def test_labels_that_are_kept_are_no_work(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, counts = small(embedder), list[int]()
+    admitted = model._pipeline.admission.admitted
+
+    def counting(rows: Sequence[Row], prompts: Sequence[str]) -> Any:
+        counts.append(len(prompts))
+        return admitted(rows, prompts)
+
+    monkeypatch.setattr(model._pipeline.admission, "admitted", counting)
+    for labels in ({"cat": ["a cat", "a kitten"], "boat": "a boat"}, None):
+        for _ in range(2):
+            model.answer([TEXT], Params.parse({"labels": labels}))
+    assert counts == [3, 0, 0, 0]
+
+
 def test_the_work_of_an_image_and_of_a_token_is_measured(embedder: Embedder) -> None:
     model = small(embedder)
     assert model._pipeline.paces() == Paces(0, 0)
     for seed in range(8):
+        model.answer([Row(text=f"text {seed}")])
+    assert not model._pipeline._image_pace._latest, "texts are no passes of images"
+    assert model._pipeline.paces().token > 0
+    for seed in range(8):
         model.answer([Row(random_image(seed), f"text {seed}")])
-    measured = model._pipeline.paces()
-    assert measured.image > 0
-    assert measured.token > 0
+    assert model._pipeline.paces().image > 0
 
 
 def test_the_images_of_a_request_are_bounded_together(embedder: Embedder) -> None:

@@ -13,7 +13,10 @@ import pytest
 
 from score.contract.rows import Record, Row
 from score.core.batching import Batcher
+from score.core.deduplication import Deduplicated
 from score.core.embedder import Embedder
+from score.errors import Cancelled
+from score.fetch.cancellation import Cancellation
 from score.type_aliases import Matrix
 from tests.support.images import random_image
 
@@ -149,6 +152,31 @@ def test_queues_take_turns(threads: ThreadPoolExecutor) -> None:
     assert before == [2], "the text came after what was begun, and one pass of the older images"
 
 
+def test_a_request_that_is_cancelled_in_its_turn_leaves_the_others_theirs(
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher, images = Batcher(), Engine()
+    of_images = batcher.shared(images, MOST, lambda _: 1)
+    of_texts = batcher.shared(lambda texts: np.zeros((len(texts), 2)), MOST, lambda _: 1)
+    held(images, threads, of_images)
+    call = Cancellation()
+    gone = threads.submit(of_images, [1], call)
+    waiting(batcher, 1)
+    text = threads.submit(of_texts, [2], Cancellation(20))
+    waiting(batcher, 2)
+    take = batcher._queues[0].take
+
+    def late() -> Any:
+        call.cancel()
+        return take()
+
+    monkeypatch.setattr(batcher._queues[0], "take", late)
+    images.released.set()
+    assert text.result().shape == (1, 2)
+    with pytest.raises(Cancelled):
+        gone.result()
+
+
 def test_a_failure_is_of_the_request_that_caused_it(threads: ThreadPoolExecutor) -> None:
     batcher, engine = Batcher(), Engine()
     shared = batcher.shared(engine, MOST, lambda _: 1)
@@ -174,13 +202,14 @@ def test_nothing_of_a_failed_request_is_computed_afterwards() -> None:
     assert len(engine.passes) < 10
 
 
-def test_no_inputs_are_no_pass() -> None:
+def test_what_was_computed_before_is_no_pass() -> None:
     engine = Engine()
     engine.released.set()
-    assert Batcher().shared(lambda numbers: np.empty((len(numbers), 2)), MOST, int)([]).shape == (
-        0,
-        2,
-    )
+    deduplicated = Deduplicated(engine, 2, int)
+    assert deduplicated.vectors([]).shape == (0, 2)
+    assert deduplicated.vectors([1, 1]).tolist() == [[1, 2], [1, 2]]
+    assert deduplicated.vectors([1]).tolist() == [[1, 2]]
+    assert engine.passes == [[1]]
 
 
 @pytest.fixture(scope="module")

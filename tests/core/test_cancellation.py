@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -229,3 +231,15 @@ def test_labels_of_a_cancelled_call_are_not_kept(embedder: Embedder) -> None:
     with pytest.raises(Cancelled):
         model._label_vectors.of(labels, "end", call)
     assert model.label_vectors(labels).shape[0] == 2
+
+
+def test_a_call_is_not_kept_with_its_labels(embedder: Embedder) -> None:
+    model, call = copy(embedder), Cancellation()
+    labels = Params.parse({"labels": '["a", "b"]'}).labels
+    assert labels is not None
+    model._label_vectors.of(labels, "end", call)
+    gone = weakref.ref(call)
+    del call
+    gc.collect()
+    assert gone() is None
+    assert model._label_vectors.not_kept(labels, "end") == [], "the vectors are"

@@ -23,6 +23,7 @@ from score.contract.params import Params
 from score.contract.rows import Row
 from score.core.embedder import Embedder, parts_of
 from score.core.preparation import FetchOptions
+from score.core.stream import Stream
 from score.errors import (
     BadBase64,
     BadType,
@@ -121,6 +122,15 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
         assert time.monotonic() - began < 10
     finally:
         pipeline.encode_images = encode
+
+
+def test_threads_are_bounded_however_many_streams_there_are(embedder: Embedder) -> None:
+    model = Embedder(*parts_of(embedder), Settings())
+    alone = 2 * model.settings.batch_size + model.settings.fetch_workers
+    streams = [Stream(model._pipeline, Params(), None, FetchOptions()) for _ in range(200)]
+    assert streams[0]._most_images == alone
+    assert streams[-1]._most_images == 1
+    assert sum(stream._most_images for stream in streams) < 6 * alone
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from score.core import endpoint
 from score.core.embedder import Embedder, parts_of
+from score.core.models import Models
+from score.dialects import classify
+from score.dialects.base import Message
 from score.errors import ModelError
 from score.settings import Settings
 
@@ -83,6 +86,26 @@ def test_limits_on_the_whole_request(embedder: Embedder) -> None:
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (413, "too_large")
 
 
+def test_labels_of_texts_are_encoded_within_the_request(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, also where they are too long to be kept."""
+    model = Embedder(*parts_of(embedder), Settings())
+    encode, under_way = model._label_vectors._encode, list[int]()
+
+    def counting(*asked: Any) -> Any:
+        under_way.append(len(model._pipeline.admission._under_way))
+        return encode(*asked)
+
+    monkeypatch.setattr(model._label_vectors, "_encode", counting)
+    body = {"text": "a boat", "labels": {"a": "x" * 2**20, "b": "a boat"}}
+    message = Message(json.dumps(body).encode())
+    answer = endpoint.answer(Models.only(model), classify.CLASSIFY, message)
+    (item,) = json.loads(answer.body)["data"]
+    assert [label["label"] for label in item["labels"]] == ["b", "a"]
+    assert under_way == [1]
+
+
 def test_a_text_of_megabytes_costs_little(embedder: Embedder) -> None:
     started = time.process_time()
     for truncate in ("end", "error"):
@@ -99,7 +122,7 @@ def test_a_bug_is_a_500_that_tells_nothing(embedder: Embedder, caplog: Any) -> N
     class Broken:
         settings = Settings()
 
-        def answer(self, *_: object) -> None:
+        def answer(self, *_: object, **__: object) -> None:
             raise ModelError("secret detail")
 
     answer = endpoint.score(Broken(), b'{"input_data": []}')  # type: ignore[arg-type]

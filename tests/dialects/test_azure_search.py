@@ -70,10 +70,11 @@ def test_a_skill_s_batch_with_errors_and_warnings(base: str, apple: bytes) -> No
         record("both", text="a", imageUrl="b"),
         record("number", text=5),
         record("no image", image={"width": 3}),
+        record("false image", image={"data": False, "url": "%"}),
     )
     by_name = {value["recordId"]: value for value in answered}
     assert list(by_name) == [
-        *("b", "a", "bad", "long", "none", "other", "both", "number", "no image")
+        *("b", "a", "bad", "long", "none", "other", "both", "number", "no image", "false image")
     ]
     for name in ("b", "a", "long"):
         assert len(by_name[name]["data"]["vector"]) == 512
@@ -85,6 +86,7 @@ def test_a_skill_s_batch_with_errors_and_warnings(base: str, apple: bytes) -> No
         "both": "two records",
         "number": "must be a string",
         "no image": "needs 'data' or 'url'",
+        "false image": "bad_type: image:",
     }.items():
         assert by_name[name]["data"] == {}
         (error,) = by_name[name]["errors"]

@@ -63,6 +63,9 @@ def test_texts_are_classified_too(base: str, apple: bytes) -> None:
         ({"text": "a", "labels": []}, "no label"),
         ({"text": "a", "labels": ["a", "a"]}, "twice"),
         ({"text": "a", "labels": ["a"], "confidence": 2}, "0 to 1"),
+        ({"text": "a", "labels": ["a"], "confidence": False}, "0 to 1"),
+        ({"text": "a", "labels": ["a"], "confidence": ""}, "0 to 1"),
+        ({"text": "a", "labels": ["a"], "confidence": []}, "0 to 1"),
         ({"text": "a", "labels": ["\ud800"]}, "half a character"),
     ],
 )
@@ -109,6 +112,7 @@ def test_hugging_face(base: str, apple: bytes) -> None:
         ("a", {"candidate_labels": ["a", "a"]}, "twice"),
         ("a", {"candidate_labels": []}, "no label"),
         ("a", {"candidate_labels": ["a"], "hypothesis_template": "no"}, "needs {}"),
+        ("a", {"candidate_labels": ["a"], "hypothesis_template": ""}, "needs {}"),
         ("a", {"candidate_labels": ["a"], "multi_label": True}, "unknown key 'multi_label'"),
     ],
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from score.errors import FetchTimeout
+from score.errors import Cancelled, FetchTimeout
 from score.fetch.cancellation import Cancellation
 from score.fetch.deadline import Deadline
 from score.fetch.host_concurrency import Host
@@ -165,6 +166,39 @@ def test_a_row_that_comes_later_waits_behind_those_that_wait() -> None:
     for thread in threads:
         thread.join(20)
     assert len(late) == 2
+
+
+@pytest.mark.parametrize("kind", [Slots, Host])
+def test_a_call_that_ends_wakes_its_own_rows_alone(kind: Any) -> None:
+    shared, woken = kind(1), list[str]()
+    calls = {name: Cancellation() for name in ("stays", "ends")}
+    wait = shared._changed.wait
+
+    def waits(owner: Any, timeout: float | None = None) -> bool:
+        is_notified: bool = wait(owner, timeout)
+        woken.append(next(name for name, call in calls.items() if call is owner))
+        return is_notified
+
+    shared._changed.wait = waits
+
+    def row(name: str) -> None:
+        with suppress(Cancelled), shared.slot(Deadline(30, None, calls[name])):
+            pass
+
+    threads = []
+    with shared.slot(Deadline(30)):
+        for name in ["stays"] * 5 + ["ends"] * 5:
+            threads.append(threading.Thread(target=row, args=[name], daemon=True))
+            threads[-1].start()
+            while sum(map(len, shared._changed._turns._waiting.values())) < len(threads):
+                time.sleep(0.001)
+        calls["ends"].cancel()
+        for thread in threads[5:]:
+            thread.join(20)
+        assert woken == ["ends"] * 5
+    for thread in threads:
+        thread.join(20)
+    assert woken == ["ends"] * 5 + ["stays"] * 5
 
 
 def test_a_wait_that_times_out_leaves_its_turn() -> None:

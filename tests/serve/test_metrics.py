@@ -97,6 +97,18 @@ def test_what_is_refused_before_it_has_a_route_counts_as_its_path_s(embedder: Em
             assert value(counted, "requests_total", route=route, status="503") == 1
 
 
+def test_only_passes_that_happened_are_counted(server: Running) -> None:
+    before = samples(server)
+    assert post(server, TEXT).status_code == 200
+    after = samples(server)
+    for name, labels, passes in (
+        ("batch_inputs_count", {"kind": "text"}, 1),
+        ("batch_inputs_count", {"kind": "image"}, 0),
+        ("stage_seconds_count", {"stage": "encode"}, 1),
+    ):
+        assert value(after, name, **labels) - value(before, name, **labels) == passes, labels
+
+
 def test_what_waits(server: Running, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, released = threading.Event(), threading.Event()
     right = parts_of(embedder).encoder.engine.texts

@@ -65,7 +65,7 @@ def test_rows_of_all_requests_are_bounded(server: OwnServer, images: Server) -> 
         until(lambda: images.requests["/drip-body"])
         data = [["a"]] * 11
         body = json.dumps({"input_data": {"columns": ["text"], "data": data}}).encode()
-        refused(server.post(body), "max_pending_rows, 40")
+        refused(server.post(body), "max_pending_rows (40)")
         assert server.post(ONE_TEXT).status_code == 200
     until(lambda: server.post(body).status_code == 200)
 
