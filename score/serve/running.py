@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 
 from score.core.embedder import Embedder
 from score.core.identity import Identity
-from score.serve import connection, information, listener, logs
+from score.serve import connection, information, listener, logs, web_page
 from score.serve.access import Access, protected
 from score.serve.app import application
 from score.serve.health import Readiness
@@ -97,7 +97,8 @@ class Server(uvicorn.Server):
         try:
             embedder, identity = self._load()
             self._metrics.loaded(embedder, identity)
-            app = application(embedder, information.routes(identity, self._metrics))
+            others = [*information.routes(identity, self._metrics), *web_page.routes()]
+            app = application(embedder, others)
             check = Readiness(embedder)
         except Exception as error:
             self.failure = error

@@ -51,7 +51,8 @@ def alive(server: OwnServer) -> bool:
         ("GET", "/score", 405, "method_not_allowed"),
         ("PUT", "/score", 405, "method_not_allowed"),
         ("POST", "/ping", 405, "method_not_allowed"),
-        ("GET", "/", 404, "not_found"),
+        ("POST", "/", 405, "method_not_allowed"),
+        ("GET", "/page/", 404, "not_found"),
         ("POST", "/predict", 404, "not_found"),
     ],
 )
