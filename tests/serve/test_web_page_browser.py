@@ -225,9 +225,9 @@ def test_errors_are_shown_in_the_servers_words(page: Any, base: str, tmp_path: P
 
 def test_a_private_address_is_refused_by_the_server(page: Any, base: str) -> None:
     opened(page, base)
-    page.fill("#url", "http://127.0.0.1:9/cat.png")
+    page.fill("#url", "http://[::1]:9/cat.png")
     page.press("#url", "Enter")
-    playwright.expect(page.locator("#images li")).to_contain_text("http://127.0.0.1:9/cat.png")
+    playwright.expect(page.locator("#images li")).to_contain_text("http://[::1]:9/cat.png")
     classified(page, "apple", "house")
     assert "blocked_host" in alert(page, "#classify")
 
