@@ -36,7 +36,7 @@ export function heatMap(answer, images, texts) {
   const table = element(
     "table",
     { className: "heat" },
-    element("caption", {}, "Cosine similarity of each image and text"),
+    element("caption", {}, "Cosine similarities"),
     element("thead", {}, element("tr", {}, element("td", {}), ...heads)),
     element("tbody", {}, ...answer.data.map(row)),
   );
