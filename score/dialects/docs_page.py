@@ -27,7 +27,7 @@ def html(routes: Sequence[Route], pages: Sequence[Page], models: Sequence[ModelF
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>clip-endpoints</title><style>{_STYLE}</style></head><body>",
             f"<h1>clip-endpoints</h1><p>Models: {names}. As OpenAPI: ",
-            '<a href="/openapi.json">/openapi.json</a>.</p>',
+            '<a href="openapi.json">/openapi.json</a>.</p>',
             *(line for route in routes for line in _route(route)),
             "<h2>Pages</h2><ul>",
             *(f"<li><code>GET {escape(p.path)}</code> {escape(p.summary)}</li>" for p in pages),

@@ -64,6 +64,7 @@ CODE: Mapping[str, Sequence[str]] = {
     "score/model/engines": ("*.py",),
     "score/package": ("*.py",),
     "score/serve": ("*.py",),
+    "score/serve/page": ("index.html", "icon.svg", "*.css", "*.js"),
     "score/storage": ("*.py",),
     "score/tables": ("*.py",),
     "score/texts": ("*.py",),
@@ -81,7 +82,7 @@ _SERVING = (
         "score/model",
         "score/model/engines",
     ),
-    *("score/serve", "score/storage", "score/tables", "score/texts"),
+    *("score/serve", "score/serve/page", "score/storage", "score/tables", "score/texts"),
 )
 SERVING: Mapping[str, Sequence[str]] = {
     **{folder: CODE[folder] for folder in _SERVING},

@@ -1,6 +1,7 @@
 """The check that a request has a valid key, and is within the rate of that key.
 
-Health checks and the page are open: a load balancer has no key, and the page asks for one.
+Health checks and the files of the page are open: a load balancer has no key, and the page has a
+field for one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from score.dialects import table
+from score.serve import web_page
 from score.serve.guard import Refusal
 from score.serve.key_ring import KeyRing
 from score.serve.rate_limit import RateLimit
@@ -19,7 +21,7 @@ from score.serve.rate_limit import RateLimit
 KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 """Headers that may hold a key: the first as `Bearer KEY`, the others the key alone."""
 
-_OPEN = ("/", "/health/live", "/health/ready", *table.LIVE, *table.READY)
+_OPEN = (*web_page.FILES, "/health/live", "/health/ready", *table.LIVE, *table.READY)
 _HOW = "send it in the header `Authorization: Bearer KEY`, `api-key` or `x-api-key`"
 
 

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp
 
 from score.core.embedder import Embedder
 from score.core.identity import Identity
-from score.serve import connection, information, listener, logs
+from score.serve import connection, information, listener, logs, web_page
 from score.serve.access import Access, protected
 from score.serve.app import application
 from score.serve.health import Readiness
@@ -101,7 +101,8 @@ class Server(uvicorn.Server):
             self._metrics.loaded(embedder)
             identity = Future[Identity]()
             identity.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
-            app = application(embedder, information.routes(identity, self._metrics))
+            others = [*information.routes(identity, self._metrics), *web_page.routes()]
+            app = application(embedder, others)
             check = Readiness(embedder)
         except Exception as error:
             self.failure = error

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 import requests
-import uvicorn
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -24,8 +22,8 @@ from score.core.embedder import Embedder
 from score.errors import RequestError
 from score.serve import keys
 from score.serve.access import Access, access_of, protected
-from score.serve.listener import bound
 from score.settings import Settings
+from tests.support.asgi import listening
 from tests.support.surfaces import OwnServer
 
 PAGE = "https://app.example"
@@ -51,18 +49,8 @@ class Application:
 @contextmanager
 def running(access: Access, application: Any = None) -> Iterator[tuple[str, int]]:
     """A server in a thread; its address."""
-    with bound("127.0.0.1", 0) as listener:
-        app = protected(application or Application(), access)
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            yield listener.getsockname()
-        finally:
-            server.should_exit = True
-            thread.join()
+    with listening(protected(application or Application(), access)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +144,9 @@ def test_a_request_without_a_valid_key_is_refused(
         ("GET", "/ping", 200),
         ("HEAD", "/ping", 200),
         ("GET", "/", 200),
+        ("GET", "/page/page.js", 200),
+        ("HEAD", "/page/page.css", 200),
+        ("GET", "/page/other.js", 401),
         ("GET", "/health", 200),
         ("GET", "/health/live", 200),
         ("POST", "/ping", 401),
