@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from score import __version__
+from score.dialects.base import RED_SQUARE
 from tests.dialects.asking import NAME, check_alike, check_refusal, post, refused
 from tests.support.images import in_base64
 
@@ -229,7 +230,11 @@ def test_kserve(base: str, apple: bytes) -> None:
         ({"inputs": [tensor("text", "a", datatype="FP32")]}, 400, "BYTES"),
         ({"inputs": [tensor("Text", "a")]}, 400, "'image', 'text'"),
         ({"inputs": [tensor("text", "")]}, 400, "not empty"),
-        ({"inputs": [tensor("image", "%", "%"), tensor("text", " ", "b")]}, 400, "not empty"),
+        (
+            {"inputs": [tensor("image", *[RED_SQUARE] * 2), tensor("text", " ", "b")]},
+            400,
+            "not empty",
+        ),
         ({"inputs": [tensor("text", "<NA>")]}, 400, "not empty"),
         ({"inputs": [tensor("text", "a")], "parameters": []}, 400, "'normalize'"),
         ({"inputs": [tensor("text", "a")], "parameters": 0}, 400, "'normalize'"),
