@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -146,13 +147,14 @@ def test_what_is_no_http_is_logged(server: Running, caplog: pytest.LogCaptureFix
 
 
 def test_a_failure_carries_the_requests_id(
-    server: Running, embedder: Embedder, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    server: Running, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(batch: object) -> None:
         raise ValueError("a bug")
 
     monkeypatch.setattr(parts_of(embedder).encoder.engine, "texts", fails)
-    handler = logging.StreamHandler()
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(logs.JsonLines())
     ours = logging.getLogger("score.core.endpoint")
     ours.addHandler(handler)
@@ -162,7 +164,7 @@ def test_a_failure_carries_the_requests_id(
         ours.removeHandler(handler)
     assert (answer.status_code, answer.headers[ID]) == (500, "failing")
     assert "a bug" not in answer.text
-    (line,) = [json.loads(text) for text in capsys.readouterr().err.splitlines()]
+    (line,) = [json.loads(text) for text in stream.getvalue().splitlines()]
     assert (line["level"], line["request_id"]) == ("error", "failing")
     assert "ValueError: a bug" in line["exception"]
 
