@@ -307,7 +307,7 @@ def test_the_keyboard_alone_will_do(page: Any, base: str) -> None:
     page.goto(f"{base}/")
     focus_by_tab(page, "#files")
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files(IMAGES[:2])
     playwright.expect(page.locator("#images li")).to_have_count(2)
     focus_by_tab(page, "#images button")
