@@ -12,6 +12,7 @@ from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.dialects.base import Call, Message, ModelFacts, Refusal, Reply, Route
 from score.dialects.fields import Fields
+from score.dialects.items import row_of_part
 from score.dialects.vectors import floats, packed
 from score.errors import BadField
 
@@ -58,16 +59,7 @@ def _input(item: object) -> Row:
             "an input's 'content' must be a list of one text or one image: CLIP does not fuse them",
             "inputs",
         )
-    part = Fields(content[0], "an input's content")
-    if part.choice("type", ("text", "image_url")) == "text":
-        row = Row(text=part.text("text"))
-    else:
-        image = Fields(part.take("image_url"), "'image_url'")
-        row = Row(image=image.text("url"))
-        image.ignore("detail")
-        image.end()
-    part.end()
-    return row
+    return row_of_part(content[0], "an input's content")
 
 
 def _types(types: object) -> list[str]:

@@ -46,6 +46,22 @@ def row_of(item: object, field: str, *, images: bool = False) -> Row:
     raise BadField(f"{field!r} must be a string or an object, not {wire.kind(item)}", field)
 
 
+def row_of_part(part: object, where: str) -> Row:
+    """The row of a part of a message: `{"type": "text", "text"}` or `{"type": "image_url",
+    "image_url": {"url"}}`. where: what errors call the part. Raises BadField.
+    """
+    fields = Fields(part, where)
+    if fields.choice("type", ("text", "image_url")) == "text":
+        row = Row(text=fields.text("text"))
+    else:
+        image = Fields(fields.take("image_url"), "'image_url'")
+        row = Row(image=image.text("url"))
+        image.ignore("detail")
+        image.end()
+    fields.end()
+    return row
+
+
 def is_image_data(text: str) -> bool:
     """Whether a text is a `data:` URI of an image."""
     return text[:11].lower() == "data:image/"

@@ -16,7 +16,7 @@ from score.contract.params import Params
 from score.contract.rows import Record, Row, is_empty
 from score.dialects.base import Call, Message, ModelFacts, Page, Refusal, Reply, Route
 from score.dialects.fields import Fields
-from score.dialects.items import rows_of
+from score.dialects.items import row_of_part, rows_of
 from score.dialects.vectors import floats, packed
 from score.errors import BadField, TextTooLong
 
@@ -81,21 +81,8 @@ def _contents(message: object) -> list[Row]:
         raise BadField(
             f"a message's content must be text or a list, not {wire.kind(content)}", "messages"
         )
-    rows = [_content(part) for part in content]
+    rows = [row_of_part(part, "a part of a message") for part in content]
     return [row for row in rows if not (is_empty(row.text) and is_empty(row.image))]
-
-
-def _content(part: object) -> Row:
-    fields = Fields(part, "a part of a message")
-    if fields.choice("type", ("text", "image_url")) == "text":
-        row = Row(text=fields.text("text"))
-    else:
-        image = Fields(fields.take("image_url"), "'image_url'")
-        row = Row(image=image.text("url"))
-        image.ignore("detail")
-        image.end()
-    fields.end()
-    return row
 
 
 def _answer(encoding: str, records: Sequence[Record], model: ModelFacts) -> object:

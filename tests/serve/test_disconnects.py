@@ -30,12 +30,6 @@ def server() -> Iterator[OwnServer]:
         own.stop()
 
 
-@pytest.fixture
-def images() -> Iterator[Server]:
-    with Server() as server:
-        yield server
-
-
 def until(holds: Callable[[], object]) -> None:
     end = time.monotonic() + 25  # less than the request's timeout
     while not holds():

@@ -34,12 +34,6 @@ def server() -> Iterator[OwnServer]:
         own.stop()
 
 
-@pytest.fixture
-def images() -> Iterator[Server]:
-    with Server() as server:
-        yield server
-
-
 def refused(answer: Any, says: str) -> None:
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) >= 1
