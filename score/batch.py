@@ -6,7 +6,6 @@ row that cannot be answered, becomes a line of the result.
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import pandas as pd
 if __name__ != "score.batch":  # Azure's runner loads this file by its path
     runpy.run_path(str(Path(__file__).parent / "entry" / "by_path.py"))
 
+from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import Record
 from score.core.embedder import Embedder
@@ -64,6 +64,6 @@ def _cells(record: Record) -> list[object]:
     vectors = [record.image_features, record.text_features]
     error = record.error
     return [
-        *(None if vector is None else json.dumps(vector.tolist()) for vector in vectors),
+        *(None if vector is None else wire.dump(vector.tolist()).decode() for vector in vectors),
         *((error.code, str(error)) if error else (None, None)),
     ]

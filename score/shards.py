@@ -25,6 +25,7 @@ from score.entry import model
 from score.errors import RequestError, ScoreError
 from score.jobs.embed import embed_file
 from score.jobs.shard_names import result_name
+from score.storage import atomic
 
 log = logging.getLogger(__name__)
 
@@ -81,4 +82,5 @@ def _report(name: str, file: Path, error: Exception) -> None:
     folder = _output / UNREADABLE
     folder.mkdir(exist_ok=True)
     what = {"file": file.name, "message": str(error)}
-    (folder / f"{name}.json").write_text(json.dumps(what) + "\n", encoding="utf-8")
+    with atomic.file(folder / f"{name}.json") as part:
+        part.write_text(json.dumps(what) + "\n", encoding="utf-8")

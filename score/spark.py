@@ -50,10 +50,8 @@ def embed_table(table: DataFrame, model: str) -> DataFrame:
     """
     check_columns(table.columns)
     context = table.sparkSession.sparkContext
-    if not zipfile.is_zipfile(_ROOT):  # else `--py-files` has sent it to the executors
-        context.addPyFile(_zipped())
     schema = f"{table._jdf.schema().toDDL()}, {_ADDED}"
-    return table.mapInPandas(partial(embed, model=_send(context, model)), schema)
+    return table.mapInPandas(partial(embed, model=send(context, model)), schema)
 
 
 def embed(frames: Iterable[pd.DataFrame], model: str) -> Iterator[pd.DataFrame]:
@@ -78,8 +76,10 @@ def _loaded(model: str) -> Embedder:
     return load(os.environ, SparkFiles.get(model))
 
 
-def _send(context: SparkContext, model: str) -> str:
-    """Sends the model to every executor; returns its path there, for `SparkFiles.get`."""
+def send(context: SparkContext, model: str) -> str:
+    """Sends this code and a model to every executor; returns its path, for `SparkFiles.get`."""
+    if not zipfile.is_zipfile(_ROOT):  # else `--py-files` has sent it to the executors
+        context.addPyFile(_zipped())
     if registry.is_uri(model):
         model = str(registry.download(model))
     if not Path(model).is_dir():

@@ -8,6 +8,7 @@ VERBS = (
     "label",
     "split",
     "merge",
+    "status",
     "index",
     "search",
     "serve",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Mapping
 
-from score.console.commands import SETTINGS, Parser
+from score.console.commands import SETTINGS, Parser, Switch
 from score.folder.model_folder import EMBEDDED
 from score.settings import PREFIX, SERVER, Settings, choices, names, setting_fields
 
-_METAVARS = {float: "SECONDS", int: "N", bool: "BOOL", str: "TEXT", tuple: "LIST"}
+_METAVARS = {float: "SECONDS", int: "N", str: "TEXT", tuple: "LIST"}
 
 
 _ABOUT_SETTINGS = (
@@ -33,15 +33,14 @@ def add_overwrite(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
 
 
-def add_job(parser: Parser) -> None:
-    """`--max-errors N` and `--quiet`, for jobs over many rows."""
+def add_max_errors(parser: Parser) -> None:
+    """`--max-errors N`, for jobs over many rows."""
     parser.add_argument(
         "--max-errors",
         type=int,
         metavar="N",
         help="exit with 1 if more rows fail than this; default: only if all fail",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def add_settings(parser: Parser, only: Collection[str] | None = None) -> None:
@@ -51,7 +50,15 @@ def add_settings(parser: Parser, only: Collection[str] | None = None) -> None:
     for field in setting_fields():
         if field.name not in chosen:
             continue
-        default = field.default if field.default not in ((), "") else "none"
+        if isinstance(field.default, bool):
+            flag = _flag(field.name)
+            no = flag.replace("--", "--no-", 1)
+            group.add_argument(flag, no, action=Switch, help=field.metadata["help"])
+            continue
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        default = "none" if default == "" else default
         group.add_argument(
             _flag(field.name),
             metavar="|".join(choices(field)) or _METAVARS[type(field.default)],

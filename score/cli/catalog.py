@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from score.console.commands import DONE, UNUSABLE, Parser, say
-from score.errors import suggestion
 from score.settings import Settings
+from score.wording.suggestions import suggestion
 
 HELP = "list the checkpoints known by name"
 

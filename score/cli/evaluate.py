@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from score.cli.arguments import add_job, add_model, add_overwrite, add_settings
+from score.cli.arguments import add_max_errors, add_model, add_overwrite, add_settings
 from score.cli.job_progress import stage_progress
 from score.console.commands import DONE, TOO_MANY_ERRORS, Parser, add_verb
 from score.settings import Settings
@@ -42,7 +42,8 @@ def add(parser: Parser) -> None:
         task.add_argument("--output", metavar="FILE.json", help="and FILE.html beside it")
         add_overwrite(task)
         add_model(task)
-        add_job(task)
+        add_max_errors(task)
+        task.add_argument("--quiet", action="store_true", help="no progress bar")
         add_settings(task)
 
 

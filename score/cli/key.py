@@ -11,6 +11,7 @@ from score.console.commands import DONE, Parser, add_verb, say
 from score.errors import RequestError
 from score.serve import keys
 from score.settings import Settings
+from score.validation.paths import path_of
 
 HELP = "make, list and revoke the API keys of `score serve`"
 
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     name = options.file or settings.api_keys_file
     if not name:
         raise RequestError("name the file of keys: --file FILE, or SCORE_API_KEYS_FILE")
-    file = Path(name).expanduser()
+    file = path_of("--file" if options.file else "SCORE_API_KEYS_FILE", name)
     if options.what == "new":
         print(keys.new(file, options.name, options.per_minute))
         say(f"{file} holds its hash alone: keep the key, it cannot be shown again")

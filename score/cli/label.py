@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from score.cli.arguments import (
-    add_job,
+    add_max_errors,
     add_model,
     add_overwrite,
     add_settings,
     positive,
     probability,
 )
-from score.cli.job_progress import print_summary, row_progress
+from score.cli.job_progress import add_progress, kind_of, print_summary, row_progress
 from score.console.commands import Parser, say
 from score.settings import Settings
 
@@ -39,7 +39,8 @@ def add(parser: Parser) -> None:
         help="images whose best label is less probable get none (0)",
     )
     parser.add_argument("--top", type=positive, default=1, metavar="K", help="labels an image (1)")
-    add_job(parser)
+    add_max_errors(parser)
+    add_progress(parser)
     add_settings(parser)
 
 
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             say(f"{source.name} is a table of results: its columns {', '.join(lost)} are replaced")
         embedder = Embedder.load(options.model, settings)
         encode_ontology(labels, ontology, embedder)
-        with row_progress(summary, images.size, quiet=options.quiet) as show:
+        with row_progress(summary, images.size, kind_of(options)) as show:
             label(
                 embedder,
                 images,

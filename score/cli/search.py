@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from score.cli.arguments import add_settings, positive
+from score.cli.arguments import add_overwrite, add_settings, positive
 from score.console.commands import DONE, Parser
 from score.errors import RequestError
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
+if TYPE_CHECKING:
+    from score.index.index import Hit, Index
+
 HELP = "find the rows of an index nearest to a text or an image"
 
 _NO_FILE = re.compile(r"(https?|data):|[A-Za-z0-9+/_=\s-]{100,}", re.IGNORECASE)
+_IMAGE_FILE = re.compile(r".+\.(avif|bmp|gif|jpe?g|jp2|png|tiff?|webp)", re.IGNORECASE)
 
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("index", metavar="DIR", help="what `score index` wrote")
-    parser.add_argument("query", nargs="?", help="a text; or use --image")
+    parser.add_argument(
+        "query", nargs="?", help="a text, or an image's file by its ending; or use --image"
+    )
     parser.add_argument("--image", metavar="IMAGE", help="an image's file, URL or base64")
     parser.add_argument("--top", type=positive, default=10, metavar="K", help="rows (10)")
+    parser.add_argument(
+        "--where", metavar="SQL", help="a condition on the columns: \"price < 50 AND shop = 'a'\""
+    )
+    parser.add_argument(
+        "--format",
+        choices=("json", "table", "html"),
+        default="json",
+        help="lines of JSON (default), a table, or a page with thumbnails",
+    )
+    parser.add_argument("--output", metavar="FILE", help="where to write it; default: stdout")
+    add_overwrite(parser)
+    parser.add_argument(
+        "--root",
+        default=".",
+        metavar="DIR",
+        help="the page's thumbnails are of files below this folder (the current one)",
+    )
     parser.add_argument(
         "--model",
         default=EMBEDDED,
@@ -34,21 +58,34 @@ def add(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Prints a line of JSON for each result."""
+    """Prints or writes the rows."""
     from score.core.embedder import Embedder
-    from score.folder.model_folder import ModelFolder
     from score.index.index import Index
+    from score.storage.outputs import check_files
 
+    text, image = _query(options)
+    if options.output:
+        check_files([Path(options.output)], overwrite=options.overwrite)
+    index = Index(Path(options.index))
+    _check_model(index, options.model)
+    if options.where is not None:
+        index.check_condition(options.where)
+    embedder = Embedder.load(options.model, settings)
+    query = embedder.embed_text(text) if image is None else embedder.embed_image(image)
+    hits = index.search(query, options.top, where=options.where)
+    _write(_rendered(hits, text, image, options), options)
+    return DONE
+
+
+def _query(options: argparse.Namespace) -> tuple[str, Path | str | None]:
+    """The text, or the image. Raises RequestError, FileNotFoundError."""
     if (options.query is None) == (options.image is None):
         raise RequestError("search takes a text or --image IMAGE, one of them")
-    image = None if options.image is None else _image(options.image)
-    index = Index(Path(options.index))
-    index.check(ModelFolder.open(options.model).architecture.dimension)
-    embedder = Embedder.load(options.model, settings)
-    query = embedder.embed_text(options.query) if image is None else embedder.embed_image(image)
-    for hit in index.search(query, options.top):
-        print(json.dumps({"score": round(hit.score, 4), **hit.row}, ensure_ascii=False))
-    return DONE
+    if options.image is not None:
+        return "", _image(options.image)
+    if _IMAGE_FILE.fullmatch(options.query):
+        return "", _image(options.query)
+    return options.query, None
 
 
 def _image(value: str) -> Path | str:
@@ -58,3 +95,46 @@ def _image(value: str) -> Path | str:
     if not Path(value).is_file():
         raise FileNotFoundError(f"no such file: {value}")
     return Path(value)
+
+
+def _check_model(index: Index, model: str) -> None:
+    """Raises RequestError for an index of another model, before this one is loaded."""
+    from score.folder.model_folder import ModelFolder
+
+    folder = ModelFolder.open(model)
+    if index.fingerprint:
+        index.check(folder.architecture.dimension, folder.fingerprint(), folder.name)
+        return
+    index.check(folder.architecture.dimension)
+    print(
+        "score: the index does not say which model made its vectors: --model must be that one",
+        file=sys.stderr,
+    )
+
+
+def _rendered(
+    hits: list[Hit], text: str, image: Path | str | None, options: argparse.Namespace
+) -> str:
+    from score.index.listing import as_json, as_table, shown
+
+    if options.format == "json":
+        return "".join(f"{as_json(hit)}\n" for hit in hits)
+    if options.format == "table":
+        return "".join(f"{line}\n" for line in as_table(hits))
+    from score.index.contact_sheet import as_html
+
+    title = shown(str(image), 80) if image is not None else f"“{shown(text, 80)}”"
+    where = f", where {options.where}" if options.where else ""
+    return as_html(title, f"{len(hits)} rows of {options.index}{where}", hits, Path(options.root))
+
+
+def _write(text: str, options: argparse.Namespace) -> None:
+    if not options.output:
+        print(text, end="")
+        return
+    from score.storage import atomic
+
+    output = Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.file(output) as part:
+        part.write_text(text, encoding="utf-8")

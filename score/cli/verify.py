@@ -24,10 +24,10 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Prints a line for each probe."""
     from score.core.verify import table, verify
 
-    probes, precision, findings = verify(Path(options.model), settings)
+    probes, computed, findings = verify(Path(options.model), settings)
     print(table(findings))
     broken = [finding for finding in findings if not finding.passed]
-    against = f"{precision} here against {probes.reference}"
+    against = f"{computed} here against {probes.reference}"
     if broken:
         say(f"{len(broken)} of {len(findings)} probes FAILED; {against}")
         return TOO_MANY_ERRORS

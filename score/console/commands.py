@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 
 from typing_extensions import override
 
-from score.errors import ScoreError, suggestion
+from score.errors import ScoreError
 from score.extras import missing
+from score.wording.suggestions import suggestion
 
 DONE, TOO_MANY_ERRORS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -39,10 +40,29 @@ class _Formatter(argparse.HelpFormatter):
             shown.append(argparse.Action(["--SETTING"], "", metavar="VALUE"))
         super().add_usage(usage, shown, groups, prefix)
 
+    @override
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, Switch):
+            return "{} [BOOL], {}".format(*action.option_strings)
+        return super()._format_action_invocation(action)
+
 
 def _group(action: argparse.Action) -> str | None:
     """The title of the group of flags that an action is in."""
     return getattr(getattr(action, "container", None), "title", None)
+
+
+class Switch(argparse._StoreAction):
+    """A flag and its opposite, `--flag` and `--no-flag`; `--flag true` and `--flag false`, too."""
+
+    WORDS = ("1", "0", "true", "false", "yes", "no")
+
+    def spelled_out(self, word: str, following: str) -> str:
+        """A word of the command line, with the value that it leaves out. `following`: the next."""
+        flag, no = self.option_strings
+        if word == no:
+            return f"{flag}=false"
+        return f"{flag}=true" if word == flag and following.lower() not in self.WORDS else word
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,6 +83,7 @@ class Parser(argparse.ArgumentParser):
         verbs = self._verbs()
         if verbs is None:
             self._check_flags(words)
+            words = self._spelled_out(words)
         else:
             self._check_verb(words, verbs)
         options, unknown = super().parse_known_args(words, namespace)
@@ -76,6 +97,15 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 return list(action.choices)
         return None
+
+    def _spelled_out(self, words: Sequence[str]) -> list[str]:
+        """The words, with the values of switches: argparse would take the next word for one."""
+        end = words.index("--") if "--" in words else len(words)
+        flags, spelled = list(words[:end]), list(words)
+        for switch in [action for action in self._actions if isinstance(action, Switch)]:
+            for at, following in enumerate([*flags[1:], ""][: len(flags)]):
+                spelled[at] = switch.spelled_out(spelled[at], following)
+        return spelled
 
     def _check_verb(self, words: Sequence[str], verbs: Sequence[str]) -> None:
         word = next((word for word in words if not word.startswith("-")), None)
@@ -144,6 +174,37 @@ def log_to_stderr(level: str) -> None:
     """Sends the log to stderr. level: the lowest of this package's messages."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("score").setLevel(level.upper())
+
+
+class LogUntilConfigured(logging.Handler):
+    """A block whose log is kept until it is known how it is to be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: list[logging.LogRecord] = []
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps a record."""
+        self._records.append(record)
+
+    def __enter__(self) -> None:
+        logging.getLogger().addHandler(self)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Where the block fails, nobody will say how: the log goes to stderr."""
+        logging.getLogger().removeHandler(self)
+        if error:
+            log_to_stderr("warning")
+            self.write()
+
+    def write(self) -> None:
+        """Logs what the block has logged, as it is configured now."""
+        for record in self._records:
+            logger = logging.getLogger(record.name)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+        self._records.clear()
 
 
 def say(line: str) -> None:

@@ -19,22 +19,51 @@ _FORMAT = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
 
 @contextmanager
 def progress_bar(
-    total: int | None = None, *, quiet: bool, summary: Callable[[], str] = lambda: ""
+    total: int | None = None,
+    *,
+    quiet: bool = False,
+    always: bool = False,
+    summary: Callable[[], str] = lambda: "",
+    left: str = "nothing written",
 ) -> Iterator[tqdm[Any]]:
-    """A tqdm bar over `total` steps; hidden if stderr is not a terminal, or if `quiet`.
-
-    If the job is interrupted (SIGINT, SIGTERM), its clean-up runs, then the process exits with code
-    130; `summary` is added to the message.
-    """
+    """A tqdm bar over `total` steps; hidden if `quiet`, or if stderr is not a terminal, unless
+    `always`. summary, left: as of `interruptible`."""
     from tqdm import tqdm  # a fifth of the time that a command takes to start; few show a bar
 
-    bar = tqdm(total=total, disable=True if quiet else None, bar_format=_FORMAT)
+    hidden = True if quiet else False if always else None
+    bar = tqdm(total=total, disable=hidden, bar_format=_FORMAT)
+    with interruptible(summary, left), bar:
+        yield bar
+
+
+@contextmanager
+def interruptible(summary: Callable[[], str], left: str) -> Iterator[None]:
+    """If the job is interrupted (SIGINT, SIGTERM), its clean-up runs, then the process exits with
+    code 130. `left`: what there is then, for the message; `summary` is added to it."""
     try:
-        with bar, sigterm_interrupts():
-            yield bar
+        with sigterm_interrupts():
+            yield
     except KeyboardInterrupt:
-        say(f"interrupted, nothing written{summary()}")
+        say(f"interrupted, {left}{summary()}")
         os._exit(INTERRUPTED)  # downloads in progress are threads that would delay the exit
+
+
+@contextmanager
+def repeatedly(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Calls `action` every so many seconds, until the block ends, whatever the block waits for."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextmanager

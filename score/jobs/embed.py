@@ -13,9 +13,10 @@ from pathlib import Path
 from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
+from score.core.identity import Identity
 from score.core.pairs import embed_pairs
 from score.jobs.line_source import open_lines
-from score.jobs.summary import Summary
+from score.jobs.summary import Summary, count
 from score.storage.outputs import check_inputs
 from score.tables.lines import Line, Lines
 from score.tables.writers import writer_for
@@ -38,8 +39,8 @@ def embed_file(
     called after each row. `summary`: updated while the job runs. Raises RequestError for a file
     that is no table, or that the output would replace, and FileNotFoundError.
     """
-    source, output = Path(source), Path(output)
-    check_inputs(writer_for(output).files_of(output), [source])
+    output = Path(output)
+    check_inputs(writer_for(output).files_of(output), [Path(source)])
     with open_lines(source) as lines:
         return embed_lines(embedder, lines, output, params or Params(), progress, summary)
 
@@ -60,17 +61,20 @@ def embed_lines(
     """
     summary = summary or Summary()
     began = time.perf_counter()
-    with writer_for(output)(output, lines.columns, embedder.dimension) as writer:
+    writer_of = writer_for(output)
+    about = _about(embedder) if writer_of.says_about else {}
+    with writer_of(output, lines.columns, embedder.dimension, about) as writer:
         for line, record in line_records(embedder, lines, params):
             writer.write(line.kept, record)
-            summary.rows += 1
-            summary.position = line.position
-            if record.error:
-                summary.failed[record.error.code] += 1
-            summary.seconds = time.perf_counter() - began
+            count(summary, record, line.position, time.perf_counter() - began)
             if progress:
                 progress(summary)
     return summary
+
+
+def _about(embedder: Embedder) -> dict[str, str]:
+    """What a file says of its vectors. Reads the model's folder the first time."""
+    return Identity.of(embedder).metadata()
 
 
 def line_records(embedder: Embedder, lines: Lines, params: Params) -> Iterator[tuple[Line, Record]]:

@@ -18,6 +18,8 @@ from score.images.formats import ENDINGS
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """The endings of image files, in any case: torchvision's IMG_EXTENSIONS."""
 
+_MAX_LINKS = 2_000  # linked folders below a class folder
+
 _OTHERS = tuple(sorted(ENDINGS - set(EXTENSIONS)))
 
 
@@ -80,18 +82,33 @@ def _ending(file: Path) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     """The files whose ending is an image's for torchvision or for us."""
+    links = 0
     for where, _, names in os.walk(folder, followlinks=True, onerror=_raise):
         if os.path.islink(where):
-            _check_link(Path(where))
+            _check_link(folder, Path(where))
+            links += 1
+            if links > _MAX_LINKS:  # each of them may hold two links to the next
+                raise RequestError(f"{folder} has more than {_MAX_LINKS:,} linked folders below it")
         yield from (
             Path(where, name) for name in names if name.lower().endswith(EXTENSIONS + _OTHERS)
         )
 
 
-def _check_link(link: Path) -> None:
-    """Raises RequestError for a loop, in which each image would be counted about forty times."""
-    if link.parent.resolve().is_relative_to(link.resolve()):
+def _check_link(top: Path, link: Path) -> None:
+    """Raises RequestError for a loop, in which each image would be counted about forty times.
+
+    Such a link leads to a folder on the way to it, which may lead through other links.
+    """
+    outside = top.parent.resolve()
+    inside = [top / above for above in link.relative_to(top).parents] if link != top else []
+    # Links on the way are followed by the system: resolving them here takes long where they nest.
+    if _identity(link) in map(_identity, (*inside, outside, *outside.parents)):
         raise RequestError(f"{link} is a link to a folder that it is in")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _raise(error: OSError) -> None:

@@ -138,7 +138,7 @@ class ImageFolder:
 def check(output: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
     """Raises RequestError unless a data set may be put at `output`."""
     check_folder(output, _is_data_set, overwrite=overwrite, inputs=inputs)
-    check_replaceable(output)
+    check_replaceable(output.resolve())  # a linked folder is written where it leads
 
 
 def _is_data_set(content: Sequence[Path]) -> bool:

@@ -7,6 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Protocol
 
@@ -80,8 +81,13 @@ class Folder:
     def __exit__(self, *_: object) -> None: ...
 
     def __iter__(self) -> Iterator[SourceImage]:
+        return self.after(0)
+
+    def after(self, count: int) -> Iterator[SourceImage]:
+        """The images without the first ones."""
         root = self.root.resolve()
-        for position, path in enumerate(image_files(self.root), 1):
+        paths = islice(image_files(self.root), count, None)
+        for position, path in enumerate(paths, count + 1):
             shown = os.fsencode(path).decode("utf-8", "replace")
             yield SourceImage(image_cell(root, path), PurePath(path).name, [shown], position)
 

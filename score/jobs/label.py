@@ -13,16 +13,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from score.contract.labels import Labels
+from score.contract.labels import LONGEST_JSON, Labels
 from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.core.pairs import embed_pairs
-from score.errors import BadParams, RequestError
+from score.errors import BadParams, RequestError, RequestTooLarge
 from score.jobs import image_folder_writer
 from score.jobs.image_folder_writer import ImageFolder
 from score.jobs.image_source import SourceImage, SourceImages
-from score.jobs.summary import Summary
+from score.jobs.summary import Summary, count
 from score.storage.outputs import check_files
 from score.tables.label_writer import LabelWriter
 
@@ -57,11 +57,12 @@ class LabelSummary(Summary):
 def read_ontology(file: Path, most: int | None = None) -> Labels:
     """The labels in a JSON file: a list, or an object of label → prompt, or → prompts.
 
-    most: the limit of prompts, if any. Raises BadParams, which names the file.
+    most: the limit of prompts, if any. Raises BadParams, RequestTooLarge, which name the file.
     """
     with _naming(file):
         try:
-            labels = Labels.parse(file.read_text(encoding="utf-8-sig"))
+            with file.open(encoding="utf-8-sig") as text:
+                labels = Labels.parse(text.read(LONGEST_JSON + 1))
         except UnicodeDecodeError:
             raise BadParams(f"{_PARAM} is not UTF-8 text") from None
         if labels is None:
@@ -85,8 +86,8 @@ def encode_ontology(labels: Labels, file: Path, embedder: Embedder) -> None:
 def _naming(file: Path) -> Iterator[None]:
     try:
         yield
-    except BadParams as error:
-        raise BadParams(str(error).replace(_PARAM, str(file), 1)) from None
+    except (BadParams, RequestTooLarge) as error:
+        raise type(error)(str(error).replace(_PARAM, str(file), 1)) from None
 
 
 def check_output(output: Path, source: Path, *, overwrite: bool = False) -> None:
@@ -145,8 +146,8 @@ def label(
             file = _placed(folder, number, image, best) if folder else None
             summary.converted = folder.converted if folder else 0
             writer.add(image.kept, record, confidence, file)
-            _count(summary, image, record, best)
-            summary.seconds = time.perf_counter() - began
+            count(summary, record, image.position, time.perf_counter() - began)
+            _count(summary, record, best)
             if progress:
                 progress(summary)
     return summary
@@ -181,12 +182,10 @@ def _placed(folder: ImageFolder, number: int, image: SourceImage, best: str | No
     return None
 
 
-def _count(summary: LabelSummary, image: SourceImage, record: Record, best: str | None) -> None:
-    summary.rows += 1
-    summary.position = image.position
+def _count(summary: LabelSummary, record: Record, best: str | None) -> None:
     if record.error:
-        summary.failed[record.error.code] += 1
-    elif best is None:
+        return
+    if best is None:
         summary.unlabelled += 1
     else:
         summary.labels[best] += 1

@@ -150,7 +150,9 @@ def _schema(results: Sequence[Path]) -> pa.Schema:
             raise RequestError(
                 f"{result.name}: its columns are not those of the files before it: {error}"
             ) from error
-    return schema
+    # Which model made the vectors, where all were made by one.
+    about = [pq.read_schema(result).metadata for result in results]
+    return schema.with_metadata(about[0] if all(one == about[0] for one in about) else None)
 
 
 def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:

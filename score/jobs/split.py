@@ -66,7 +66,7 @@ def _without_files(table: CsvTable) -> Iterator[list[str]]:
 
 def _is_file(table: CsvTable, cell: str) -> bool:
     try:
-        return (table.path.parent / cell).is_file()
+        return table.root is not None and (table.root / cell).is_file()
     except (OSError, ValueError):  # no path can be so
         return False
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +27,7 @@ from score.__main__ import main
 from score.cli import VERBS
 from score.core.embedder import Embedder
 from score.errors import RequestError
-from score.index.index import build_index
+from score.index.build import build_index
 from score.jobs.merge import JobReport
 from score.settings import Settings, names
 from score.storage import atomic
@@ -45,6 +48,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write("nothing.csv", ["url"], ["x"])
     Path("images").mkdir()
     Path("images/a.png").write_bytes(PNG)
+    Path("empty").mkdir()
     vectors = pa.array([[1.0] * 512, [2.0] * 512], pa.list_(pa.float32()))
     pq.write_table(pa.table({"id": ["1", "2"], "image_features": vectors}), "vectors.parquet")
     build_index(Path("vectors.parquet"), Path("index"))
@@ -78,7 +82,8 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
     [
         (["embed", "gone.csv", "--output", "x.csv"], "no such file or folder"),
         (["embed", "nothing.csv", "--output", "x.csv"], "no column"),
-        (["embed", "index", "--output", "x.csv"], "no image below"),
+        (["embed", "index", "--output", "x.csv"], "no image below index"),
+        (["embed", "empty", "--output", "x.csv"], "no image below"),
         (["embed", "in.csv", "--output", "x.xlsx"], "must end in .parquet"),
         (["embed", "in.csv", "--output", "in.csv"], "would replace the input"),
         (["embed", "in.csv", "--output", "vectors.parquet"], EXISTS),
@@ -103,6 +108,14 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         (["search", "index"], "a text or --image IMAGE"),
         (["search", "index", "a cat", "--image", "images/a.png"], "a text or --image IMAGE"),
         (["search", "index", "--image", "gone.png"], "no such file: gone.png"),
+        (["search", "index", "gone.png"], "no such file: gone.png"),
+        (["search", "index", "a cat", "--where", "price <"], "the condition 'price <' cannot be"),
+        (["search", "index", "a cat", "--output", "in.csv"], EXISTS),
+        (["search", "index", "a cat", "--output", "images"], "images is a folder"),
+        (["index", "vectors.parquet", "--output", "x", "--append", "--export", "npy"], "neither"),
+        (["index", "vectors.parquet", "--output", "index", "--append", "--overwrite"], "neither"),
+        (["index", "images", "--output", "x"], "no .parquet file below images"),
+        (["index", "gone.parquet", "--output", "x"], "no such file or folder"),
         (["search", "index", "a cat", "--top", "x"], "not a whole number from 1"),
         (["search", "index", "a cat", "--model", "gone"], "no model folder at gone"),
         (["serve", "--port", "70000"], "not a port from 1 to 65535"),
@@ -170,6 +183,20 @@ def test_vectors_of_another_model_are_refused_before_it_is_loaded(
     assert (code, "holds vectors of 2 numbers, the query has 512" in message) == (2, True)
 
 
+def test_an_index_of_another_model_is_refused_before_it_is_loaded(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Embedder, "load", lambda *_: pytest.fail("the model was loaded"))
+    about = {"score.model": "other", "score.fingerprint": "0123456789ab"}
+    rows = pq.read_table("vectors.parquet").replace_schema_metadata(about)
+    pq.write_table(rows, "other.parquet")
+    build_index(Path("other.parquet"), Path("other"))
+    code, message = said(capsys, "search", "other", "a cat")
+    assert code == 2
+    assert "vectors of the model 'other' (fingerprint 0123456789ab), the query is of" in message
+    assert message.count("\n") == 1
+
+
 # -- outputs that are there already ------------------------------------------------------------
 
 
@@ -203,7 +230,12 @@ OUTPUTS = {
         ["merge", "shards", "results", "--output", "o.parquet", "--report", "o.json"],
         ["o.parquet", "o.json"],
     ),
-    "index": (["index", "vectors.parquet", "--output", "o"], ["o/vectors.npy", "o/rows.parquet"]),
+    "index": (["index", "vectors.parquet", "--output", "o"], ["o/index.json"]),
+    "index export": (
+        ["index", "vectors.parquet", "--output", "o", "--export", "npy"],
+        ["o/vectors.npy", "o/rows.parquet"],
+    ),
+    "search": (["search", "index", "a cat", "--output", "o.json"], ["o.json"]),
     "package": (["package", str(ROOT / "model"), "--output", "o"], ["o/MLmodel"]),
     "azure render": (
         ["azure", "render", "online", "--sku", "Standard_D4as_v4", "--output", "o.yml"],
@@ -443,7 +475,7 @@ def test_parquet_that_cannot_be_embedded_is_refused(
     assert (code, says in message) == (2, True), message
 
 
-@pytest.mark.parametrize("name", ["in.jsonl", "in.npy"])
+@pytest.mark.parametrize("name", ["in.json", "in.npy"])
 def test_other_formats_are_refused_by_name(
     name: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -589,6 +621,58 @@ def test_a_library_that_a_verb_imports_and_is_missing_is_a_sentence(
         2,
         "score: No module named 'yaml': pip install -e '.[plan]' in the clone\n",
     )
+
+
+@contextmanager
+def own_log() -> Iterator[None]:
+    """The process's log, which commands configure, is as it was afterwards."""
+    loggers = [logging.getLogger(name) for name in ("", "score", "uvicorn.error")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    logging.getLogger().handlers = []
+    try:
+        yield
+    finally:
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers = handlers
+
+
+NO_SERVER = ["serve", "--host", "203.0.113.1", "--port", "5001"]
+"""Listens nowhere: no machine has this address (RFC 5737)."""
+
+
+def warned(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """What a command that fails at once says of an unknown variable."""
+    with own_log():
+        assert main([*arguments]) == 2
+    return [line for line in capsys.readouterr().err.splitlines() if "is no setting" in line]
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_an_unknown_variable_is_logged_as_a_server_logs(
+    log_format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCORE_BATCHSIZE", "4")
+    (line,) = warned(capsys, *NO_SERVER, "--log-format", log_format)
+    if log_format == "json":
+        logged = json.loads(line)
+        assert (logged["level"], logged["logger"]) == ("warning", "score.settings")
+        line = logged["message"]
+    assert "SCORE_BATCHSIZE is no setting, and is ignored; did you mean SCORE_BATCH_SIZE?" in line
+
+
+def test_the_level_of_the_log_is_that_of_its_first_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCORE_BATCHSIZE", "4")
+    assert not warned(capsys, *NO_SERVER, "--log-level", "error")
+
+
+def test_an_unknown_variable_is_told_beside_a_setting_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCORE_BATCHSIZE", "4")
+    assert len(warned(capsys, "serve", "--log-format", "xml")) == 1
 
 
 SURFACES = {

@@ -15,7 +15,11 @@ from packaging.utils import canonicalize_name
 
 from score import extras
 from score.__main__ import main
+from score.cli import serve
+from score.cli.arguments import settings as settings_of
+from score.console.commands import Parser
 from score.extras import EXTRAS, install, missing
+from score.settings import setting_fields
 from tests.support.surfaces import ROOT
 from tests.test_architecture import MODULES, imports
 
@@ -27,6 +31,7 @@ DISTRIBUTIONS = {
     "azureml": "azureml-ai-monitoring",
     "azureml_inference_server_http": "azureml-inference-server-http",
     "marshmallow": "azure-ai-ml",
+    "opentelemetry": "opentelemetry-sdk",
     "yaml": "pyyaml",
 }
 
@@ -59,7 +64,7 @@ def test_every_import_is_a_dependency_or_in_the_table() -> None:
     }
     standard = {*sys.stdlib_module_names, "compression"}  # Python 3.14's
     foreign = imported - standard - {"score"} - needed - set(extras._ALONE)
-    assert foreign == set(EXTRAS) - {"requests", "resvg_py"}  # of samples/ and benchmarks/
+    assert foreign == set(EXTRAS) - {"resvg_py"}  # of benchmarks/
 
 
 def test_hints_are_made_in_one_place() -> None:
@@ -106,10 +111,14 @@ def ended(*arguments: str, without: tuple[str, ...] = ()) -> tuple[int, str]:
     ("arguments", "library", "extra"),
     [
         (["score", "embed", "samples/paths.csv", "--output", "o.csv"], "pyarrow", "batch"),
+        (["score", "embed", "s3://bucket/in.csv", "--output", "o.csv"], "s3fs", "s3"),
+        (["score", "embed", "gs://bucket/in.csv", "--output", "o.csv"], "gcsfs", "gcs"),
         (["score", "serve"], "uvicorn", "serve"),
         (["score", "serve"], "starlette", "serve"),
         (["score", "package", "model", "--output", "o"], "transformers", "package"),
         (["score", "azure", "plan"], "yaml", "plan"),
+        (["score", "index", "x.parquet", "--output", "o"], "lancedb", "search"),
+        (["score", "search", "index", "a cat"], "lancedb", "search"),
         (["score.training", "o"], "emoji", "train"),
         (["score.training", "o"], "transformers", "package"),
         (["score.package.default_model", "o"], "transformers", "package"),
@@ -128,7 +137,7 @@ def test_a_missing_library_is_named_with_its_extra(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("module", ["bench", "memory", "scaling", "profile", "embedded"])
+@pytest.mark.parametrize("module", ["bench", "memory", "scaling", "profile", "embedded", "server"])
 def test_a_model_that_is_none_is_a_sentence(module: str, tmp_path: Path) -> None:
     font = ["--font", __file__] if module == "embedded" else []
     code, message = ended(f"benchmarks.{module}", "--model", "nope", *font)
@@ -202,3 +211,49 @@ def test_the_help_of_a_verb_says_what_it_does(
     usage, about, *_ = capsys.readouterr().out.split("\n\n")
     assert usage.startswith(f"usage: {name} ")
     assert re.fullmatch(r"[A-Z][^?]+\.", about, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], ([], False)),
+        (["--load-on-first-use"], ([], True)),
+        (["--load-on-first-use", "a", "b"], (["a", "b"], True)),
+        (["a", "b", "--load-on-first-use"], (["a", "b"], True)),
+        (["--load-on-first-use", "--port", "1"], ([], True)),
+        (["--no-load-on-first-use", "a"], (["a"], False)),
+        (["--load-on-first-use", "--no-load-on-first-use"], ([], False)),
+        (["--load-on-first-use", "true", "a"], (["a"], True)),
+        (["--load-on-first-use", "No", "a"], (["a"], False)),
+        (["--load-on-first-use=1", "a"], (["a"], True)),
+        (["--load-on-first-use=false"], ([], False)),
+        (["--load-on-first-use", "--", "true"], (["true"], True)),
+        (["--", "--load-on-first-use"], (["--load-on-first-use"], False)),
+    ],
+)
+def test_a_boolean_setting_is_a_flag_with_or_without_a_value(
+    words: list[str], wanted: tuple[list[str], bool]
+) -> None:
+    parser = Parser()
+    serve.add(parser)
+    options = parser.parse_args(words)
+    chosen = settings_of(options, {"SCORE_EXIF_ORIENTATION": "true"})
+    assert (options.models, chosen.load_on_first_use) == wanted
+    assert chosen.exif_orientation is True, "as the variable says"
+
+
+def test_every_boolean_setting_can_be_switched_off() -> None:
+    parser = Parser()
+    serve.add(parser)
+    for field in setting_fields():
+        if isinstance(field.default, bool):
+            flag = "--no-" + field.name.replace("_", "-")
+            environment = {f"SCORE_{field.name.upper()}": "true"}
+            chosen = settings_of(parser.parse_args([flag]), environment)
+            assert getattr(chosen, field.name) is False
+
+
+def test_a_switch_takes_no_other_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--load-on-first-use=maybe"]) == 2
+    said = "--load-on-first-use must be true or false, not 'maybe'"
+    assert said in capsys.readouterr().err

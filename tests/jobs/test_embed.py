@@ -25,13 +25,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from score import batch
+from score import __version__, batch
 from score.__main__ import main
 from score.contract.params import Params
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import BadColumns, RequestError
-from score.index.index import Index, build_index
+from score.folder.model_folder import EMBEDDED, ModelFolder
+from score.index.build import build_index
+from score.index.index import Index
+from score.jobs import merge as merge_module
 from score.jobs.embed import embed_file
 from score.jobs.summary import Summary
 from score.tables.csv_reader import CsvTable
@@ -96,6 +99,25 @@ def test_parquet_keeps_columns_and_types(embedder: Embedder, table: Path, tmp_pa
     assert rows[2]["error_code"] == "bad_base64"
     assert rows[2]["error_message"].startswith("image: ")
     assert rows[0]["error_code"] is None
+
+
+def test_parquet_says_which_model_made_it(embedder: Embedder, table: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        embed(embedder, table, tmp_path / "results" / f"{number}.parquet")
+    said = pq.read_schema(tmp_path / "results" / "0.parquet").metadata
+    assert said == {
+        b"score.version": __version__.encode(),
+        b"score.model": embedder.name.encode(),
+        b"score.fingerprint": ModelFolder.open(EMBEDDED).fingerprint().encode(),
+        b"score.engine": b"torch",
+        b"score.precision": b"fp32",
+        b"score.device": b"cpu",
+    }
+    results = sorted((tmp_path / "results").glob("*.parquet"))
+    assert merge_module._schema(results).metadata == said
+    other = pa.schema([("text", pa.string())], metadata={"score.fingerprint": "other"})
+    pq.write_table(other.empty_table(), tmp_path / "results" / "2.parquet")
+    assert not merge_module._schema([*results, tmp_path / "results" / "2.parquet"]).metadata
 
 
 def test_the_formats_say_the_same(embedder: Embedder, table: Path, tmp_path: Path) -> None:
@@ -351,12 +373,17 @@ def test_the_command_embeds_a_csv_of_urls(
     assert main([*arguments, "--overwrite", "--max-errors", "1"]) == 0
 
 
-def test_loopback_is_refused_unless_allowed(tmp_path: Path) -> None:
+def test_loopback_is_refused_unless_allowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The output may go to whoever sent the table; the log, on stderr, is for who runs the job."""
     with served(SAMPLES / "images") as url:
         source = write(tmp_path / "in.csv", ["image"], [f"{url}/moon.png"])
         assert main(["embed", str(source), "--output", str(tmp_path / "out.jsonl")]) == 1
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
     assert json.loads(line)["error"]["code"] == "blocked_host"
+    assert "leads to no public address" in json.loads(line)["error"]["message"]
+    assert f"{url}/moon.png: 127.0.0.1, which is not public" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,12 @@ from PIL import Image
 from score.__main__ import main
 from score.contract.labels import Labels
 from score.core.embedder import Embedder, parts_of
-from score.errors import BadColumns, BadParams, RequestError
+from score.errors import BadColumns, BadParams, RequestError, RequestTooLarge
 from score.fetch.fetcher import Fetcher
 from score.images.decode import decode, ending
 from score.images.formats import ENDINGS
 from score.jobs import image_folder_writer
+from score.jobs.image_folder_reader import ClassFolders
 from score.jobs.image_source import open_images
 from score.jobs.label import (
     LabelSummary,
@@ -609,7 +610,9 @@ def test_names_come_from_paths_urls_or_rows(embedder: Embedder, tmp_path: Path) 
 def test_a_urls_name_is_no_path(
     embedder: Embedder, tmp_path: Path, path: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Fetcher, "fetch", lambda *_: (ALBUM / "images" / "moon.png").read_bytes())
+    monkeypatch.setattr(
+        Fetcher, "fetch", lambda *_, **__: (ALBUM / "images" / "moon.png").read_bytes()
+    )
     source = write(tmp_path / "in.csv", ["image"], [f"https://example.org{path}"])
     labelled(embedder, source, tmp_path / "out", ["only"])
     assert tree(tmp_path / "out") == {"labels.csv", f"only/{name}"}
@@ -789,6 +792,28 @@ def test_a_bad_ontology_is_named(
     assert says in message
     assert message.count("param 'labels'") == content.count(b"param 'labels'")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (json.dumps(["x" * 4001]), "a label may have 4,000 characters at most"),
+        (json.dumps({"x": ["a", "y" * 4001]}), "a prompt of 'x' may have 4,000 characters"),
+        (json.dumps({str(n): "y" * 990 for n in range(4300)}), "together may have 4,194,304"),
+        ("[" + " " * 2**23 + "]", "its JSON may have 8,388,608 characters at most"),
+    ],
+)
+def test_an_ontology_is_of_bounded_size(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "ontology.json"
+    file.write_text(content)
+    with pytest.raises(RequestTooLarge, match=says) as caught:
+        read_ontology(file)
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_an_endless_ontology_is_not_read_to_its_end() -> None:
+    with pytest.raises(RequestTooLarge, match="its JSON may have"):
+        read_ontology(Path("/dev/zero"))
 
 
 def test_an_ontology_is_a_list_an_object_or_lists_of_prompts(
@@ -996,3 +1021,24 @@ def test_a_data_set_is_not_put_into_the_folder_it_is_made_of(tmp_path: Path) -> 
     with pytest.raises(RequestError, match="would be labelled the next time"):
         check_output(tmp_path / "in" / "out", tmp_path / "in")
     check_output(tmp_path / "out", tmp_path / "in")
+
+
+def test_folders_that_link_to_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image would be counted again for each way to it."""
+    dog, other = tmp_path / "loop" / "dog", tmp_path / "other"
+    for folder, leads in ((dog, other), (other, dog)):
+        folder.mkdir(parents=True)
+        (folder / "link").symlink_to(leads)
+    with pytest.raises(RequestError, match=r"dog/link/link is a link to a folder that it is in"):
+        ClassFolders.open(tmp_path / "loop")
+    for number in range(30):  # without a loop, and with a billion ways to the last
+        folder = tmp_path / "double" / f"{number:02}"
+        folder.mkdir(parents=True)
+        for name in ("a", "b"):
+            (folder / name).symlink_to(folder.with_name(f"{number + 1:02}"))
+    (tmp_path / "double" / "30").mkdir()
+    monkeypatch.setattr("score.jobs.image_folder_reader._MAX_LINKS", 100)
+    with pytest.raises(RequestError, match=r"double/00 has more than 100 linked folders"):
+        ClassFolders.open(tmp_path / "double")

@@ -1,0 +1,1 @@
+"""Attacks on what reads the bytes of strangers: generated input, and what must hold."""

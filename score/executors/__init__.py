@@ -1,0 +1,1 @@
+"""A job's shards, made by several processes: of this machine, or of many."""

@@ -1,0 +1,210 @@
+"""A job's folder: `manifest.json`, `ledger.jsonl`, `shards/`, and a lock.
+
+One process writes into it at a time. Whatever it was doing when it ended, the folder says truly
+which rows are done: a shard has its name when it is complete, and its line in the ledger after
+that.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from score.errors import RequestError
+from score.hardware.locks import Held, hold, is_held
+from score.job_folder import ledger, manifest
+from score.job_folder.known import Known
+from score.job_folder.ledger import Entry, Ledger
+from score.job_folder.manifest import Manifest
+from score.storage.outputs import check_folder
+
+SHARDS = "shards"
+ATTEMPTS = "attempts"
+"""Where several processes that work on one job write shards, which get their names below `SHARDS`
+from the one process that has the folder."""
+_LOCK = "lock"
+_MAGIC = b"PAR1"  # at both ends of a parquet file
+_KNOWN = "known"  # while the job runs
+REPORTS = ("report.json", "report.html")
+"""What tells of the job when it has ended."""
+FORCE_NEW = "--force-new starts anew, and removes what is there"
+
+
+class JobFolder:
+    """A job's folder, held by this process. Use it as a context manager.
+
+    manifest: of the job that is in it. ledger: open for appending.
+    """
+
+    def __init__(self, path: Path, wanted: Manifest, *, force_new: bool = False) -> None:
+        """Begins a job, or goes on with one that computes what is wanted.
+
+        force_new: an older job is removed. Raises RequestError where another process has the
+        folder, or it holds something else, or a job that computes something else; OSError.
+        """
+        check(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = _locked(path)
+        try:
+            if force_new:
+                _clear(path)
+            self.manifest = _agreed(path, wanted)
+            (path / SHARDS).mkdir(exist_ok=True)
+            self.ledger = Ledger(path)
+        except BaseException:
+            self._unlock()
+            raise
+        try:
+            self._remove_broken()
+            self._remove_unlisted()
+        except BaseException:
+            self.close()
+            raise
+
+    def _remove_broken(self) -> None:
+        for entry in list(self.ledger.done()):
+            if not self.is_whole(entry):
+                self.lost(entry)
+
+    def lost(self, entry: Entry) -> None:
+        """Has the rows of a shard that is damaged done again. Raises OSError."""
+        (self.path / entry.file).unlink(missing_ok=True)
+        self.ledger.lost(entry)
+
+    def _remove_unlisted(self) -> None:
+        """A kill may leave a shard that has its name and no line in the ledger, and what workers
+        had written that had no name yet."""
+        shutil.rmtree(self.path / ATTEMPTS, ignore_errors=True)
+        listed = {entry.file for entry in self.ledger.done()}
+        for file in (self.path / SHARDS).glob("part-*.parquet"):
+            if f"{SHARDS}/{file.name}" not in listed:
+                file.unlink()
+
+    def shard(self, first: int) -> str:
+        """Where the shard that begins with a row belongs, below the folder."""
+        return f"{SHARDS}/part-{first:012}.parquet"
+
+    def is_whole(self, entry: Entry) -> bool:
+        """Whether a shard is as long as it was written, and begins and ends as it should. Raises
+        OSError for one that is there and cannot be read."""
+        try:
+            with (self.path / entry.file).open("rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(0)
+                start = stream.read(len(_MAGIC))
+                stream.seek(max(0, size - len(_MAGIC)))
+                return size == entry.bytes and start == stream.read() == _MAGIC
+        except FileNotFoundError:
+            return False
+
+    def forget_known(self) -> None:
+        """Removes what the job alone needed while it ran."""
+        shutil.rmtree(self.path / _KNOWN, ignore_errors=True)
+
+    def counted(self, rows: int) -> None:
+        """Notes the number of the input's rows, all of which have been read. Raises OSError."""
+        if self.manifest.rows != rows:
+            self.manifest = self.manifest.counted(rows)
+            self.manifest.write(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends holding the folder."""
+        self.ledger.__exit__(None, None, None)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def known_of(folder: Path, key: str, cache: Path | None, most_bytes: int) -> Known:
+    """What has been computed in a job, or in a cache with the same key (`manifest.key_of`)."""
+    vectors = cache / f"{key}.sqlite" if cache else folder / _KNOWN / "vectors.sqlite"
+    return Known(folder / _KNOWN / "urls.sqlite", vectors, most_bytes)
+
+
+def check(path: Path) -> None:
+    """Raises RequestError for a folder that holds something else than a job."""
+    if path.is_dir() and manifest.exists(path):
+        return
+    check_folder(path, _is_only_begun, overwrite=True)
+
+
+def check_apart(path: Path, files: Iterable[Path]) -> None:
+    """Raises RequestError for an input that lies where the job writes."""
+    inside = path.resolve()
+    for file in files:
+        if file.resolve().is_relative_to(inside):
+            raise RequestError(f"the input {file} is in the job's folder {path}: name another")
+
+
+def holder(path: Path) -> str:
+    """Which process is writing into a job's folder, in words; empty for none that is known."""
+    return _who(path) if is_held(path / _LOCK) else ""
+
+
+def _is_only_begun(content: Sequence[Path]) -> bool:
+    """Whether a folder holds what a job leaves that ends before it has a manifest: its shards come
+    after that, and go before it."""
+    return {entry.name for entry in content} <= {_LOCK}
+
+
+def _locked(path: Path) -> int | None:
+    try:
+        descriptor = hold(path / _LOCK)
+    except Held:
+        raise RequestError(
+            f"another job is writing into {path}: {_who(path)}; `score status {path}` tells how "
+            "far it is"
+        ) from None
+    if descriptor is not None:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+    return descriptor
+
+
+def _who(path: Path) -> str:
+    told = ""
+    with suppress(OSError):
+        told = (path / _LOCK).read_bytes()[:200].decode("utf-8", "replace")
+    return told or "an unknown process"
+
+
+def _clear(path: Path) -> None:
+    # The manifest last: until then the folder is known to hold a job.
+    for name in (ledger.NAME, *REPORTS):
+        (path / name).unlink(missing_ok=True)
+    shutil.rmtree(path / ATTEMPTS, ignore_errors=True)
+    shutil.rmtree(path / SHARDS, ignore_errors=True)
+    shutil.rmtree(path / _KNOWN, ignore_errors=True)
+    (path / manifest.NAME).unlink(missing_ok=True)
+
+
+def _agreed(path: Path, wanted: Manifest) -> Manifest:
+    """The manifest of the job in a folder, which is written if there is none. Raises RequestError
+    where what is wanted is another job."""
+    if not manifest.exists(path):
+        wanted.write(path)
+        return wanted
+    found = Manifest.read(path)
+    if change := found.change(wanted):
+        raise RequestError(f"{path} holds another job: {change}; {FORCE_NEW}")
+    return found

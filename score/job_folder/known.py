@@ -1,0 +1,259 @@
+"""What a job has computed already: an image, a URL or a text that comes again is not fetched or
+encoded again.
+
+    URL ──urls──▶ hash of the image's bytes ──vectors──▶ vector ◀──vectors── hash of a text
+
+Two stores on disk. `urls` is the job's alone, since what is behind a URL changes; `vectors` goes by
+content, and may outlive the job (`--cache`). A cell that is under way in an earlier row is not
+computed beside it either: that row comes out first, and its vector is the later one's, too.
+
+All rows go through the embedder, so that they keep their order. Of a row, what is known is left
+out; where all is known, an error stands in its place, `_Known`, which the embedder hands back when
+the row's turn comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+
+from score.contract.params import Params
+from score.contract.rows import IMAGE, TEXT, Record, Row, is_empty
+from score.core.embedder import Embedder
+from score.core.pairs import embed_pairs
+from score.errors import RowError
+from score.job_folder import digests
+from score.job_folder.digests import Digest
+from score.storage.blob_store import BlobStore
+from score.type_aliases import Vector
+
+T = TypeVar("T")
+
+VECTORS_BYTES = 4 * 2**30
+"""Of the vectors that are kept: two million of 512 numbers."""
+
+_URLS_BYTES = 2**30
+_WEB = ("http://", "https://")
+_LONGEST = 8192  # characters of a cell that is recognised: longer ones are not kept in memory
+
+
+class _Known(RowError):
+    """Stands for what need not be computed."""
+
+    code = "known"
+
+
+class _Part:
+    """The image or the text of a row that is under way, and what comes of it.
+
+    key: equal for equal cells; None for a cell that is not recognised. earlier: the same cell in an
+    earlier row, which comes out before this one. vector or error: what came of it; neither where
+    the row failed by its other cell. sha256: of an image's bytes.
+    """
+
+    __slots__ = ("earlier", "error", "key", "sha256", "vector")
+
+    def __init__(self, key: bytes | None, earlier: _Part | None = None) -> None:
+        self.key, self.earlier = key, earlier
+        self.vector: Vector | None = None
+        self.error: RowError | None = None
+        self.sha256: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing has come of it yet."""
+        return self.vector is None and self.error is None
+
+    def take(self, other: _Part) -> None:
+        """Takes over what came of the same cell."""
+        self.vector, self.error, self.sha256 = other.vector, other.error, other.sha256
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A row that is under way. image, text: None where it has none. computed: those of them that
+    the embedder is asked for. row: the cells that are recognised, which are not large."""
+
+    digest: Digest
+    image: _Part | None
+    text: _Part | None
+    row: Row
+    computed: tuple[_Part, ...] = ()
+
+
+class Known:
+    """What a job has computed already. Use it as a context manager."""
+
+    def __init__(self, urls: Path, vectors: Path, most_bytes: int = VECTORS_BYTES) -> None:
+        """urls, vectors: files of the stores, made where they are missing. most_bytes: of the
+        vectors that are kept."""
+        self._urls = BlobStore(urls, _URLS_BYTES)
+        self._vectors = BlobStore(vectors, most_bytes)
+        self._under_way: dict[bytes, _Part] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._urls.__exit__(kind, error, trace)
+        self._vectors.__exit__(kind, error, trace)
+
+    def embed(
+        self,
+        embedder: Embedder,
+        items: Iterable[tuple[T, Digest, Row]],
+        params: Params,
+        root: Path | None,
+    ) -> Generator[tuple[T, Record], None, None]:
+        """As `embed_pairs`, with the place for the hash of each row's image. The records tell no
+        numbers of tokens."""
+
+        def asked() -> Iterator[tuple[tuple[T, _Asked], Row]]:
+            for item, digest, row in items:
+                one = self._asked(row, digest)
+                yield (item, one), self._to_compute(one, row)
+
+        rows = embed_pairs(embedder, asked(), params, root=root, on_fetched=self._fetched)
+        for (item, one), record in rows:
+            self._take(one, record)
+            yield item, self._record(one, record, embedder, params)
+
+    # A row's way in.
+
+    def _asked(self, row: Row, digest: Digest) -> _Asked:
+        image, text = self._image(row.image), self._text(row.text)
+        kept = Row(
+            row.image if image and image.key else None, row.text if text and text.key else None
+        )
+        return _Asked(digest, image, text, kept)
+
+    def _image(self, cell: object) -> _Part | None:
+        """A URL is recognised; other images are by their bytes, when those are there."""
+        if is_empty(cell):
+            return None
+        if not isinstance(cell, str) or len(cell) > _LONGEST or not cell.strip().startswith(_WEB):
+            return _Part(None)
+        part = self._part(b"url ", cell.strip())
+        if part.earlier is None and (sha256 := self._urls.get(part.key or b"")):
+            part.sha256, part.vector = sha256.hex(), self._vector(_image_key(sha256.hex()))
+        return part
+
+    def _text(self, cell: object) -> _Part | None:
+        if is_empty(cell):
+            return None
+        if not isinstance(cell, str) or len(cell) > _LONGEST:
+            return _Part(None)
+        part = self._part(b"text ", cell)
+        if part.earlier is None:
+            part.vector = self._vector(part.key)
+        return part
+
+    def _part(self, kind: bytes, cell: str) -> _Part:
+        key = hashlib.sha256(kind + cell.encode("utf-8", "surrogatepass")).digest()
+        return _Part(key, self._under_way.get(key))
+
+    def _vector(self, key: bytes | None) -> Vector | None:
+        found = self._vectors.get(key) if key else None
+        return None if found is None else np.frombuffer(found, np.float32)
+
+    def _to_compute(self, asked: _Asked, row: Row) -> Row:
+        """The row without what is known, and with the place for its image's hash."""
+        image, text = asked.image, asked.text
+        asked.computed = tuple(
+            part for part in (image, text) if part and part.is_open and part.earlier is None
+        )
+        for part in asked.computed:
+            if part.key:
+                self._under_way[part.key] = part
+        if not asked.computed and (image or text):
+            return Row(text=_Known("is known"))
+        asked.digest.is_alone = text not in asked.computed
+        return Row(
+            digests.carrying(row.image, asked.digest) if image in asked.computed else None,
+            row.text if text in asked.computed else None,
+        )
+
+    def _fetched(self, cell: object, data: bytes) -> None:
+        """Hashes what was fetched. Raises _Known where its vector is there and is all that the row
+        needs, so that it is not decoded."""
+        digests.note(cell, data)
+        digest = digests.carried(cell)
+        if digest and digest.is_alone and digest.sha256:
+            digest.vector = self._vector(_image_key(digest.sha256))
+            if digest.vector is not None:
+                raise _Known("is known")
+
+    # A row's way out.
+
+    def _take(self, asked: _Asked, record: Record) -> None:
+        """Notes what came of the parts that were computed."""
+        error = None if isinstance(record.error, _Known) else record.error
+        for part in asked.computed:
+            is_image = part is asked.image
+            if error is None:
+                image = asked.digest.vector if record.error else record.image_features
+                part.vector = image if is_image else record.text_features
+            elif error.column == (IMAGE if is_image else TEXT):
+                part.error = error
+            if is_image:
+                part.sha256 = asked.digest.sha256
+            if part.key and self._under_way.get(part.key) is part:
+                del self._under_way[part.key]
+            self._keep(part, is_image=is_image)
+
+    def _keep(self, part: _Part, *, is_image: bool) -> None:
+        if part.vector is None:
+            return
+        key = _image_key(part.sha256) if is_image and part.sha256 else part.key
+        if key:
+            self._vectors.put(key, part.vector.tobytes())
+        if is_image and part.key and part.sha256:
+            self._urls.put(part.key, bytes.fromhex(part.sha256))
+
+    def _record(self, asked: _Asked, record: Record, embedder: Embedder, params: Params) -> Record:
+        """The row's record, of all its parts."""
+        image, text = asked.image, asked.text
+        for part in (image, text):
+            if part and part.earlier:
+                part.take(part.earlier)
+        failed = any(part.error for part in (image, text) if part)
+        for part, row in ((text, Row(text=asked.row.text)), (image, Row(image=asked.row.image))):
+            # The earlier row failed by its other cell, so that nothing came of this one.
+            if part and part.is_open and not failed:
+                self._compute(part, row, embedder, params, is_image=part is image)
+                if part.earlier:
+                    part.earlier.take(part)  # for the others that wait for it
+        if image:
+            asked.digest.sha256 = image.sha256
+        errors = [part.error for part in (text, image) if part and part.error]
+        if errors or not (image or text):
+            return Record(error=errors[0] if errors else record.error)
+        return Record(
+            image_features=image.vector if image else None,
+            text_features=text.vector if text else None,
+        )
+
+    def _compute(
+        self, part: _Part, row: Row, embedder: Embedder, params: Params, *, is_image: bool
+    ) -> None:
+        digest = Digest()
+        carried = Row(digests.carrying(row.image, digest), row.text)
+        (record,) = embedder.embed([carried], params, on_fetched=digests.note)
+        part.error, part.sha256 = record.error, digest.sha256
+        part.vector = record.image_features if is_image else record.text_features
+        self._keep(part, is_image=is_image)
+
+
+def _image_key(sha256: str) -> bytes:
+    return hashlib.sha256(b"image " + bytes.fromhex(sha256)).digest()

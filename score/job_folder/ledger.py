@@ -1,0 +1,160 @@
+"""`ledger.jsonl`: which rows of a job are done, in which file. A line for each file.
+
+A line is appended when its file is complete, and flushed to disk; nothing is rewritten. A later
+line replaces an earlier one that begins with the same row; one of no rows says that the earlier
+one's file was lost. A kill may cut the last line: it is dropped, and its rows are done again.
+
+Where several processes work on a job, lines come in any order: rows may be missing between others.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from score.errors import RequestError
+from score.tables.lines import Mark
+from score.type_aliases import Json
+
+NAME = "ledger.jsonl"
+_LONGEST = 2**20  # bytes of a line
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Rows that are done.
+
+    first: number of the first row in the input, from 0. file: below the job's folder. bytes: of it.
+    mark: where the input goes on after them. position: the same, in the unit of `Lines.size`.
+    failed: error code → rows. hosts: host → rows whose image could not be fetched from it.
+    retryable: failed rows that may succeed another time. unasked: those of them whose host did not
+    answer other rows, and was not asked. seconds: that they took; where several processes work on a
+    job, those since the one before was complete.
+    """
+
+    first: int
+    rows: int
+    file: str
+    bytes: int
+    mark: Mark
+    position: int
+    failed: Counter[str] = field(default_factory=Counter)
+    hosts: Counter[str] = field(default_factory=Counter)
+    retryable: int = 0
+    unasked: int = 0
+    seconds: float = 0.0
+
+    @property
+    def end(self) -> int:
+        """The number of the row after them."""
+        return self.first + self.rows
+
+    def json(self) -> Json:
+        """As JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Self:
+        """From JSON. Raises KeyError, TypeError, ValueError, AttributeError."""
+        seconds = float(content["seconds"])
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds: {seconds}")
+        return cls(
+            first=int(content["first"]),
+            rows=int(content["rows"]),
+            file=str(content["file"]),
+            bytes=int(content["bytes"]),
+            mark=tuple(map(int, content["mark"])),
+            position=int(content["position"]),
+            failed=Counter({str(code): int(n) for code, n in content["failed"].items()}),
+            hosts=Counter({str(host): int(n) for host, n in content["hosts"].items()}),
+            retryable=int(content["retryable"]),
+            unasked=int(content["unasked"]),
+            seconds=seconds,
+        )
+
+
+class Ledger:
+    """A job's ledger, open for appending. Use it as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what is there, and drops a line that was cut. Raises RequestError, OSError."""
+        self.entries = {entry.first: entry for entry in read(folder)}
+        self._file = folder / NAME
+        self._stream = self._file.open("ab", buffering=0)
+        if (size := _whole(self._file)) < self._stream.tell():
+            self._stream.truncate(size)
+
+    def add(self, entry: Entry) -> None:
+        """Appends a line, and waits until the disk has it. Raises OSError."""
+        line = json.dumps(entry.json(), separators=(",", ":")).encode() + b"\n"
+        if self._stream.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._file))
+        os.fsync(self._stream.fileno())
+        self.entries.pop(entry.first, None)  # the order is that of time
+        self.entries[entry.first] = entry
+
+    def lost(self, entry: Entry) -> None:
+        """Appends a line that says that an entry's rows are to be done again. Raises OSError."""
+        none = Counter[str]()
+        self.add(replace(entry, rows=0, bytes=0, failed=none, hosts=none, retryable=0))
+
+    def done(self) -> Iterator[Entry]:
+        """The entries by the order of their rows, between which some may be missing."""
+        return in_order(self.entries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+
+def read(folder: Path) -> Iterator[Entry]:
+    """The lines of a ledger, which another process may be writing; none where there is no ledger.
+
+    Raises RequestError for a damaged one, OSError.
+    """
+    try:
+        stream = (folder / NAME).open("rb")
+    except FileNotFoundError:
+        return
+    with stream:
+        number = 0
+        while (line := stream.readline(_LONGEST)).endswith(b"\n"):
+            number += 1
+            try:
+                yield Entry.parse(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise RequestError(
+                    f"{folder / NAME}, line {number}, is damaged: {error!r}"
+                ) from error
+        if len(line) == _LONGEST:  # else it is being written, or was cut
+            raise RequestError(f"{folder / NAME}, line {number + 1}, is damaged: it has no end")
+
+
+def in_order(entries: Mapping[int, Entry]) -> Iterator[Entry]:
+    """Those of some entries, by their first row, that have rows, in the order of these."""
+    return (entries[first] for first in sorted(entries) if entries[first].rows)
+
+
+def _whole(file: Path) -> int:
+    """The bytes of the lines that are whole."""
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        start = max(0, size - _LONGEST)
+        stream.seek(start)
+        return start + stream.read().rfind(b"\n") + 1

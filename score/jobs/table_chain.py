@@ -1,0 +1,158 @@
+"""Several inputs as one table: their rows, one input after the other."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+from score.contract.rows import Row
+from score.errors import BadBase64, BadColumns, RequestError
+from score.fetch.cells import file_below, is_data_uri
+from score.jobs.image_files import image_files
+from score.jobs.input_files import InputFile
+from score.storage.remote import File, RemoteFile
+from score.tables.lines import Line, Lines, Mark, distinct
+from score.wording.quoting import listed, quoted
+
+# Files whose columns are compared before the work begins, the others in their turn: a job goes on
+# within seconds, however many there are. In an object store each takes several requests.
+_CHECKED, _CHECKED_AFAR = 64, 4
+_SCHEME = 16  # characters of a cell in which a URL has its ://
+
+
+class TableChain:
+    """Files with the same columns, in any order, read one after the other, one open at a time.
+
+    The columns of partitions come after those of the files, unless the files have them too. A mark
+    is the number of a file and a mark in it. size: bytes of all files as they are stored (of a
+    folder of images: images). root: the folder that all files are below; an image cell that names a
+    file below its own table's folder finds it there, unless `root` is set to another folder.
+    Use it as a context manager. Raises BadColumns, which names two files whose columns differ, and
+    what `opened` raises.
+    """
+
+    def __init__(self, inputs: Sequence[InputFile], opened: Callable[[File], Lines]) -> None:
+        """`inputs`: at least one. `opened`: the reader of each."""
+        self._inputs, self._opened = inputs, opened
+        self.files: list[File] = [file.path for file in inputs]
+        _check_distinct(self.files)
+        sizes = [_size(file) for file in self.files]
+        self._before = list(accumulate(sizes, initial=0))
+        self.size = self._before[-1]
+        with self._open(0) as first:
+            self._own = first.columns
+        self._partition = [name for name in inputs[0].partition if name not in self._own]
+        self.columns = distinct([*self._own, *self._partition])
+        is_afar = any(isinstance(file, RemoteFile) for file in self.files)
+        for number in range(1, min(len(inputs), _CHECKED_AFAR if is_afar else _CHECKED)):
+            with self._open(number) as table:
+                self._order(number, table)
+        self._shared = _shared_folder(self.files)
+        self.root = self._shared
+
+    def __enter__(self) -> TableChain:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Iterator[Line]:
+        return self.after(None)
+
+    def after(self, mark: Mark | None) -> Iterator[Line]:
+        """As `Lines.after`."""
+        number, *inner = mark or (0,)
+        if number >= len(self.files):
+            raise RequestError(
+                f"the input has {len(self.files):,} files, and its reading should go on in number "
+                f"{number + 1:,}: it is not as it was read before"
+            )
+        return self._after(number, tuple(inner))
+
+    def _after(self, number: int, inner: Mark) -> Iterator[Line]:
+        for at in range(number, len(self.files)):
+            with self._open(at) as table:
+                yield from self._lines(at, table, inner if at == number and inner else None)
+
+    def _open(self, number: int) -> Lines:
+        path = self.files[number]
+        try:
+            return self._opened(path)
+        except OSError as error:
+            raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+        except BadColumns as error:  # which may not say of which file
+            raise BadColumns(f"{path}: {error}") from None
+
+    def _lines(self, number: int, table: Lines, mark: Mark | None) -> Iterator[Line]:
+        """The lines of a file."""
+        order = self._order(number, table)
+        partition = self._inputs[number].partition
+        beside = [partition[name] for name in self._partition]
+        before, size = self._before[number : number + 2]
+        size -= before
+        # Cells are read below `root`: those of a table in another folder are named from there.
+        root = table.root.resolve() if table.root else None
+        same = self.root != self._shared or root == self._shared
+        for line in table.after(mark):
+            yield Line(
+                line.row if same else self._moved(line.row, root),
+                [*(line.kept[place] for place in order), *beside],
+                before + line.position * size // max(table.size, 1),
+                (number, *line.mark),
+            )
+
+    def _moved(self, row: Row, root: Path | None) -> Row:
+        """A row whose image cell, if it names a file below `root`, names it from `self.root` on.
+
+        A file elsewhere below `self.root` is none of the table's.
+        """
+        cell, shared = row.image, self._shared
+        if (
+            shared is None
+            or not isinstance(cell, str)
+            or "://" in cell[:_SCHEME]
+            or is_data_uri(cell.strip())
+        ):
+            return row
+        if root and (file := file_below(root, cell.strip())):
+            return replace(row, image=f"./{file.relative_to(shared)}")
+        if file_below(shared, cell.strip()):
+            where = f"below {root}" if root else "that a table in an object store may name"
+            return replace(row, image=BadBase64(f"{quoted(cell)} is no file {where}"))
+        return row
+
+    def _order(self, number: int, table: Lines) -> list[int]:
+        """Where a file has each of the columns. Raises BadColumns where it has others."""
+        own, other = {*self._own}, {*table.columns}
+        partition = {*self._inputs[number].partition} - own
+        if own != other or partition != {*self._partition}:
+            own, other = own | {*self._partition}, other | partition
+            raise BadColumns(
+                f"{self.files[0]} and {self.files[number]} have different columns: only the first "
+                f"has {listed(sorted(own - other))}, only the second {listed(sorted(other - own))}"
+            )
+        return [table.columns.index(name) for name in self._own]
+
+
+def _size(file: File) -> int:
+    if not isinstance(file, Path):
+        return file.size
+    return sum(1 for _ in image_files(file)) if file.is_dir() else file.stat().st_size
+
+
+def _check_distinct(files: Sequence[File]) -> None:
+    """Raises RequestError for a file that several inputs name: its rows would come twice."""
+    names = (str(file.resolve() if isinstance(file, Path) else file) for file in files)
+    ((name, count),) = Counter(names).most_common(1)
+    if count > 1:
+        raise RequestError(f"the inputs name {name} {count} times")
+
+
+def _shared_folder(files: Sequence[File]) -> Path | None:
+    """The innermost folder that all files, or folders of images, are in that are here."""
+    here = [file for file in files if isinstance(file, Path)]
+    folders = {(file if file.is_dir() else file.parent).resolve() for file in here}
+    return Path(os.path.commonpath(folders)) if folders else None

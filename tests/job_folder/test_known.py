@@ -1,0 +1,233 @@
+"""What comes again in a job is not fetched or encoded again."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from score.contract.params import Params
+from score.core.embedder import Embedder, pipeline_of
+from score.errors import ROW_CODES
+from score.job_folder import known as known_module
+from score.job_folder.embed import JobOptions, embed_into
+from score.jobs.embed import embed_file
+from score.jobs.line_source import open_lines
+from score.settings import Settings
+from tests.support.images import random_image
+from tests.support.job_folders import assert_same, content
+
+IMAGES = [random_image(seed, (40, 30)) for seed in range(4)]
+
+
+class Server:
+    """Images 0 to 3, by any number of names; `/no…` is a 404. served: how often each path was."""
+
+    def __init__(self) -> None:
+        self.served = Counter[str]()
+        ours = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                ours.served[self.path] += 1
+                body = b"" if self.path.startswith("/no") else IMAGES[int(self.path[1]) % 4]
+                self.send_response(200 if body else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.listening.server_port}/{path}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    threading.Thread(target=server.listening.serve_forever, daemon=True).start()
+    yield server
+    server.listening.shutdown()
+    server.listening.server_close()
+
+
+@pytest.fixture(scope="module")
+def fetching() -> Embedder:
+    settings = Settings(allow_hosts=("127.0.0.1",), max_retries=0, per_host=4)
+    return Embedder.load(settings=settings)
+
+
+@pytest.fixture
+def encoded(fetching: Embedder, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many images and texts are encoded."""
+    counts = Counter[str]()
+    pipeline = pipeline_of(fetching)
+    for name in ("images", "texts"):
+        original = getattr(pipeline, f"encode_{name}")
+
+        def counted(inputs: Any, *more: Any, name: str = name, original: Any = original) -> Any:
+            counts[name] += len(inputs)
+            return original(inputs, *more)
+
+        monkeypatch.setattr(pipeline, f"encode_{name}", counted)
+    return counts
+
+
+def table(tmp_path: Path, rows: Sequence[Sequence[str]]) -> Path:
+    file = tmp_path / "in.csv"
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([["image", "text"], *rows])
+    return file
+
+
+def run(embedder: Embedder, file: Path, folder: Path, **options: Any) -> None:
+    with open_lines(file) as lines:
+        chosen = JobOptions(**{"shard_rows": 50, **options})
+        embed_into(embedder, lines, folder, Params(on_error="report"), chosen)
+
+
+def mixed(server: Server) -> list[tuple[str, str]]:
+    """Rows of few images and texts, in all combinations, with cells that fail."""
+    dice = random.Random(0)
+    inline = base64.b64encode(IMAGES[2]).decode()
+    images = ["", "", *(server.url(f"{n}") for n in range(3)), server.url("0b"), server.url("no")]
+    images += [inline, "not base64!", server.url("no2"), f" {server.url('1')} "]
+    texts = ["", "", "a cat", "a dog", "a bird", "a cat ", "x" * 9000]
+    return [(dice.choice(images), dice.choice(texts)) for _ in range(400)]
+
+
+def test_rows_are_as_without_repetition(server: Server, fetching: Embedder, tmp_path: Path) -> None:
+    """Each row is as the row alone, whatever was known of it, and whatever failed before it."""
+    rows = mixed(server)
+    file = table(tmp_path, rows)
+    run(fetching, file, tmp_path / "job")
+    found = content(tmp_path / "job")
+    alone: dict[tuple[str, str], dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        if row not in alone:
+            one = table(tmp_path, [row])
+            run(fetching, one, tmp_path / "one", force_new=True)
+            alone[row] = content(tmp_path / "one").to_pylist()[0]
+        wanted = alone[row]
+        got = found.slice(number, 1).to_pylist()[0]
+        for name in ("error_code", "error_message", "row_status"):
+            assert got[name] == wanted[name], (number, row)
+        if wanted["error_code"] is None:
+            assert got["image_sha256"] == wanted["image_sha256"], (number, row)
+        for name in ("image_features", "text_features"):
+            assert (got[name] is None) == (wanted[name] is None), (number, row)
+            if wanted[name]:
+                assert got[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-4)
+
+
+def test_a_url_is_fetched_once_and_what_is_equal_encoded_once(
+    server: Server, fetching: Embedder, tmp_path: Path, encoded: Counter[str]
+) -> None:
+    """Under way at the same time, or long before; by another URL, or inline."""
+    urls = [server.url(path) for path in ("0", "1", "2", "0b")]
+    rows = [(urls[number % 4], f"text {number % 3}") for number in range(300)]
+    rows += [(base64.b64encode(IMAGES[0]).decode(), "")] * 20
+    run(fetching, table(tmp_path, rows), tmp_path / "job")
+    assert server.served == {"/0": 1, "/1": 1, "/2": 1, "/0b": 1}
+    assert encoded["texts"] == 3
+    assert encoded["images"] <= 4  # /0 and /0b may be under way at the same time
+    hashes = content(tmp_path / "job")["image_sha256"].to_pylist()
+    assert len(set(hashes)) == 3
+    assert None not in hashes
+
+
+def test_what_an_earlier_row_did_not_compute_is_computed_once(
+    server: Server, fetching: Embedder, tmp_path: Path, encoded: Counter[str]
+) -> None:
+    """The first row's image fails, so that nothing comes of its text, for which others wait."""
+    rows = [(server.url("no"), "the text of all"), *[(server.url("1"), "the text of all")] * 50]
+    run(fetching, table(tmp_path, rows), tmp_path / "job")
+    assert encoded["texts"] == 1
+    found = content(tmp_path / "job")["text_features"].to_pylist()
+    assert found[0] is None
+    assert None not in found[1:]
+
+
+def test_what_fails_is_fetched_again_later_but_not_at_the_same_time(
+    server: Server, fetching: Embedder, tmp_path: Path
+) -> None:
+    rows = [(server.url("no"), "")] * 30
+    run(fetching, table(tmp_path, rows), tmp_path / "job")
+    assert set(content(tmp_path / "job")["error_code"].to_pylist()) == {"fetch_failed"}
+    assert server.served["/no"] <= 5
+
+
+def test_a_job_that_goes_on_knows_what_it_computed_before(
+    server: Server, fetching: Embedder, tmp_path: Path, encoded: Counter[str]
+) -> None:
+    rows = [(server.url(str(number % 4)), f"text {number % 5}") for number in range(200)]
+    file = table(tmp_path, rows)
+
+    def progress(summary: Any) -> None:
+        if summary.rows == 100:
+            raise KeyboardInterrupt
+
+    with open_lines(file) as lines, pytest.raises(KeyboardInterrupt):
+        params = Params(on_error="report")
+        embed_into(fetching, lines, tmp_path / "job", params, JobOptions(), progress)
+    assert (tmp_path / "job" / "known").is_dir()
+    before, fetched = Counter(encoded), server.served.total()
+    run(fetching, file, tmp_path / "job")
+    assert encoded == before
+    assert server.served.total() == fetched
+    assert not (tmp_path / "job" / "known").exists()  # a finished job needs it no more
+
+
+def test_a_cache_outlives_the_job_but_not_the_options(
+    server: Server, fetching: Embedder, tmp_path: Path, encoded: Counter[str]
+) -> None:
+    rows = [(server.url(str(number % 4)), f"text {number}") for number in range(20)]
+    file, cache = table(tmp_path, rows), tmp_path / "cache"
+    run(fetching, file, tmp_path / "one", vector_cache=cache)
+    before = Counter(encoded)
+    assert before == {"images": 4, "texts": 20}
+    run(fetching, file, tmp_path / "two", vector_cache=cache, vectors="float16")
+    assert encoded == before
+    assert server.served == dict.fromkeys(("/0", "/1", "/2", "/3"), 2)  # URLs may have changed
+    other = tmp_path / "three"
+    with open_lines(file) as lines:
+        params = Params(normalize=True, on_error="report")
+        embed_into(fetching, lines, other, params, JobOptions(vector_cache=cache))
+    assert encoded["texts"] == 40
+    assert len(list(cache.glob("*.sqlite"))) == 2
+    run(fetching, file, tmp_path / "four")
+    assert_same(content(tmp_path / "four"), content(tmp_path / "one"))
+
+
+def test_a_damaged_cache_is_no_error(server: Server, fetching: Embedder, tmp_path: Path) -> None:
+    rows = [(server.url("1"), "a text")] * 3
+    file, cache = table(tmp_path, rows), tmp_path / "cache"
+    run(fetching, file, tmp_path / "one", vector_cache=cache)
+    (stored,) = cache.glob("*.sqlite")
+    stored.write_bytes(b"damaged" * 5000)
+    run(fetching, file, tmp_path / "two", vector_cache=cache)
+    assert_same(content(tmp_path / "one"), content(tmp_path / "two"))
+
+
+def test_the_mark_of_what_is_known_is_no_code_of_rows() -> None:
+    assert known_module._Known.code not in ROW_CODES
+
+
+def test_file_outputs_are_the_same(server: Server, fetching: Embedder, tmp_path: Path) -> None:
+    file = table(tmp_path, mixed(server)[:100])
+    embed_file(fetching, file, tmp_path / "all.parquet")
+    run(fetching, file, tmp_path / "job")
+    import pyarrow.parquet as pq
+
+    whole, shards = pq.read_table(tmp_path / "all.parquet"), content(tmp_path / "job")
+    assert whole["error_message"].to_pylist() == shards["error_message"].to_pylist()

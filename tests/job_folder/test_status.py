@@ -1,0 +1,114 @@
+"""`score status`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from score.__main__ import main
+from score.errors import RequestError
+from score.hardware.locks import hold
+from score.job_folder.status import Status
+from score.wording.durations import duration
+from tests.job_folder.test_embed import embed
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A job of 60 rows, of which some failed."""
+    table = tmp_path / "in.csv"
+    lines = [f"{'no image' if n % 10 == 0 else ''},text {n}\n" for n in range(60)]
+    table.write_text("image,text\n" + "".join(lines))
+    assert embed(table, tmp_path / "job") == 0
+    return tmp_path / "job"
+
+
+def status(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["status", str(folder)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_finished_job(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = status(folder, capsys)
+    assert said.startswith("complete: all 60 rows in 3 files\n6 rows failed (10.0%):\n")
+    assert "  not_an_image                       6\n" in said
+    assert "--retry-failed" not in said
+    assert main(["status", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["rows"], told["total"], told["share"]) == ("complete", 60, 60, 1)
+    assert told["failed"] == {"not_an_image": 6}
+    assert told["seconds_left"] == 0
+
+
+def test_a_job_that_stopped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = folder / "ledger.jsonl"
+    lines = ledger.read_text().splitlines()
+    entry = {**json.loads(lines[0]), "seconds": 4, "hosts": {"a.example": 3}, "retryable": 2}
+    ledger.write_text(json.dumps(entry) + "\n" + '{"cut')
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "rows": None}))
+    said = status(folder, capsys)
+    share = entry["position"] / manifest["size"]
+    left = duration((20 / share - 20) / 5)
+    assert said.startswith(
+        f"stopped: 20 rows in 1 file, {share:.1%} of the input; 5.0 rows/s, "
+        f"about {left} left at that rate\n"
+    )
+    assert (
+        "hosts whose images failed:\n  a.example                                          3\n"
+        in said
+    )
+    assert "2 of them may succeed another time: --retry-failed" in said
+
+
+def test_a_job_that_has_just_begun(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "ledger.jsonl").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "rows": None}))
+    assert status(folder, capsys) == "stopped: 0 rows in 0 files, 0.0% of the input\n"
+    assert Status.of(folder).seconds_left is None
+
+
+def test_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert main(["status", str(folder)]) == 2
+        assert f"{folder} holds no job: it has no manifest.json" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_hosts_are_not_all_shown(folder: Path) -> None:
+    hosts = Counter({f"{number}.example": 100 - number for number in range(30)})
+    status = Status.of(folder)
+    shown = str(Status(**{**{n: getattr(status, n) for n in status.__slots__}, "hosts": hosts}))
+    assert "0.example" in shown
+    assert "and 20 more" in shown
+    assert "29.example" not in shown
+
+
+def test_looking_at_a_job_does_not_keep_another_from_beginning(folder: Path) -> None:
+    (folder / "lock").unlink()
+    assert Status.of(folder).state == "complete"
+    assert not (folder / "lock").exists()  # nothing is written
+    held = hold(folder / "lock")
+    assert held is not None
+    assert Status.of(folder).state == "running"
+    os.close(held)
+    looking = os.open(folder / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.3, os.close, [looking]).start()
+    descriptor = hold(folder / "lock")
+    assert descriptor is not None
+    os.close(descriptor)
+
+
+def test_a_ledger_without_ends_of_lines_is_damaged(folder: Path) -> None:
+    (folder / "ledger.jsonl").write_bytes(b"x" * 2**20)
+    with pytest.raises(RequestError, match=r"ledger\.jsonl, line 1, is damaged: it has no end"):
+        Status.of(folder)
