@@ -1,11 +1,12 @@
 """Atomic outputs: files and folders that appear under their name only when complete.
 
-Each is written under a unique hidden name in the target's folder, then renamed. So two processes
-with the same output do not write into each other's files: the one that finishes last wins. If
-writing fails, the temporary files are removed. Those of a killed process are removed by the next
-process that writes into the same folder: at once if their name shows an ended process of this
-machine, otherwise after a day without a write. A folder that a killed process was replacing is
-restored.
+Each is written under a hidden name in the target's folder that nobody can guess, then renamed. So
+two processes with the same output do not write into each other's files: the one that finishes last
+wins. A link is never followed: not one that somebody put where the temporary file is created, nor
+one at the target, which the file replaces. If writing fails, the temporary files are removed. Those
+of a killed process are removed by the next process that writes into the same folder: at once if
+their name shows an ended process of this machine, otherwise after a day without a write. A folder
+that a killed process was replacing is restored.
 """
 
 from __future__ import annotations
@@ -24,32 +25,40 @@ from functools import cache
 from pathlib import Path
 
 _NAME = re.compile(
-    r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8}\.part", re.DOTALL
+    r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8,16}\.part", re.DOTALL
 )
 _OLD = "old"  # in the temporary folder of `folder`: where the folder that is replaced is moved
 _LONGEST = 150  # bytes of the final name in the temporary one
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ABANDONED = 24 * 3600.0  # seconds without a write
 _STARTED = time.time()  # what this process wrote is not older
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 _NO_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 @contextmanager
-def file(path: Path) -> Iterator[Path]:
-    """A temporary path, whose file replaces `path` when the block ends. Raises OSError."""
-    with files([path]) as (part,):
+def file(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """A temporary, empty file, which replaces `path` when the block ends. Raises OSError.
+
+    mode: its permissions, less the process's umask.
+    """
+    with files([path], mode) as (part,):
         yield part
 
 
 @contextmanager
-def files(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Temporary paths, whose files replace `paths` when the block ends.
+def files(paths: Iterable[Path], mode: int = 0o666) -> Iterator[list[Path]]:
+    """Temporary, empty files, which replace `paths` when the block ends.
 
-    For a file that the block does not write, `paths`' own file is deleted. The folder of each must
-    exist. Raises OSError.
+    For a file that the block removes, `paths`' own file is deleted. The folder of each must exist.
+    Raises OSError.
     """
-    parts = {path: _temporary(path.parent, path.name) for path in paths}
+    parts: dict[Path, Path] = {}
     try:
+        for path in paths:
+            part = _temporary(path.parent, path.name)
+            os.close(os.open(part, _CREATE, mode))
+            parts[path] = part
         yield list(parts.values())
         for part in parts.values():
             _sync(part)
@@ -87,9 +96,9 @@ def folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Pat
 
 @contextmanager
 def contents(path: Path) -> Iterator[Path]:
-    """A folder inside `path`, whose files replace all files of `path` when the block ends.
+    """A folder inside `path`, whose content replaces all that `path` holds when the block ends.
 
-    If the block raises, `path` is unchanged. Files that other processes add meanwhile stay. Unlike
+    If the block raises, `path` is unchanged. What other processes add meanwhile stays. Unlike
     renaming the folder itself, this works for a mount point, such as Azure ML's outputs. Raises
     OSError.
     """
@@ -100,7 +109,10 @@ def contents(path: Path) -> Iterator[Path]:
         with scratch(path / "new") as temporary:
             yield temporary
             for old in replaced:
-                old.unlink(missing_ok=True)
+                if _is_folder(old):
+                    remove(old)
+                else:
+                    old.unlink(missing_ok=True)
             for new in temporary.iterdir():
                 new.rename(path / new.name)
             is_new = False
@@ -146,7 +158,7 @@ def is_temporary(name: str) -> bool:
 def _temporary(parent: Path, name: str) -> Path:
     _remove_abandoned(parent.absolute())
     start = os.fsencode(name)[:_LONGEST].decode(errors="ignore")
-    return parent / f".{start}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.part"
+    return parent / f".{start}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part"
 
 
 _next_sweep: dict[Path, float] = {}
@@ -170,7 +182,7 @@ def _remove_abandoned(parent: Path) -> None:
 def _remove_if_abandoned(path: Path, name: re.Match[str]) -> None:
     if not _is_abandoned(path, name):
         return
-    if path.is_dir() and not path.is_symlink():
+    if _is_folder(path):
         _put_back(path)
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -182,6 +194,8 @@ def _put_back(temporary: Path) -> None:
 
     Without it the only copy of the old folder would be removed with the temporary one.
     """
+    if not _is_folder(temporary / _OLD):  # a link could name anyone's folder to move files out of
+        return
     for old in (temporary / _OLD).glob("*"):
         target = temporary.parent / old.name
         if not os.path.lexists(target):  # else another process has written it meanwhile
@@ -193,11 +207,16 @@ def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
     if process is not None and not _is_running(process):
         return True
     # Written by another machine, or its process id may be another process's by now.
-    paths = [path, *(path.rglob("*") if path.is_dir() else ())]
+    paths = [path, *(path.rglob("*") if _is_folder(path) else ())]
     written: float = max(each.lstat().st_mtime for each in paths)
     if process == os.getpid() and written >= _STARTED:
         return False
     return time.time() - written > _ABANDONED
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a folder itself, no link to one."""
+    return path.is_dir() and not path.is_symlink()
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A cache of folders that are slow to create, each with checksums of its files."""
+"""A cache of what is slow to create: folders, with checksums of their files, and small facts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from score.storage import atomic
+from score.type_aliases import Json
+from score.validation.paths import path_of
 
 log = logging.getLogger(__name__)
 
 _SUMS = "sums.json"
 _CHUNK = 2**20  # bytes
+
+
+def location(folder: str) -> Path:
+    """The folder that the setting `cache` names. Raises OSError where there is no home folder."""
+    return path_of("SCORE_CACHE", folder)
 
 
 def cached_folder(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -39,6 +46,22 @@ def cached_folder(folder: Path, make: Callable[[Path], None]) -> Path:
         if not _is_intact(folder):  # else another process has created it meanwhile
             raise
     return folder
+
+
+def read_json(file: Path) -> Json | None:
+    """The JSON object in a file; None for one that is missing, unreadable, damaged or no object."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_json(file: Path, content: Json) -> None:
+    """Writes a JSON object, which others see whole or not at all. Raises OSError."""
+    with atomic.file(file) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        part.chmod(0o644)  # a cache may be shared
 
 
 def _is_intact(folder: Path) -> bool:

@@ -27,6 +27,8 @@ def check_files(
     files = list(files)
     check_inputs(files, inputs)
     for file in files:
+        if file.is_symlink():
+            raise RequestError(f"{file} is a link: name the file that it leads to, or another one")
         if file.is_dir():
             raise RequestError(f"{file} is a folder")
         if file.exists() and not overwrite:
@@ -53,6 +55,8 @@ def check_folder(
 
     `is_ours`: whether a folder's content is the output of such a job, which `overwrite` replaces.
     """
+    if folder.is_symlink() and not folder.exists():
+        raise RequestError(f"{folder} is a link that leads nowhere")
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder} is a file, not a folder")
     content = _content(folder) if folder.exists() else []
@@ -70,7 +74,10 @@ def check_folder(
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises RequestError for a folder that cannot be renamed: the current one, a mount point."""
+    """Raises RequestError for a folder that cannot be replaced by renaming another to its name: the
+    current one, a mount point, a link."""
+    if folder.is_symlink():
+        raise RequestError(f"{folder} is a link: name the folder that it leads to, or another one")
     if folder.exists() and (folder.is_mount() or folder.resolve() == Path.cwd()):
         raise RequestError(f"{folder} cannot be replaced: name a folder below it")
 

@@ -4,31 +4,42 @@ under their names only when they are complete. Knows nothing of models."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import MappingProxyType, TracebackType
+from typing import ClassVar, Self
 
 from score.contract.rows import ERRORS, FEATURES, Record, is_result
 from score.errors import BadColumns, RequestError
 from score.storage import atomic
 from score.type_aliases import Vector
+from score.wording.quoting import quoted
 
 
-class Writer(ABC):
+class Output(ABC):
     """A file of records beside the columns they came with. Use it as a context manager: leaving
     it renames the file to `path`, leaving it by an exception removes what was written."""
 
     reserved: tuple[str, ...] = (*FEATURES, *ERRORS)
 
-    def __init__(self, path: Path, columns: Sequence[str], dimension: int) -> None:
-        """`dimension`: of the vectors. Raises BadColumns, RequestError, OSError."""
+    says_about: ClassVar[bool] = False
+    """Whether its files hold the `about` of their vectors."""
+
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        dimension: int,
+        about: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`dimension`: of the vectors. `about`: which model made them. Raises BadColumns,
+        RequestError, OSError."""
         dropped = replaced(columns, self.reserved)
         self._kept = [number for number, name in enumerate(columns) if name not in dropped]
         self.path = path
         self.columns = [columns[number] for number in self._kept]
-        self.dimension = dimension
+        self.dimension, self.about = dimension, about
         path.parent.mkdir(parents=True, exist_ok=True)
         files = self.files_of(path)
         for file in files:
@@ -43,16 +54,9 @@ class Writer(ABC):
     def _open(self, *parts: Path) -> None:
         """`parts`: where to write each of `files_of(path)` until they are complete."""
 
-    def write(self, kept: Sequence[str | None], record: Record) -> None:
-        """Adds a record beside the cells of the columns that it came with."""
-        self._write(self._cells(kept), record)
-
     def _cells(self, kept: Sequence[str | None]) -> list[str | None]:
         """The cells of `columns`."""
         return [kept[number] for number in self._kept]
-
-    @abstractmethod
-    def _write(self, kept: Sequence[str | None], record: Record) -> None: ...
 
     @abstractmethod
     def _close(self) -> None: ...
@@ -81,6 +85,17 @@ class Writer(ABC):
                 self._close()
 
 
+class Writer(Output):
+    """An `Output` whose rows are records and nothing else."""
+
+    def write(self, kept: Sequence[str | None], record: Record) -> None:
+        """Adds a record beside the cells of the columns that it came with."""
+        self._write(self._cells(kept), record)
+
+    @abstractmethod
+    def _write(self, kept: Sequence[str | None], record: Record) -> None: ...
+
+
 def replaced(columns: Sequence[str], reserved: Sequence[str]) -> list[str]:
     """The columns of an input that an output leaves out, since it adds columns of those names.
 
@@ -92,8 +107,8 @@ def replaced(columns: Sequence[str], reserved: Sequence[str]) -> list[str]:
     for name in columns:
         if name in reserved:
             raise BadColumns(
-                f"the input already has a column {name!r}, which the output needs for its own: "
-                "rename it"
+                f"the input already has a column {quoted(name)}, which the output needs for "
+                "its own: rename it"
             )
     return []
 

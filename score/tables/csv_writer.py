@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from typing_extensions import override
 
+from score.contract import wire
 from score.contract.rows import Record
 from score.tables.base_writer import Writer, error_cells, vectors_of
 
@@ -26,7 +26,7 @@ class CsvWriter(Writer):
 
     @override
     def _write(self, kept: Sequence[str | None], record: Record) -> None:
-        vectors = ["" if v is None else json.dumps(v.tolist()) for v in vectors_of(record)]
+        vectors = ["" if v is None else wire.dump(v.tolist()).decode() for v in vectors_of(record)]
         self._csv.writerow([*kept, *vectors, *error_cells(record)])
 
     @override

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -14,12 +13,13 @@ from score.contract.limits import check_row_count
 from score.contract.rows import IMAGE, TEXT, Row, check_columns
 from score.errors import BadColumns, RequestError
 from score.tables import parquet_body
-from score.tables.csv_reader import CsvRows, CsvTable
+from score.tables.csv_body import body_rows
+from score.tables.csv_reader import CsvTable
 
 
 def rows_of(frame: pd.DataFrame) -> list[Row]:
     """The rows of a frame with an `image` column, a `text` column or both. Raises BadColumns."""
-    check_columns(list(frame.columns))
+    check_columns(list(frame.columns))  # any number: the frame is in memory
     nothing = [None] * len(frame)
     images = frame[IMAGE].tolist() if IMAGE in frame else nothing
     texts = frame[TEXT].tolist() if TEXT in frame else nothing
@@ -52,8 +52,9 @@ def _is_list_of_strings(cell: object) -> bool:
     return isinstance(cell, list) and all(isinstance(item, str) for item in cell)
 
 
-def read_csv(source: IO[str] | str, *, max_rows: int) -> pd.DataFrame:
-    """A CSV body (a stream, or the path of a file) as a frame with the columns `image` and `text`.
+def read_csv(source: IO[str] | str | bytes, *, max_rows: int) -> pd.DataFrame:
+    """A CSV body (its bytes, a stream, or the path of a file) as a frame with the columns `image`
+    and `text`.
 
     A line that cannot be read is a row whose text is the RowError that says why. Raises BadColumns,
     RequestTooLarge, RequestError.
@@ -61,12 +62,12 @@ def read_csv(source: IO[str] | str, *, max_rows: int) -> pd.DataFrame:
     if isinstance(source, str):
         try:
             with CsvTable(Path(source)) as table:
-                return _frame((line.row for line in table), max_rows)
+                return _frame(table.rows(), max_rows)
         except OSError as error:
             raise RequestError(f"{source} cannot be read: {error.strerror}") from None
-    # `newline=""`, as the csv module requires.
-    lines = CsvRows(io.StringIO(source.read(), newline=""), "the body")
-    return _frame((line.row for line in lines), max_rows)
+    if not isinstance(source, bytes):
+        source = source.read().encode("utf-8", "surrogateescape")
+    return _frame(body_rows(source), max_rows)
 
 
 def read_parquet(source: IO[bytes], *, max_rows: int, max_bytes: int) -> pd.DataFrame:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from typing_extensions import override
 
+from score.contract import wire
 from score.contract.rows import FEATURES, Record
 from score.tables.base_writer import Writer, error_cells, vectors_of
 
@@ -32,7 +32,7 @@ class JsonLinesWriter(Writer):
         if record.error:
             code, message, retryable = error_cells(record)
             line["error"] = {"code": code, "message": message, "retryable": retryable}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.write(wire.dump(line).decode() + "\n")
 
     @override
     def _close(self) -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
-from score.contract.rows import Row
+from score.contract.limits import check_column_count
+from score.contract.rows import COLUMNS, IMAGE, Row, check_columns
+from score.errors import BadColumns
+from score.storage.remote import File
+from score.wording.quoting import listed, quoted
 
 MAX_KEPT_IMAGE = 2048
 """Characters of an image cell that is kept: URLs and paths are, inline images are not."""
+
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+"""Of a table whose columns have our names."""
+
+Mark = tuple[int, ...]
+"""A place in a table, between two lines. Its numbers, which a file may keep as a JSON list, mean
+something to the table's reader alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,29 +32,92 @@ class Line:
     """A line of a table.
 
     row: to answer. kept: the cells to write beside the answer. position: how far the table has been
-    read with this line, in the unit of `Lines.size`.
+    read with this line, in the unit of `Lines.size`. mark: where the table goes on after this line.
     """
 
     row: Row
     kept: list[str | None]
     position: int
+    mark: Mark
 
 
 class Lines(Protocol):
     """A job's rows, read as they are asked for. Use it as a context manager.
 
     columns: of the cells that the lines keep. root: the folder below which image cells may name
-    files. size: the last line's position: bytes of a CSV file, rows of a parquet file, images of a
-    folder.
+    files; None for a table in an object store. size: the last line's position: bytes of a CSV
+    file, rows of a parquet file, images of a folder. files: those whose content is the input; for a
+    folder of images the folder.
     """
 
     columns: list[str]
-    root: Path
+    root: Path | None
     size: int
+    files: list[File]
 
     def __enter__(self) -> Lines: ...
     def __exit__(self, *_: object) -> None: ...
     def __iter__(self) -> Iterator[Line]: ...
+
+    def after(self, mark: Mark | None) -> Iterator[Line]:
+        """The lines after a mark, or all for None, exactly as an uninterrupted reading gives them.
+
+        May be called any number of times; each call ends what an earlier one still gives. Raises
+        RequestError for a mark behind the end, which is another table's.
+        """
+        ...
+
+
+def folder_of(file: File) -> Path | None:
+    """The folder of a file that is here."""
+    return file.parent if isinstance(file, Path) else None
+
+
+def check_header(names: Sequence[object], table: str) -> None:
+    """Raises BadColumns for too many columns, and as `check_columns`. `table`: its name."""
+    check_column_count(len(names), table)
+    check_columns(names)
+
+
+def places_of(
+    names: Sequence[str], table: str, chosen: Mapping[str, str] = NO_NAMES
+) -> dict[str, int]:
+    """The numbers of the columns that rows are made of, by `image` and `text`.
+
+    chosen: the table's own names of these columns, where it has others: a column `text` is one to
+    keep where another is chosen for `text`. Raises as `check_header`, and BadColumns for a chosen
+    column that is missing, ambiguous, or used for both.
+    """
+    check_chosen(chosen)
+    for ours, theirs in chosen.items():
+        if (count := list(names).count(theirs)) != 1:
+            there = f"appears {count} times" if count else f"is missing; there are {listed(names)}"
+            raise BadColumns(
+                f"{table}: the column {quoted(theirs)}, which is chosen for {ours!r}, {there}"
+            )
+    ours_of = {theirs: ours for ours, theirs in chosen.items()}
+    for wanted in COLUMNS:
+        if wanted not in chosen and wanted in ours_of:
+            raise BadColumns(
+                f"{table}: the column {wanted!r} is chosen for {ours_of[wanted]!r}, and would be "
+                f"used for {wanted!r}, too: choose another for that"
+            )
+    renamed = [ours_of.get(name, None if name in chosen else name) for name in names]
+    check_header(renamed, table)
+    return {wanted: renamed.index(wanted) for wanted in COLUMNS if wanted in renamed}
+
+
+def check_chosen(chosen: Mapping[str, str]) -> None:
+    """Raises BadColumns unless only `image` and `text` have chosen columns, and different ones."""
+    for ours in chosen:
+        if ours not in COLUMNS:
+            raise BadColumns(
+                f"a column is chosen for {quoted(ours)}; rows have only 'image' and 'text'"
+            )
+    if len({*chosen.values()}) < len(chosen):
+        raise BadColumns(
+            f"the column {quoted(chosen[IMAGE])} is chosen both for 'image' and for 'text'"
+        )
 
 
 def kept_cells(cells: list[str | None], image: int | None) -> list[str | None]:
@@ -49,7 +125,7 @@ def kept_cells(cells: list[str | None], image: int | None) -> list[str | None]:
     if image is not None and (cell := cells[image]):
         inline = len(cell) > MAX_KEPT_IMAGE or cell[:5].lower() == "data:"
         cells[image] = None if inline else cell
-    return [None if cell is None else as_utf8(cell) for cell in cells]
+    return [cell if cell is None or cell.isascii() else as_utf8(cell) for cell in cells]
 
 
 def distinct(header: list[str]) -> list[str]:
@@ -65,6 +141,28 @@ def distinct(header: list[str]) -> list[str]:
     return list(names)
 
 
+def cell_text(cell: object) -> str | None:
+    """A cell as the output's columns hold it: lists and structs as JSON; None for bytes, which are
+    inline images."""
+    if cell is None or isinstance(cell, (bytes, bytearray)):
+        return None
+    return json.dumps(cell, default=str) if isinstance(cell, (list, dict)) else str(cell)
+
+
 def as_utf8(text: str) -> str:
-    """Text without surrogates: bytes that are not UTF-8 become U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Text whose surrogates are replaced: bytes that are not UTF-8, halves of characters."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, as JSON may spell one
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no surrogates."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,75 +2,140 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from score.contract.rows import COLUMNS, FEATURES, IMAGE, Row, check_columns, is_result
+from score.contract.rows import FEATURES, IMAGE, Row, is_result
 from score.errors import RequestError
-from score.tables.lines import Line, distinct, kept_cells
+from score.storage.remote import File
+from score.tables.lines import (
+    NO_NAMES,
+    Line,
+    Mark,
+    cell_text,
+    distinct,
+    folder_of,
+    kept_cells,
+    places_of,
+)
+from score.tables.parquet_cells import cells_of, is_textual
+from score.tables.parquet_sizes import check_pages, check_schema
 
 SUFFIXES = (".parquet", ".pqt")
 
 _BATCH = 64  # rows in memory at a time: their images may be inline
+_BUFFER = 2**20  # bytes of a column that are read at a time: else all of a row group
 
 
 class ParquetTable:
     """A parquet file with an `image` column, a `text` column or both, read lazily.
 
     Use it as a context manager. Cells of the other columns are kept as text, lists and structs as
-    JSON; the vectors of a table that `score embed` wrote are not read. Raises BadColumns for a
+    JSON; the vectors of a table that `score embed` wrote are not read. Its marks are numbers of
+    rows; of the row groups before a mark nothing is read. Raises BadColumns for a
     file without a usable column, RequestError for what is no parquet.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.root = path, path.parent
-        try:
-            self._file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise RequestError(f"{path.name} is no readable parquet table: {error}") from None
-        names = self._file.schema_arrow.names
-        try:
-            check_columns(names)
-        except RequestError:
-            self._file.close()
-            raise
-        self.columns = distinct(names)
+    def __init__(self, path: File, chosen: Mapping[str, str] = NO_NAMES) -> None:
+        """`chosen`: as for `places_of`."""
+        self.path, self.root = path, folder_of(path)
+        self.files: list[File] = [path]
+        with ExitStack() as files:
+            try:
+                self._raw = files.enter_context(_opened(path))
+                check_schema(self._raw, path.name)
+                # A file here is opened by pyarrow, which then reads it without Python's lock.
+                source = path if isinstance(path, Path) else files.enter_context(_opened(path))
+                textual = [f.name for f in pq.read_schema(source) if is_textual(f.type)]
+                # As a dictionary, a string that many rows share is in memory once.
+                file = pq.ParquetFile(source, read_dictionary=textual, buffer_size=_BUFFER)
+                self._file = files.enter_context(file)
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise RequestError(f"{path.name} is no readable parquet table: {error}") from None
+            self._names = self._file.schema_arrow.names
+            self._places = places_of(self._names, path.name, chosen)
+            self._files = files.pop_all()
+        self.columns = distinct(self._names)
         self.size = self._file.metadata.num_rows
-        is_ours = is_result(names)
-        # By number: other columns' names may be repeated.
-        self._read = [n for n, name in enumerate(names) if not (is_ours and name in FEATURES)]
-        self._names = names
 
     def __enter__(self) -> ParquetTable:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._files.close()
 
     def __iter__(self) -> Iterator[Line]:
-        columns = {name: self._names.index(name) for name in COLUMNS if name in self._names}
-        for position, cells in enumerate(self._rows(), 1):
-            row = Row(**{name: cells[number] for name, number in columns.items()})
-            kept = [_text(cells.get(number)) for number in range(len(self.columns))]
-            yield Line(row, kept_cells(kept, columns.get(IMAGE)), position)
+        return self.after(None)
 
-    def _rows(self) -> Iterator[dict[int, object]]:
-        """Each row's cells by the number of their column."""
-        names = [self._names[number] for number in self._read]
+    def after(self, mark: Mark | None) -> Iterator[Line]:
+        """As `Lines.after`."""
+        (rows,) = mark or (0,)
+        if rows > self.size:
+            raise RequestError(
+                f"{self.path.name} has {self.size:,} rows, and its reading should go on after "
+                f"{rows:,}: it is not the file that was read before"
+            )
+        return self._after(rows)
+
+    def _after(self, skipped: int) -> Iterator[Line]:
+        for position, cells in enumerate(self._rows(skipped), skipped + 1):
+            row = Row(**{name: cells[number] for name, number in self._places.items()})
+            kept = [cell_text(cells.get(number)) for number in range(len(self.columns))]
+            yield Line(row, kept_cells(kept, self._places.get(IMAGE)), position, (position,))
+
+    def _rows(self, skipped: int) -> Iterator[dict[int, object]]:
+        """Each row's cells by the number of their column, without the first rows."""
+        numbers, names = self._wanted()
+        metadata = self._file.metadata
+        leaves = [
+            number
+            for number in range(metadata.num_columns)
+            if names is None or metadata.schema.column(number).path.split(".")[0] not in FEATURES
+        ]
         try:
-            for batch in self._file.iter_batches(_BATCH, columns=names):
-                for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    yield dict(zip(self._read, cells, strict=True))
+            for group in range(metadata.num_row_groups):
+                rows = metadata.row_group(group).num_rows
+                if skipped >= rows:
+                    skipped -= rows
+                    continue
+                check_pages(self._raw, self.path.name, metadata, group, leaves)
+                for batch in self._batches(group, names, rows):
+                    unread = batch.slice(min(skipped, batch.num_rows))
+                    skipped -= batch.num_rows - unread.num_rows
+                    for cells in zip(*map(cells_of, unread.columns), strict=True):
+                        yield dict(zip(numbers, cells, strict=True))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise RequestError(f"{self.path.name} cannot be read: {error}") from error
 
+    def _batches(self, group: int, names: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+        """A row group. Raises RequestError where it has other than so many rows."""
+        read = 0
+        for batch in self._file.iter_batches(_BATCH, row_groups=[group], columns=names):
+            read += batch.num_rows
+            yield batch
+        if read != rows:
+            raise RequestError(
+                f"{self.path.name}, row group {group}, has {read:,} rows, not {rows:,} as the "
+                "file's footer says"
+            )
 
-def _text(cell: object) -> str | None:
-    """A cell as the output's columns hold it; None for bytes, which are inline images."""
-    if cell is None or isinstance(cell, (bytes, bytearray)):
-        return None
-    return json.dumps(cell, default=str) if isinstance(cell, (list, dict)) else str(cell)
+    def _wanted(self) -> tuple[list[int], list[str] | None]:
+        """The numbers and names of the columns that are read; no names where all of them are.
+
+        By names pyarrow reads each column of a name, for each time that it is named, and below `a`
+        a column `a.b`, too.
+        """
+        names = self._names
+        if not is_result(names) or len({*names}) < len(names) or any("." in n for n in names):
+            return list(range(len(names))), None
+        numbers = [number for number, name in enumerate(names) if name not in FEATURES]
+        return numbers, [names[number] for number in numbers]
+
+
+def _opened(path: File) -> IO[bytes]:
+    return path.open("rb") if isinstance(path, Path) else path.open()

@@ -17,7 +17,10 @@ _ROW_GROUP_CHARACTERS = 32 * 2**20
 
 
 class ParquetWriter(Writer):
-    """Parquet: the columns as strings, vectors as lists of float32, errors as three columns."""
+    """Parquet: the columns as strings, vectors as lists of float32, errors as three columns; the
+    file's key-value metadata says which model made them."""
+
+    says_about = True
 
     @override
     def _open(self, *parts: Path) -> None:
@@ -25,15 +28,31 @@ class ParquetWriter(Writer):
         types = [(name, pa.string()) for name in self.columns]
         types += [(name, vector) for name in FEATURES]
         types += list(zip(ERRORS, (pa.string(), pa.string(), pa.bool_()), strict=True))
-        self._schema = pa.schema(types)
         (part,) = parts
-        self._file = parquet_writer(part, self._schema)
-        self._rows: list[tuple[object, ...]] = []
-        self._characters = 0
+        self._rows = Rows(part, pa.schema(types, metadata=dict(self.about) or None))
 
     @override
     def _write(self, kept: Sequence[str | None], record: Record) -> None:
-        self._rows.append((*kept, *vectors_of(record), *error_cells(record)))
+        self._rows.add((*kept, *vectors_of(record), *error_cells(record)), kept)
+
+    @override
+    def _close(self) -> None:
+        self._rows.close()
+
+
+class Rows:
+    """The rows of a parquet file that is being written, a row group at a time."""
+
+    def __init__(self, file: Path, schema: pa.Schema) -> None:
+        """Raises OSError."""
+        self._schema = schema
+        self._file = parquet_writer(file, schema)
+        self._rows: list[tuple[object, ...]] = []
+        self._characters = 0
+
+    def add(self, row: tuple[object, ...], kept: Sequence[str | None]) -> None:
+        """Adds a row, whose cells are in the schema's order. kept: those that may be long."""
+        self._rows.append(row)
         self._characters += sum(len(cell) for cell in kept if cell)
         if len(self._rows) >= _ROW_GROUP or self._characters >= _ROW_GROUP_CHARACTERS:
             self._flush()
@@ -48,8 +67,8 @@ class ParquetWriter(Writer):
         self._rows.clear()
         self._characters = 0
 
-    @override
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Completes the file."""
         if self._rows:
             self._flush()
         self._file.close()
@@ -62,4 +81,4 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     dictionaries would double the time and make the file 7 % larger.
     """
     strings = [field.name for field in schema if pa.types.is_string(field.type)]
-    return pq.ParquetWriter(path, schema, use_dictionary=strings)
+    return pq.ParquetWriter(path, schema, use_dictionary=strings, write_page_checksum=True)

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from score.contract.rows import Record
+from score.errors import RequestError
 from score.storage import atomic
-from score.storage.outputs import is_empty
+from score.storage.outputs import check_files, check_folder, check_replaceable, is_empty
 from score.tables.parquet_writer import ParquetWriter
 from tests.support.processes import started
 
@@ -253,6 +254,23 @@ def _umask() -> int:
     return mask
 
 
+def test_contents_replace_files_and_folders_and_links_are_not_followed(tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
+    for folder in (target / "old/deep", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    (target / "link").symlink_to(elsewhere)
+    with pytest.raises(KeyError), atomic.contents(target) as new:
+        (new / "old").mkdir()
+        raise KeyError
+    assert (target / "old/deep/file").exists()
+    with atomic.contents(target) as new:
+        (new / "old").mkdir()
+        (new / "old/new").touch()
+    assert [entry.name for entry in target.rglob("*")] == ["old", "new"]
+    assert (elsewhere / "file").exists()
+
+
 def test_a_thread_that_still_writes_does_not_keep_a_folder_alive(tmp_path: Path) -> None:
     """Downloads may be under way when a job is interrupted."""
     over, failed = threading.Event(), threading.Event()
@@ -291,3 +309,84 @@ def test_a_folder_is_empty_where_only_unfinished_outputs_are(tmp_path: Path) -> 
         part.write_text("")
         assert is_empty(tmp_path)
     assert not is_empty(tmp_path)
+
+
+# -- links -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("planted", ["link", "dangling link", "file"])
+def test_a_temporary_file_is_created_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    """Even where somebody guessed its name, and put a link to another file there."""
+    victim = tmp_path / "victim"
+    if planted != "dangling link":
+        victim.write_text("precious")
+    monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 2 * count)
+    guessed = atomic._temporary(tmp_path, "out.csv")
+    if planted == "file":
+        guessed.hardlink_to(victim)
+    else:
+        guessed.symlink_to(victim)
+    with pytest.raises(FileExistsError), atomic.file(tmp_path / "out.csv") as part:
+        part.write_text("overwritten")
+    assert not victim.exists() or victim.read_text() == "precious"
+    assert os.path.lexists(guessed)
+
+
+def test_names_of_temporary_files_cannot_be_guessed(tmp_path: Path) -> None:
+    tokens = {atomic._temporary(tmp_path, "o").name.rpartition("-")[2] for _ in range(100)}
+    assert len(tokens) == 100
+    assert {len(token) for token in tokens} == {len(".part") + 16}  # 64 bits
+
+
+def test_a_link_at_the_target_is_replaced_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "out").symlink_to("victim")
+    with atomic.file(tmp_path / "out") as part:
+        part.write_text("mine")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "out").is_symlink()
+
+
+def test_a_temporary_file_has_its_mode_from_the_beginning(tmp_path: Path) -> None:
+    with atomic.file(tmp_path / "secret", mode=0o600) as part:
+        assert part.stat().st_mode & 0o777 == 0o600
+    with atomic.file(tmp_path / "public") as part:
+        assert part.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+@pytest.mark.process
+def test_what_a_killed_process_left_is_no_way_into_another_folder(tmp_path: Path) -> None:
+    """A planted link must not make the next job move or list the files of a folder elsewhere."""
+    private, shared = tmp_path / "private", tmp_path / "shared"
+    private.mkdir()
+    (private / "key").write_text("precious")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(60)
+    left = shared / f".o.{atomic._machine()}-{ended.pid}-{0:016x}.part"
+    left.mkdir(parents=True)
+    (left / "old").symlink_to(private)
+    other = shared / f".o.0123abcd-1-{1:016x}.part"
+    other.symlink_to(private)
+    with atomic.file(shared / "o") as part:
+        part.write_text("")
+    assert (private / "key").read_text() == "precious"
+    assert {path.name for path in shared.iterdir()} == {"o", other.name}, "one is a day too young"
+
+
+@pytest.mark.parametrize("leads", ["nowhere", "to a file", "to a folder"])
+def test_an_output_that_is_a_link_is_refused_at_once(tmp_path: Path, leads: str) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    link.symlink_to(target)
+    if leads == "to a file":
+        target.write_text("precious")
+    elif leads == "to a folder":
+        target.mkdir()
+    with pytest.raises(RequestError, match=r"link is a link: name the file that it leads to"):
+        check_files([link], overwrite=True)
+    with pytest.raises(RequestError, match=r"link is a link: name the folder that it leads to"):
+        check_replaceable(link)
+    if leads == "nowhere":
+        with pytest.raises(RequestError, match="a link that leads nowhere"):
+            check_folder(link, lambda content: True, overwrite=True)

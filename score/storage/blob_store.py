@@ -1,0 +1,225 @@
+"""Small values by key in one file, of which the latest are kept: a cache on disk, by SQLite.
+
+Several processes may use one file. It holds what can be computed again, so nothing that goes wrong
+with it ends a job: a damaged file is made anew, and one that cannot be used is done without.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_UNWRITTEN = 1000  # values in memory before they are written together
+_PATIENCE = 10.0  # seconds that another process is waited for
+_OVERHEAD = 100  # bytes that a value takes beside its own, in the table and its index
+_SLACK = 1.1  # times the bound before older values are removed, many at a time
+_SCHEMA = """
+create table if not exists blobs (
+  number integer primary key autoincrement, key blob not null unique, value blob not null
+)
+"""
+
+
+class BlobStore:
+    """Values by key. Use it as a context manager. Safe to share between threads.
+
+    Values are written by a thread of its own. Whether a key may be there at all is asked of a
+    filter in memory, since asking SQLite, which lets other threads of Python go on meanwhile, has
+    to wait for them afterwards.
+    """
+
+    def __init__(self, file: Path, most_bytes: int) -> None:
+        """most_bytes: of the values; older ones are removed beyond it."""
+        self._file, self._most = file, most_bytes
+        self._lock = threading.Lock()  # of all below
+        self._new: dict[bytes, bytes] = {}
+        self._unwritten: dict[bytes, bytes] = {}  # which the thread is writing
+        self._filter = BloomFilter()
+        self._size = 0  # of the values, about
+        self._connection: sqlite3.Connection | None = None
+        self._writer = ThreadPoolExecutor(1, "blob-store")
+        self._writing: Future[None] | None = None
+        self._turn = threading.Lock()  # of whoever hands values to that thread
+        self._tried(self._open)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key; None for a key that is not there."""
+        if key not in self._filter:
+            return None
+        with self._lock:
+            if (value := self._new.get(key) or self._unwritten.get(key)) is not None:
+                return value
+            return self._tried(lambda: self._select(key))
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Keeps a value, which never changes: one that is there stays."""
+        with self._lock:
+            if self._connection is None:
+                return
+            self._new[key] = value
+            self._filter.add(key)
+            if len(self._new) < _UNWRITTEN:
+                return
+        self._begin_to_write(_UNWRITTEN)
+
+    def _begin_to_write(self, least: int) -> None:
+        with self._turn:
+            if self._writing:
+                self._writing.result()  # so that no more than two portions are in memory
+            with self._lock:
+                if len(self._new) < least:
+                    return  # another thread has handed them over
+                self._unwritten, self._new = self._new, {}
+            self._writing = self._writer.submit(self._write)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._begin_to_write(1)
+        self._writer.shutdown()
+        with self._lock:
+            if self._connection:
+                self._connection.close()
+            self._connection = None
+
+    def _tried(self, action: Callable[[], T]) -> T | None:
+        """What an action gives; None where the file cannot be used."""
+        try:
+            return action()
+        except (sqlite3.Error, OSError) as error:
+            if _is_damaged(error) and self._remade():
+                log.warning("%s was damaged, and begins anew: %s", self._file, error)
+            else:
+                log.warning("%s cannot be used, and is done without: %s", self._file, error)
+                self._connection = None
+                self._new, self._unwritten = {}, {}
+            return None
+
+    def _remade(self) -> bool:
+        try:
+            if self._connection:
+                self._connection.close()
+            for ending in ("", "-wal", "-shm"):
+                self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
+            self._open()
+        except (sqlite3.Error, OSError):
+            return False
+        return True
+
+    def _open(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        if not self._file.exists():  # else SQLite would make it as readable as the umask allows
+            os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY, 0o600))
+        connection = sqlite3.connect(
+            self._file, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        # A crash of the machine may damage the file, which then begins anew; a killed process, not.
+        # Pages have several values each.
+        for setting in (
+            *("page_size = 16384", "journal_mode = wal", "synchronous = off"),
+            "cache_size = -16384",
+        ):
+            connection.execute(f"pragma {setting}")
+        connection.execute(_SCHEMA)
+        count, length = connection.execute(
+            "select count(*), coalesce(sum(length(value)), 0) from blobs"
+        ).fetchone()
+        self._size = length + count * _OVERHEAD
+        keys = connection.execute("select key from blobs")
+        while rows := keys.fetchmany(_UNWRITTEN):
+            for (key,) in rows:
+                self._filter.add(key)
+        self._connection = connection
+
+    def _select(self, key: bytes) -> bytes | None:
+        if self._connection is None:
+            return None
+        found = self._connection.execute("select value from blobs where key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def _write(self) -> None:
+        self._tried(self._insert)
+        with self._lock:
+            self._unwritten = {}
+
+    def _insert(self) -> None:
+        if self._connection is None or not self._unwritten:
+            return
+        with _transaction(self._connection):
+            self._connection.executemany(
+                "insert or ignore into blobs (key, value) values (?, ?)", self._unwritten.items()
+            )
+            self._size += sum(len(value) + _OVERHEAD for value in self._unwritten.values())
+            if self._size > _SLACK * self._most:
+                self._remove_oldest(self._connection)
+
+    def _remove_oldest(self, connection: sqlite3.Connection) -> None:
+        count, length, last = connection.execute(
+            "select count(*), coalesce(sum(length(value)), 0), max(number) from blobs"
+        ).fetchone()
+        self._size = length + count * _OVERHEAD
+        if self._size > self._most:  # else another process has removed them
+            kept = int(count * self._most / self._size)
+            connection.execute("delete from blobs where number <= ?", (last - kept,))
+            self._size = self._most
+
+
+class _transaction:
+    """A block whose changes are written together, or not at all."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("begin immediate")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._connection.execute("commit" if kind is None else "rollback")
+
+
+def _is_damaged(error: Exception) -> bool:
+    """Whether a file is no database, or a broken one: SQLite has no kind of error of its own."""
+    return type(error) is sqlite3.DatabaseError
+
+
+class BloomFilter:
+    """A set of keys in fixed memory, 16 MiB, which may take another key for one of its own: one of
+    ten thousand with a million keys. (B. Bloom, Space/time trade-offs in hash coding, 1970.)
+
+    Keys are hashes of at least 12 bytes.
+    """
+
+    _MASK = 2**27 - 1  # bits
+
+    def __init__(self) -> None:
+        self._bits = bytearray((self._MASK + 1) // 8)
+
+    def add(self, key: bytes) -> None:
+        """Adds a key."""
+        number = int.from_bytes(key[:12], "little")
+        for bit in (number & self._MASK, number >> 32 & self._MASK, number >> 64 & self._MASK):
+            self._bits[bit >> 3] |= 1 << (bit & 7)
+
+    def __contains__(self, key: bytes) -> bool:
+        number = int.from_bytes(key[:12], "little")
+        return all(
+            self._bits[bit >> 3] >> (bit & 7) & 1
+            for bit in (number & self._MASK, number >> 32 & self._MASK, number >> 64 & self._MASK)
+        )
