@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from score.concurrency.forks import renewing
 from score.fetch.deadline import Deadline
 
 
@@ -18,7 +19,11 @@ class ByteBudget:
     """A number of bytes that threads share."""
 
     def __init__(self, size: int) -> None:
-        self._size = self._free = size
+        self._size = size
+        renewing(self._renew)
+
+    def _renew(self) -> None:
+        self._free = self._size
         self._changed = threading.Condition()
         self._thread = _Thread()
 

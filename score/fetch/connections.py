@@ -3,10 +3,10 @@
 The address rule. A URL may lead only to public addresses, or to those that `allow_hosts` names.
 The rule is applied where the socket is opened, to the very address it is about to connect to:
 spellings (`0x7f.1`, `2130706433`), redirects and names that resolve differently the second time
-make no difference, because nothing is resolved twice. Proxies from the environment are not used:
-they would connect on our behalf, out of the rule's sight. An operator who sets `proxy` moves the
-rule there: names are then resolved by the proxy, and only addresses that the URL spells out, and
-`localhost`, are still judged here.
+make no difference, because no name is resolved between the two. Proxies from the environment are
+not used: they would connect on our behalf, out of the rule's sight. An operator who sets `proxy`
+moves the rule there: names are then resolved by the proxy, and only addresses that the URL spells
+out, and `localhost`, are still judged here.
 
 The deadline rule. Every wait on the network (look-up, connect, the proxy, TLS, each single read of
 headers or body) ends at the row's deadline, so that a server that sends a byte a second times out
@@ -19,7 +19,6 @@ from __future__ import annotations
 import http.client
 import io
 import logging
-import queue
 import socket
 import ssl
 import threading
@@ -39,11 +38,17 @@ from urllib3.exceptions import ClosedPoolError, NewConnectionError, ProtocolErro
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, Url, make_headers, parse_url
 
-from score.errors import BlockedHost, FetchFailed, FetchTimeout, SettingError
+from score.concurrency.forks import renewing
+from score.errors import BlockedHost, SettingError
 from score.fetch import framing, urls
-from score.fetch.address_rule import AddressRule
+from score.fetch.address_rule import AddressRule, Verdict
+from score.fetch.causes import causes
+from score.fetch.circuit_breaker import NotConnected
 from score.fetch.deadline import Deadline
+from score.fetch.disclosure import NothingPublic, Unreachable
+from score.fetch.look_up import Address, LookUps, NoAddress, literal
 from score.settings import Settings
+from score.validation.paths import path_of
 
 _READ = 64 * 1024
 _SERVERS = 64  # whose idle connections are kept
@@ -57,8 +62,15 @@ class Connections:
     def __init__(self, settings: Settings) -> None:
         """Raises SettingError for certificates that cannot be loaded."""
         _filter_logs()
-        self.rule = AddressRule.of(settings.allow_hosts)
+        self.rule = AddressRule(settings.allow_hosts, settings.fetch_ports)
         self.settings = settings
+        self.look_ups = LookUps()
+        self._trusted = _trust(settings.ca_bundle)
+        renewing(self._renew)
+
+    def _renew(self) -> None:
+        """In a forked process, too: over a kept connection, each would read the other's answers."""
+        settings = self.settings
         self.opened = _Opened(_OPEN)
         options: dict[str, Any] = {
             "num_pools": _SERVERS,
@@ -68,21 +80,24 @@ class Connections:
                 "Accept-Encoding": "identity",
                 "Accept": "*/*",
             },
-            "ssl_context": _trust(settings.ca_bundle),
+            "ssl_context": self._trusted,
         }
         self._pools = _proxied(settings, options) if settings.proxy else PoolManager(**options)
         self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
     @contextmanager
-    def get(self, target: Url, deadline: Deadline) -> Iterator[BaseHTTPResponse]:
+    def get(self, target: Url, visit: Visit) -> Iterator[BaseHTTPResponse]:
         """The answer to a GET request within the block, its body not read yet.
 
-        Raises RowError, and what urllib3, ssl and the socket layer raise.
+        `visit` then knows what was found. Raises RowError, and what urllib3, ssl and the socket
+        layer raise.
         """
         if self.settings.proxy:
-            self._refuse_private(target)
-        with _visiting(_Visit(self, deadline)):
+            self.refuse_by_rule(target)
+        visit.connections = self
+        with _visiting(visit):
             answer = self._request(target.url)
+            visit.is_answered = True
             try:
                 yield answer
             finally:
@@ -120,38 +135,18 @@ class Connections:
             timeout=timeout,
         )
 
-    def _refuse_private(self, target: Url) -> None:
-        """Judges a host that is an address, without a look-up. Raises BlockedHost."""
-        host = f"{target.host}".strip("[]").rstrip(".")
-        literal = host.partition("%")[0]  # without an IPv6 zone, which this machine may not have
-        if host.split(".")[-1].lower() == "localhost":
-            literal = "127.0.0.1"
-        try:
-            addresses = socket.getaddrinfo(literal, None, flags=socket.AI_NUMERICHOST)
-        except (OSError, ValueError):
-            return  # a name: the proxy's to judge
-        for *_, address in addresses:
-            if not self.rule.allows(host, str(address[0])):
-                raise BlockedHost(_blocked_message(host, str(address[0])))
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, its causes and contexts."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def proxy_refusal(error: BaseException) -> str:
-    """The status line with which a proxy refused a tunnel; empty where that is not the error."""
-    for cause in causes(error):
-        if type(cause) is OSError:  # http.client's, which has no class of its own for it
-            _, prefix, status = str(cause).partition("Tunnel connection failed: ")
-            if prefix:
-                return status[:80]
-    return ""
+    def refuse_by_rule(self, target: Url) -> None:
+        """Judges a host that is an address without a look-up, which costs fifty times as much; with
+        a proxy, which looks names up, also their ports and `localhost`. Raises BlockedHost."""
+        host, port = f"{target.host}".strip("[]").rstrip("."), urls.port(target)
+        is_here = host.split(".")[-1].lower() == "localhost" and self.settings.proxy
+        address = "127.0.0.1" if is_here else literal(host)
+        if address is not None:
+            verdict = self.rule.judge(host, address, port)
+            if not verdict.is_allowed:
+                raise _refusal(host, port, {address: verdict})
+        elif self.settings.proxy and not self.rule.may_reach(host, port):
+            raise _refusal(host, port, {})
 
 
 def _proxied(settings: Settings, options: dict[str, Any]) -> ProxyManager:
@@ -168,7 +163,7 @@ def _trust(ca_bundle: str) -> ssl.SSLContext:
     context.load_verify_locations(certifi.where())
     if ca_bundle:
         try:
-            context.load_verify_locations(ca_bundle)
+            context.load_verify_locations(path_of("SCORE_CA_BUNDLE", ca_bundle))
         except OSError as error:  # ssl.SSLError is one
             raise SettingError(f"cannot load certificates from {ca_bundle}: {error}") from error
     return context
@@ -178,12 +173,18 @@ def _trust(ca_bundle: str) -> ssl.SSLContext:
 
 
 @dataclass
-class _Visit:
+class Visit:
     """A request in progress, found by its connection through a thread-local variable: urllib3 opens
-    and reads connections in the calling thread, and has no parameter for a deadline of reads."""
+    and reads connections in the calling thread, and has no parameter for a deadline of reads.
 
-    connections: Connections
+    is_inside: its server's address is not public. is_answered: by a head that is HTTP.
+    """
+
     deadline: Deadline
+    is_inside: bool = False
+    is_answered: bool = False
+    # For this module.
+    connections: Connections = field(init=False)
     opened: bool = False  # whether a new connection was opened for it
     opening: ExitStack = field(default_factory=ExitStack)  # until the answer begins
 
@@ -200,14 +201,14 @@ class _Visit:
 
 
 class _Task(threading.local):
-    visit: _Visit | None = None
+    visit: Visit | None = None
 
 
 _task = _Task()
 
 
 @contextmanager
-def _visiting(visit: _Visit) -> Iterator[None]:
+def _visiting(visit: Visit) -> Iterator[None]:
     _task.visit = visit
     try:
         with visit.opening:
@@ -216,7 +217,7 @@ def _visiting(visit: _Visit) -> Iterator[None]:
         _task.visit = None
 
 
-def _current() -> _Visit:
+def _current() -> Visit:
     if _task.visit is None:
         raise AssertionError("a connection is used outside a download")
     return _task.visit
@@ -325,18 +326,23 @@ class _Response(http.client.HTTPResponse):
 
 class _Guarded(HTTPConnection):
     response_class = _Response
+    is_inside = False
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        _current().is_inside = self.is_inside  # of a kept connection; `_new_conn` judges new ones
+        super().request(*args, **kwargs)
 
     def _new_conn(self) -> socket.socket:
         visit = _current()
         visit.opened = True
         host = self._dns_host.strip("[]")
         last: OSError | None = None
-        blocked = ""
-        for family, kind, protocol, _, address in _resolve(host, self.port, visit):
-            # The operator has named the proxy: its own address may be private.
-            if not self.proxy and not visit.connections.rule.allows(host, address[0]):
-                blocked = address[0]
+        judged: dict[str, Verdict] = {}
+        for family, kind, protocol, _, address in self._addresses(host, visit):
+            verdict = judged[address[0]] = self._judge(host, address[0], visit)
+            if not verdict.is_allowed:
                 continue
+            self.is_inside = visit.is_inside = verdict is Verdict.INSIDE
             try:
                 # Refuses too where this machine speaks no IPv6; the next address may be IPv4.
                 sock = socket.socket(family, kind, protocol)
@@ -344,11 +350,31 @@ class _Guarded(HTTPConnection):
             except OSError as error:
                 last = error
         if last is None:
-            raise BlockedHost(_blocked_message(host, blocked))
+            raise _refusal(host, self.port, judged)
+        visit.connections.look_ups.forget(host, self.port)
         raise NewConnectionError(self, str(last)) from last
 
+    def _judge(self, host: str, address: str, visit: Visit) -> Verdict:
+        if self.proxy:  # the operator has named it: its own address may be private
+            return Verdict.PUBLIC
+        return visit.connections.rule.judge(host, address, self.port)
+
+    def _addresses(self, host: str, visit: Visit) -> list[Address]:
+        """Where a host is. Raises RowError where that is nowhere."""
+        patience = visit.connections.settings.connect_timeout
+        try:
+            return visit.connections.look_ups.addresses(host, self.port, visit.deadline, patience)
+        except NoAddress as error:
+            if self.proxy:  # whose name is no client's business
+                raise NotConnected("the proxy has no address") from error
+            if error.is_temporary:
+                raise NotConnected(f"{error} at the moment") from error
+            if visit.connections.rule.names(host, self.port):
+                raise Unreachable(str(error)) from error
+            raise NothingPublic(str(error)) from error
+
     def _connected(
-        self, sock: socket.socket, address: tuple[object, ...], visit: _Visit
+        self, sock: socket.socket, address: tuple[object, ...], visit: Visit
     ) -> socket.socket:
         settings = visit.connections.settings
         try:
@@ -392,32 +418,12 @@ def _shut_down(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def _blocked_message(host: str, address: str) -> str:
-    leads = f"{urls.start(host, 80)} leads to {address}" if host != address else host
-    return f"{leads}, which is not a public address; SCORE_ALLOW_HOSTS can allow it"
-
-
-def _resolve(host: str, port: int, visit: _Visit) -> list[tuple]:  # type: ignore[type-arg]
-    """getaddrinfo in a thread, abandoned at the deadline, since it has no timeout."""
-    # No SimpleQueue, whose `get` may forget its timeout on a machine that is busy.
-    box: queue.Queue[list | OSError] = queue.Queue()  # type: ignore[type-arg]
-
-    def look_up() -> None:
-        try:
-            box.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, ValueError) as error:  # ValueError: a name that IDNA cannot spell
-            box.put(error if isinstance(error, OSError) else OSError(str(error)))
-
-    threading.Thread(target=look_up, name="look-up", daemon=True).start()
-    timeout = visit.deadline.at_most(visit.connections.settings.connect_timeout)
-    call = visit.deadline.cancellation
-    try:
-        with call.interrupting(partial(box.put, [])):
-            answer = box.get(timeout=timeout)
-    except queue.Empty:
-        raise FetchTimeout(f"looking up {urls.start(host, 80)} took too long") from None
-    call.check()
-    if isinstance(answer, OSError):
-        temporary = getattr(answer, "errno", None) == socket.EAI_AGAIN
-        raise FetchFailed(f"no address for {urls.start(host, 80)}", retryable=temporary)
-    return answer
+def _refusal(host: str, port: int, judged: dict[str, Verdict]) -> BlockedHost:
+    """The error of a host that may not be connected to at any of its addresses."""
+    shown = urls.start(host, 80)
+    if private := [address for address, verdict in judged.items() if verdict is Verdict.PRIVATE]:
+        leads = host if private == [host] else f"{shown} leads to {', '.join(private)[:200]}"
+        return NothingPublic(f"{leads}, which is not public; SCORE_ALLOW_HOSTS can allow it")
+    return BlockedHost(
+        f"nothing is fetched from port {port} of {shown}; SCORE_FETCH_PORTS can allow it"
+    )

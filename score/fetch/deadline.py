@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from score.concurrency.cancellation import Cancellation
+from score.concurrency.turns import FairCondition
 from score.errors import FetchTimeout
-from score.fetch.cancellation import Cancellation
-from score.fetch.turns import FairCondition
 
 
 class Deadline:

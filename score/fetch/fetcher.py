@@ -8,16 +8,19 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from score.concurrency.cancellation import Cancellation
 from score.contract.rows import looks_missing
-from score.errors import BadBase64, BadType
+from score.errors import BadBase64, BadType, RowError
 from score.fetch import cells, urls
 from score.fetch.byte_budget import ByteBudget
-from score.fetch.cancellation import Cancellation
 from score.fetch.cells import check_size
 from score.fetch.deadline import Deadline
 from score.fetch.download import Downloader
 from score.settings import Settings
+from score.wording.quoting import quoted
 
+_LONGEST_QUICK = 2_048  # characters of a URL; a longer one is as costly to send as a thread
+_SMALLEST_IMAGE = 32  # characters of base64
 _BODIES = 16  # of the largest size may be in memory at a time; more of smaller ones
 
 
@@ -33,24 +36,44 @@ class Fetcher:
         """A block until whose end what this thread fetches inside counts as memory in use."""
         return self._budget.holding()
 
+    def in_doubt(self) -> int:
+        """Rows, of all calls, that wait for hosts that have not answered for a second."""
+        return self._downloader.in_doubt()
+
+    def is_quick(self, image: object, root: Path | None = None) -> bool:
+        """Whether a cell is refused at once: a URL by rule alone, or no cell that holds an image.
+        Such a cell needs no thread, which would cost more than the refusal. `root`: as of `fetch`.
+        """
+        if not isinstance(image, str):
+            return not isinstance(image, (bytes, bytearray, memoryview))
+        cell = image[:_LONGEST_QUICK].strip()
+        try:
+            if urls.is_web(cell):
+                return len(image) < _LONGEST_QUICK and self._downloader.is_refused(cell)
+        except RowError:
+            return True
+        return root is None and len(image) < _SMALLEST_IMAGE
+
     def fetch(
         self,
         image: object,
         root: Path | None = None,
         until: float | None = None,
         cancellation: Cancellation | None = None,
+        *,
+        in_batch: bool = False,
     ) -> bytes:
         """The bytes that a non-empty image cell stands for.
 
         `root`: for batch jobs, the folder below which a cell may also name a file. `until`: the
         `time.monotonic()` at which the whole request gives up. `cancellation`: ends the call that
-        the cell belongs to. Raises RowError, Cancelled, RequestTimeout.
+        the cell belongs to. `in_batch`: the cell may fail because its host has not answered
+        others (`circuit_breaker`). Raises RowError, Cancelled, RequestTimeout.
         """
         limit = self._settings.max_image_bytes
         if isinstance(image, (bytes, bytearray, memoryview)):
-            data = bytes(image)
-            check_size(len(data), limit)
-            return data
+            check_size(memoryview(image).nbytes, limit)
+            return bytes(image)
         if not isinstance(image, str):
             hint = "; give its bytes, as in path.read_bytes()" if isinstance(image, Path) else ""
             kind = type(image).__name__
@@ -59,7 +82,7 @@ class Fetcher:
         deadline = Deadline(self._settings.row_deadline, until, cancellation)
         with self.holding():
             if urls.is_web(cell):
-                return self._downloader.download(cell, deadline)
+                return self._downloader.download(cell, deadline, in_batch=in_batch)
             return self._inline(cell, root, deadline)
 
     def _inline(self, cell: str, root: Path | None, deadline: Deadline) -> bytes:
@@ -74,7 +97,9 @@ class Fetcher:
             self._budget.release(limit - len(data))
             return data
         if looks_missing(cell):
-            raise BadBase64(f"{cell!r} looks like a missing value: leave the cell empty instead")
+            raise BadBase64(
+                f"{quoted(cell)} looks like a missing value: leave the cell empty instead"
+            )
         self._budget.reserve(min(len(cell), limit), deadline)
         try:
             return cells.from_base64(cell, limit)

@@ -9,6 +9,9 @@ pauses the host for every row: nothing is sent to it before then, or until a lim
 limit keeps one row's `Retry-After: 3600` from failing the thousands behind it. Since a pause costs
 much more than a refusal alone, the number that led to it is not reached again for ten times as
 long. Rows that wait for one of a host's slots get it by turns of the calls they belong to.
+
+A host that does not answer at all has a circuit breaker (`circuit_breaker`), which holds for rows
+of batch jobs alone: one client of a server must not keep others from a host.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from score.concurrency.cancellation import Cancellation
+from score.concurrency.forks import renewing
+from score.concurrency.turns import FairCondition
 from score.errors import FetchFailed
-from score.fetch.cancellation import Cancellation
+from score.fetch.circuit_breaker import CircuitBreaker
 from score.fetch.deadline import Deadline
-from score.fetch.turns import FairCondition
 
 START = 8
 _SLOWER, _SLACK = 3.0, 0.1  # slow: more than three times the quickest answer and 0.1 s
@@ -32,6 +37,12 @@ _CEILING_FACTOR = (
 )
 _KEPT = 1000  # hosts that are remembered
 _FORGOTTEN = 60.0  # seconds without a download after which what is known of a host is dropped
+_LATELY = 60.0  # seconds since a host's answer: longer than all of a stream's rows wait at default
+_SILENCE = 1.0  # seconds without an answer from which on it is in doubt whether a host is up
+_LOOK = 1.0  # seconds after which a row that waits for a host looks whether it holds others up
+
+IsInTheWay = Callable[[], bool]
+"""Of a batch job's row whose host is down: whether its waiting would hold up other hosts' rows."""
 
 _now = time.monotonic
 
@@ -50,6 +61,9 @@ class Host:
         self._paused_until = -math.inf
         self._ceiling, self._ceiling_until = most, -math.inf
         self._quickest = math.inf
+        self._breaker = CircuitBreaker()
+        self.heard = _now()  # when it last answered, or was first asked
+        self.latest = -math.inf  # when it last answered, other than by a redirect
         # Set by Hosts: rows that wait or download, and since when there are none.
         self.users = 0
         self.idle_since = math.inf
@@ -60,17 +74,22 @@ class Host:
         return int(self._limit)
 
     @contextmanager
-    def slot(self, deadline: Deadline) -> Iterator[None]:
-        """Waits for one of its slots and holds it. Raises FetchTimeout, FetchFailed.
+    def slot(self, deadline: Deadline, is_in_the_way: IsInTheWay | None = None) -> Iterator[None]:
+        """Waits for one of its slots and holds it. Raises FetchTimeout, FetchFailed, HostDown.
 
-        A pause that the host asked for counts against the row's deadline; waiting for other rows'
-        downloads does not.
+        A pause that the host asked for counts against the row's deadline, as does waiting for a
+        host that is down; waiting for other rows' downloads does not. `is_in_the_way`: None for a
+        row that asks the host even if it is down.
         """
-        self._enter(deadline)
+        while (is_probe := self._enter(deadline, in_batch=is_in_the_way is not None)) is None:
+            assert is_in_the_way
+            self._wait_while_down(deadline, is_in_the_way)
         try:
             yield
         finally:
             with self._changed:
+                if is_probe:
+                    self._breaker.leave()
                 self._active -= 1
                 self._wake()
 
@@ -101,18 +120,59 @@ class Host:
             self._has_shed = True
             self._paused_until = max(self._paused_until, now + pause)
 
-    def _enter(self, deadline: Deadline) -> None:
+    def succeeded(self, *, redirects: bool) -> None:
+        """Reports a request that was answered to its end, however."""
+        with self._changed:
+            self.heard = _now()
+            if not redirects:
+                self.latest = self.heard
+            if self._breaker.answered():
+                self._changed.notify_all()
+
+    def failed(self) -> None:
+        """Reports a batch job's request that was not."""
+        with self._changed:
+            if self._breaker.failed(_now()):
+                self._changed.notify_all()
+
+    def _enter(self, deadline: Deadline, *, in_batch: bool) -> bool | None:
+        """Waits for a slot and takes it; whether that is to try a host that is down. None where it
+        is not to be asked."""
+
+        def is_down() -> bool:
+            return in_batch and not self._breaker.admits(_now())
+
         call = deadline.cancellation
         with call.interrupting(partial(self._wake_rows_of, call)), self._changed:
+            if is_down():
+                return None
             try:
-                deadline.wait_for(self._changed, lambda: self._open(deadline))
+                deadline.wait_for(self._changed, lambda: is_down() or self._open(deadline))
             except BaseException:
-                if self._active < self.limit:
-                    self._wake()  # passes the notification on to the next rows
+                self._pass_on()
                 raise
+            if is_down():
+                self._pass_on()
+                return None
             self._active += 1
+            if in_batch and self._breaker.enter():
+                self._changed.notify_all()  # those that queue look at the breaker again
+                return True
             if self._active < self.limit:
                 self._changed.notify()
+            return False
+
+    def _wait_while_down(self, deadline: Deadline, is_in_the_way: IsInTheWay) -> None:
+        """Waits until the host may be asked, or for a moment. Raises HostDown."""
+        with self._changed:
+            now = _now()
+            if self._breaker.admits(now):
+                return
+            if deadline.left() <= 0 or is_in_the_way():
+                raise self._breaker.error(now)
+            pause = min(self._breaker.left(now) or _LOOK, _LOOK)
+        # Not by the condition: what wakes a row that waits for a slot must reach such a row.
+        deadline.cancellation.sleep(min(pause, max(0.0, deadline.left())))
 
     def _open(self, deadline: Deadline) -> bool:
         """Waits for the end of a pause; whether a slot is free then. Raises FetchFailed."""
@@ -124,6 +184,11 @@ class Host:
             self._changed.wait(deadline.cancellation, pause)
             deadline.cancellation.check()
         return self._active < self.limit
+
+    def _pass_on(self) -> None:
+        """What woke a row that takes no slot reaches the next rows."""
+        if self._active < self.limit:
+            self._wake()
 
     def _wake(self) -> None:
         self._changed.notify(max(1, self.limit - self._active))
@@ -146,15 +211,21 @@ class Hosts:
         `longest_pause`: seconds that a host's `Retry-After` holds for rows that it did not answer.
         """
         self._new = partial(Host, most, longest_pause)
+        renewing(self._renew)
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
 
     @contextmanager
-    def slot(self, name: str, deadline: Deadline) -> Iterator[Host]:
-        """Waits for a slot at a host and holds it. Raises FetchTimeout, FetchFailed."""
+    def slot(self, name: str, deadline: Deadline, *, in_batch: bool = False) -> Iterator[Host]:
+        """Waits for a slot at a host and holds it. Raises FetchTimeout, FetchFailed, HostDown.
+
+        `in_batch`: the row may fail because the host has not answered others.
+        """
         host = self._enter(name)
         try:
-            with host.slot(deadline):
+            with host.slot(deadline, partial(self._others_answer, host) if in_batch else None):
                 yield host
         finally:
             with self._lock:
@@ -165,6 +236,18 @@ class Hosts:
         """Downloads from a host that may run at a time now."""
         with self._lock:
             return (self._hosts.get(name) or self._new()).limit
+
+    def in_doubt(self) -> int:
+        """Rows that wait for hosts that have not answered for a second."""
+        since = _now() - _SILENCE
+        with self._lock:
+            return sum(host.users for host in self._hosts.values() if host.heard < since)
+
+    def _others_answer(self, host: Host) -> bool:
+        """Whether other hosts have answered lately."""
+        since = _now() - _LATELY
+        with self._lock:
+            return any(each.latest > since for each in self._hosts.values() if each is not host)
 
     def _enter(self, name: str) -> Host:
         with self._lock:

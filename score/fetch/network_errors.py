@@ -13,11 +13,10 @@ from urllib3.exceptions import (
     NewConnectionError,
     SSLError,
 )
-from urllib3.util import Url
 
 from score.errors import BadUrl, FetchFailed, FetchTimeout, RowError
-from score.fetch import urls
-from score.fetch.connections import causes, proxy_refusal
+from score.fetch.causes import causes, proxy_refusal
+from score.fetch.circuit_breaker import NotConnected
 from score.fetch.deadline import Deadline
 from score.fetch.framing import Malformed
 from score.fetch.retries import RETRYABLE
@@ -29,9 +28,8 @@ FOREIGN = (HTTPError, OSError, http.client.HTTPException, ValueError)
 _BAD_URL = (LocationParseError, LocationValueError, UnicodeError, http.client.InvalidURL)
 
 
-def translate(error: Exception, target: Url, settings: Settings, deadline: Deadline) -> RowError:
-    """The RowError for one of the `FOREIGN` errors, raised while `target` was requested."""
-    where = urls.where(target)
+def translate(error: Exception, where: str, settings: Settings, deadline: Deadline) -> RowError:
+    """The RowError for one of the `FOREIGN` errors, raised while the URL `where` was requested."""
     if isinstance(error, _BAD_URL):
         return BadUrl(f"cannot be read as a URL: {where}")
     if status := proxy_refusal(error):
@@ -50,9 +48,9 @@ def translate(error: Exception, target: Url, settings: Settings, deadline: Deadl
             return FetchFailed(f"TLS with {where} failed: {_tls_reason(error)}")
         if isinstance(cause, ConnectionRefusedError):
             who = "the proxy" if settings.proxy else where
-            return FetchFailed(f"{who} refused the connection", retryable=True)
+            return NotConnected(f"{who} refused the connection")
     if isinstance(error, NewConnectionError):
-        return FetchFailed(f"cannot connect to {where}", retryable=True)
+        return NotConnected(f"cannot connect to {where}")
     return FetchFailed(f"{where} broke off or did not speak HTTP", retryable=True)
 
 

@@ -44,12 +44,15 @@ def follow(
     raise FetchFailed(f"more than {most} redirects")
 
 
-def location(answer: BaseHTTPResponse, target: Url) -> str:
-    """The URL that an answer's `Location` names. Raises FetchFailed, BadUrl."""
+def location(answer: BaseHTTPResponse, target: Url, where: str) -> str:
+    """The URL that the `Location` of an answer from `target` names. `where`: what messages call it.
+
+    Raises FetchFailed, BadUrl.
+    """
     locations = set(answer.headers.getlist("Location"))
     if len(locations) > 1:
-        raise FetchFailed(f"{urls.where(target)} redirects to several places")
+        raise FetchFailed(f"{where} redirects to several places")
     (url,) = locations
     if not url:
-        raise FetchFailed(f"{urls.where(target)} redirects to nowhere")
-    return urls.redirected(target, url)
+        raise FetchFailed(f"{where} redirects to nowhere")
+    return urls.redirected(target, url, where)

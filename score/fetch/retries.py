@@ -2,7 +2,8 @@
 
 A download is retried where its error is `retryable`, up to `max_retries` times. It waits
 `retry_wait` seconds, twice as long each time, or as long as the server's `Retry-After` asks for,
-but never beyond the row's deadline.
+but never beyond the row's deadline. A host that is down by then is not asked again: the row has the
+error of its latest attempt.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import http.client
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from score.errors import FetchFailed, RowError
+from score.errors import FetchFailed, HostDown, RowError
 from score.fetch.deadline import Deadline
 from score.settings import Settings
 
@@ -37,10 +38,16 @@ def with_retries(attempt: Callable[[], bytes], settings: Settings, deadline: Dea
     Raises the RowError of the last one, Cancelled, RequestTimeout.
     """
     wait = settings.retry_wait
+    failure: RowError | None = None
     for retries_left in range(settings.max_retries, -1, -1):
         try:
             return attempt()
+        except HostDown:
+            if failure:
+                raise failure from None
+            raise
         except RowError as error:
+            failure = error
             pause = max(wait, error.retry_after if isinstance(error, StatusFailed) else 0.0)
             if not error.retryable or not retries_left or pause >= deadline.left():
                 raise

@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from score.fetch.cancellation import Cancellation
+from score.concurrency.cancellation import Cancellation
+from score.concurrency.forks import renewing
+from score.concurrency.turns import FairCondition
 from score.fetch.deadline import Deadline
-from score.fetch.turns import FairCondition
 
 
 class Slots:
     """A number of slots that rows share, by turns of the calls they belong to."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self._count = count
+        renewing(self._renew)
+
+    def _renew(self) -> None:
+        self._free = self._count
         self._changed = FairCondition()
 
     @contextmanager

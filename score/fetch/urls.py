@@ -15,7 +15,7 @@ _MAX_URL = 8192
 _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SECRET = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,63})://")
 # A DNS name or an address. RFC 3986 allows more, such as percent-escapes, which a proxy might
 # decode to an address that was not checked.
 _HOST = re.compile(r"[a-zA-Z0-9._-]+|\[.+\]")
@@ -46,20 +46,25 @@ def parse(url: str) -> Url:
     return target._replace(fragment=None)
 
 
-def redirected(target: Url, location: str) -> str:
+def redirected(target: Url, location: str, where: str) -> str:
     """The URL of a `Location` header, which arrives decoded as Latin-1 and may have been UTF-8.
 
-    Raises BadUrl.
+    `where`: what messages call the `target` that sent it. Raises BadUrl.
     """
     with suppress(UnicodeError):
         location = location.encode("latin-1").decode("utf-8")
     try:
         url = urllib.parse.urljoin(target.url, location)
     except ValueError:
-        raise BadUrl(f"{where(target)} redirects to something that is not a URL") from None
+        raise BadUrl(f"{where} redirects to something that is not a URL") from None
     if not (scheme := _SCHEME.match(url)) or scheme[1].lower() not in _WEB:
-        raise BadUrl(f"{where(target)} redirects to something that is not http or https")
+        raise BadUrl(f"{where} redirects to something that is not http or https")
     return url
+
+
+def port(target: Url) -> int:
+    """A URL's port, or its scheme's."""
+    return target.port or _DEFAULT_PORTS[target.scheme or "http"]
 
 
 def server(target: Url) -> str:
@@ -78,4 +83,6 @@ def start(text: str, length: int = 40) -> str:
     """How a cell or URL begins, without what may be secret: user, password, query."""
     public = _SECRET.sub("…", text[:_MAX_URL])
     shown = public if len(public) <= length else public[:length] + "…"
+    if shown.isprintable():  # most are, and looking at each character takes long
+        return shown
     return "".join(c if c.isprintable() else "�" for c in shown)

@@ -11,22 +11,16 @@ from typing import Any
 
 import pytest
 
+from score.concurrency.cancellation import Cancellation
 from score.errors import Cancelled, RequestTimeout, RowError
 from score.fetch import connections
 from score.fetch.byte_budget import ByteBudget
-from score.fetch.cancellation import Cancellation
 from score.fetch.deadline import Deadline
 from score.fetch.fetcher import Fetcher
 from score.settings import Settings
 from tests.support.hostile import PNG, Authority, Server, drip_handshake
 
 LONG = 60  # seconds, which no test waits for
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
 
 
 @pytest.fixture

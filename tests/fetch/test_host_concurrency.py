@@ -13,14 +13,7 @@ from score.errors import FetchFailed, FetchTimeout
 from score.fetch import host_concurrency
 from score.fetch.deadline import Deadline
 from score.fetch.host_concurrency import START, Host, Hosts
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture

@@ -18,17 +18,6 @@ from tests.support.hostile import JPEG, PNG, Authority, Network, Server, dead_po
 from tests.support.proxy import Proxy
 
 
-@pytest.fixture(autouse=True)
-def network(monkeypatch: pytest.MonkeyPatch) -> Network:
-    return Network().install(monkeypatch)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
-
-
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
     with Proxy() as proxy:
@@ -46,6 +35,7 @@ def fetcher(proxy: Proxy | str, **changes: object) -> Fetcher:
         "max_retries": 0,
         "row_deadline": 5.0,
         "read_timeout": 3.0,
+        "fetch_ports": ("*",),
     }
     return _fetcher(Settings(**{**settings, **changes}))  # type: ignore[arg-type]
 
