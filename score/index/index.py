@@ -1,31 +1,23 @@
-"""An index of vectors in a folder, with exact nearest-neighbour search by cosine.
+"""An index of vectors in a folder, and the nearest to a query by cosine.
 
-`vectors.npy`: float16 [N, D], unit vectors, memory-mapped: opening the folder does not read it.
-`rows.parquet`: the other columns of the table, N rows in the same order. The search is exact, and
-fast enough for a few million rows; hundreds of millions need an approximate index.
+`vectors.lance`: a table of LanceDB, of unit vectors and the columns beside them. `index.json`:
+which version of it counts, which model made the vectors, and the files that they came from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.lib.format import open_memmap
 
-from score.contract.rows import ERRORS, FEATURES
 from score.errors import RequestError
+from score.index.lance import LanceTable
+from score.index.ledger import Ledger
+from score.index.origin import Origin
 from score.model.zeroshot import unit
-from score.storage import atomic
-from score.storage.outputs import check_folder
-from score.type_aliases import FeatureColumn, Vector
-
-_BATCH = 4096  # rows read or multiplied at a time
-_VECTORS, _ROWS = "vectors.npy", "rows.parquet"
+from score.type_aliases import Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,112 +28,92 @@ class Hit:
     row: dict[str, Any]
 
 
-def build_index(
-    table: str | Path,
-    folder: str | Path,
-    column: FeatureColumn = "image_features",
-    *,
-    overwrite: bool = False,
-) -> int:
-    """Indexes the vectors of a parquet file of `score embed` or `score merge`; returns
-    their number.
-
-    Rows without a vector in `column` are skipped. `overwrite`: the folder may hold an older index.
-    Raises RequestError for a table without vectors, and for a folder that may not be written.
-    """
-    table, folder = Path(table), Path(folder)
-    check_folder(folder, _is_index, overwrite=overwrite, inputs=[table])
-    try:
-        schema = pq.read_schema(table)
-    except pa.ArrowInvalid as error:
-        raise RequestError(f"{table} is not a parquet file: {error}") from error
-    if column not in schema.names:
-        raise RequestError(f"{table} has no column {column}")
-    count, dimension = _extent(table, column)
-    if not count:
-        raise RequestError(f"{table} has no row with {column}")
-    columns = [name for name in schema.names if name not in (*FEATURES, *ERRORS)]
-    rows = pa.schema([schema.field(name) for name in columns])
-    with atomic.contents(folder) as new:
-        vectors = open_memmap(new / _VECTORS, "w+", np.float16, (count, dimension))
-        start = 0
-        with pq.ParquetWriter(new / _ROWS, rows) as writer:
-            for batch in _batches(table, [*columns, column]):
-                matrix = _matrix(batch, column)
-                vectors[start : start + len(matrix)] = unit(matrix)
-                start += len(matrix)
-                writer.write_batch(batch.select(columns))
-        vectors.flush()
-    return count
-
-
-def _is_index(content: Sequence[Path]) -> bool:
-    return {entry.name for entry in content} == {_VECTORS, _ROWS}
-
-
-def _batches(table: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows that have a vector, which is the last of the columns."""
-    with pq.ParquetFile(table) as file:
-        for batch in file.iter_batches(_BATCH, columns=columns):
-            yield batch.filter(batch.column(columns[-1]).is_valid())
-
-
-def _extent(table: Path, column: str) -> tuple[int, int]:
-    """Number and dimension of the vectors."""
-    count, dimension = 0, 0
-    for batch in _batches(table, [column]):
-        count += len(batch)
-        if len(batch):
-            dimension = len(batch.column(column)[0])
-    return count, dimension
-
-
-def _matrix(batch: pa.RecordBatch, column: str) -> np.ndarray:
-    """The vectors of a batch: float32 [N, D]."""
-    values = batch.column(column).flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(batch), -1) if len(batch) else np.empty((0, 1), np.float32)
-
-
 class Index:
-    """An index that `build_index` wrote to a folder."""
+    """An index that `build_index` wrote to a folder, as it is when it is opened."""
 
     def __init__(self, folder: str | Path) -> None:
         """Opens the index. Raises RequestError for a folder that holds none."""
-        try:
-            self._vectors = np.load(Path(folder, _VECTORS), mmap_mode="r")
-            self._rows = pq.read_table(Path(folder, _ROWS))
-        except (OSError, ValueError, pa.ArrowInvalid) as error:
-            raise RequestError(f"{folder} holds no index: {error}") from error
+        folder = Path(folder)
+        self._ledger, self._table = _opened(folder)
+        width = self._table.schema.field(self._ledger.column).type
+        if getattr(width, "list_size", None) != self.dimension:
+            raise RequestError(f"{folder} holds no index: its vectors are {width!s:.80}")
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return self._ledger.vectors
 
     @property
     def dimension(self) -> int:
         """The dimension of its vectors."""
-        return int(self._vectors.shape[1])
+        return self._ledger.dimension
 
-    def check(self, dimension: int) -> None:
-        """Raises RequestError unless a model's vectors are of the index's dimension."""
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made its vectors; empty if their files did not name it."""
+        return self._ledger.origin.fingerprint
+
+    def check(self, dimension: int, fingerprint: str = "", model: str = "") -> None:
+        """Raises RequestError unless a model's vectors can be compared with the index's.
+
+        dimension, fingerprint, model: of the model; of an unknown one only the dimension is
+        compared.
+        """
+        ours, theirs = self._ledger.origin, Origin(model, fingerprint)
+        if ours.fingerprint and fingerprint and ours.fingerprint != fingerprint:
+            raise RequestError(
+                f"the index holds vectors of {ours}, the query is of {theirs}: vectors of two "
+                "models cannot be compared"
+            )
         if dimension != self.dimension:
             raise RequestError(
                 f"the index holds vectors of {self.dimension} numbers, the query has {dimension}: "
                 "was the table embedded with another model?"
             )
 
-    def search(self, query: Vector, top: int = 10) -> list[Hit]:
+    def check_condition(self, where: str) -> None:
+        """Raises RequestError for a condition that `search` cannot use."""
+        self._table.matching(where)
+
+    def search(
+        self, query: Vector, top: int = 10, *, where: str | None = None, exact: bool = False
+    ) -> list[Hit]:
         """The `top` rows nearest to a vector [D], which need not be normalised, nearest first.
 
-        Raises RequestError for a vector of another model's dimension.
+        `where`: only rows that fulfil a condition in SQL, such as `price < 50 AND name LIKE 'a%'`;
+        they are chosen first, so that there are `top` of them if so many fulfil it. `exact`: all
+        vectors are compared, as they are in any case in an index of 100,000 vectors or fewer.
+        Raises RequestError for a vector of another model's dimension, for what is no direction, and
+        for a condition that cannot be used.
         """
-        self.check(query.size)
-        direction = unit(query)
-        scores = np.concatenate(
-            [
-                self._vectors[start : start + _BATCH].astype(np.float32) @ direction
-                for start in range(0, len(self), _BATCH)
-            ]
-        )
-        best = np.argsort(-scores, kind="stable")[:top].tolist()
-        rows = self._rows.take(best).to_pylist()
-        return [Hit(float(scores[number]), row) for number, row in zip(best, rows, strict=True)]
+        if top < 1:
+            raise RequestError(f"top must be 1 at least, not {top}")
+        trained = 0 if exact else self._ledger.trained
+        rows, cosines = self._table.nearest(unit(self._checked(query)), top, where, trained)
+        return [Hit(cosine, row) for cosine, row in zip(cosines, rows, strict=True)]
+
+    def _checked(self, query: Vector) -> Vector:
+        try:
+            vector = np.asarray(query, np.float64)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise RequestError(f"the query must be a vector of numbers: {error!s:.80}") from None
+        if vector.ndim != 1:
+            raise RequestError(f"the query must be one vector, not an array of {vector.ndim} axes")
+        self.check(vector.size)
+        if not np.isfinite(vector).all():
+            raise RequestError("the query holds a number that is NaN or infinite")
+        if not vector.any():
+            raise RequestError("the query is all zeros, which is no direction")
+        scaled: Vector = (vector / np.abs(vector).max()).astype(np.float32)
+        return scaled
+
+
+def _opened(folder: Path) -> tuple[Ledger, LanceTable]:
+    """The ledger and the version of the table that it names. Raises RequestError."""
+    ledger = Ledger.read(folder)
+    try:
+        return ledger, LanceTable.open(folder, ledger.column, ledger.version)
+    except RequestError:  # vectors may have been added meanwhile, and the version be removed
+        latest = Ledger.read(folder)
+        if latest.version == ledger.version:
+            raise
+    return latest, LanceTable.open(folder, latest.column, latest.version)

@@ -1,0 +1,208 @@
+"""Tables of vectors → an index: a new one, or more vectors in one that is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from score.errors import RequestError
+from score.hardware import locks
+from score.index import lance
+from score.index.inputs import parquet_files
+from score.index.lance import LanceTable
+from score.index.ledger import NAME, OLD, Ledger, Source
+from score.index.origin import Origin
+from score.index.vector_table import NUMBER, VectorTable
+from score.storage import atomic
+from score.storage.outputs import check_folder, is_empty
+from score.type_aliases import FeatureColumn
+from score.wording.quoting import quoted
+
+
+def build_index(
+    table: str | Path | Sequence[str | Path],
+    folder: str | Path,
+    column: FeatureColumn = "image_features",
+    *,
+    overwrite: bool = False,
+    append: bool = False,
+) -> int:
+    """Indexes the vectors of parquet files of `score embed` or `score merge`; returns their number.
+
+    `table`: a file, a folder of `.parquet` files, a pattern such as `out/part-*.parquet`, or
+    several of these; a content counts once. Rows without a vector in `column` are skipped. Of
+    tables of vectors alone the index keeps each row's number, from 0, as `row`. `overwrite`: the
+    folder may hold an older index. `append`: only files that are not yet in the folder's index are
+    indexed, and added; a folder without an index gets one.
+    Raises RequestError for a table without vectors, for a row whose vector cannot be indexed, for
+    vectors of different models, and for a folder that may not be written; nothing is written then.
+    """
+    files, folder = files_of(table), Path(folder)
+    if append and folder.is_dir() and not is_empty(folder):
+        return _append(files, folder, column)
+    check_folder(folder, is_index, overwrite=overwrite, inputs=files)
+    content = opened(files, column)
+    lance.check_names(content.tables)
+    ledger = Ledger(0, column, content.dimension, content.origin)
+    by_path = {str(table.path.resolve()): table for table in content.tables}
+    sources = [(by_path[source.path], source) for source in ledger.new(files)]
+    with atomic.contents(folder) as new:
+        schema = lance.stored(content.columns, column, content.dimension)
+        store = LanceTable.create(new, schema)
+        ledger = replace(ledger, sources=tuple(_add(store, sources, 0)))
+        _commit(store, ledger, new)
+    return ledger.vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Tables that go together: the columns that they have in common or not, the dimension of their
+    vectors, each of which has been checked, and the model that made them."""
+
+    tables: Sequence[VectorTable]
+    columns: pa.Schema
+    dimension: int
+    origin: Origin
+
+
+def files_of(table: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that the argument of `build_index` stands for."""
+    return parquet_files([table] if isinstance(table, str | Path) else table)
+
+
+def opened(files: Sequence[Path], column: str) -> Content:
+    """Opens and checks files. Raises RequestError where they do not go together."""
+    tables = [VectorTable.open(file, column) for file in files]
+    return Content(tables, _columns(tables), _dimension(tables), _origin(tables))
+
+
+def is_index(content: Sequence[Path]) -> bool:
+    """Whether a folder's content is an index, also one of an earlier version, or an export."""
+    return {entry.name for entry in content} in ({NAME, lance.FOLDER}, set(OLD))
+
+
+def _append(files: Sequence[Path], folder: Path, column: str) -> int:
+    lock = locks.lock_folder(folder)
+    if lock is None:
+        raise RequestError(
+            f"{folder} cannot be locked: another process is adding to it, or its file system has "
+            "no locks"
+        )
+    try:
+        ledger = Ledger.read(folder)
+        if column != ledger.column:
+            raise RequestError(f"{folder} indexes {ledger.column}, not {column}")
+        sources = ledger.new(files)
+        tables = [VectorTable.open(Path(source.path), column) for source in sources]
+        for table in tables:
+            _check_same(table, ledger.origin, f"the index {folder}")
+        store = LanceTable.open(folder, column, ledger.version, writing=True)
+        _check_columns(tables, store.schema)
+        for table in tables:
+            _check_dimension(table, ledger.dimension)
+        if not sources:
+            return 0
+        added = _add(store, list(zip(tables, sources, strict=True)), ledger.rows)
+        longer = replace(ledger, sources=(*ledger.sources, *added))
+        _commit(store, longer, folder)
+        store.clean()
+        return longer.vectors - ledger.vectors
+    finally:
+        os.close(lock)
+
+
+def _commit(store: LanceTable, ledger: Ledger, folder: Path) -> None:
+    """Builds or extends the approximate index, and writes the ledger for the table as it is now."""
+    trained = store.train(ledger.trained)
+    replace(ledger, version=store.version, trained=trained).write(folder)
+
+
+def _add(
+    store: LanceTable, tables: Sequence[tuple[VectorTable, Source]], first: int
+) -> list[Source]:
+    """Adds the vectors of some files; returns the files with the numbers of their rows."""
+    counts = {source.digest: 0 for _, source in tables}
+    columns = pa.schema(list(store.schema)[:-1])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = first
+        for table, source in tables:
+            for batch, matrix in table.batches(start):
+                counts[source.digest] += len(matrix)
+                rows = table.conformed(batch, columns)
+                yield pa.record_batch([*rows.columns, lance.as_column(matrix)], store.schema)
+            start += table.size
+
+    if tables:
+        store.add(batches())
+    return [source.counted(table.size, counts[source.digest]) for table, source in tables]
+
+
+def _columns(tables: Sequence[VectorTable]) -> pa.Schema:
+    """The columns of all files; for files of vectors alone the rows' numbers."""
+    schema = pa.schema([])
+    for table in tables:
+        try:
+            schema = pa.unify_schemas([schema, table.columns], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise RequestError(
+                f"{table.path}: its columns are not those of the files before it: {error}"
+            ) from error
+    if any(table.columns.names for table in tables):
+        if bare := [table for table in tables if not table.columns.names]:
+            raise RequestError(f"{bare[0].path} has no columns but vectors, other files have")
+        return schema.remove_metadata()
+    return pa.schema([(NUMBER, pa.int64())])
+
+
+def _check_columns(tables: Sequence[VectorTable], schema: pa.Schema) -> None:
+    """Raises RequestError for a column that the index lacks."""
+    known = set(schema.names[:-1])
+    for table in tables:
+        names = table.columns.names or [NUMBER]
+        if other := [name for name in names if name not in known]:
+            raise RequestError(
+                f"{table.path} has a column {quoted(other[0])}, which the index lacks: build the "
+                "index again with --overwrite"
+            )
+
+
+def _origin(tables: Sequence[VectorTable]) -> Origin:
+    """The model of all vectors. Raises RequestError where there are several."""
+    first = tables[0]
+    for table in tables[1:]:
+        _check_same(table, first.origin, str(first.path))
+    return first.origin
+
+
+def _check_same(table: VectorTable, origin: Origin, holder: str) -> None:
+    if table.origin.fingerprint != origin.fingerprint:
+        raise RequestError(
+            f"the vectors of {table.path} are of {table.origin}, those of {holder} of {origin}: "
+            "vectors of two models cannot be compared"
+        )
+
+
+def _dimension(tables: Sequence[VectorTable]) -> int:
+    """The dimension of all vectors, each of which is checked. Raises RequestError."""
+    dimension = 0
+    for table in tables:
+        dimension = _check_dimension(table, dimension)
+    if not dimension:
+        first = tables[0]
+        raise RequestError(f"{first.path} has no row with {first.column}")
+    return dimension
+
+
+def _check_dimension(table: VectorTable, wanted: int) -> int:
+    """The dimension of a table's vectors; `wanted` if it has none, or 0 is wanted."""
+    _, dimension = table.extent()
+    if wanted and dimension not in (0, wanted):
+        raise RequestError(
+            f"{table.path} has vectors of {dimension} numbers, the files before it of {wanted}"
+        )
+    return dimension or wanted

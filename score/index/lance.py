@@ -1,0 +1,262 @@
+"""LanceDB's embedded table of vectors: the only module that knows Lance.
+
+A table is a folder of immutable files and versions. Every call names the version that it means.
+What Lance raises, panics of its Rust code included, becomes a RequestError of one line.
+
+Above `EXACT` vectors an approximate index of the kind IVF-SQ is built: k-means groups the vectors,
+a query looks into the groups that are nearest to it, at vectors of a byte a number, and the best of
+those are compared exactly. By the measurements in docs/search.md it is built in a twentieth of the
+time of IVF-PQ and IVF-HNSW, and finds as many; where rows are filtered, it has to look into more
+groups.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import pyarrow as pa
+from lancedb.index import IvfSq
+
+from score.errors import RequestError, ScoreError
+from score.index.vector_table import VectorTable
+from score.type_aliases import Matrix, Vector
+from score.wording.quoting import quoted
+
+TABLE = "vectors"
+FOLDER = f"{TABLE}.lance"
+"""Where the table is, below the index."""
+
+EXACT = 100_000
+"""The most vectors that are all compared with a query."""
+
+_ANN = "ann"  # name of the approximate index
+_MOST_GROUPS = 4096
+_SAMPLES = 64  # vectors of a group that k-means sees
+_PROBED = 0.2  # the part of the groups that a query looks into; at most `_MOST_PROBED`
+_MOST_PROBED = 200
+_SPREAD = 10  # so many times as many rows as are wanted are in the groups that are looked into
+_REFINE = 5  # so many times as many rows as are wanted are compared exactly
+_FEW = 10_000  # rows that fulfil a condition: all of them are compared
+_RETRAIN = 4  # times the vectors that it was trained on: the groups become too large
+_KEPT = timedelta(days=1)  # how old replaced versions become, for those who still read them
+_FOREVER = timedelta(days=36_500)
+_RESERVED = ("_distance", "_score", "_relevance_score", "_row")
+_WHERE_IN_RUST = re.compile(r",\s*\S*\.rs:\d+:\d+.*", re.DOTALL)
+_SQL = re.compile(r"Error parsing statement: .*\((?P<what>sql parser error: .*)\)", re.DOTALL)
+_KIND = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, |Arrow error: )+")
+_LONGEST = 300  # characters of a reason
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Raises RequestError, `what` with the reason, for what Lance raises."""
+    try:
+        yield
+    except ScoreError:
+        raise
+    except Exception as error:
+        raise RequestError(f"{what}: {reason(error)}") from error
+    except BaseException as error:  # a panic in Rust is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RequestError(f"{what}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What Lance says, on one line, without the place in its source code."""
+    text = _KIND.sub("", _WHERE_IN_RUST.sub("", str(error)))
+    text = _SQL.sub(lambda match: match["what"], text)
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
+def check_names(tables: Iterable[VectorTable]) -> None:
+    """Raises RequestError for a column that Lance cannot hold under its name."""
+    for table in tables:
+        for name in table.columns.names:
+            if not name or "." in name or "`" in name or name.startswith(_RESERVED):
+                raise RequestError(
+                    f"{table.path}: an index can hold no column of the name {quoted(name)}: rename "
+                    "it (no dot, no backtick, not _distance, _score or _row…)"
+                )
+
+
+def stored(columns: pa.Schema, column: str, dimension: int) -> pa.Schema:
+    """The table's schema: the columns, and the vectors last."""
+    return columns.append(pa.field(column, pa.list_(pa.float32(), dimension)))
+
+
+def as_column(matrix: Matrix) -> pa.Array:
+    """Vectors [N, D] as the table holds them."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+class LanceTable:
+    """A version of a table of unit vectors."""
+
+    def __init__(self, table: Any, column: str) -> None:
+        self._table, self._column = table, column
+
+    @classmethod
+    def create(cls, folder: Path, schema: pa.Schema) -> LanceTable:
+        """A new, empty table below a folder. Raises RequestError."""
+        with explained(f"{folder.name}: the index cannot be written"):
+            table = lancedb.connect(str(folder.absolute())).create_table(TABLE, schema=schema)
+        return cls(table, schema.names[-1])
+
+    @classmethod
+    def open(cls, folder: Path, column: str, version: int, *, writing: bool = False) -> LanceTable:
+        """A version of the table below a folder. `writing`: later versions are taken back.
+
+        Raises RequestError.
+        """
+        with explained(f"{folder} holds no index"):
+            if not (folder / FOLDER).is_dir():
+                raise ValueError(f"there is no {FOLDER}")
+            table = lancedb.connect(str(folder.absolute())).open_table(TABLE)
+            if not writing or table.version != version:
+                table.checkout(version)
+                if writing:
+                    table.restore()
+            if column not in table.schema.names:
+                raise ValueError(f"its table has no column {column:.80}")
+        return cls(table, column)
+
+    @property
+    def version(self) -> int:
+        """That of the table now."""
+        return int(self._table.version)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns, and the vectors last."""
+        return self._table.schema
+
+    def __len__(self) -> int:
+        with explained("the index cannot be read"):
+            return int(self._table.count_rows())
+
+    def add(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Adds rows of the table's schema, all or none.
+
+        Raises RequestError, and what `batches` raises.
+        """
+        failures: list[BaseException] = []
+
+        def watched() -> Iterator[pa.RecordBatch]:
+            """Lance turns what an iterator raises into a text."""
+            try:
+                yield from batches
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(self.schema, watched())
+        try:
+            with explained("the index cannot be written"):
+                self._table.add(reader)
+        except RequestError:
+            if failures:
+                raise failures[0] from None
+            raise
+
+    def train(self, trained: int) -> int:
+        """Builds or extends the approximate index, where there are enough vectors for one, and
+        merges small files.
+
+        trained: the number of vectors that the present one was trained on, 0 for none. Returns that
+        of the new one. Raises RequestError.
+        """
+        count = len(self)
+        with explained("the approximate index cannot be built"):
+            if count > EXACT and count >= _RETRAIN * trained:
+                config = IvfSq(
+                    distance_type="cosine", num_partitions=_groups(count), sample_rate=_SAMPLES
+                )
+                self._table.create_index(self._column, config=config, name=_ANN, replace=True)
+                return count
+            self._table.optimize(cleanup_older_than=_FOREVER)
+        return trained
+
+    def clean(self) -> None:
+        """Removes the files of replaced versions that were created a day ago or earlier, if it can
+        be done: they are not in the way.
+
+        It goes by when a version was created, not when it was replaced: one that was the latest up
+        to now is removed at once if it is that old, under whoever reads it.
+        """
+        with suppress(RequestError), explained("older versions cannot be removed"):
+            self._table.optimize(cleanup_older_than=_KEPT)
+
+    def nearest(
+        self, direction: Vector, top: int, where: str | None, trained: int
+    ) -> tuple[list[dict[str, Any]], list[float]]:
+        """The `top` rows nearest to a unit vector, and their cosines, nearest first.
+
+        where: a condition in SQL on the columns. trained: the number of vectors that the
+        approximate index was trained on; 0: every vector is compared. Raises RequestError for a
+        condition that cannot be used.
+        """
+        count = len(self) if where is None else self.matching(where)
+        top = min(top, count)  # Lance allocates as many results
+        if not top:
+            return [], []
+        query = self._table.search(direction, vector_column_name=self._column)
+        query = query.distance_type("cosine").limit(top).with_row_id(True)
+        query = query.select([*self.schema.names[:-1], "_distance"])
+        if where is not None:
+            query = query.where(f"({where})", prefilter=True)
+        with explained(_condition(where)):
+            if probes := self._probes(top, count, trained):
+                found = query.nprobes(probes).refine_factor(_REFINE).to_arrow()
+                if len(found) == top:
+                    return _sorted(found)
+            return _sorted(query.bypass_vector_index().to_arrow())
+
+    def _probes(self, top: int, count: int, trained: int) -> int:
+        """How many groups a query looks into; 0 for a query that is compared with every vector.
+
+        top, count: of how many rows so many are wanted. The fewer fulfil a condition, and the more
+        are wanted, the more groups the nearest of them are spread over.
+        """
+        if not trained or (count < len(self) and count <= _FEW):
+            return 0
+        groups = _groups(trained)
+        probes = min(_MOST_PROBED, math.ceil(groups * _PROBED)) * len(self) / count
+        wanted = groups * _SPREAD * top / count
+        return min(groups, math.ceil(max(probes, wanted)))
+
+    def matching(self, where: str) -> int:
+        """The number of rows that fulfil a condition. Raises RequestError."""
+        with explained(_condition(where)):
+            return int(self._table.count_rows(f"({where})"))
+
+
+def _groups(vectors: int) -> int:
+    """How many groups so many vectors are divided into."""
+    return min(_MOST_GROUPS, math.isqrt(vectors))
+
+
+def _condition(where: str | None) -> str:
+    if where is None:
+        return "the index cannot be searched"
+    return f"the condition {quoted(where)} cannot be used"
+
+
+def _sorted(found: pa.Table) -> tuple[list[dict[str, Any]], list[float]]:
+    """By cosine, then in the order of the table. A distance that is NaN is no result."""
+    distances = found.column("_distance").to_pylist()
+    numbers = found.column("_rowid").to_pylist()
+    order = sorted(
+        (n for n, distance in enumerate(distances) if distance == distance),
+        key=lambda n: (distances[n], numbers[n]),
+    )
+    rows = found.drop_columns(["_distance", "_rowid"]).take(pa.array(order, pa.int64())).to_pylist()
+    return rows, [max(-1.0, min(1.0, 1.0 - distances[n])) for n in order]  # but for rounding

@@ -1,0 +1,162 @@
+"""`index.json`: what an index holds, and of which files.
+
+It is written last, and by renaming, so it is the point at which a new or longer index comes into
+being: it names the version of the table that counts. What a killed job added to the table later is
+of a newer version, which readers do not see, and the next `--append` takes back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from score.errors import RequestError
+from score.index.origin import Origin
+from score.storage import atomic
+
+NAME = "index.json"
+FORMAT = 1
+OLD = ("vectors.npy", "rows.parquet")
+"""The files of an index of earlier versions, and of `score index --export npy`."""
+
+_CHUNK = 2**20
+_LARGEST = 2**28  # bytes: half a million files
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file whose vectors are in the index.
+
+    size, modified: bytes, and nanoseconds since 1970, by which a file that has not changed is known
+    without reading it. digest: SHA-256 of its bytes, by which it is known wherever it lies.
+    rows, vectors: how many it has; rows without a vector are not in the index.
+    """
+
+    path: str
+    size: int
+    modified: int
+    digest: str
+    rows: int = 0
+    vectors: int = 0
+
+    @classmethod
+    def of(cls, file: Path) -> Source:
+        """Reads the whole file. Raises OSError."""
+        state = file.stat()
+        digest = hashlib.sha256()
+        with file.open("rb", buffering=0) as stream:
+            while part := stream.read(_CHUNK):
+                digest.update(part)
+        return cls(str(file.resolve()), state.st_size, state.st_mtime_ns, digest.hexdigest())
+
+    def counted(self, rows: int, vectors: int) -> Source:
+        """With the numbers of its rows and vectors."""
+        return replace(self, rows=rows, vectors=vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What an index holds.
+
+    version: of Lance's table. column: of the files, whose vectors it has. trained: the number of
+    vectors that the approximate index was trained on; 0 where the search is exact.
+    """
+
+    version: int
+    column: str
+    dimension: int
+    origin: Origin
+    trained: int = 0
+    sources: tuple[Source, ...] = field(default=())
+
+    @property
+    def vectors(self) -> int:
+        """The number of its vectors."""
+        return sum(source.vectors for source in self.sources)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of its files."""
+        return sum(source.rows for source in self.sources)
+
+    def write(self, folder: Path) -> None:
+        """Writes `index.json`, which replaces an older one at once. Raises OSError."""
+        with atomic.file(folder / NAME) as part:
+            part.write_text(json.dumps({"format": FORMAT, **asdict(self)}), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Ledger:
+        """Raises RequestError for a folder that holds no index."""
+        file = folder / NAME
+        if not file.exists() and all((folder / name).exists() for name in OLD):
+            raise RequestError(
+                f"{folder} holds no index: its vectors.npy and rows.parquet are of an earlier "
+                "version, or an export: build the index again with `score index`"
+            )
+        try:
+            if file.stat().st_size > _LARGEST:
+                raise ValueError(f"{NAME} is larger than {_LARGEST:,} bytes")
+            return cls._of(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RequestError(f"{folder} holds no index: {_what(error)}") from error
+
+    @classmethod
+    def _of(cls, said: Any) -> Ledger:
+        """Raises ValueError, TypeError or KeyError for what is no ledger."""
+        if not isinstance(said, dict) or said.get("format") != FORMAT:
+            raise ValueError(f"{NAME} is not of format {FORMAT}")
+        sources = tuple(Source(**source) for source in said["sources"])
+        ledger = cls(
+            said["version"],
+            said["column"],
+            said["dimension"],
+            Origin(**said["origin"]),
+            said["trained"],
+            sources,
+        )
+        numbers = [ledger.version, ledger.dimension, ledger.trained]
+        numbers += [n for each in sources for n in (each.rows, each.vectors, each.size)]
+        texts = [ledger.column, ledger.origin.model, ledger.origin.fingerprint]
+        texts += [text for each in sources for text in (each.path, each.digest)]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"{NAME} holds a number that is none")
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{NAME} holds a text that is none")
+        return ledger
+
+    def new(self, files: Iterable[Path]) -> list[Source]:
+        """Those of some files that are not in the index, each content once.
+
+        Raises RequestError for a file that is in the index with other content, and OSError.
+        """
+        by_path = {source.path: source for source in self.sources}
+        known = {source.digest for source in self.sources}
+        found = []
+        for file in files:
+            before = by_path.get(str(file.resolve()))
+            state = file.stat()
+            if before and (before.size, before.modified) == (state.st_size, state.st_mtime_ns):
+                continue
+            source = Source.of(file)
+            if before and before.digest != source.digest:
+                raise RequestError(
+                    f"{file} has changed since it was indexed: build the index again with "
+                    "--overwrite"
+                )
+            if source.digest in known:
+                continue
+            known.add(source.digest)
+            found.append(source)
+        return found
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {NAME}"
+    if isinstance(error, json.JSONDecodeError | KeyError | TypeError | RecursionError):
+        return f"{NAME} is not what `score index` wrote"
+    return str(error)

@@ -1,0 +1,411 @@
+"""Several files, models, columns and appending: what goes together, what a killed job leaves."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from score.errors import RequestError
+from score.hardware import locks
+from score.index import build, lance
+from score.index.build import build_index
+from score.index.index import Index
+from score.index.ledger import Ledger
+from score.index.vector_table import VectorTable
+from tests.support import exact_search
+from tests.support.exact_search import nearest, written
+
+RANDOM = np.random.default_rng(0)
+
+
+def shard(file: Path, count: int = 5, fingerprint: str = "f1", **columns: Any) -> np.ndarray:
+    """Writes a file of random vectors; returns them."""
+    vectors = RANDOM.standard_normal((count, 8)).astype(np.float32)
+    ids = {"id": [f"{file.stem}{n}" for n in range(count)]}
+    written(file, exact_search.table(vectors, columns or ids, fingerprint))
+    return vectors
+
+
+def ids(index: Index, query: np.ndarray, top: int = 100) -> list[Any]:
+    return [hit.row["id"] for hit in index.search(query, top)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of two files, a and b/c."""
+    shard(tmp_path / "in/a.parquet", 5)
+    shard(tmp_path / "in/b/c.parquet", 4)
+    return tmp_path / "in"
+
+
+# -- inputs ------------------------------------------------------------------------------------
+
+
+def test_a_folder_stands_for_the_parquet_files_below_it(folder: Path, tmp_path: Path) -> None:
+    (folder / "manifest.json").write_text("{}")
+    (folder / ".hidden.parquet").write_bytes(b"no table")
+    (folder / ".cache").mkdir()
+    (folder / ".cache/d.parquet").write_bytes(b"no table")
+    assert build_index(folder, tmp_path / "index") == 9
+    assert len(Index(tmp_path / "index")) == 9
+
+
+def test_patterns_and_several_files(folder: Path, tmp_path: Path) -> None:
+    shard(folder / "a2.parquet", 3)
+    assert build_index(str(folder / "a*.parquet"), tmp_path / "one") == 8
+    assert build_index(str(folder / "**/*.parquet"), tmp_path / "two") == 12
+    assert build_index([folder / "a2.parquet", folder / "a.parquet"], tmp_path / "three") == 8
+    shard(folder / "x[1]*.parquet", 2)  # a name that looks like a pattern
+    assert build_index(folder / "x[1]*.parquet", tmp_path / "four") == 2
+
+
+def test_a_content_counts_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "copy.parquet").write_bytes((folder / "a.parquet").read_bytes())
+    assert build_index([folder, folder / "a.parquet"], tmp_path / "index") == 9
+
+
+def test_inputs_without_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError, match=r"no \.parquet file below .*empty"):
+        build_index(tmp_path / "empty", tmp_path / "index")
+    with pytest.raises(RequestError, match="no file matches"):
+        build_index(tmp_path / "x*.parquet", tmp_path / "index")
+    with pytest.raises(RequestError, match="no file to index"):
+        build_index([], tmp_path / "index")
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        build_index(tmp_path / "gone.parquet", tmp_path / "index")
+
+
+def test_an_input_is_never_replaced(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="would replace the input"):
+        build_index(folder, folder, overwrite=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine.txt").touch()
+    with pytest.raises(RequestError, match="what no such job wrote"):
+        build_index(folder, tmp_path / "other", overwrite=True)
+
+
+def test_a_bad_row_in_a_later_file_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    bad = exact_search.table(np.zeros((1, 8), np.float32), {"id": ["z"]}, "f1")
+    written(folder / "z.parquet", bad)
+    with pytest.raises(RequestError, match=r"z\.parquet, column image_features, row 0: .* zeros"):
+        build_index(folder, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+# -- columns -----------------------------------------------------------------------------------
+
+NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
+TYPES: dict[str, pa.Array] = {
+    "bool": pa.array([True, None]),
+    "int8": pa.array([1, -2], pa.int8()),
+    "uint64": pa.array([1, 2**64 - 1], pa.uint64()),
+    "double": pa.array([1.5, float("inf")]),
+    "string": pa.array(["ü", None]),
+    "large string": pa.array(["a", ""], pa.large_string()),
+    "binary": pa.array([b"\0", None]),
+    "decimal": pa.array([decimal.Decimal("1.20"), None]),
+    "timestamp": pa.array([NOON, None], pa.timestamp("us", "UTC")),
+    "date": pa.array([NOON.date(), None]),
+    "duration": pa.array([datetime.timedelta(1), None]),
+    "struct": pa.array([{"a": 1, "b": "x"}, None]),
+    "list": pa.array([["a", None], []]),
+    "list of structs": pa.array([[{"a": 1}], None]),
+    "map": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+    "dictionary": pa.array(["a", "b"]).dictionary_encode(),
+    "fixed list": pa.array([[float("inf"), 1.0], None], pa.list_(pa.float32(), 2)),
+    "null": pa.nulls(2),
+}
+
+
+@pytest.mark.parametrize("name", ["c", "vector", "embedding", "A b", "select", 'a"b', "Größe"])
+@pytest.mark.parametrize("case", TYPES)
+def test_columns_keep_their_values(case: str, name: str, tmp_path: Path) -> None:
+    rows = exact_search.table(np.eye(2, dtype=np.float32), {name: TYPES[case]})
+    build_index(written(tmp_path / "in.parquet", rows), tmp_path / "index")
+    hits = Index(tmp_path / "index").search(np.array([1.0, 0.1], np.float32))
+    assert [hit.row for hit in hits] == [{name: value} for value in TYPES[case].to_pylist()]
+
+
+def test_lists_of_floats_are_no_vectors_because_of_their_name(tmp_path: Path) -> None:
+    lists = pa.array([[1.0], [float("nan"), 2.0, 3.0]], pa.list_(pa.float32()))
+    rows = exact_search.table(np.eye(2, dtype=np.float32), {"vector": lists, "embedding": lists})
+    build_index(written(tmp_path / "in.parquet", rows), tmp_path / "index")
+    first, second = Index(tmp_path / "index").search(np.array([1.0, 0.1], np.float32))
+    assert first.row == {"vector": [1.0], "embedding": [1.0]}
+    assert second.row["vector"][1:] == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a`b", "_distance", "_rowid", "_rowaddr", "_score"])
+def test_names_that_an_index_cannot_hold_are_refused(name: str, tmp_path: Path) -> None:
+    rows = exact_search.table(np.eye(2, dtype=np.float32), {name: ["x", "y"]})
+    with pytest.raises(RequestError, match=r"in\.parquet: an index can hold no column of the name"):
+        build_index(written(tmp_path / "in.parquet", rows), tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_type_that_lance_lacks_is_one_sentence(tmp_path: Path) -> None:
+    kind = pa.decimal32(5, 1)
+    rows = exact_search.table(np.eye(2, dtype=np.float32), {"c": pa.nulls(2, kind)})
+    with pytest.raises(RequestError, match=r"cannot be written: Unsupported data type") as caught:
+        build_index(written(tmp_path / "in.parquet", rows), tmp_path / "index")
+    assert ".rs" not in str(caught.value)
+    assert not (tmp_path / "index").exists()
+
+
+def test_columns_of_several_files_are_united(tmp_path: Path) -> None:
+    shard(tmp_path / "in/a.parquet", 1, n=pa.array([1], pa.int32()))
+    shard(tmp_path / "in/b.parquet", 1, n=pa.array([2**40]), s=["x"])
+    shard(tmp_path / "in/c.parquet", 1, s=pa.array(["y"]).dictionary_encode())
+    build_index(tmp_path / "in", tmp_path / "index")
+    rows = [hit.row for hit in Index(tmp_path / "index").search(np.ones(8, np.float32))]
+    wanted = [{"n": 1, "s": None}, {"n": 2**40, "s": "x"}, {"n": None, "s": "y"}]
+    assert sorted(rows, key=str) == sorted(wanted, key=str)
+
+
+def test_columns_that_cannot_be_united_are_refused(tmp_path: Path) -> None:
+    shard(tmp_path / "in/a.parquet", 1, n=[1])
+    shard(tmp_path / "in/b.parquet", 1, n=["x"])
+    with pytest.raises(RequestError, match=r"b\.parquet: its columns are not those of the files"):
+        build_index(tmp_path / "in", tmp_path / "index")
+
+
+def test_rows_of_several_files_of_vectors_alone_are_numbered_on(tmp_path: Path) -> None:
+    for name in "abc":
+        vectors = pa.array([[1.0, 0.0], None, [0.0, 1.0]], pa.list_(pa.float32()))
+        about = {"file": name}  # else they would be one content
+        written(
+            tmp_path / f"in/{name}.parquet",
+            pa.table({"image_features": vectors}).replace_schema_metadata(about),
+        )
+    build_index(tmp_path / "in/a.parquet", tmp_path / "index")
+    build_index(tmp_path / "in", tmp_path / "index", append=True)
+    hits = Index(tmp_path / "index").search(np.ones(2, np.float32))
+    assert sorted(hit.row["row"] for hit in hits) == [0, 2, 3, 5, 6, 8]
+
+
+# -- models ------------------------------------------------------------------------------------
+
+
+def test_vectors_of_two_models_are_refused(folder: Path, tmp_path: Path) -> None:
+    shard(folder / "d.parquet", 2, "f2")
+    both = r"d\.parquet are of the model 'clip' \(fingerprint f2\), .* \(fingerprint f1\)"
+    with pytest.raises(RequestError, match=both):
+        build_index(folder, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+    build_index(folder / "a.parquet", tmp_path / "index")
+    with pytest.raises(RequestError, match=both):
+        build_index(folder, tmp_path / "index", append=True)
+    assert len(Index(tmp_path / "index")) == 5
+
+
+def test_vectors_of_an_unknown_model_are_no_ones_else(folder: Path, tmp_path: Path) -> None:
+    shard(folder / "d.parquet", 2, "")
+    with pytest.raises(RequestError, match=r"d\.parquet are of an unknown model"):
+        build_index(folder, tmp_path / "index")
+
+
+def test_a_query_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    build_index(folder, tmp_path / "index")
+    index = Index(tmp_path / "index")
+    assert index.fingerprint == "f1"
+    index.check(8, "f1", "renamed")
+    index.check(8)
+    with pytest.raises(RequestError, match=r"'clip' \(fingerprint f1\), .*'b' \(fingerprint f2\)"):
+        index.check(8, "f2", "b")
+    with pytest.raises(RequestError, match="holds vectors of 8 numbers, the query has 9"):
+        index.check(9, "f1")
+
+
+# -- appending ---------------------------------------------------------------------------------
+
+
+def test_only_new_files_are_added(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    assert build_index(folder, index, append=True) == 9  # there was none
+    assert build_index(folder, index, append=True) == 0
+    before = Index(index)
+    vectors = shard(folder / "d.parquet", 3)
+    assert build_index(folder, index, append=True) == 3
+    assert build_index(folder, index, append=True) == 0
+    assert len(Index(index)) == 12
+    assert ids(Index(index), vectors[1], 1) == ["d1"]
+    assert len(before.search(vectors[1], 100)) == 9  # as it was when it was opened
+
+
+def test_a_file_is_known_wherever_it_lies(folder: Path, tmp_path: Path) -> None:
+    build_index(folder, tmp_path / "index")
+    folder.rename(tmp_path / "moved")
+    os.utime(tmp_path / "moved/a.parquet", (1, 1))
+    assert build_index(tmp_path / "moved", tmp_path / "index", append=True) == 0
+
+
+def test_a_file_that_has_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+    build_index(folder, tmp_path / "index")
+    shard(folder / "a.parquet", 6)
+    with pytest.raises(RequestError, match=r"a\.parquet has changed since it was indexed"):
+        build_index(folder, tmp_path / "index", append=True)
+    assert build_index(folder, tmp_path / "index", overwrite=True) == 10
+
+
+def test_a_file_that_has_become_a_copy_of_another_has_changed(folder: Path, tmp_path: Path) -> None:
+    """Its old vectors are in the index still."""
+    build_index(folder, tmp_path / "index")
+    (folder / "a.parquet").write_bytes((folder / "b/c.parquet").read_bytes())
+    with pytest.raises(RequestError, match=r"a\.parquet has changed since it was indexed"):
+        build_index(folder, tmp_path / "index", append=True)
+
+
+def test_an_index_that_grows_while_it_is_opened_is_opened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version that its ledger named may be removed before it is opened."""
+    monkeypatch.setattr(lance, "_KEPT", datetime.timedelta(milliseconds=1))
+    build_index(folder, tmp_path / "index")
+    read, ledgers = Ledger.read, []
+
+    def outdated(where: Path) -> Ledger:
+        ledgers.append(read(where))
+        if len(ledgers) == 1:
+            shard(folder / "d.parquet", 50)
+            monkeypatch.setattr(Ledger, "read", read)
+            build_index(folder, tmp_path / "index", append=True)
+            monkeypatch.setattr(Ledger, "read", outdated)
+        return ledgers[-1]
+
+    monkeypatch.setattr(Ledger, "read", outdated)
+    assert len(Index(tmp_path / "index")) == 59
+    assert len(ledgers) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": [1]}, "has a column 'extra', which the index lacks"),
+        ({"id": [{"a": 1}]}, "column 'id' cannot be string"),
+    ],
+)
+def test_other_columns_are_refused(
+    change: dict[str, Any], message: str, folder: Path, tmp_path: Path
+) -> None:
+    build_index(folder, tmp_path / "index")
+    shard(folder / "d.parquet", 1, **change)
+    with pytest.raises(RequestError, match=message):
+        build_index(folder, tmp_path / "index", append=True)
+    assert len(ids(Index(tmp_path / "index"), np.ones(8, np.float32))) == 9
+
+
+def test_vectors_of_another_length_or_column_are_refused(folder: Path, tmp_path: Path) -> None:
+    build_index(folder, tmp_path / "index")
+    short = exact_search.table(np.eye(3, dtype=np.float32), {"id": list("xyz")}, "f1")
+    written(folder / "d.parquet", short)
+    with pytest.raises(RequestError, match=r"d\.parquet has vectors of 3 numbers, .* of 8"):
+        build_index(folder, tmp_path / "index", append=True)
+    with pytest.raises(RequestError, match="indexes image_features, not text_features"):
+        build_index(folder, tmp_path / "index", "text_features", append=True)
+
+
+def test_nothing_is_appended_to_what_is_no_index(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine.txt").touch()
+    with pytest.raises(RequestError, match=r"other holds no index: there is no index\.json"):
+        build_index(folder, tmp_path / "other", append=True)
+
+
+def test_two_processes_do_not_add_to_one_index(folder: Path, tmp_path: Path) -> None:
+    build_index(folder, tmp_path / "index")
+    lock = locks.lock_folder(tmp_path / "index")
+    assert lock is not None
+    try:
+        with pytest.raises(RequestError, match="another process is adding to it"):
+            build_index(folder, tmp_path / "index", append=True)
+    finally:
+        os.close(lock)
+    assert build_index(folder, tmp_path / "index", append=True) == 0
+
+
+class Killed(BaseException):
+    """As if the process ended there."""
+
+
+@pytest.mark.parametrize("after", ["reading", "adding", "training"])
+def test_what_a_killed_append_leaves_does_not_count(
+    after: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    build_index(folder, index)
+    vectors = shard(folder / "d.parquet", 3)
+
+    def killed(*_: object) -> int:
+        raise Killed
+
+    def batches(self: VectorTable, first: int = 0) -> Iterator[Any]:
+        yield next(reading(self, first))
+        raise Killed
+
+    reading = VectorTable.batches
+    with monkeypatch.context() as patch:
+        if after == "reading":
+            patch.setattr(VectorTable, "extent", lambda _: (3, 8))
+            patch.setattr(VectorTable, "batches", batches)
+        elif after == "adding":
+            patch.setattr(lance.LanceTable, "train", killed)
+        else:
+            patch.setattr(build.Ledger, "write", killed)
+        with pytest.raises(Killed):
+            build_index(folder, index, append=True)
+    assert len(ids(Index(index), vectors[0])) == 9
+    assert build_index(folder, index, append=True) == 3
+    assert sorted(ids(Index(index), vectors[0]))[-3:] == ["d0", "d1", "d2"]
+    assert len(ids(Index(index), vectors[0])) == 12
+
+
+def test_an_index_grows_from_exact_to_approximate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance, "EXACT", 400)
+    index, parts = tmp_path / "index", []
+    for number, trained in enumerate((0, 0, 600, 600, 600, 600, 600, 600, 600, 600, 600, 2400)):
+        parts.append(shard(tmp_path / f"in/{number:02}.parquet", 200))
+        build_index(tmp_path / "in", index, append=True)
+        if number in (0, 1, 2, 3, 11):
+            opened = Index(index)
+            assert opened._ledger.trained == trained
+            vectors = np.concatenate(parts)
+            for query in vectors[:: len(vectors) // 10]:
+                ((best, _),) = nearest(vectors, query, 1)
+                assert ids(opened, query, 1) == [f"{best // 200:02}{best % 200}"]
+
+
+def test_versions_that_were_replaced_do_not_pile_up(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance, "_KEPT", datetime.timedelta(milliseconds=1))
+    build_index(folder, tmp_path / "index")
+    for number in range(4):
+        shard(folder / f"d{number}.parquet", 50)
+        build_index(folder, tmp_path / "index", append=True)
+    data = list((tmp_path / "index/vectors.lance/data").iterdir())
+    assert len(data) == 1
+    assert len(ids(Index(tmp_path / "index"), np.ones(8, np.float32), 1000)) == 209
+
+
+@pytest.mark.parametrize("column", ["image_features", "text_features"])
+def test_either_column_is_indexed(column: Any, tmp_path: Path) -> None:
+    lists = pa.array([[1.0, 0.0], [0.0, 1.0]], pa.list_(pa.float32()))
+    rows = pa.table(
+        {"id": ["a", "b"], "image_features": lists, "text_features": lists.take([1, 0])}
+    )
+    pq.write_table(rows, tmp_path / "in.parquet")
+    build_index(tmp_path / "in.parquet", tmp_path / "index", column)
+    (hit,) = Index(tmp_path / "index").search(np.array([1.0, 0.0]), 1)
+    assert hit.row == {"id": "a" if column == "image_features" else "b"}
