@@ -9,7 +9,20 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from score.errors import BadParams
+from score.contract import json_reader
+from score.contract.json_reader import RepeatedKey, TooManyValues
+from score.errors import BadParams, RequestError, RequestTooLarge
+from score.wording.quoting import quoted
+
+LONGEST_PROMPT = 4_000
+"""Characters of the longest prompt, and of the longest label, which may be its own prompt: twice
+what the longest context of a published CLIP holds."""
+
+_MOST_CHARACTERS = 4 * 2**20  # of the labels and prompts of a set
+LONGEST_JSON = 2 * _MOST_CHARACTERS
+"""Characters of the longest JSON text of labels."""
+
+_MOST_VALUES = 2**18  # of that text: lists, labels, prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +41,17 @@ class Labels:
         """Labels as a client sent them: a JSON text or decoded JSON; None for None or a blank text.
 
         A list of labels, each its own prompt; or an object (the ontology) of label → prompt, or
-        label → list of prompts. Raises BadParams.
+        label → list of prompts. Raises BadParams; RequestTooLarge for a label or prompt of
+        more than 4,000 characters, or too many of them together.
         """
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
         if isinstance(value, str):
             value = _decode(value)
         if isinstance(value, Mapping):
-            return cls._of(value.items())
+            return labels_of(value.items())
         if isinstance(value, (list, tuple)):
-            return cls._of((label, label) for label in value)
+            return labels_of((label, label) for label in value)
         raise BadParams(
             "param 'labels' must be a JSON list of labels or a JSON object of label → prompt"
         )
@@ -48,22 +62,7 @@ class Labels:
         prompts: dict[str, list[str]] = {}
         for prompt, label in ontology.items():
             prompts.setdefault(label, []).append(prompt)
-        return cls._of(prompts.items())
-
-    @classmethod
-    def _of(cls, pairs: Iterable[tuple[object, object]]) -> Labels:
-        prompts: dict[str, tuple[str, ...]] = {}
-        for label, value in pairs:
-            name = _text(label, "a label")
-            if name in prompts:
-                raise BadParams(f"param 'labels' has {name[:80]!r} twice")
-            several = value if isinstance(value, (list, tuple)) else [value]
-            prompts[name] = tuple(_text(prompt, f"a prompt of {name[:80]!r}") for prompt in several)
-            if not prompts[name]:
-                raise BadParams(f"param 'labels' has no prompt for {name[:80]!r}")
-        if not prompts:
-            raise BadParams("param 'labels' holds no label")
-        return cls(tuple(prompts), tuple(prompts.values()))
+        return labels_of(prompts.items())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,32 +73,63 @@ class Labels:
         return json.dumps(ontology, ensure_ascii=False)
 
 
-def _decode(text: str) -> object:
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        content: dict[str, object] = {}
-        for name, value in pairs:
-            if name in content:
-                raise BadParams(f"param 'labels' has {name[:80]!r} twice")
-            content[name] = value
-        return content
+def labels_of(pairs: Iterable[tuple[object, object]]) -> Labels:
+    """Labels of pairs of a label and its prompt or list of prompts, which may be made one by one.
 
+    Raises BadParams, RequestTooLarge.
+    """
+    prompts: dict[str, tuple[str, ...]] = {}
+    left = _MOST_CHARACTERS
+    for label, value in pairs:
+        name = _text(label, "a label")
+        if name in prompts:
+            raise BadParams(f"param 'labels' has {quoted(name)} twice")
+        several = value if isinstance(value, (list, tuple)) else [value]
+        what = f"a prompt of {quoted(name)}"
+        prompts[name] = tuple(_text(prompt, what) for prompt in several)
+        if not prompts[name]:
+            raise BadParams(f"param 'labels' has no prompt for {quoted(name)}")
+        left -= len(name) + sum(map(len, prompts[name]))
+        if left < 0:
+            raise _too_long("its labels and prompts together", _MOST_CHARACTERS)
+    if not prompts:
+        raise BadParams("param 'labels' holds no label")
+    return Labels(tuple(prompts), tuple(prompts.values()))
+
+
+def _decode(text: str) -> object:
+    if len(text) > LONGEST_JSON:
+        raise _too_long("its JSON", LONGEST_JSON)
     try:
-        decoded: object = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
+        return json_reader.read(
+            text.encode(errors="surrogatepass"), _MOST_VALUES, errors="surrogatepass"
+        )
+    except RepeatedKey as error:
+        raise BadParams(f"param 'labels' has {quoted(error.key)} twice") from None
+    except TooManyValues:
+        raise RequestTooLarge(f"param 'labels' may hold {_MOST_VALUES:,} values at most") from None
+    except RequestTooLarge:  # a key or a text
+        raise _too_long("a label or a prompt", LONGEST_PROMPT) from None
+    except (ValueError, RequestError):
         raise BadParams(
             "param 'labels' is not JSON: send a list of labels or an object of label → prompt, "
-            f"not {text[:80]!r}"
+            f"not {quoted(text)}"
         ) from None
-    return decoded
 
 
 def _text(value: object, what: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise BadParams(f"param 'labels': {what} must be a text, not {value!r:.80}")
+        raise BadParams(f"param 'labels': {what} must be a text, not {quoted(value)}")
+    if len(value) > LONGEST_PROMPT:
+        raise _too_long(what, LONGEST_PROMPT)
     try:
         value.encode()
     except UnicodeEncodeError:
         raise BadParams(
-            f"param 'labels': {what} holds half a character (a lone surrogate): {value[:80]!r}"
+            f"param 'labels': {what} holds half a character (a lone surrogate): {quoted(value)}"
         ) from None
     return value
+
+
+def _too_long(what: str, most: int) -> RequestTooLarge:
+    return RequestTooLarge(f"param 'labels': {what} may have {most:,} characters at most")

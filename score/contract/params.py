@@ -11,6 +11,7 @@ import numpy as np
 from score.contract.labels import Labels
 from score.errors import BadParams
 from score.type_aliases import OnError, Truncate
+from score.wording.quoting import quoted
 
 T = TypeVar("T")
 
@@ -46,10 +47,10 @@ class Params:
         known = [field.name for field in fields(cls)]
         for name in value:
             if name not in known:
-                raise BadParams(f"unknown param {name!r}; known are {', '.join(known)}")
+                raise BadParams(f"unknown param {quoted(name)}; known are {', '.join(known)}")
         normalize = value.get("normalize", False)
         if not isinstance(normalize, (bool, np.bool_)):
-            raise BadParams(f"param 'normalize' must be true or false, not {_shown(normalize)}")
+            raise BadParams(f"param 'normalize' must be true or false, not {quoted(normalize)}")
         return cls(
             normalize=bool(normalize),
             truncate=_choice(value, "truncate", get_args(Truncate), "end"),
@@ -70,7 +71,7 @@ def _choice(params: Mapping[str, object], name: str, choices: tuple[T, ...], def
         if isinstance(value, str) and value == choice:
             return choice
     wanted = " or ".join(repr(choice) for choice in choices)
-    raise BadParams(f"param {name!r} must be {wanted}, not {_shown(value)}")
+    raise BadParams(f"param {name!r} must be {wanted}, not {quoted(value)}")
 
 
 def _probability(params: Mapping[str, object], name: str) -> float:
@@ -80,12 +81,8 @@ def _probability(params: Mapping[str, object], name: str) -> float:
     )
     # Compared before the conversion: an int too large for a float raises OverflowError.
     if not number or not 0 <= value <= 1:  # type: ignore[operator]
-        raise BadParams(f"param {name!r} must be a number from 0 to 1, not {_shown(value)}")
+        raise BadParams(f"param {name!r} must be a number from 0 to 1, not {quoted(value)}")
     return float(value)  # type: ignore[arg-type]
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:80] if isinstance(value, (str, int, float)) else _kind(value)
 
 
 def _kind(value: object) -> str:

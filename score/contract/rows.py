@@ -12,6 +12,7 @@ import numpy as np
 
 from score.errors import BadColumns, RowError
 from score.type_aliases import Vector
+from score.wording.quoting import listed, quoted
 
 IMAGE = "image"
 TEXT = "text"
@@ -99,8 +100,7 @@ def check_columns(names: Sequence[object]) -> None:
             raise BadColumns(f"column {wanted!r} appears {list(names).count(wanted)} times")
     check_spelling(names)
     if not any(wanted in names for wanted in COLUMNS):
-        listed = ", ".join(repr(name)[:80] for name in names[:10]) or "none"
-        raise BadColumns(f"no column 'image' or 'text'; the columns are {listed}")
+        raise BadColumns(f"no column 'image' or 'text'; the columns are {listed(names)}")
 
 
 def check_spelling(names: Sequence[object]) -> None:
@@ -109,7 +109,7 @@ def check_spelling(names: Sequence[object]) -> None:
     for wanted in COLUMNS:
         near = [n for n in names if isinstance(n, str) and _bare(n) == wanted != n]
         if near and wanted not in names:
-            raise BadColumns(f"column {near[0][:80]!r} must be spelled {wanted!r}")
+            raise BadColumns(f"column {quoted(near[0])} must be spelled {wanted!r}")
 
 
 def _bare(name: str) -> str:

@@ -7,22 +7,51 @@ body. No I/O, no web framework.
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
+from threading import Lock
 from typing import Any, NotRequired, TypedDict
 
+import orjson
+
+from score.contract import json_reader
+from score.contract.json_reader import TooManyValues
+from score.contract.limits import check_column_count
 from score.contract.params import Params
 from score.contract.rows import IMAGE, TEXT, Record, Row, check_columns, check_spelling
 from score.errors import RequestError, RowProblem, ScoreError
+from score.wording.quoting import listed, quoted
 
 TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs", "instances")
 """The keys under which a request may put its table."""
 PARAMS = "params"
 
+VALUES_PER_ROW = 32
+"""Of a row allowed: its cells, those of columns that are ignored, its place in the index."""
+
+_BESIDE = 16_384  # values that belong to no row: labels and their prompts, params
 _GZIP = b"\x1f\x8b"
+_NOT_UTF8 = "the body is not UTF-8"
+_LARGE = 2**20  # bytes
+_one_large_body = Lock()
+"""No two threads can parse at once, and each that tries takes others' turns."""
+_FEW = 64  # values that are written in a turn; other threads run between two
+
+
+def _renew() -> None:
+    """In a forked process: the thread that held the lock is not in it."""
+    global _one_large_body
+    _one_large_body = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 class ErrorBody(TypedDict):
@@ -41,9 +70,10 @@ class Request:
     params: Params
 
 
-def parse(body: bytes | str) -> Request:
-    """A JSON body → rows and params. Raises RequestError."""
-    return request_of(decode(body, " (CSV and parquet are for MLflow's server)"))
+def parse(body: bytes | str, most_rows: int) -> Request:
+    """A JSON body → rows and params. Raises RequestError; RequestTooLarge before objects are made
+    of more values than `most_rows` rows can have."""
+    return request_of(decode(body, most_rows, " (CSV and parquet are for MLflow's server)"))
 
 
 def request_of(content: object) -> Request:
@@ -54,11 +84,10 @@ def request_of(content: object) -> Request:
     if len(keys) > 1:
         raise RequestError(f"the body has several tables: {', '.join(map(repr, keys))}")
     if not keys:
-        listed = ", ".join(repr(key) for key in content) or "none"
-        raise RequestError(f"the body needs the key 'input_data'; its keys are {listed[:200]}")
+        raise RequestError(f"the body needs the key 'input_data'; its keys are {listed(content)}")
     unknown = [key for key in content if key not in (keys[0], PARAMS)]
     if unknown:
-        raise RequestError(f"unknown key {unknown[0][:80]!r} beside {keys[0]!r}")
+        raise RequestError(f"unknown key {quoted(unknown[0])} beside {keys[0]!r}")
     params = Params.parse(content.get(PARAMS))
     return Request(parse_table(content[keys[0]], keys[0]), params)
 
@@ -111,48 +140,94 @@ def error_body(error: ScoreError) -> ErrorBody:
 
 
 def dump(payload: object) -> bytes:
-    """A payload as JSON. Raises ValueError for NaN or infinity, which JSON does not have."""
-    return json.dumps(payload, allow_nan=False).encode()
+    """A payload of Python's own types as JSON. Numbers are read back as the same floats.
+
+    Raises ValueError for NaN or infinity, which JSON does not have.
+    """
+    if not _finite(payload):
+        raise ValueError("JSON has neither NaN nor infinity")
+    try:
+        return b"".join(_written(payload))
+    except TypeError:  # lone surrogates, which UTF-8 does not have either, and very large integers
+        return json.dumps(payload).encode()
 
 
-def decode(body: bytes | str, hint: str = "") -> object:
-    """The content of a JSON body. Raises RequestError, also for a key that is repeated.
+def _written(payload: object) -> Iterator[bytes]:
+    """JSON piece by piece: while a piece is written no other thread runs."""
+    if isinstance(payload, dict) and any(isinstance(x, (list, dict)) for x in payload.values()):
+        before = b"{"
+        for key, value in payload.items():
+            yield before + orjson.dumps(key) + b":"
+            yield from _written(value)
+            before = b","
+        yield b"}"
+    elif isinstance(payload, list) and len(payload) > _FEW and isinstance(payload[0], (list, dict)):
+        for begin in range(0, len(payload), _FEW):
+            yield b"," if begin else b"["
+            yield orjson.dumps(payload[begin : begin + _FEW])[1:-1]
+        yield b"]"
+    else:
+        yield orjson.dumps(payload)
+
+
+def decode(body: bytes | str, most_rows: int, hint: str = "") -> object:
+    """The content of a JSON body. Raises RequestError, also for a key that is repeated;
+    RequestTooLarge before objects are made of more values than `most_rows` rows can have, or of
+    texts that are longer than any that are read.
 
     hint: the end of the message about what is no JSON.
     """
+    with _one_large_body if len(body) > _LARGE else nullcontext():
+        return _decoded(body, most_rows, hint)
+
+
+def _decoded(body: bytes | str, most_rows: int, hint: str) -> object:
+    most = _BESIDE + VALUES_PER_ROW * most_rows
+    if isinstance(body, bytes):
+        _check_encoding(body)
     try:
-        content: object = json.loads(body, object_pairs_hook=_object)
-    except UnicodeDecodeError:
-        if isinstance(body, bytes) and body.startswith(_GZIP):
-            raise RequestError("the body is compressed with gzip; send it as it is") from None
-        raise RequestError("the body is not UTF-8") from None
-    except RecursionError:
-        raise RequestError("the body is nested too deeply") from None
+        return json_reader.read(body.encode() if isinstance(body, str) else body, most)
+    except TooManyValues:
+        raise TooManyValues(
+            f"the body holds more than {most:,} values, {VALUES_PER_ROW} for each of "
+            f"{most_rows:,} rows and some more; send fewer rows, without other columns"
+        ) from None
     except ValueError as error:
+        if isinstance(error, UnicodeError):
+            raise RequestError(_NOT_UTF8) from None
         raise RequestError(f"the body is not JSON: {error}{hint}") from None
-    return content
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. A repeated key is refused: one of its values would be lost."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise RequestError(f"the key {repeated[:80]!r} appears more than once in one object")
-    return content
+def _check_encoding(body: bytes) -> None:
+    """Raises RequestError for what would be no JSON at its first byte, for a reason of its own."""
+    if body.startswith(_GZIP):
+        raise RequestError("the body is compressed with gzip; send it as it is")
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in body[:4]:
+        raise RequestError(_NOT_UTF8)
+
+
+def _finite(value: object) -> bool:
+    """Whether all numbers are; orjson would write null for those that are not."""
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if not isinstance(value, (list, tuple)):
+        return not isinstance(value, float) or math.isfinite(value)
+    of_floats = set(map(type, value)) == {float}
+    return all(map(math.isfinite if of_floats else _finite, value))
 
 
 def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:
     columns, data, index = table.get("columns"), table.get("data"), table.get("index")
     unknown = [name for name in table if name not in ("columns", "data", "index")]
     if unknown:
-        raise RequestError(f"{key!r} has an unknown key {unknown[0][:80]!r}")
+        raise RequestError(f"{key!r} has an unknown key {quoted(unknown[0])}")
     if not isinstance(columns, list):
         raise RequestError(f"{key}.columns must be a list of names, not {kind(columns)}")
     if not isinstance(data, list):
         raise RequestError(f"{key}.data must be a list of rows, not {kind(data)}")
     if index is not None and (not isinstance(index, list) or len(index) != len(data)):
         raise RequestError(f"{key}.index must be a list with one entry for each row of data")
+    check_column_count(len(columns), key)
     check_columns(columns)
     positions = {name: columns.index(name) for name in (IMAGE, TEXT) if name in columns}
     rows = []
@@ -173,14 +248,17 @@ def _from_records(records: Sequence[object], key: str) -> list[Row]:
         if not isinstance(record, dict):
             raise RequestError(f"{key}: record {number} must be an object, not {kind(record)}")
         headers[tuple(record)] = None
-    for header in headers:
-        check_spelling(header)
     if records:
-        check_columns(list(dict.fromkeys(chain(*headers))))
+        names = list(dict.fromkeys(chain(*headers)))
+        check_column_count(len(names), key)
+        for header in headers:
+            check_spelling(header)
+        check_columns(names)
     return [_row(record) for record in records if isinstance(record, dict)]
 
 
 def _from_columns(table: Mapping[str, Any], key: str) -> list[Row]:
+    check_column_count(len(table), key)
     check_columns(list(table))
     columns = {name: table[name] for name in (IMAGE, TEXT) if name in table}
     if any(isinstance(cells, list) for cells in columns.values()):

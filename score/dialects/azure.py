@@ -11,7 +11,7 @@ from typing import Any
 from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import Record
-from score.dialects import azure_search, uploads
+from score.dialects import azure_search, schemas, uploads
 from score.dialects.base import (
     BAD_RECORD,
     FORM,
@@ -25,16 +25,17 @@ from score.dialects.base import (
     Reply,
     Route,
 )
+from score.dialects.schemas import Bounds, Schema
 
 
 def parse(message: Message) -> Call:
     """Any body that `/score` takes. Raises RequestError."""
     if uploads.is_upload(message):
-        upload = uploads.read(message)
+        upload = uploads.read(message, "params")
         params = Params.parse(upload.fields.take("params"))
         upload.fields.end()
         return Call(upload.rows, params, render)
-    content = wire.decode(message.body, " (CSV and parquet are for MLflow's server)")
+    content = message.json(" (CSV and parquet are for MLflow's server)")
     if azure_search.recognises(content):
         return azure_search.call_of(content)
     request = wire.request_of(content)
@@ -50,6 +51,15 @@ def refuse(refusal: Refusal) -> Reply:
     """`{"error": {"code", "message", "rows"}}`."""
     error: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
     return Reply(refusal.status, {"error": {**error, "rows": list(refusal.rows)}})
+
+
+def _schema(bounds: Bounds) -> Schema:
+    search = azure_search.schema(bounds)["anyOf"]
+    return {"anyOf": [schemas.tables(bounds, *wire.TABLES), *search]}
+
+
+def _form(bounds: Bounds) -> Schema:
+    return schemas.form(bounds, {wire.PARAMS: schemas.params(bounds)})
 
 
 _RECORDS = {
@@ -72,6 +82,8 @@ SCORE = Route(
     summary="Azure ML's real-time endpoint",
     parse=parse,
     refuse=refuse,
+    schema=_schema,
+    form=_form,
     example={
         "input_data": {
             "columns": ["image", "text"],
@@ -89,6 +101,7 @@ SEARCH = Route(
     summary="Azure AI Search's custom vectorizer and skills (also at /score)",
     parse=azure_search.parse,
     refuse=refuse,
+    schema=azure_search.schema,
     example={"values": [{"recordId": "0", "data": {"text": "a photo of a cat"}}]},
     answer=_RECORDS,
     also=(_FAILED, _VECTOR),

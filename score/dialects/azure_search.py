@@ -16,8 +16,11 @@ from score.contract.params import Params
 from score.contract.rows import TEXT, Record, Row
 from score.contract.wire import TABLES
 from score.dialects.base import Call, Message, ModelFacts
+from score.dialects.schemas import A_TEXT, IMAGE_TEXT, STRING, Bounds, Schema, closed, nullable
+from score.dialects.schemas import listed as list_of
 from score.dialects.vectors import floats
 from score.errors import BadField, BadType
+from score.wording.quoting import listed, quoted
 
 INPUTS = ("text", "imageUrl", "imageBinary", "image")
 """Keys of `data`: the vectorizer's three, and `image` for a skill's input."""
@@ -37,10 +40,31 @@ def recognises(content: object) -> TypeGuard[dict[str, Any]]:
 
 def parse(message: Message) -> Call:
     """A body of this dialect. Raises RequestError."""
-    content = wire.decode(message.body)
+    content = message.json()
     if not isinstance(content, dict):
         raise BadField(f"the body must be a JSON object, not {wire.kind(content)}")
     return call_of(content)
+
+
+def schema(bounds: Bounds) -> Schema:
+    """Of the bodies: records, or the inputs of one."""
+    image: Schema = {
+        "anyOf": [
+            IMAGE_TEXT,
+            {
+                "type": "object",
+                "properties": {"data": nullable(IMAGE_TEXT), "url": nullable(IMAGE_TEXT)},
+            },
+        ]
+    }
+    inputs = {key: nullable(A_TEXT if key == TEXT else image) for key in INPUTS}
+    record: Schema = {
+        "type": "object",
+        "properties": {"recordId": STRING, "data": {"type": "object", "properties": inputs}},
+        "required": ["recordId", "data"],
+    }
+    records = closed({"values": list_of(record, bounds.rows)}, ["values"])
+    return {"anyOf": [records, closed(inputs, minProperties=1)]}
 
 
 def call_of(content: dict[str, Any]) -> Call:
@@ -54,7 +78,7 @@ def _inputs(content: dict[str, Any]) -> Call:
     if not content:
         raise BadField(f"the body needs 'values', or one of {_LISTED}")
     if unknown:
-        raise BadField(f"unknown input {unknown[0][:80]!r}; known are {_LISTED}", unknown[0][:80])
+        raise BadField(f"unknown input {quoted(unknown[0])}; known are {_LISTED}", unknown[0][:80])
     return Call([_row(content)], Params(normalize=True), _vector)
 
 
@@ -66,14 +90,14 @@ def _records(content: dict[str, Any]) -> Call:
     values = content["values"]
     for key in content:
         if key != "values":
-            raise BadField(f"unknown key {key[:80]!r} beside 'values'", key[:80])
+            raise BadField(f"unknown key {quoted(key)} beside 'values'", key[:80])
     if not isinstance(values, list):
         raise BadField(f"'values' must be a list of records, not {wire.kind(values)}", "values")
     data: dict[str, dict[str, Any]] = {}
     for number, record in enumerate(values):
         name, inputs = _record(record, f"values[{number}]")
         if name in data:
-            raise BadField(f"the recordId {name[:80]!r} appears twice", "values")
+            raise BadField(f"the recordId {quoted(name)} appears twice", "values")
         data[name] = inputs
     rows = [_row(inputs) for inputs in data.values()]
     unused = [_unused(inputs) for inputs in data.values()]
@@ -99,7 +123,7 @@ def _row(inputs: Mapping[str, Any]) -> Row:
         several = " and ".join(map(repr, present))
         return Row(text=BadType(f"one vector for {several}: send them as two records"))
     if not present:
-        keys = ", ".join(repr(key[:80]) for key in list(inputs)[:10]) or "none"
+        keys = listed(inputs)
         return Row(text=BadType(f"a record needs one of {_LISTED}; its keys are {keys}"))
     (key,) = present
     value = inputs[key]
@@ -143,7 +167,7 @@ def _value(name: str, record: Record, warnings: Sequence[str]) -> dict[str, Any]
 
 
 def _warnings(unused: Sequence[str], record: Record, model: ModelFacts) -> list[str]:
-    warnings = [f"the input {key[:80]!r} is not used; known are {_LISTED}" for key in unused[:10]]
+    warnings = [f"the input {quoted(key)} is not used; known are {_LISTED}" for key in unused[:10]]
     if record.tokens >= model.context > 0:
         warnings.append(
             f"the text fills the model's context of {model.context} tokens; what follows is cut"

@@ -8,25 +8,26 @@ from typing import Any
 from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import IMAGE, TEXT, Record, Row
-from score.dialects import azure, uploads
+from score.dialects import azure, schemas, uploads
 from score.dialects.base import FORM, JSON, RED_SQUARE, Call, Message, ModelFacts, Route
 from score.dialects.fields import Fields
 from score.dialects.items import rows_of
+from score.dialects.schemas import Bounds, Schema
 from score.errors import BadField
 
 
 def parse(message: Message) -> Call:
     """Images and texts with `labels`, as JSON or a form. Raises RequestError."""
     if uploads.is_upload(message):
-        rows, fields = uploads.read(message)
+        rows, fields = uploads.read(message, "model", "labels", "ontology", "confidence")
     else:
-        fields = Fields(wire.decode(message.body))
+        fields = Fields(message.json())
         rows = _rows(fields)
     model = fields.text("model")
     labels, confidence = _labels(fields), fields.take("confidence")
     params = Params.parse({"labels": labels, "confidence": 0 if confidence is None else confidence})
     fields.end()
-    return Call(rows, params, _answer, model, classify_texts=True)
+    return Call(rows, params, _answer, model, classify_texts=True, number=0)
 
 
 def _rows(fields: Fields) -> list[Row]:
@@ -58,11 +59,40 @@ def scores(record: Record) -> list[dict[str, Any]]:
     return [{"label": label, "score": prob} for label, prob in pairs]
 
 
+def _schema(bounds: Bounds) -> Schema:
+    cells: dict[str, Schema] = {
+        name: {"anyOf": [one, schemas.listed(one, bounds.rows, 1), {"type": "null"}]}
+        for name, one in ((IMAGE, schemas.IMAGE_TEXT), (TEXT, schemas.A_TEXT))
+    }
+    rows = {**cells, "input": schemas.nullable(schemas.item(bounds))}
+    others = {name: schemas.nullable(part) for name, part in _others(bounds).items()}
+    return schemas.closed(
+        {**rows, **others},
+        allOf=[
+            {"oneOf": schemas.exactly_one(IMAGE, TEXT, "input")},
+            {"oneOf": schemas.exactly_one("labels", "ontology")},
+        ],
+    )
+
+
+def _others(bounds: Bounds) -> dict[str, Schema]:
+    """What there is beside images and texts."""
+    labels = {name: schemas.labels(bounds) for name in ("labels", "ontology")}
+    return {"model": schemas.STRING, **labels, "confidence": schemas.PROBABILITY}
+
+
+def _form(bounds: Bounds) -> Schema:
+    one_of_two = schemas.exactly_one("labels", "ontology")
+    return {**schemas.form(bounds, _others(bounds)), "oneOf": one_of_two}
+
+
 CLASSIFY = Route(
     path="/v1/classify",
     summary="zero-shot classification of images and texts",
     parse=parse,
     refuse=azure.refuse,
+    schema=_schema,
+    form=_form,
     example={"image": RED_SQUARE, "labels": {"red": "a red square", "blue": "a blue square"}},
     answer={
         "object": "list",

@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from score.contract import wire
+from score.contract.limits import NUMBER
 from score.contract.params import Params
 from score.contract.rows import Record, Row
+from score.dialects import schemas
 from score.dialects.base import Call, Message, ModelFacts, Refusal, Reply, Route
 from score.dialects.fields import Fields
 from score.dialects.items import row_of_part
-from score.dialects.vectors import floats, packed
+from score.dialects.schemas import Bounds, Schema
+from score.dialects.vectors import PACKED, floats, packed
 from score.errors import BadField
+from score.wording.quoting import quoted
 
 _TYPES: dict[str, Callable[[Record], object]] = {"float": floats, "base64": packed}
 _PURPOSES = ("search_document", "search_query", "classification", "clustering", "image")
@@ -26,7 +30,7 @@ def parse(message: Message) -> Call:
     `input_type` must be one of Cohere's and changes nothing: CLIP has no prefixes. Vectors are of
     unit length, as Cohere's are.
     """
-    fields = Fields(wire.decode(message.body))
+    fields = Fields(message.json())
     model, dimension = fields.text("model"), fields.integer("output_dimension")
     if fields.choice("input_type", _PURPOSES) is None:
         raise BadField(f"the body needs 'input_type', one of {', '.join(_PURPOSES)}", "input_type")
@@ -38,7 +42,13 @@ def parse(message: Message) -> Call:
     params = Params(normalize=True, truncate="end" if truncate == "END" else "error")
     rows = _rows(name, cells)
     return Call(
-        rows, params, functools.partial(_answer, rows, types), model, dimension, "output_dimension"
+        rows,
+        params,
+        functools.partial(_answer, rows, types),
+        model,
+        dimension,
+        "output_dimension",
+        number=sum(PACKED if name == "base64" else NUMBER for name in types),
     )
 
 
@@ -71,12 +81,12 @@ def _types(types: object) -> list[str]:
         )
     for name in types:
         if not isinstance(name, str) or name not in _TYPES:
-            shown = repr(name[:80]) if isinstance(name, str) else wire.kind(name)
+            shown = quoted(name) if isinstance(name, str) else wire.kind(name)
             raise BadField(
                 f"'embedding_types' may hold {', '.join(map(repr, _TYPES))}, not {shown}",
                 "embedding_types",
             )
-    return types
+    return list(dict.fromkeys(types))
 
 
 def _answer(
@@ -100,6 +110,32 @@ def refuse(refusal: Refusal) -> Reply:
     return Reply(refusal.status, {"id": str(uuid.uuid4()), "message": refusal.message})
 
 
+def _schema(bounds: Bounds) -> Schema:
+    content = {**schemas.listed(schemas.part(), 1, 1), "description": "one text or one image"}
+    cells = {
+        "texts": schemas.A_TEXT,
+        "images": schemas.IMAGE_TEXT,
+        "inputs": schemas.closed({"content": content}, ["content"]),
+    }
+    types = schemas.listed(schemas.choice(*_TYPES), None, 1)
+    return schemas.closed(
+        {
+            "model": schemas.nullable(schemas.STRING),
+            "input_type": schemas.choice(*_PURPOSES),
+            **{
+                name: schemas.nullable(schemas.listed(cell, bounds.rows, 1))
+                for name, cell in cells.items()
+            },
+            "embedding_types": schemas.nullable(types),
+            "output_dimension": schemas.nullable({"type": "integer"}),
+            "truncate": schemas.nullable(schemas.choice("END", "NONE")),
+            "priority": schemas.IGNORED,
+        },
+        ["input_type"],
+        oneOf=schemas.exactly_one(*cells),
+    )
+
+
 _EXAMPLE: dict[str, Any] = {
     "id": "5f0c2f1e-6f0b-4a39-9d7c-0f5c2d6f7a11",
     "response_type": "embeddings_by_type",
@@ -114,6 +150,7 @@ EMBED = Route(
     summary="Cohere's embeddings, of texts and images",
     parse=parse,
     refuse=refuse,
+    schema=_schema,
     example={"input_type": "search_query", "texts": ["a photo of a cat"]},
     answer=_EXAMPLE,
     also=({**_EXAMPLE, "embeddings": {"base64": ["PQrXPrgeBT4pXI+9"]}, "meta": _IMAGES},),

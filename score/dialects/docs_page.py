@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from html import escape
+from urllib.parse import quote
 
-from score.dialects.base import JSON, ModelFacts, Page, Refusal, Route
+from score.dialects.base import JSON, ModelFacts, Page, Refusal, Route, ServerPage
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -18,8 +19,13 @@ pre { background: #8882; padding: .7rem; border-radius: .4rem; overflow-x: auto;
 """
 
 
-def html(routes: Sequence[Route], pages: Sequence[Page], models: Sequence[ModelFacts]) -> str:
-    """The page."""
+def html(
+    routes: Sequence[Route],
+    pages: Sequence[Page | ServerPage],
+    models: Sequence[ModelFacts],
+    origin: str,
+) -> str:
+    """The page. origin: of the URLs in its examples, as `http://host:port`."""
     names = ", ".join(f"<code>{escape(model.name)}</code>" for model in models)
     return "\n".join(
         [
@@ -28,7 +34,7 @@ def html(routes: Sequence[Route], pages: Sequence[Page], models: Sequence[ModelF
             f"<title>clip-endpoints</title><style>{_STYLE}</style></head><body>",
             f"<h1>clip-endpoints</h1><p>Models: {names}. As OpenAPI: ",
             '<a href="openapi.json">/openapi.json</a>.</p>',
-            *(line for route in routes for line in _route(route)),
+            *(line for route in routes for line in _route(route, models, origin)),
             "<h2>Pages</h2><ul>",
             *(f"<li><code>GET {escape(p.path)}</code> {escape(p.summary)}</li>" for p in pages),
             "</ul></body></html>",
@@ -36,19 +42,19 @@ def html(routes: Sequence[Route], pages: Sequence[Page], models: Sequence[ModelF
     )
 
 
-def _route(route: Route) -> Iterator[str]:
+def _route(route: Route, models: Sequence[ModelFacts], origin: str) -> Iterator[str]:
     yield f"<h2><code>POST {escape(route.path)}</code> {escape(route.summary)}</h2>"
     yield f"<p>Bodies: {escape(', '.join(route.takes))}</p>"
     refused = route.refuse(Refusal(400, "bad_request", "the body is not JSON")).content
     for title, example in (
-        ("Request", _curl(route)),
+        ("Request", _curl(route, models, origin)),
         ("Answer, vectors cut short", json.dumps(route.answer, indent=1, ensure_ascii=False)),
         ("Error", json.dumps(refused, indent=1, ensure_ascii=False)),
     ):
         yield f"<h3>{title}</h3><pre>{escape(example)}</pre>"
 
 
-def _curl(route: Route) -> str:
+def _curl(route: Route, models: Sequence[ModelFacts], origin: str) -> str:
     body = json.dumps(route.example, ensure_ascii=False)
-    path = route.path.replace("{model:path}", "MODEL")
-    return f"curl http://127.0.0.1:5001{path} -H 'Content-Type: {JSON}' \\\n  -d '{body}'"
+    path = route.path.replace("{model:path}", quote(models[0].name) if models else "MODEL")
+    return f"curl {origin}{path} -H 'Content-Type: {JSON}' \\\n  -d '{body}'"

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from score.contract import wire
 from score.errors import BadField
+from score.wording.quoting import listed, quoted
 
 T = TypeVar("T", bound=str)
 
@@ -58,18 +59,18 @@ class Fields:
         if value is None:
             return None
         offered = ", ".join(map(repr, choices))
-        raise BadField(f"{name!r} may be {offered}, not {value[:80]!r}", name)
+        raise BadField(f"{name!r} may be {offered}, not {quoted(value)}", name)
 
     def one_of(self, *names: str) -> tuple[str, object]:
         """The one key of several that the object has, and its value. Raises BadField."""
         present = {name: value for name in names if (value := self.take(name)) is not None}
         if len(present) == 1:
             return next(iter(present.items()))
-        listed = " or ".join(map(repr, names))
+        wanted = " or ".join(map(repr, names))
         if present:
-            raise BadField(f"{self._where} may have one of {listed}, not several", names[0])
-        keys = ", ".join(repr(name[:80]) for name in self._names[:10]) or "none"
-        raise BadField(f"{self._where} needs {listed}; its keys are {keys}", names[0])
+            raise BadField(f"{self._where} may have one of {wanted}, not several", names[0])
+        keys = listed(self._names)
+        raise BadField(f"{self._where} needs {wanted}; its keys are {keys}", names[0])
 
     def ignore(self, *names: str) -> None:
         """Keys that change nothing in an answer."""
@@ -80,6 +81,6 @@ class Fields:
         """Raises BadField for a key that nothing has read."""
         for name in self._left:
             raise BadField(
-                f"unknown key {name[:80]!r} in {self._where}; known are {', '.join(self._known)}",
+                f"unknown key {quoted(name)} in {self._where}; known are {', '.join(self._known)}",
                 name[:80],
             )

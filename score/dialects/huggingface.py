@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from score.contract import wire
-from score.contract.labels import Labels
+from score.contract.labels import LONGEST_PROMPT, Labels, labels_of
 from score.contract.params import Params
 from score.contract.rows import IMAGE, Record, Row
+from score.dialects import schemas
 from score.dialects.base import RED_SQUARE, Call, Message, ModelFacts, Route, refuse_plainly
 from score.dialects.classify import scores
 from score.dialects.fields import Fields
-from score.errors import BadField
+from score.dialects.schemas import Bounds, Schema
+from score.errors import BadField, RequestTooLarge
 
 TEMPLATE = "This is a photo of {}."
 """What the library's pipeline makes of a label where the request has no template."""
@@ -19,12 +21,12 @@ TEMPLATE = "This is a photo of {}."
 
 def parse(message: Message) -> Call:
     """One image in `inputs`, `candidate_labels` in `parameters`. Raises RequestError."""
-    fields = Fields(wire.decode(message.body))
+    fields = Fields(message.json())
     row = _row(fields)
     labels = _labels(Fields(fields.take("parameters"), "'parameters'"))
     fields.ignore("options")
     fields.end()
-    return Call([row], Params(labels=labels), _answer, message.model)
+    return Call([row], Params(labels=labels), _answer, message.model, number=0)
 
 
 def _row(fields: Fields) -> Row:
@@ -52,13 +54,36 @@ def _labels(fields: Fields) -> Labels:
         raise BadField("'hypothesis_template' needs {} where the label goes", "hypothesis_template")
     if len(set(names)) < len(names):
         raise BadField("'candidate_labels' has a label twice", "candidate_labels")
-    labels = Labels.parse({name: template.replace("{}", name) for name in names})
-    assert labels is not None
-    return labels
+    if len(template) > LONGEST_PROMPT:
+        raise RequestTooLarge(
+            f"'hypothesis_template' may have {LONGEST_PROMPT:,} characters at most"
+        )
+    labels = labels_of((name, name) for name in names)  # before prompts are made of long ones
+    return labels_of((name, template.replace("{}", name)) for name in labels.names)
 
 
 def _answer(records: Sequence[Record], model: ModelFacts) -> object:
     return scores(records[0])
+
+
+def _schema(bounds: Bounds) -> Schema:
+    labels = {**schemas.listed(schemas.LABEL, bounds.prompts, 1), "uniqueItems": True}
+    template = {
+        **schemas.STRING,
+        "maxLength": LONGEST_PROMPT,
+        "pattern": r"\{\}",
+        "default": TEMPLATE,
+    }
+    parameters = schemas.closed(
+        {"candidate_labels": labels, "hypothesis_template": schemas.nullable(template)},
+        ["candidate_labels"],
+    )
+    image = schemas.closed({IMAGE: schemas.IMAGE_TEXT}, [IMAGE])
+    inputs = {"anyOf": [schemas.IMAGE_TEXT, image]}
+    return schemas.closed(
+        {"inputs": inputs, "parameters": parameters, "options": schemas.IGNORED},
+        ["inputs", "parameters"],
+    )
 
 
 ZERO_SHOT = Route(
@@ -66,6 +91,7 @@ ZERO_SHOT = Route(
     summary="Hugging Face's zero-shot image classification",
     parse=parse,
     refuse=refuse_plainly,
+    schema=_schema,
     example={
         "inputs": RED_SQUARE,
         "parameters": {"candidate_labels": ["red", "blue"], "hypothesis_template": "a {} square"},

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import FEATURES, IMAGE, TEXT, Record, Row, is_empty
+from score.dialects import schemas
 from score.dialects.base import Call, Message, ModelFacts, Page, Reply, Route, refuse_plainly
 from score.dialects.fields import Fields
+from score.dialects.schemas import Bounds, Schema
 from score.errors import BadField
+from score.wording.quoting import quoted
 
 
 def parse(message: Message) -> Call:
@@ -18,7 +21,7 @@ def parse(message: Message) -> Call:
 
     The parameters are the contract's params, but for `on_error`: a tensor has no room for errors.
     """
-    fields = Fields(wire.decode(message.body))
+    fields = Fields(message.json())
     name, inputs = fields.text("id"), fields.take("inputs")
     parameters = fields.take("parameters")
     fields.end()
@@ -49,13 +52,13 @@ def _tensor(tensor: object) -> tuple[str, list[object]]:
         raise BadField(
             "an input needs a 'name', 'image' or 'text', BYTES, and a list of data", "inputs"
         )
-    if shape not in ([len(data)], [len(data), 1]):
+    if shape not in ([len(data)], [len(data), 1]) or any(type(size) is bool for size in shape):
         raise BadField(
             f"{name!r}: the shape must be [{len(data)}], the length of its data", "inputs"
         )
     for row, cell in enumerate(data):
         if not isinstance(cell, str) or is_empty(cell):
-            shown = repr(cell[:80]) if isinstance(cell, str) else wire.kind(cell)
+            shown = quoted(cell) if isinstance(cell, str) else wire.kind(cell)
             raise BadField(
                 f"row {row}, {name}: must be a text that is not empty, not {shown}", "inputs"
             )
@@ -92,11 +95,36 @@ def _model(models: Sequence[ModelFacts], message: Message) -> Reply:
     return Reply(200, {**about, "inputs": tensors, "outputs": features})
 
 
+def _schema(bounds: Bounds) -> Schema:
+    shape = schemas.listed({"type": "integer"}, 2, 1)
+    tensor = schemas.closed(
+        {
+            "name": schemas.choice(IMAGE, TEXT),
+            "datatype": {"const": "BYTES"},
+            "shape": {**shape, "description": "[rows], or [rows, 1]"},
+            "data": schemas.listed({**schemas.STRING, "pattern": r"\S"}, bounds.rows),
+        },
+        ["name", "datatype", "shape", "data"],
+    )
+    parameters = schemas.closed(
+        {"normalize": {"type": "boolean", "default": False}, "truncate": schemas.TRUNCATE}
+    )
+    return schemas.closed(
+        {
+            "id": schemas.nullable(schemas.STRING),
+            "parameters": schemas.nullable(parameters),
+            "inputs": schemas.listed(tensor, 2, 1),
+        },
+        ["inputs"],
+    )
+
+
 INFER = Route(
     path="/v2/models/{model:path}/infer",
     summary="KServe's open inference protocol",
     parse=parse,
     refuse=refuse_plainly,
+    schema=_schema,
     example={
         "inputs": [
             {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a photo of a cat"]}

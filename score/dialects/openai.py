@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from score.contract import wire
+from score.contract.limits import NUMBER
 from score.contract.params import Params
 from score.contract.rows import Record, Row, is_empty
+from score.dialects import schemas
 from score.dialects.base import Call, Message, ModelFacts, Page, Refusal, Reply, Route
 from score.dialects.fields import Fields
 from score.dialects.items import row_of_part, rows_of
-from score.dialects.vectors import floats, packed
+from score.dialects.schemas import Bounds, Schema
+from score.dialects.vectors import PACKED, floats, packed
 from score.errors import BadField, TextTooLong
 
 _ENCODINGS = ("float", "base64")
@@ -25,8 +28,9 @@ _ENCODINGS = ("float", "base64")
 
 def parse(message: Message) -> Call:
     """`POST /v1/embeddings`. Raises RequestError."""
-    fields = Fields(wire.decode(message.body))
-    model, dimension = fields.text("model"), fields.integer("dimensions")
+    fields = Fields(message.json())
+    model = fields.text("model")
+    dimension_field, dimension = _dimension(fields)
     rows = _rows(fields)
     encoding = _encoding(fields)
     params = Params(
@@ -35,7 +39,9 @@ def parse(message: Message) -> Call:
     )
     fields.ignore("user")
     fields.end()
-    return Call(rows, params, functools.partial(_answer, encoding), model, dimension)
+    render = functools.partial(_answer, encoding)
+    number = PACKED if encoding == "base64" else NUMBER
+    return Call(rows, params, render, model, dimension, dimension_field, number=number)
 
 
 def _rows(fields: Fields) -> list[Row]:
@@ -46,6 +52,16 @@ def _rows(fields: Fields) -> list[Row]:
             raise BadField("'modality' goes with 'input', not with 'messages'", "modality")
         return [_conversation(value)]
     return rows_of(value, "input", images=modality == "image")
+
+
+def _dimension(fields: Fields) -> tuple[str, int | None]:
+    """OpenAI's `dimensions`, or Voyage's name for it, which LiteLLM sends to infinity, too."""
+    openai, voyage = fields.integer("dimensions"), fields.integer("output_dimension")
+    if openai is None or voyage is None:
+        return ("dimensions", openai) if voyage is None else ("output_dimension", voyage)
+    if openai != voyage:
+        raise BadField("'dimensions' and 'output_dimension' differ", "output_dimension")
+    return "dimensions", openai
 
 
 def _encoding(fields: Fields) -> str:
@@ -125,8 +141,38 @@ def described(models: Sequence[ModelFacts], message: Message) -> Reply:
 
 
 def _model(model: ModelFacts) -> dict[str, Any]:
-    about = {"object": "model", "created": model.created, "owned_by": "clip-endpoints"}
-    return {"id": model.name, **about}
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "clip-endpoints",
+        "fingerprint": model.fingerprint,
+    }
+
+
+def _schema(bounds: Bounds) -> Schema:
+    content = {"anyOf": [schemas.A_TEXT, schemas.listed(schemas.part())]}
+    message = schemas.closed(
+        {"role": schemas.nullable(schemas.STRING), "content": content}, ["content"]
+    )
+    of_keys: dict[str, Schema] = {
+        "input": schemas.item(bounds),
+        "messages": {
+            **schemas.listed(message, None, 1),
+            "description": "one text or one image in all of them",
+        },
+        "model": schemas.STRING,
+        "modality": schemas.choice("text", "image"),
+        "dimensions": {"type": "integer"},
+        "output_dimension": {"type": "integer"},
+        "encoding_format": schemas.choice(*_ENCODINGS),
+        "embedding_type": schemas.choice(*_ENCODINGS),
+        "normalized": {"type": "boolean", "default": True},
+        "truncate": {"type": "boolean", "default": False},
+        "user": schemas.IGNORED,
+    }
+    properties = {key: schemas.nullable(schema) for key, schema in of_keys.items()}
+    return schemas.closed(properties, oneOf=schemas.exactly_one("input", "messages"))
 
 
 _EXAMPLE: dict[str, Any] = {
@@ -142,6 +188,7 @@ EMBEDDINGS = Route(
     summary="OpenAI's embeddings, of texts and images",
     parse=parse,
     refuse=refuse,
+    schema=_schema,
     example={"input": ["a photo of a cat", "a photo of a dog"]},
     answer=_EXAMPLE,
     also=({**_EXAMPLE, "data": [_PACKED]},),

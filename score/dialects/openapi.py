@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from score import __version__
-from score.dialects.base import FORM, JSON, Page, Refusal, Route
+from score.dialects.base import FORM, JSON, Page, Refusal, Route, ServerPage
+from score.dialects.schemas import Bounds
 from score.errors import RowProblem
 
 _BAD_ROW: RowProblem = {
@@ -23,29 +24,33 @@ _REFUSALS = (
 )
 
 
-def document(routes: Sequence[Route], pages: Sequence[Page]) -> dict[str, Any]:
-    """The OpenAPI document of all paths."""
+def document(
+    routes: Sequence[Route], pages: Sequence[Page], server: Sequence[ServerPage], bounds: Bounds
+) -> dict[str, Any]:
+    """The OpenAPI document of all paths, which are relative to its own. bounds: the server's."""
     paths: dict[str, Any] = {}
     for page in pages:
         paths.setdefault(_path(page.path), {})["get"] = _page(page)
+    for own in server:
+        paths.setdefault(own.path, {})["get"] = _server_page(own)
     for route in routes:
-        paths.setdefault(_path(route.path), {})["post"] = _operation(route)
+        paths.setdefault(_path(route.path), {})["post"] = _operation(route, bounds)
     info = {"title": "clip-endpoints", "version": __version__, "license": {"name": "MIT"}}
-    return {"openapi": "3.1.0", "info": info, "paths": paths}
+    return {"openapi": "3.1.0", "info": info, "servers": [{"url": "."}], "paths": paths}
 
 
 def _path(path: str) -> str:
     return path.replace(":path}", "}")
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, bounds: Bounds) -> dict[str, Any]:
     return {
         "summary": route.summary,
         "operationId": _identifier("post", route.path),
         **_parameters(route.path),
         "requestBody": {
             "required": True,
-            "content": {kind: _body(route, kind) for kind in route.takes},
+            "content": {kind: _body(route, kind, bounds) for kind in route.takes},
         },
         "responses": {
             "200": _response("the answer", route.answer, *route.also),
@@ -61,7 +66,18 @@ def _page(page: Page) -> dict[str, Any]:
         "summary": page.summary,
         "operationId": _identifier("get", page.path),
         **_parameters(page.path),
-        "responses": {"2XX": {"description": "the page"}, "4XX": _response("refused", refused)},
+        "responses": {"2XX": {"description": page.summary}, "4XX": _response("refused", refused)},
+    }
+
+
+def _server_page(page: ServerPage) -> dict[str, Any]:
+    return {
+        "summary": page.summary,
+        "operationId": _identifier("get", page.path),
+        "responses": {
+            str(status): {"description": page.summary, "content": {kind: {}}}
+            for status, kind in page.answers.items()
+        },
     }
 
 
@@ -77,12 +93,11 @@ def _parameters(path: str) -> dict[str, Any]:
     return {"parameters": [{"name": "model", "in": "path", "required": True, "schema": schema}]}
 
 
-def _body(route: Route, kind: str) -> dict[str, Any]:
+def _body(route: Route, kind: str, bounds: Bounds) -> dict[str, Any]:
     if kind == JSON:
-        return {"schema": {"type": "object"}, "example": route.example}
-    if kind == FORM:
-        parts = {"image": {"type": "string", "format": "binary"}, "text": {"type": "string"}}
-        return {"schema": {"type": "object", "properties": parts}}
+        return {"schema": route.schema(bounds), "example": route.example}
+    if kind == FORM and route.form is not None:
+        return {"schema": route.form(bounds)}
     return {"schema": {"type": "string", "format": "binary"}}
 
 

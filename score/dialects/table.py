@@ -17,15 +17,26 @@ from score.dialects import (
     similarity,
     weaviate,
 )
-from score.dialects.base import Message, ModelFacts, Page, Refuse, Reply, Route
+from score.dialects.base import (
+    JSON,
+    Message,
+    ModelFacts,
+    Page,
+    Refuse,
+    Reply,
+    Route,
+    ServerPage,
+)
+
+HTML = "text/html"
 
 
 def _openapi(models: Sequence[ModelFacts], message: Message) -> Reply:
-    return Reply(200, openapi.document(ROUTES, PAGES))
+    return Reply(200, openapi.document(ROUTES, PAGES, OF_THE_SERVER, message.bounds))
 
 
 def _docs(models: Sequence[ModelFacts], message: Message) -> Reply:
-    return Reply(200, docs_page.html(ROUTES, PAGES, models), "text/html")
+    return Reply(200, docs_page.html(ROUTES, _READ, models, message.origin), HTML)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -50,8 +61,25 @@ PAGES: tuple[Page, ...] = (
     Page("/docs", "all paths, with examples", _docs, azure.refuse),
 )
 
+OF_THE_SERVER: tuple[ServerPage, ...] = (
+    ServerPage("/", "a page to try the model in a browser", {200: HTML}),
+    ServerPage("/health/live", "whether the process answers", {200: JSON}, "live"),
+    ServerPage(
+        "/health/ready", "whether the model answers rightly", {200: JSON, 503: JSON}, "ready"
+    ),
+    ServerPage("/metrics", "what has been measured, for Prometheus", {200: "text/plain"}),
+    ServerPage(
+        "/version", "which model is served, by which version, engine and precision", {200: JSON}
+    ),
+)
+"""What `score serve` answers beside the dialects. The files of the page at `/` are not listed."""
+
 LIVE = frozenset(page.path for page in PAGES if page.probe == "live")
 READY = frozenset(page.path for page in PAGES if page.probe == "ready")
+_READ: tuple[Page | ServerPage, ...] = (*PAGES, *OF_THE_SERVER)
+PROBES = frozenset(page.path for page in _READ if page.probe)
+"""What load balancers ask: paths that need no key."""
+PATHS = (*(route.path for route in ROUTES), *(page.path for page in _READ))
 
 
 def shape_of(path: str) -> Refuse:

@@ -1,22 +1,23 @@
 """Bodies that are no JSON: an image as it is, and forms (RFC 7578), as `curl -F` sends them.
 
 A form is in memory already, within the limit of the body's size, and is divided here at its
-boundaries; the headers of its parts are read by the standard library.
+boundaries, without copies of it; the headers of its parts are read by the standard library.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.message import Message as Headers
 from email.parser import BytesHeaderParser
 from typing import NamedTuple
 
 from score.contract import wire
+from score.contract.limits import too_many_rows
 from score.contract.rows import IMAGE, TEXT, Row
 from score.dialects.base import FORM, Message
 from score.dialects.fields import Fields
-from score.errors import BadField, BadType, RequestError, too_many_rows
+from score.errors import BadField, BadType, RequestError
+from score.wording.quoting import quoted
 
 _MORE_PARTS = 16  # that are no rows
 _LONGEST_BOUNDARY = 70  # RFC 2046
@@ -34,7 +35,7 @@ class Upload(NamedTuple):
 class _Part(NamedTuple):
     name: str
     is_file: bool
-    data: bytes
+    data: memoryview  # of the body
 
 
 def is_upload(message: Message) -> bool:
@@ -42,10 +43,11 @@ def is_upload(message: Message) -> bool:
     return message.media_type == FORM or message.media_type.startswith("image/")
 
 
-def read(message: Message) -> Upload:
+def read(message: Message, *others: str) -> Upload:
     """The parts `image` and `text` of a form are a row each, in their order. Raises RequestError.
 
-    `image` is a file, or what an image cell may be. Every other part is JSON.
+    `image` is a file, or what an image cell may be. `others`: the names of the other parts that a
+    form may have; `model` is a name as it is, every other one is JSON.
     """
     if message.media_type != FORM:
         return Upload([Row(image=message.body)], Fields({}))
@@ -53,27 +55,42 @@ def read(message: Message) -> Upload:
     fields: dict[str, object] = {}
     for part in _parts(message):
         if part.name == IMAGE:
-            rows.append(Row(image=part.data if part.is_file else _text(part.data)))
+            rows.append(Row(image=bytes(part.data) if part.is_file else _text(part.data)))
         elif part.name == TEXT:
             rows.append(Row(text=_text(part.data)))
         elif part.name in fields:
-            raise BadField(f"the form has the part {part.name[:80]!r} twice", part.name[:80])
+            raise BadField(f"the form has the part {quoted(part.name)} twice", part.name[:80])
+        elif part.name not in others and not part.is_file:
+            raise BadField(_unknown(part.name, others), part.name[:80])
         else:
-            fields[part.name] = _json(part)
+            fields[part.name] = _json(part, message.most_rows)
     return Upload(rows, Fields(fields, "the form, beside 'image' and 'text'"))
 
 
+def _unknown(name: str, others: Sequence[str]) -> str:
+    listed = ", ".join(map(repr, others))
+    return (
+        f"a form has no part {quoted(name)} here: 'image' and 'text' are a row each, as in "
+        f"-F image=@cat.jpg or -F text='a cat'; beside them it may have {listed}"
+    )
+
+
 def _parts(message: Message) -> Iterator[_Part]:
-    delimiter = b"\r\n--" + _boundary(message.content_type)
-    body = b"\r\n" + message.body
-    most = message.most_rows + _MORE_PARTS
-    if body.count(delimiter) > most + 1:
+    body, delimiter = message.body, b"\r\n--" + _boundary(message.content_type)
+    if body.count(delimiter) > message.most_rows + _MORE_PARTS:
         raise too_many_rows(message.most_rows)
-    _, *chunks = body.split(delimiter)
-    if not chunks or not chunks[-1].startswith(b"--"):
-        raise RequestError("the form does not end with its boundary")
-    for number, chunk in enumerate(itertools.islice(chunks, len(chunks) - 1)):
-        yield _part(chunk, number)
+    # The first boundary needs no line before it.
+    end = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)
+    number = 0
+    while end != -1:
+        start = end + len(delimiter)
+        end = body.find(delimiter, start)
+        if end != -1:
+            yield _part(body, start, end, number)
+            number += 1
+        elif body.startswith(b"--", start):
+            return
+    raise RequestError("the form does not end with its boundary")
 
 
 def _boundary(content_type: str) -> bytes:
@@ -85,15 +102,17 @@ def _boundary(content_type: str) -> bytes:
     return boundary.encode("ascii")
 
 
-def _part(chunk: bytes, number: int) -> _Part:
+def _part(body: bytes, start: int, end: int, number: int) -> _Part:
     """A part: the end of the boundary's line, headers, an empty line, data."""
-    padding, line, rest = chunk.partition(b"\r\n")
-    if padding.strip(b" \t") or not line:
+    most = min(end, start + _LONGEST_HEAD)
+    line = body.find(b"\r\n", start, most)
+    if line == -1 or body[start:line].strip(b" \t"):
         raise RequestError(f"part {number} of the form does not follow its boundary")
-    head, gap, data = (b"\r\n" + rest).partition(b"\r\n\r\n")
-    if not gap or len(head) > _LONGEST_HEAD:
+    gap = body.find(b"\r\n\r\n", line, most + 4)
+    if gap == -1 or gap + 4 > end:
         raise RequestError(f"part {number} of the form has no end of its headers, or long ones")
-    headers = BytesHeaderParser().parsebytes(head.removeprefix(b"\r\n"))
+    head, data = body[line + 2 : gap + 2], memoryview(body)[gap + 4 : end]
+    headers = BytesHeaderParser().parsebytes(head)
     name = headers.get_param("name", header="content-disposition")
     if not isinstance(name, str) or not name:
         raise RequestError(f"part {number} of the form has no name")
@@ -105,16 +124,24 @@ def _part(chunk: bytes, number: int) -> _Part:
     return _Part(name, filename is not None or is_image, data)
 
 
-def _text(data: bytes) -> object:
+def _text(data: memoryview) -> object:
     try:
-        return data.decode()
+        return str(data, "utf-8")
     except UnicodeDecodeError:
         return BadType("is not UTF-8 text")
 
 
-def _json(part: _Part) -> object:
+def _json(part: _Part, most_rows: int) -> object:
+    if part.is_file:
+        raise BadField(
+            f"the part {quoted(part.name)} is a file: name it 'image', as in -F image=@cat.jpg",
+            part.name[:80],
+        )
+    data = bytes(part.data)
+    if part.name == "model" and not data.startswith(b'"'):
+        return data.decode(errors="replace")
     try:
-        return wire.decode(part.data)
+        return wire.decode(data, most_rows)
     except RequestError as error:
-        message = str(error).replace("the body", f"the part {part.name[:80]!r}", 1)
+        message = str(error).replace("the body", f"the part {quoted(part.name)}", 1)
         raise BadField(message, part.name[:80]) from None

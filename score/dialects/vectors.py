@@ -18,6 +18,10 @@ def vector_of(record: Record) -> Vector:
     return vector
 
 
+PACKED = 6
+"""Bytes that a number takes as base64, about."""
+
+
 def floats(record: Record) -> list[float]:
     """A record's vector as a list."""
     values: list[float] = vector_of(record).tolist()

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import Record, Row
+from score.dialects import schemas
 from score.dialects.base import Call, Message, ModelFacts, Page, Reply, Route, refuse_plainly
 from score.dialects.fields import Fields
+from score.dialects.schemas import Bounds, Schema
 from score.dialects.vectors import floats
 from score.errors import BadField
 
@@ -19,7 +21,7 @@ def parse(message: Message) -> Call:
 
     Vectors are as the model makes them, as the module's own container answers.
     """
-    fields = Fields(wire.decode(message.body))
+    fields = Fields(message.json())
     texts, images = _cells(fields, "texts"), _cells(fields, "images")
     fields.end()
     rows = [*(Row(text=text) for text in texts), *(Row(image=image) for image in images)]
@@ -46,11 +48,19 @@ def _meta(models: Sequence[ModelFacts], message: Message) -> Reply:
     return Reply(200, {"model": models[0].name, "dimension": models[0].dimension})
 
 
+def _schema(bounds: Bounds) -> Schema:
+    cells = {"texts": schemas.A_TEXT, "images": schemas.IMAGE_TEXT}
+    return schemas.closed(
+        {name: schemas.nullable(schemas.listed(cell, bounds.rows)) for name, cell in cells.items()}
+    )
+
+
 VECTORIZE = Route(
     path="/vectorize",
     summary="Weaviate's multi2vec-clip",
     parse=parse,
     refuse=refuse_plainly,
+    schema=_schema,
     example={"texts": ["a photo of a cat"], "images": []},
     answer={"textVectors": [[0.42, 0.13, -0.07]], "imageVectors": []},
 )

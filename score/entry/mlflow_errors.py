@@ -32,18 +32,22 @@ class mlflow_errors:
         if error and self._release:
             self._release()
         if isinstance(error, RequestError):
-            raised = _Refused(
-                str(error), error_code=INVALID_PARAMETER_VALUE, error=wire.error_body(error)
-            )
-            if isinstance(error, _WITHOUT_CODE):
-                raised.status = error.status
-            raise raised from None
+            # No name for it here: its traceback would refer to this frame, and that to it, so that
+            # the request's body stayed in memory with them.
+            raise _Refused.of(error) from None
 
 
 class _Refused(MlflowException):  # type: ignore[misc]  # MLflow's types are not known here
     """Answered by MLflow's server with its `status`: MLflow has no error codes for most."""
 
     status: int = 400
+
+    @classmethod
+    def of(cls, error: RequestError) -> _Refused:
+        refused = cls(str(error), error_code=INVALID_PARAMETER_VALUE, error=wire.error_body(error))
+        if isinstance(error, _WITHOUT_CODE):
+            refused.status = error.status
+        return refused
 
     def get_http_status_code(self) -> int:
         return self.status

@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from score.core.endpoint import FINGERPRINT, MODEL
 from score.errors import RequestError
 from score.serve import keys, request_log
 from score.serve.authentication import KEY_HEADERS, Authentication
@@ -20,6 +21,9 @@ from score.serve.guard import Guard
 from score.serve.key_ring import KeyRing
 from score.serve.local_only import LocalOnly, is_loopback
 from score.settings import Settings
+from score.validation.paths import path_of
+
+_TRACE = ("traceparent", "tracestate")
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,12 @@ def access_of(address: str, settings: Settings, *, without_keys: bool = False) -
     """Who may use a server that listens on an address.
 
     Raises RequestError for an address that other machines reach, without keys or the word that
-    none are wanted, and for an unusable file of keys.
+    none are wanted, and for an unusable file of keys; OSError without a home folder for its `~`.
     """
     if settings.api_keys_file and without_keys:
         raise RequestError("--without-keys contradicts --api-keys-file (SCORE_API_KEYS_FILE)")
     if settings.api_keys_file:
-        file = Path(settings.api_keys_file).expanduser()
+        file = path_of("--api-keys-file", settings.api_keys_file)
         keys.read(file)
         return Access(file, only_local=False, origins=settings.cors_origin)
     if not without_keys and not is_loopback(address):
@@ -78,7 +82,7 @@ def protected(app: ASGIApp, access: Access) -> ASGIApp:
             app,
             allow_origins=access.origins,
             allow_methods=("GET", "POST"),
-            allow_headers=(*KEY_HEADERS, "content-type", TIMEOUT, request_id),
-            expose_headers=("retry-after", "www-authenticate", request_id),
+            allow_headers=(*KEY_HEADERS, "content-type", TIMEOUT, request_id, *_TRACE),
+            expose_headers=("retry-after", "www-authenticate", request_id, MODEL, FINGERPRINT),
         )
     return app

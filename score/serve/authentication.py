@@ -21,7 +21,7 @@ from score.serve.rate_limit import RateLimit
 KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 """Headers that may hold a key: the first as `Bearer KEY`, the others the key alone."""
 
-_OPEN = (*web_page.FILES, "/health/live", "/health/ready", *table.LIVE, *table.READY)
+_OPEN = (*web_page.FILES, *table.PROBES)
 _HOW = "send it in the header `Authorization: Bearer KEY`, `api-key` or `x-api-key`"
 
 

@@ -4,34 +4,38 @@ Theory of operation. A request is answered by a thread, which nothing can stop f
 has a Cancellation: its connection cancels it when the client closes it, and so does the end of the
 server; the thread finds that out wherever it waits, and ends.
 
-No request waits for a thread. There are more threads than requests that the core takes on at a
-time, so that the core's refusals are quick, too; a request that finds none free is refused here, as
-is one whose body does not fit beside the others in memory.
+No request waits for a thread. There are as many threads as requests that the core takes on at a
+time. A request that finds none free is refused here, before its body is parsed: under overload most
+requests are refused, and what that costs the others lack. So is one whose body does not fit beside
+the others in memory.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 
-from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
+from score.concurrency.cancellation import Cancellation
 from score.core import endpoint
-from score.core.admission import overloaded
+from score.core.admission import overloaded, too_many_requests
+from score.core.bodies import Bodies
 from score.core.endpoint import Answer
 from score.dialects.base import Refuse
 from score.errors import RequestError
-from score.fetch.cancellation import Cancellation
-from score.serve.body import Bodies
+from score.serve import body
 from score.serve.connection import IF_LOST, IfLost
 from score.settings import Settings
+from score.wording.quoting import quoted
 
 TIMEOUT = "X-Request-Timeout"
 """The header by which a client says for how many seconds it will wait."""
-
-_SPARE_THREADS = 64  # for requests that the core refuses
 
 Work = Callable[[bytes, Cancellation], Answer]
 """Answers a request with this body, on a thread. Must not raise."""
@@ -42,8 +46,9 @@ class Calls:
 
     def __init__(self, settings: Settings) -> None:
         """By `max_pending_requests`, `request_timeout`, and the bounds on bodies."""
-        requests = settings.max_pending_requests
-        self._threads = CapacityLimiter(requests + _SPARE_THREADS if requests else math.inf)
+        self._most = settings.max_pending_requests or sys.maxsize
+        self._threads = ThreadPoolExecutor(self._most, "request")
+        self._running = 0
         self._bodies = Bodies(settings)
         self._most_seconds = settings.request_timeout
 
@@ -56,23 +61,31 @@ class Calls:
         try:
             seconds = self._seconds(request.headers.get(TIMEOUT))
             self._check_threads()
-            async with self._bodies.read(request) as body:
+            with self._bodies.one(request.headers.get("content-length")) as arriving:
+                content = await body.read(request, arriving)
                 self._check_threads()
-                return await self._run(request, Cancellation(seconds), work, body)
+                call = Cancellation(seconds)
+                return await self._run(request, call, work, content)
         except RequestError as error:
             return endpoint.refuse(error, shape)
 
     def _check_threads(self) -> None:
-        if not self._threads.available_tokens:
-            raise overloaded("all threads of the server are busy", 1)
+        if self._running >= self._most:
+            raise overloaded(too_many_requests(self._most), 1)
 
-    async def _run(self, request: Request, call: Cancellation, work: Work, body: bytes) -> Answer:
+    async def _run(
+        self, request: Request, call: Cancellation, work: Work, content: bytes
+    ) -> Answer:
+        loop, context = asyncio.get_running_loop(), copy_context()
+        self._running += 1
         with _cancelled_if_lost(request, call):
             try:
-                return await to_thread.run_sync(work, body, call, limiter=self._threads)
+                return await loop.run_in_executor(self._threads, context.run, work, content, call)
             except BaseException:  # the server stops, and has waited long enough
                 call.cancel()
                 raise
+            finally:
+                self._running -= 1
 
     def _seconds(self, header: str | None) -> float:
         """Seconds that a request may take; 0 for no limit. Raises RequestError."""
@@ -84,7 +97,7 @@ class Calls:
             seconds = math.nan
         if not 0 < seconds < math.inf:
             raise RequestError(
-                f"the header {TIMEOUT} must be a number of seconds, not {header[:40]!r}"
+                f"the header {TIMEOUT} must be a number of seconds, not {quoted(header, 40)}"
             )
         return min(seconds, self._most_seconds or math.inf)
 

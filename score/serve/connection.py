@@ -9,7 +9,7 @@ that have waited too long for the same thing. (A body that the application waits
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
@@ -30,6 +30,45 @@ SURPLUS = "surplus"  # in the state of requests on connections beyond `max_conne
 IF_LOST = "if_lost"  # in the state of every request: its connection's `if_lost`
 _SPARE = 64  # connections beyond `max_connections` that get an answer; further ones are closed
 _LINGER = 5.0  # seconds for the rest of a body, so that the client gets its answer before a reset
+_CHUNKS = 32_768  # pieces of a body of any size
+_CHUNK = 64  # bytes that further ones have on average: reading one costs as much as a kilobyte
+_NO_HTTP = "this is not a valid HTTP request"
+
+
+class _HttpParser(h11.Connection):
+    """h11's parser, which gives out the head of a response with what follows it: one packet, one
+    system call.
+
+    Refuses a body of too many small chunks. fault: why the client's bytes were refused.
+    """
+
+    _head: Sequence[bytes] = ()
+    _pieces = _bytes = 0
+    fault = _NO_HTTP
+
+    def next_event(self) -> Any:
+        """What the client has sent. Raises h11.RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > _CHUNKS + self._bytes // _CHUNK:
+                self.fault = (
+                    f"the body comes in chunks of less than {_CHUNK} bytes; send larger ones"
+                )
+                raise h11.RemoteProtocolError(self.fault)
+        elif isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        return event
+
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        """The bytes to send now; `send` joins them."""
+        data = super().send_with_data_passthrough(event)
+        if isinstance(event, h11.Response):
+            self._head, data = data or (), []
+        elif self._head and data is not None:
+            self._head, data = (), [*self._head, *data]
+        return data
 
 
 class Connection(H11Protocol):
@@ -46,6 +85,7 @@ class Connection(H11Protocol):
     ) -> None:
         """`settings`, `log`: ours; the others are uvicorn's, which makes connections."""
         super().__init__(config, server_state, {**app_state, IF_LOST: self.if_lost}, _loop)
+        self.conn = self._parser = _HttpParser(h11.SERVER)
         self._settings, self._log = settings, log
         self._cancel: Callable[[], None] | None = None
         self._owed: tuple[Owed | None, object] = (None, None)
@@ -80,8 +120,8 @@ class Connection(H11Protocol):
             self._cancel = None
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP."""
-        self._refuse(400, "bad_request", "this is not a valid HTTP request")
+        """Answers what is no HTTP, or a body of too many chunks."""
+        self._refuse(400, "bad_request", self._parser.fault)
 
     def check(self, now: float) -> None:
         """Ends the connection if its client has kept it waiting too long. now: the loop's time."""

@@ -29,6 +29,7 @@ from score.errors import RequestError
 from score.hardware.locks import lock_file
 from score.storage import atomic
 from score.storage.outputs import check_files
+from score.wording.quoting import quoted
 
 PREFIX = "clip_"
 """What every key begins with, so that people and secret scanners recognise one."""
@@ -77,7 +78,7 @@ def new(file: Path, name: str, per_minute: int | None = None) -> str:
     """
     if not _NAME.fullmatch(name):
         rule = "1 to 64 letters, digits, dots, dashes or underscores"
-        raise RequestError(f"a key's name must be {rule}, not {name!r}")
+        raise RequestError(f"a key's name must be {rule}, not {quoted(name)}")
     key = PREFIX + secrets.token_urlsafe(_BYTES)
     with _locked(file):
         keys = read(file) if file.exists() else ()
@@ -98,7 +99,7 @@ def revoke(file: Path, name: str) -> None:
         kept = [key for key in keys if key.name != name]
         if len(kept) == len(keys):
             names = ", ".join(key.name for key in keys) or "no keys"
-            raise RequestError(f"{file} has no key {name!r}, only {names}")
+            raise RequestError(f"{file} has no key {quoted(name)}, only {names}")
         _write(file, kept)
 
 
@@ -132,9 +133,8 @@ def _write(file: Path, keys: Sequence[Key]) -> None:
     """Replaces a file, which keeps its owner and mode; a new one can be read by its owner alone."""
     target = file.resolve()  # a link stays a link
     before = target.stat() if target.exists() else None
-    with atomic.file(target) as part:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as stream:
+    with atomic.file(target, mode=0o600) as part:
+        with part.open("w", encoding="utf-8") as stream:
             json.dump({"keys": [asdict(key) for key in keys]}, stream, indent=1)
             stream.write("\n")
         if before is not None:
@@ -149,7 +149,7 @@ def _locked(file: Path) -> Iterator[None]:
 
     The lock is a file of its own: the file of keys is replaced, and a lock on it with it.
     """
-    check_files([file], overwrite=True)
+    check_files([file.resolve()], overwrite=True)  # a link stays a link
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = file.resolve().with_name(f".{file.resolve().name}.lock")
     give_up = time.monotonic() + _PATIENCE

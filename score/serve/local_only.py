@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from score.serve.guard import Refusal
+from score.wording.quoting import quoted
 
 
 class LocalOnly:
@@ -33,13 +34,13 @@ class LocalOnly:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not is_loopback(_hostname(host)):
             said = "without keys, this server answers to localhost, 127.0.0.1 and [::1] only"
-            return Refusal(421, "misdirected_request", f"{said}, not to the host {host!r}")
+            return Refusal(421, "misdirected_request", f"{said}, not to the host {quoted(host)}")
         if origin is None or _authority(origin) == host.lower():
             return None
         if "*" in self._origins or origin.lower() in self._origins:
             return None
         said = "pages of this origin may not use the server; --cors-origin allows it"
-        return Refusal(403, "forbidden_origin", f"{said}: {origin!r}")
+        return Refusal(403, "forbidden_origin", f"{said}: {quoted(origin)}")
 
 
 def is_loopback(host: str) -> bool:

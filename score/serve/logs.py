@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from typing_extensions import override
 
-from score.serve.request_log import CURRENT
+from score.serve.request_log import CURRENT, ids
 from score.settings import Settings
 
 
@@ -66,4 +66,4 @@ def _context(record: logging.LogRecord) -> dict[str, object]:
     """The record's own fields; for others, the id of the request that is being answered."""
     fields: dict[str, object] = getattr(record, "fields", {})
     request = CURRENT.get()
-    return fields if fields or request is None else {"request_id": request.id}
+    return fields if fields or request is None else dict(ids(request))

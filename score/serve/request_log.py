@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,28 +26,29 @@ log = logging.getLogger("score.access")
 ID = b"x-request-id"
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:=-]{1,128}")
-_HEALTH = {"/health/live", "/health/ready", *table.LIVE, *table.READY}
+MONITORED = table.PROBES | {"/metrics"}
+"""Paths that monitors ask every few seconds."""
 _LONGEST_PATH = 200
-_ROUTES = [
-    (compile_path(path)[0], path)
-    for path in (
-        *(route.path for route in table.ROUTES),
-        *(page.path for page in table.PAGES),
-        "/metrics",
-        "/version",
-    )
-]
+_ROUTES = [(compile_path(path)[0], path) for path in table.PATHS]
+
+
+TRACE_ID: ContextVar[str] = ContextVar("trace_id", default="")
+"""The trace that a request belongs to, where requests are traced."""
 
 
 @dataclass(slots=True)
 class Request:
-    """One request, as the log and the metrics describe it. Sizes in bytes, times in seconds."""
+    """One request, as the log and the metrics describe it. Sizes in bytes, times in seconds.
+
+    model: the name of the one that was asked; empty where no model was.
+    """
 
     id: str
     method: str = ""
     path: str = ""
     route: str = "none"
     status: int = 0
+    model: str = ""
     rows: int = 0
     errors: int = 0
     received: int = 0
@@ -62,10 +63,9 @@ CURRENT: ContextVar[Request | None] = ContextVar("request", default=None)
 
 
 class RequestLog:
-    """Names, counts and logs requests. model: the name of the model, once it is loaded."""
+    """Names, counts and logs requests."""
 
     def __init__(self) -> None:
-        self.model = ""
         self.started: Callable[[], None] = lambda: None
         self.finished: Callable[[Request], None] = lambda request: None
 
@@ -110,6 +110,7 @@ class RequestLog:
     def refused(self, status: int, sent: int) -> list[tuple[bytes, bytes]]:
         """Logs a request that is refused before it is read. Returns headers of its response."""
         request = Request(_new_id(), status=status, sent=sent)
+        TRACE_ID.set("")  # of an earlier request on this connection
         self.started()
         self._finish(request)
         return _with_ours((), request.id)
@@ -119,21 +120,29 @@ class RequestLog:
         self.finished(request)
         level = logging.DEBUG if _is_quiet(request) else logging.INFO
         if log.isEnabledFor(level):
-            log.log(level, "request", extra={"fields": self._fields(request)})
+            extra = {"fields": self._fields(request)}
+            # Not `log.log`, which looks for the line of code that calls it.
+            log.handle(log.makeRecord(log.name, level, "", 0, "request", (), None, extra=extra))
 
     def _fields(self, request: Request) -> dict[str, str | int | float]:
         return {
-            "request_id": request.id,
+            **ids(request),
             "method": request.method,
             "path": request.path,
             "status": request.status,
-            "model": self.model,
+            "model": request.model,
             "rows": request.rows,
             "errors": request.errors,
             "bytes_in": request.received,
             "bytes_out": request.sent,
             "milliseconds": round(1000 * request.seconds, 1),
         }
+
+
+def ids(request: Request) -> dict[str, str]:
+    """What names a request in the log: its id, and its trace where it has one."""
+    trace = TRACE_ID.get()
+    return {"request_id": request.id, **({"trace_id": trace} if trace else {})}
 
 
 async def _instead(
@@ -153,7 +162,7 @@ async def _instead(
 
 def _is_quiet(request: Request) -> bool:
     """Whether this is one of the requests that monitors send every few seconds."""
-    if request.path in _HEALTH:
+    if request.path in table.PROBES:
         return request.status in (200, 204, 503)
     return request.path == "/metrics" and request.status == 200
 
@@ -166,7 +175,7 @@ def _given_id(scope: Scope) -> str:
 
 
 def _new_id() -> str:
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def _path(scope: Scope) -> str:
@@ -178,12 +187,13 @@ def _path(scope: Scope) -> str:
 def _route(scope: Scope) -> str:
     """The path of the route that answered, or would have if the request had not been refused
     before; `none` for a path that is not served."""
-    if "endpoint" not in scope:
-        return next((path for pattern, path in _ROUTES if pattern.match(scope["path"])), "none")
     route = getattr(scope.get("route"), "path", None)
     if route:
         return str(route)
-    return scope["endpoint"].__name__ if scope.get("path_params") else str(scope["path"])
+    if "endpoint" in scope and not scope.get("path_params"):
+        return str(scope["path"])
+    # Not routed, or by an old Starlette, which does not name the route.
+    return next((path for pattern, path in _ROUTES if pattern.match(scope["path"])), "none")
 
 
 def _with_ours(headers: Iterable[tuple[bytes, bytes]], id: str) -> list[tuple[bytes, bytes]]:

@@ -1,9 +1,9 @@
 """The server's own application: health, and the scoring application once the model is loaded.
 
-    RequestLog(CORS(Guard(Service(health | Pace(scoring application)))))
+    Traces(RequestLog(CORS(Guard(Service(health | Pace(scoring application))))))
 
-`running` puts the request log, and `access` CORS and the check of keys, around it. Health answers
-while the model is being loaded, while the server stops, and on surplus connections.
+`running` puts the traces and the request log, and `access` CORS and the check of keys, around it.
+Health answers while the model is being loaded, while the server stops, and on surplus connections.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from score.serve.pace import Pace
 from score.serve.refusals import problem, refusal, response
 from score.settings import Settings
 
-_PROBES = table.LIVE | table.READY
 _STATES = {"loading": "the model is being loaded", "stopping": "the server is stopping"}
 
 Check = Callable[[], Awaitable[str]]
@@ -35,7 +34,10 @@ class Service:
         self._settings, self._lifecycle = settings, lifecycle
         self._scoring: ASGIApp | None = None
         self._check: Check | None = None
-        self._health = {"/health/live": self._live, "/health/ready": self._ready}
+        answers = {"live": self._live, "ready": self._ready}
+        self._health = {
+            page.path: answers[page.probe] for page in table.OF_THE_SERVER if page.probe
+        }
 
     def loaded(self, scoring: ASGIApp, check: Check) -> None:
         """From now on requests are answered."""
@@ -58,7 +60,7 @@ class Service:
             await _unready({"status": "unavailable", "reason": reason})(scope, receive, send)
         elif self._scoring is None:
             await refusal(scope, 503, "loading", _STATES["loading"])(scope, receive, send)
-        elif path not in _PROBES and scope.get("state", {}).get(SURPLUS):
+        elif path not in table.PROBES and scope.get("state", {}).get(SURPLUS):
             message = "too many connections are open"
             await refusal(scope, 503, "too_many_connections", message)(scope, receive, send)
         else:

@@ -9,6 +9,7 @@ import uvicorn
 
 from score.errors import RequestError
 from score.settings import Settings
+from score.validation.paths import path_of
 
 _MISMATCHES = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 """How OpenSSL calls the key of another certificate, of the same kind or another."""
@@ -18,7 +19,7 @@ def tls_of(settings: Settings) -> ssl.SSLContext | None:
     """TLS 1.2 and later by the settings' certificate; None where they name none.
 
     Raises RequestError for a file that is missing, unreadable, encrypted or damaged, and for a key
-    of another certificate.
+    of another certificate; OSError where there is no home folder for `~`.
     """
     if not settings.tls_cert and not settings.tls_key:
         return None
@@ -36,7 +37,7 @@ def secure(config: uvicorn.Config, context: ssl.SSLContext | None) -> None:
 
 
 def _pem(flag: str, name: str, mark: bytes, what: str) -> Path:
-    file = Path(name).expanduser()
+    file = path_of(flag, name)
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 _FOLDER = Path(__file__).with_name("page")
 _NAMES = (
     *("page.css", "icon.svg"),
-    *("page.js", "code.js", "dom.js", "images.js", "results.js", "server.js"),
+    *("page.js", "code.js", "dom.js", "images.js", "models.js", "results.js", "server.js"),
 )
 FILES = {"/": "index.html", **{f"/page/{name}": name for name in _NAMES}}
 """Path → file. Anybody may read them: they hold nothing of the model."""

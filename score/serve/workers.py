@@ -13,7 +13,8 @@ stops. If no worker has ever loaded the model, one that finds it unusable is eno
 the system does not start, for want of memory, say, is tried again after such a pause.
 
 SIGTERM and Ctrl+C are passed on to the workers, which answer what they have begun; a second one
-ends them at once. If the supervisor is killed, its workers notice and stop.
+kills them (a worker cannot count: it may get the first one from the terminal, too). If the
+supervisor is killed, its workers notice and stop.
 
 Not uvicorn's supervisor: its older versions start a failing worker again and again without a pause,
 and the newer ones stop all workers where one cannot start.
@@ -36,6 +37,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
+from score.concurrency.backoff import pause_after
 from score.hardware.processor import keep_share
 
 log = logging.getLogger(__name__)
@@ -83,11 +85,13 @@ class Supervisor:
         self._workers: dict[int, _Worker] = {}
         self._due = dict.fromkeys(range(count), 0.0)  # number of a worker → when it is started
         self._asked = self._told = 0  # how often to stop: the supervisor, the workers
+        self._latest = 0  # the latest signal
         self._failures = Counter[int]()  # of each number, in a row
         self._has_served = self._gave_up = False
 
     def run(self) -> bool:
-        """Returns when all workers have ended: True if by a signal, False if it gave up."""
+        """Returns when all workers have ended: True if by a signal, False if it gave up. Exits with
+        128 and the signal's number after a second signal."""
         with self._signals():
             try:
                 while self._workers or not self._asked:
@@ -95,6 +99,8 @@ class Supervisor:
             finally:
                 for worker in self._workers.values():  # none, unless this is an error
                     worker.process.kill()
+        if self._told > 1:
+            sys.exit(128 + self._latest)
         return not self._gave_up
 
     def _step(self) -> None:
@@ -144,7 +150,7 @@ class Supervisor:
     def _failed(self, number: int) -> float:
         """Seconds until a worker that did not become ready is started again."""
         self._failures[number] += 1
-        pause = min(2.0 ** min(self._failures[number] - 1, 10), _LONGEST)
+        pause = pause_after(self._failures[number], _LONGEST)
         self._due[number] = time.monotonic() + pause
         return pause
 
@@ -173,14 +179,14 @@ class Supervisor:
     def _stop(self) -> None:
         if not self._told:
             self._on_stop()
-        number = signal.SIGINT if self._told else signal.SIGTERM
+        number = signal.SIGKILL if self._told else signal.SIGTERM
         self._told = self._asked
         for worker in self._workers.values():
             if worker.process.is_alive() and worker.process.pid:
                 os.kill(worker.process.pid, number)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked += 1
+        self._asked, self._latest = self._asked + 1, number
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -13,12 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 
+from score.contract.labels import LONGEST_PROMPT
+from score.contract.limits import NUMBER
 from score.contract.rows import Row
 from score.core import endpoint
 from score.core.embedder import Embedder
+from score.dialects.base import RED_SQUARE
 from tests.support import tables
 from tests.support.images import in_base64, random_image
+from tests.support.memory import forget_peak, group, memory
 from tests.support.surfaces import (
     BIN,
     Azure,
@@ -535,7 +541,14 @@ def _assert_comes_of(got: Outcome, case: tables.Case) -> None:
 # -- limits ------------------------------------------------------------------------------------
 
 MOST_BYTES, MOST_ROWS = 20_000, 3
-LIMITS = {"SCORE_MAX_REQUEST_BYTES": str(MOST_BYTES), "SCORE_MAX_REQUEST_ROWS": str(MOST_ROWS)}
+MOST_SCORES, MOST_VECTORS = 20, 4
+DIMENSION = 512
+LIMITS = {
+    "SCORE_MAX_REQUEST_BYTES": str(MOST_BYTES),
+    "SCORE_MAX_REQUEST_ROWS": str(MOST_ROWS),
+    "SCORE_MAX_SCORES": str(MOST_SCORES),
+    "SCORE_MAX_ANSWER_BYTES": str(MOST_VECTORS * DIMENSION * NUMBER),
+}
 SAME = "a" * 10_000  # which three rows of a small parquet file share
 
 JSON = "application/json"
@@ -614,12 +627,81 @@ def test_limits_hold_for_a_body_in_chunks(surface: str, narrow: dict[str, Served
     assert narrow[surface].post(iter([b" " * 9_000] * 3)).status_code == 413
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
+def test_a_body_is_refused_while_it_arrives(surface: str, narrow: dict[str, Served]) -> None:
+    """Not when it has been read: what it would take is the client's to decide."""
+    processes = group(narrow[surface].pid)
+    for process in processes:
+        forget_peak(process)
+    before = sum(memory(process, "VmRSS") for process in processes)
+    with contextlib.suppress(requests.ConnectionError):  # Azure's server reads no more
+        status = narrow[surface].post(iter([bytes(2**20)] * 64)).status_code
+        assert status == 413
+    grown = sum(memory(process, "VmHWM") for process in processes) - before
+    assert grown < 24 * 2**20
+
+
+LONG_LABEL = "x" * (LONGEST_PROMPT + 1)
+IMAGES = [[RED_SQUARE, ""]] * MOST_ROWS
+LARGE_ANSWERS: dict[str, tuple[Any, str]] = {
+    "a long label": (
+        table(IMAGES, labels=[LONG_LABEL]),
+        "a label may have 4,000 characters at most",
+    ),
+    "a long prompt": (
+        table(IMAGES, labels={"a": ["b", LONG_LABEL]}),
+        "a prompt of 'a' may have 4,000 characters at most",
+    ),
+    "labels in a text": (
+        table(IMAGES, labels=json.dumps([LONG_LABEL])),
+        "a label may have 4,000 characters at most",
+    ),
+    "rows × labels": (
+        table(IMAGES, labels=list("abcdefg")),
+        "3 rows × 7 labels are more than the 20 probabilities that an answer may have (max_scores)",
+    ),
+    "characters of labels": (
+        table(IMAGES, labels=["a" * 200, "b" * 200]),
+        "the labels of 3 rows would be 1,200 characters of the answer; at most 640",
+    ),
+    "vectors": (
+        table([[RED_SQUARE, "a"]] * MOST_ROWS),
+        "the vectors of 6 images and texts would be about 73,728 bytes of the answer; at most "
+        "49,152 (max_answer_bytes): send fewer rows at a time",
+    ),
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
+@pytest.mark.parametrize("name", LARGE_ANSWERS)
+def test_a_request_with_a_large_answer_is_refused_alike(
+    name: str, surface: str, narrow: dict[str, Served], embedder: Embedder
+) -> None:
+    assert embedder.dimension == DIMENSION
+    body, said = LARGE_ANSWERS[name]
+    response = narrow[surface].post(json.dumps(body).encode())
+    assert response.status_code == 413, response.text
+    error = response.json()["error"]
+    assert (error["code"], error["rows"]) == ("too_large", [])
+    assert said in error["message"]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("surface", ["mlflow", "azure", "own"])
+def test_an_answer_of_as_many_vectors_as_may_be(surface: str, narrow: dict[str, Served]) -> None:
+    body = table([["data:,", "a"], ["", "b"], ["", "c"]], on_error="report")
+    assert len(narrow[surface].ask(body).records or []) == 3
+
+
 def test_rows_given_in_python_are_no_body(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LIMITS.items():
         monkeypatch.setenv(name, value)
     pyfunc = Pyfunc()
-    for given in ({"text": FOUR}, [{"text": "a"}] * 4, pd.DataFrame({"text": FOUR})):
-        assert len(pyfunc.predict(given).records or []) == 4
+    many = 2 * FOUR
+    for given in ({"text": many}, [{"text": "a"}] * len(many), pd.DataFrame({"text": many})):
+        assert len(pyfunc.predict(given).records or []) == len(many)
 
 
 # -- Python's own ways to ask ------------------------------------------------------------------

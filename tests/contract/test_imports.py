@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import signal
 import subprocess
@@ -13,13 +12,9 @@ from typing import Any
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "score"
-ROOT = PACKAGE.parent
+from tests.support.measuring import MODULES, foreign
 
-MODULES = sorted(
-    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for file in PACKAGE.rglob("*.py")
-)
+ROOT = Path(__file__).parents[2]
 
 # Prints what modules might change, before and after those of the second list are imported. The
 # first list is of import statements of other libraries, which may change what they like.
@@ -76,23 +71,21 @@ def state():
     yield from others()
     yield from torch_settings()
 
+def load(how, what):
+    try:
+        how(what)
+    except ModuleNotFoundError as error:  # of an extra that is not installed
+        if not error.name or error.name.startswith("score"):
+            raise
+
 foreign, ours = json.load(sys.stdin)
 for statement in foreign:
-    exec(statement)
+    load(exec, statement)
 before = dict(state())
 for name in ours:
-    importlib.import_module(name)
+    load(importlib.import_module, name)
 print("\n", json.dumps([before, dict(state())]))
 """
-
-
-def foreign() -> list[str]:
-    """The statements by which our modules import other libraries when they are imported."""
-    trees = [ast.parse(file.read_text("utf-8")) for file in PACKAGE.rglob("*.py")]
-    nodes = [node for tree in trees for node in tree.body]
-    imports = {ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)}
-    ours = ("from score", "import score", "from __future__")
-    return sorted(statement for statement in imports if not statement.startswith(ours))
 
 
 def states(statements: list[str], ours: list[str]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

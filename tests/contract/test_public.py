@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import collections.abc
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -30,7 +31,7 @@ Cancellation(seconds: float = 0) -> None
 Cancellation.cancel(self) -> None
 Cancellation.check(self) -> None
 Cancellation.expire(self) -> None
-Cancellation.interrupting(self, interrupt: Callable[[], object]) -> Iterator[None]
+Cancellation.interrupting(self, interrupt: Callable[[], object]) -> AbstractContextManager[None]
 Cancellation.is_cancelled -> bool
 Cancellation.left -> float | None
 Cancellation.limit(self, seconds: float) -> None
@@ -47,9 +48,11 @@ Embedder.load(folder: str | Path = EMBEDDED, settings: Settings | None = None) -
 Embedder.precision -> str
 Hit(score: float, row: dict[str, Any]) -> None
 Index(folder: str | Path) -> None
-Index.check(self, dimension: int) -> None
+Index.check(self, dimension: int, fingerprint: str = , model: str = ) -> None
+Index.check_condition(self, where: str) -> None
 Index.dimension -> int
-Index.search(self, query: Vector, top: int = 10) -> list[Hit]
+Index.fingerprint -> str
+Index.search(self, query: Vector, top: int = 10, *, where: str | None = None, exact: bool = False) -> list[Hit]
 Labels(names: tuple[str, ...], prompts: tuple[tuple[str, ...], ...]) -> None
 Labels.from_prompts(ontology: Mapping[str, str]) -> Labels
 Labels.parse(value: object) -> Labels | None
@@ -62,12 +65,12 @@ ScoreError
 Settings(…)
 Settings.from_env(environ: Mapping[str, str], otherwise: Mapping[str, object] | None = None) -> Settings
 Settings.replace(self, texts: Mapping[str, str], *, spelled: Callable[[str], str] | None = None) -> Settings
-Summary(rows: int = 0, position: int = 0, failed: Counter[str] = <factory>, seconds: float = 0.0) -> None
+Summary(rows: int = 0, earlier: int = 0, earlier_errors: int = 0, position: int = 0, failed: Counter[str] = <factory>, seconds: float = 0.0, retried: int = 0, recovered: int = 0, stopped: bool = False) -> None
 Summary.errors -> int
 Summary.good -> int
 Summary.hint -> str
 Summary.rate -> float
-build_index(table: str | Path, folder: str | Path, column: FeatureColumn = image_features, *, overwrite: bool = False) -> int
+build_index(table: str | Path | Sequence[str | Path], folder: str | Path, column: FeatureColumn = image_features, *, overwrite: bool = False, append: bool = False) -> int
 cosine(a: Vector, b: Vector) -> float
 embed_file(embedder: Embedder, source: str | Path, output: str | Path, params: Params | None = None, progress: Callable[[Summary], None] | None = None, summary: Summary | None = None) -> Summary
 """  # noqa: E501
@@ -190,7 +193,7 @@ def test_a_public_signature_names_what_can_be_imported(
     path: str, function: Callable[..., Any]
 ) -> None:
     """Aliases, too: `typing.get_type_hints` shows what they stand for, not their names."""
-    doors = (score, builtins, typing, collections, collections.abc, pathlib)
+    doors = (score, builtins, typing, collections, collections.abc, contextlib, pathlib)
     doors += tuple(map(importlib.import_module, MODULES[:3]))
     for annotation in inspect.get_annotations(function).values():
         for name in names(annotation):

@@ -24,15 +24,17 @@ def test_every_setting_is_a_variable() -> None:
     texts = {
         "allow_hosts": "10.0.0.0/8, cdn.internal,", "ca_bundle": "/ca.pem", "device": "cpu",
         "precision": "bf16", "verify": "full", "log_level": "error", "exif_orientation": "true",
+        "respect_robots_tag": "1",
         "engine": "torch", "decoding": "fast", "wide_pixels": "error",
         "proxy": "http://proxy.example:3128", "cors_origin": "https://a.example, *",
-        "log_format": "text",
+        "log_format": "text", "load_on_first_use": "yes",
     }  # fmt: skip
     environ = {f"SCORE_{name.upper()}": texts.get(name, "7") for name in names()}
     settings = Settings.from_env(environ)
     assert settings.allow_hosts == ("10.0.0.0/8", "cdn.internal")
     assert settings.cors_origin == ("https://a.example", "*")
     assert settings.exif_orientation is True
+    assert settings.respect_robots_tag is True
     assert settings.wide_pixels == "error"
     assert settings.wide_pixels == "error"
     assert settings.precision == "bf16"
@@ -65,7 +67,15 @@ def test_a_models_own_settings_stand_behind_the_environments() -> None:
         ("decoding", "lossy"),
         ("log_level", "loud"),
         ("allow_hosts", "10.0.0.0/33"),
-        ("allow_hosts", "localhost:8080"),
+        ("allow_hosts", "localhost:eighty"),
+        ("allow_hosts", "localhost:65536"),
+        ("allow_hosts", "localhost:"),
+        ("allow_hosts", "::1:80:x"),
+        ("fetch_ports", "0"),
+        ("fetch_ports", "65536"),
+        ("fetch_ports", "080"),
+        ("fetch_ports", "http"),
+        ("fetch_ports", "8000-8100"),
         ("allow_hosts", "http://localhost"),
     ],
 )
@@ -143,7 +153,7 @@ def test_columns_that_can(columns: list[object]) -> None:
         ({"batch_size": 1.5}, "batch_size must be a whole number, not of type float"),
         ({"connect_timeout": "3"}, "connect_timeout must be a number, not of type str"),
         ({"allow_hosts": "a.example"}, "allow_hosts must be a tuple, not of type str"),
-        ({"allow_hosts": (1,)}, "allow_hosts must be a tuple of strings, not (1,)"),
+        ({"allow_hosts": (1,)}, "allow_hosts must be a tuple of strings, not of 1"),
         ({"allow_hosts": ("a b",)}, "allow_hosts must hold host names, addresses or CIDR ranges"),
         ({"cors_origin": ("null",)}, "cors_origin must be like https://app.example or "),
         ({"cache": 3}, "cache must be a string, not of type int"),

@@ -308,7 +308,7 @@ def test_label_sets_are_not_kept_without_end(fresh: Embedder) -> None:
     assert len(fresh._label_vectors._kept) == 16
     fresh._label_vectors._kept.clear()
     for number in range(3):
-        fresh.classify(FILES[0], {f"{number}": "x" * 2**20})
+        fresh.classify(FILES[0], {f"{number} {label}": "x" * 1000 for label in range(1100)})
     assert not fresh._label_vectors._kept, "16 of these would fill the memory"
 
 

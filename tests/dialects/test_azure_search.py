@@ -110,7 +110,7 @@ def test_a_silent_host_fails_one_record_within_the_request_s_deadline() -> None:
             body = {"values": [record("0", imageUrl=url), record("1", text="a boat")]}
             response = own.post(json.dumps(body).encode())
         failed, fine = response.json()["values"]
-        assert failed["errors"][0]["message"].startswith("fetch_timeout: ")
+        assert failed["errors"][0]["message"].startswith("fetch_failed: ")
         assert fine["errors"] is None
     finally:
         own.stop()

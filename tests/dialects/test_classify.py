@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
 
+from score.dialects import huggingface
+from score.dialects.base import Message
+from score.errors import RequestTooLarge
 from tests.dialects.asking import NAME, check_alike, post, refused
 from tests.support.images import in_base64
 
@@ -168,3 +172,15 @@ def test_what_similarity_refuses(base: str, body: Any, status: int, says: str) -
 
 def test_paths_need_post(base: str) -> None:
     assert requests.get(base + CLASSIFY, timeout=10).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("label", "template"),
+    [("a", "{}" + "a" * 2**20), ("a" * 2**11, "{}" * 2**10), ("a" * 2**20, "{}")],
+    ids=["long", "of many places", "of a long label"],
+)
+def test_a_template_makes_no_prompt_that_is_too_long(label: str, template: str) -> None:
+    parameters = {"candidate_labels": [label], "hypothesis_template": template}
+    body = json.dumps({"inputs": "AAAA", "parameters": parameters}).encode()
+    with pytest.raises(RequestTooLarge, match="may have 4,000 characters at most"):
+        huggingface.parse(Message(body))

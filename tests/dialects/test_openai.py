@@ -172,6 +172,20 @@ def test_models(base: str) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
+@pytest.mark.parametrize("name", ["dimensions", "output_dimension"])
+def test_the_dimension_is_the_model_s(base: str, name: str) -> None:
+    assert post(base, PATH, {"input": "a", name: 512}).status_code == 200
+    error = refused(base, PATH, {"input": "a", name: 256})["error"]
+    assert (error["param"], error["code"]) == (name, "bad_field")
+
+
+def test_two_dimensions_differ(base: str) -> None:
+    body = {"input": "a", "dimensions": 512}
+    assert post(base, PATH, {**body, "output_dimension": 512}).status_code == 200
+    error = refused(base, PATH, {**body, "output_dimension": 256})["error"]
+    assert error["param"] == "output_dimension"
+
+
 def test_many_rows(base: str) -> None:
     assert refused(base, PATH, {"input": ["a"] * 51}, 413)["error"]["code"] == "too_large"
 

@@ -112,6 +112,8 @@ def test_images_and_inputs_for_cohere(base: str, apple: bytes) -> None:
     both = cohere(base, inputs=[text], embedding_types=["base64", "float"])["embeddings"]
     packed = np.frombuffer(base64.b64decode(both["base64"][0]), "<f4")
     np.testing.assert_array_equal(packed, np.array(both["float"][0], np.float32))
+    once = {"embedding_types": ["float"] * 1_000}  # as often as a body has room for
+    assert cohere(base, inputs=[text], **once)["embeddings"]["float"] == both["float"]
 
 
 @pytest.mark.parametrize(

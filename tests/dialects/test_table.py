@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jsonschema
@@ -13,14 +15,18 @@ import requests
 from score.core import endpoint
 from score.core.embedder import Embedder
 from score.core.models import Models
-from score.dialects import openapi
-from score.dialects.base import Message, Page, Refusal, Route
-from score.dialects.table import PAGES
+from score.dialects import openapi, table
+from score.dialects.base import Message, Page, Refusal, Route, ServerPage
+from score.dialects.schemas import Bounds
+from score.dialects.table import OF_THE_SERVER, PAGES, PATHS
 from score.errors import RequestError, UnknownModel
+from score.serve import web_page
 from tests.dialects.asking import IDS, NAME, ROUTES, check_refusal, path_of, post, refused
 from tests.dialects.conftest import MOST_BYTES, MOST_ROWS
+from tests.support.in_process import Running
 
 each = pytest.mark.parametrize("route", ROUTES, ids=IDS)
+BOUNDS = Bounds(MOST_ROWS, 2_000)
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 HOSTILE = {
@@ -79,12 +85,12 @@ VALUES: list[Any] = [
 ]
 
 
-def mutants(example: Any) -> list[Any]:
+def mutants(example: Any, values: Sequence[Any] = VALUES) -> list[Any]:
     """The example with each of its values replaced by each value that may be unexpected."""
     found: list[Any] = []
 
     def walk(value: Any, rebuild: Any) -> None:
-        found.extend(rebuild(other) for other in VALUES)
+        found.extend(rebuild(other) for other in values)
         if isinstance(value, dict):
             for key in value:
                 walk(value[key], lambda new, key=key: rebuild({**value, key: new}))
@@ -112,6 +118,8 @@ def test_unexpected_values_are_answered_or_refused(base: str, route: Route) -> N
             json.loads(response.content, parse_constant=pytest.fail)
             if response.status_code != 200:
                 check_refusal(path_of(route), response)
+            elif '"errors":[' not in response.text:
+                jsonschema.validate(body, route.schema(BOUNDS))
 
 
 @each
@@ -168,15 +176,15 @@ def test_pages_are_read(base: str, path: str) -> None:
 def test_the_openapi_document_is_valid_and_complete(base: str) -> None:
     document = requests.get(f"{base}/openapi.json", timeout=10).json()
     assert document["openapi"] == "3.1.0"
-    paths = [*(route.path for route in ROUTES), *(page.path for page in PAGES)]
-    assert {path.replace(":path", "") for path in paths} == set(document["paths"])
+    assert {path.replace(":path", "") for path in PATHS} == set(document["paths"])
     operations = [one for methods in document["paths"].values() for one in methods.values()]
     assert len({one["operationId"] for one in operations}) == len(operations)
     for operation in operations:
         for response in operation["responses"].values():
             for content in response.get("content", {}).values():
-                jsonschema.Draft202012Validator.check_schema(content["schema"])
-                jsonschema.validate(content["example"], content["schema"])
+                if content:  # a page has no schema
+                    jsonschema.Draft202012Validator.check_schema(content["schema"])
+                    jsonschema.validate(content["example"], content["schema"])
 
 
 def test_the_page_of_examples_loads_nothing_else(base: str) -> None:
@@ -186,6 +194,21 @@ def test_the_page_of_examples_loads_nothing_else(base: str) -> None:
         assert f"POST {route.path}" in response.text
     for loading in ("<script", "<link", "<img", "src=", "@import", "url("):
         assert loading not in response.text
+
+
+@pytest.mark.parametrize("page", OF_THE_SERVER, ids=[page.path for page in OF_THE_SERVER])
+def test_the_server_s_own_pages_are_as_the_list_says(base: str, page: ServerPage) -> None:
+    response = requests.get(base + page.path, timeout=60)
+    assert response.status_code == 200
+    assert response.headers["content-type"].split(";")[0] == page.answers[200]
+    assert page.path in requests.get(f"{base}/docs", timeout=10).text
+
+
+def test_all_that_a_server_answers_is_in_the_list(server_of_dialects: Running) -> None:
+    pages = server_of_dialects.server._service._scoring._app._others  # type: ignore[union-attr]
+    routes = {route.path for route in pages.routes}
+    health = {*server_of_dialects.server._service._health}
+    assert (routes - {*web_page.FILES} | {"/"}) | health == {*PATHS}
 
 
 def test_a_schema_of_an_example_tells_shapes_apart() -> None:
@@ -219,7 +242,7 @@ def test_a_schema_of_an_example_tells_shapes_apart() -> None:
     ],
 )
 def test_the_document_knows_answers_of_other_shapes(path: str, answer: Any) -> None:
-    operation = openapi.document(ROUTES, PAGES)["paths"][path]["post"]
+    operation = openapi.document(ROUTES, PAGES, OF_THE_SERVER, BOUNDS)["paths"][path]["post"]
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
     jsonschema.validate(answer, schema)
     with pytest.raises(jsonschema.ValidationError):
@@ -228,7 +251,7 @@ def test_the_document_knows_answers_of_other_shapes(path: str, answer: Any) -> N
 
 @pytest.fixture(scope="module")
 def models(embedder: Embedder) -> Models:
-    return Models({NAME: embedder})
+    return Models.of({NAME: embedder})
 
 
 @each
@@ -264,10 +287,146 @@ def test_a_bug_is_a_500_in_the_dialect_s_shape(
 
 
 def test_a_name_chooses_among_several_models(embedder: Embedder) -> None:
-    several = Models({"first": embedder, "second": embedder})
-    assert several.find(None)[0] == "first"
-    assert several.find("second")[0] == "second"
+    several = Models.of({"first": embedder, "second": embedder})
+    assert several.find(None).name == "first"
+    assert several.find("second").name == "second"
     assert [facts.name for facts in several.facts()] == ["first", "second"]
     with pytest.raises(UnknownModel, match=r"'third'.*'first', 'second'"):
         several.find("third")
     assert embedder.name == NAME
+
+
+# -- what came is never repeated at length -----------------------------------------------------
+
+BIG = "\u0007x\U0010ffff" * 300_000  # a third of it is four bytes long in JSON, the rest escaped
+LONGEST_MESSAGE = 1_000
+MORE: dict[str, list[Any]] = {
+    "/score": [
+        {"input_data": {"columns": ["text"], "data": [["a"]]}, "params": {name: value}}
+        for name in ("normalize", "truncate", "on_error", "labels", "confidence", BIG)
+        for value in (BIG, [BIG], {BIG: BIG})
+    ],
+    "/invocations": [{"dataframe_records": [{f"{BIG}{n}": "a" for n in range(3)}]}],
+    "/azure-ai-search": [
+        {"values": [{"recordId": BIG, "data": {"text": "a"}}] * 2},
+        {"values": [{"recordId": "a", "data": {f"{BIG}{n}": "a" for n in range(3)}}]},
+    ],
+    "/v1/embeddings": [
+        *({"input": "a", name: BIG} for name in ("encoding_format", "modality", "dimensions")),
+        {"messages": [{"role": "user", "content": [{"type": BIG, BIG: 1}]}]},
+    ],
+    "/v1/classify": [
+        {"text": "a", "labels": [BIG]},
+        {"text": "a", "labels": {BIG: "a"}},
+        {"text": "a", "labels": {"a": BIG}},
+        {"text": "a", "labels": [["a", BIG]]},
+    ],
+    "/v2/embed": [{"input_type": "clustering", "texts": ["a"], "embedding_types": [BIG]}],
+}
+
+
+def inflated(route: Route) -> Iterator[Any]:
+    """Bodies with a long text in place of each value and of each key."""
+    yield from MORE.get(route.path, ())
+    yield from mutants(route.example, [BIG, {BIG: BIG}])
+    for body in mutants(route.example, [{"key": 0}]):
+        yield json.loads(json.dumps(body).replace('"key"', json.dumps(BIG)))
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (text for item in value.items() for text in texts_of(item))
+    elif isinstance(value, list | tuple):
+        yield from (text for item in value for text in texts_of(item))
+    elif isinstance(value, str):
+        yield value
+
+
+def check_short(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for text in texts_of(answer):
+        assert len(text) < LONGEST_MESSAGE, text[:2000]
+    for record in caplog.records:
+        assert len(record.getMessage()) < LONGEST_MESSAGE, record.getMessage()[:2000]
+
+
+@pytest.mark.slow
+@each
+def test_no_refusal_repeats_what_is_long(
+    models: Models, route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for body in inflated(route):
+        message = Message(json.dumps(body).encode(), "application/json", NAME)
+        answer = endpoint.answer(models, route, message)
+        assert answer.status < 500
+        if answer.status != 200:
+            check_short(json.loads(answer.body), caplog)
+
+
+@each
+def test_no_model_s_name_is_repeated_at_length(
+    models: Models, route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = json.dumps({**route.example, "model": BIG}).encode()
+    for message in (
+        Message(body, "application/json", NAME),
+        Message(json.dumps(route.example).encode(), "application/json", BIG),
+        Message(b"{}", BIG, NAME),
+        Message(b"{}", f"multipart/form-data; boundary={BIG}", NAME),
+        Message(b"text\n" + BIG.encode(), "text/csv", NAME),
+        Message(BIG.encode() + b"\na", "text/csv", NAME),
+    ):
+        answer = endpoint.answer(models, route, message)
+        if answer.status != 200:
+            check_short(json.loads(answer.body), caplog)
+
+
+LONG_HEADER = "x" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/" + LONG_HEADER, {}),
+        ("/models/" + LONG_HEADER, {}),
+        ("/v1/models/" + LONG_HEADER, {}),
+        ("/score", {"Host": LONG_HEADER}),
+        ("/score", {"Origin": f"http://{LONG_HEADER}"}),
+        ("/score", {"X-Request-Timeout": LONG_HEADER}),
+        ("/score", {"X-Request-Id": LONG_HEADER}),
+        ("/score", {"Content-Type": LONG_HEADER}),
+        ("/invocations", {"Content-Type": LONG_HEADER}),
+        ("/score", {"Content-Type": f"multipart/form-data; boundary={LONG_HEADER}"}),
+        ("/score", {"Authorization": f"Bearer {LONG_HEADER}"}),
+        ("/score", {"traceparent": LONG_HEADER}),
+    ],
+)
+def test_no_header_or_path_is_repeated_at_length(
+    base: str, path: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "score")
+    with requests.Session() as session:
+        for ask in (session.post, session.get):
+            response = ask(base + path, headers=headers, timeout=60)
+            assert response.status_code in (400, 403, 404, 405, 415, 421)
+            check_short(response.json(), caplog)
+            assert all(len(value) < LONGEST_MESSAGE for value in response.headers.values())
+
+
+@pytest.mark.parametrize("part", ["image", "text", "model", "params", "x" * 900])
+def test_no_part_of_a_form_is_repeated_at_length(
+    models: Models, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    form = f'--b\r\nContent-Disposition: form-data; name="{part}"\r\n\r\n{BIG}\r\n--b--'
+    message = Message(form.encode(), "multipart/form-data; boundary=b")
+    answer = endpoint.answer(models, table.ROUTES[0], message)
+    if answer.status != 200:
+        check_short(json.loads(answer.body), caplog)
+
+
+def test_the_document_says_what_each_page_is() -> None:
+    paths = openapi.document(ROUTES, PAGES, OF_THE_SERVER, BOUNDS)["paths"]
+    for page in (*PAGES, *OF_THE_SERVER):
+        responses = paths[page.path.replace(":path}", "}")]["get"]["responses"]
+        told = {one["description"] for status, one in responses.items() if status != "4XX"}
+        assert told == {page.summary}

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from score.contract.rows import Row
 from score.dialects import uploads
 from score.dialects.base import Message
 from score.errors import RequestError
-from tests.dialects.asking import check_alike, post, refused
+from tests.dialects.asking import check_alike, check_refusal, post, refused
 from tests.support.images import SAMPLES, in_base64
 
 FORM = "multipart/form-data; boundary=x"
@@ -40,7 +41,8 @@ def part(name: str, more: str = "") -> str:
 
 
 def read(body: bytes, kind: str = FORM) -> uploads.Upload:
-    return uploads.read(Message(body, kind, most_rows=50))
+    others = ("params", "labels", "model")
+    return uploads.read(Message(body, kind, most_rows=50), *others)
 
 
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "Image/X-Any; a=b"])
@@ -112,11 +114,42 @@ def test_refusals_over_a_socket(base: str, apple: bytes) -> None:
         (form((part("text") + "\r\nContent-Transfer-Encoding: base64", b"YQ==")), "is encoded"),
         (form((part("params"), b"{}"), (part("params"), b"{}")), "twice"),
         (form((part("params"), b"{")), "the part 'params' is not JSON"),
+        (form((part("file", '; filename="a.png"'), b"\x89PNG")), "'file' is a file: name it"),
     ],
 )
 def test_broken_forms(body: bytes, says: str) -> None:
     with pytest.raises(RequestError, match=says):
         read(body)
+
+
+def test_a_part_that_is_none_of_the_forms_is_told_with_those_that_are(base: str) -> None:
+    """`curl -F foo=bar`, whose value is no JSON."""
+    for path, parts in (
+        ("/score", "'params'"),
+        ("/v1/classify", "'model', 'labels', 'ontology', 'confidence'"),
+    ):
+        answer = post(base, path, form((part("foo"), b"bar")), FORM)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (400, "bad_field")
+        assert error["message"].startswith("a form has no part 'foo' here: 'image' and 'text'")
+        assert error["message"].endswith(f"beside them it may have {parts}")
+
+
+@pytest.mark.parametrize("kind", [FORM, "image/png"])
+def test_a_path_that_takes_no_uploads_says_so(base: str, apple: bytes, kind: str) -> None:
+    body = form((part("text"), b"a")) if kind == FORM else apple
+    answer = post(base, "/v1/embeddings", body, kind)
+    check_refusal("/v1/embeddings", answer)
+    said = f"'{kind.partition(';')[0]}' is not read at /v1/embeddings, but at /score; send "
+    assert answer.status_code == 415
+    assert answer.json()["error"]["message"] == f"{said}application/json"
+    body = {"input": ["a"]}
+    assert post(base, "/v1/embeddings", body, kind).status_code == 200, "JSON by another name"
+
+
+@pytest.mark.parametrize("data", [b"emoji", b'"emoji"'])
+def test_a_model_is_named_as_it_is_or_in_quotes(data: bytes) -> None:
+    assert read(form((part("text"), b"a"), (part("model"), data))).fields.take("model") == "emoji"
 
 
 @pytest.mark.parametrize(
@@ -171,3 +204,16 @@ def test_any_bytes_are_read_or_refused(pieces: list[bytes]) -> None:
 def test_text_that_is_no_utf_8_fails_its_row() -> None:
     (row,) = read(form((part("text"), b"\xff"))).rows
     assert "UTF-8" in str(row.text)
+
+
+def test_a_form_is_divided_without_copies_of_it() -> None:
+    data = b"a" * 8 * 2**20
+    body = form((part("text"), data), (part("image", '; filename="a"'), data))
+    tracemalloc.start()
+    try:
+        rows = read(body).rows
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert rows == [Row(text=data.decode()), Row(image=data)]
+    assert most < 1.1 * len(body), "the rows' own cells, and no copy beside them"

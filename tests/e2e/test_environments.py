@@ -15,8 +15,11 @@ import yaml
 from packaging.requirements import Requirement
 from pyarrow.parquet import read_table
 
+from score.deploy.server_choice import AZURES, READY, SERVERS, VARIABLE
+from score.deploy.server_choice import OURS as OURS_SERVER
+from score.deploy.simulate import dockerfile as dockerfile_steps
 from score.deploy.simulate.client import ask, ready
-from score.deploy.simulate.dockerfile import build, size
+from score.deploy.simulate.dockerfile import Image, build, size, what_runs
 from score.deploy.simulate.ports import free_port
 from score.deploy.skus import skus
 from score.errors import AzureError
@@ -35,6 +38,8 @@ def pip(file: Path) -> set[str]:
 
 OURS = pip(ROOT / "conda.yaml")
 PACKAGES = {item for item in OURS if not item.startswith("--")}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SERVER = set(PROJECT["optional-dependencies"]["serve"])
 # What AzureML-Containers' README lists as supported (github.com/Azure/AzureML-Containers), and the
 # minimal image for inference with Python 3.11 of azureml-assets.
 SUPPORTED = {
@@ -67,8 +72,7 @@ def test_conda_files_are_the_models_and_more(name: str) -> None:
 
 def test_the_conda_file_for_packaging_is_the_models_and_the_extras() -> None:
     """Some bounds of the extra are higher than the model's."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extra = {line for line in project["optional-dependencies"]["package"] if "[" not in line}
+    extra = {line for line in PROJECT["optional-dependencies"]["package"] if "[" not in line}
     raised = {Requirement(line).name for line in extra}
     unchanged = {line for line in PACKAGES if Requirement(line).name not in raised}
     listed = without_builds(pip(FOLDER / "package.conda.yaml"))
@@ -81,12 +85,17 @@ def test_batch_has_what_azures_runner_asks_for(device: str) -> None:
     found = pip(FOLDER / f"{device}-batch.conda.yaml")
     index = drivers.CPU_INDEX if device == "cpu" else drivers.CUDA_INDEX
     more = {re.split(r"[\[>=<]", item)[0] for item in without_builds(found) - PACKAGES}
-    assert more == {"azureml-core", "azureml-dataset-runtime", f"--extra-index-url {index}"}
+    search = {"lancedb"} if device == "cpu" else set()  # for components/pipeline/index.yml
+    assert more == {
+        "azureml-core",
+        "azureml-dataset-runtime",
+        f"--extra-index-url {index}",
+        *search,
+    }
 
 
 def test_packaging_has_what_the_extra_asks_for() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"]
+    extras = PROJECT["optional-dependencies"]
     extra = {*extras["package"], *extras["plan"]} - {"clip-endpoints[plan]"}
     # OpenCLIP's tokenizer, which its checkpoints are proven against. The extra leaves it out: with
     # all that it depends on, torchvision among it, it does not install everywhere.
@@ -100,7 +109,8 @@ def test_images_install_the_same(device: str) -> None:
     lines = (FOLDER / device / "requirements.txt").read_text(encoding="utf-8").splitlines()
     torch = re.search(r'ARG TORCH="(torch==\S+) --index-url (\S+)"', dockerfile(device))
     assert torch
-    assert {line for line in lines if not line.startswith("#")} | {torch[1]} == PACKAGES
+    listed = {line for line in lines if not line.startswith("#")}
+    assert listed | {torch[1]} == PACKAGES | SERVER
     assert torch[2] == (drivers.CPU_INDEX if device == "cpu" else drivers.CUDA_INDEX)
 
 
@@ -143,6 +153,32 @@ def test_images_run_as_nobody_in_particular_and_tell_their_health(device: str) -
     assert "WORKER_COUNT=1" in text
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_an_image_runs_the_server_that_is_chosen(device: str, tmp_path: Path) -> None:
+    """The command, with stand-ins for both servers that print their arguments."""
+    variables, command = what_runs(FOLDER / device / "Dockerfile")
+    assert variables[VARIABLE] == AZURES
+    for name in ("azmlinfsrv", "python"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$(basename $PWD): $(basename $0) $*"\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "models/1/clip").mkdir(parents=True)
+    (tmp_path / "models/1/clip/MLmodel").touch()
+    variables |= {"PATH": f"{tmp_path}:/usr/bin:/bin", "AZUREML_MODEL_DIR": f"{tmp_path}/models/1"}
+
+    def run(server: str) -> subprocess.CompletedProcess[str]:
+        chosen = variables | {VARIABLE: server}
+        return subprocess.run(command, env=chosen, cwd="/", capture_output=True, text=True)
+
+    script = "/var/azureml-app/score/online.py"
+    assert run(AZURES).stdout == f"/: azmlinfsrv --entry_script {script} --port 5001\n"
+    serve = "score serve . --host 0.0.0.0 --port 5001 --without-keys --workers 1"
+    assert run(OURS_SERVER).stdout == f"clip: python -m {serve}\n"
+    other = run("both")
+    assert other.stderr == "CLIP_SERVER is both, and must be azure or score\n"
+    assert other.returncode == 2
+
+
 def test_images_differ_in_torch_and_nvidias_runtime_alone() -> None:
     def plain(device: str) -> list[str]:
         text = dockerfile(device).replace("ENV NVIDIA_VISIBLE_DEVICES=all \\\n", "")
@@ -168,6 +204,24 @@ def test_steps_that_cannot_be_done_here_are_named(text: str, said: str, tmp_path
         build(tmp_path, tmp_path / "venv")
 
 
+def test_pip_takes_from_its_cache_what_it_has_installed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(dockerfile_steps.subprocess, "run", run)
+    monkeypatch.setattr(dockerfile_steps.venv, "create", lambda *folder, **options: None)
+    (tmp_path / "Dockerfile").write_text(
+        "FROM x.io/minimal-py311-inference\nRUN pip install --no-cache-dir six\n"
+    )
+    build(tmp_path, tmp_path / "venv")
+    assert [command[-3:] for command in commands] == [["--quiet", "install", "six"]]
+
+
 @pytest.mark.process
 def test_a_context_may_be_relative_and_a_folder_of_ones_own_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,23 +242,41 @@ def test_a_context_may_be_relative_and_a_folder_of_ones_own_is_kept(
 
 
 BUILDS = pytest.mark.skipif(
-    not os.environ.get("BUILD_IMAGES"), reason="minutes; BUILD_IMAGES=1 asks for it"
+    os.environ.get("BUILD_IMAGES", "0") in ("", "0"), reason="minutes; BUILD_IMAGES=1 asks for it"
 )
+READY_AT = {AZURES: "", OURS_SERVER: READY[1:]}
 TORCH = "torch==2.13.0"  # whichever build this machine gets of it
 
 
+def installed(context: Path, folder: Path) -> Image:
+    """An image's environment. pip compiles nothing: most of what is installed is never imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_COMPILE", "1")
+        return build(context, folder, {"TORCH": TORCH})
+
+
+@pytest.fixture(scope="module")
+def cpu_image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return installed(FOLDER / "cpu", tmp_path_factory.mktemp("image") / "venv")
+
+
+@pytest.mark.minutes
 @pytest.mark.process
 @BUILDS
-def test_what_the_cpu_image_installs_answers(tmp_path: Path) -> None:
-    """The Dockerfile's steps in a virtual environment, then its command, on a clone."""
-    image = build(FOLDER / "cpu", tmp_path / "venv", {"TORCH": TORCH})
-    assert size(image.folder) < 8 * 2**30  # of the 14 GiB that the smallest size has
+@pytest.mark.parametrize("server", SERVERS)
+def test_what_the_cpu_image_installs_answers(server: str, cpu_image: Image) -> None:
+    """The Dockerfile's steps in a virtual environment, then its command, with either server."""
+    assert size(cpu_image.folder) < 8 * 2**30  # of the 14 GiB that the smallest size has
     port = free_port()
-    environment = image.environment() | {"AML_APP_ROOT": str(ROOT), "PYTHONPATH": ""}
-    command = [word.replace("5001", str(port)) for word in image.command]
+    environment = cpu_image.environment() | {"PYTHONPATH": "", VARIABLE: server}
+    environment |= {"AML_APP_ROOT": str(ROOT), "AZUREML_MODEL_DIR": str(ROOT)}
+    command = [
+        word.replace("5001", str(port)).replace("0.0.0.0", "127.0.0.1")
+        for word in cpu_image.command
+    ]
     with subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True) as process:
         try:
-            assert ready(f"http://127.0.0.1:{port}", process)
+            assert ready(f"http://127.0.0.1:{port}/{READY_AT[server]}", process)
             answer = ask(f"http://127.0.0.1:{port}/score", ROOT / "samples/requests/both.json")
         finally:
             os.killpg(process.pid, signal.SIGTERM)
@@ -214,6 +286,7 @@ def test_what_the_cpu_image_installs_answers(tmp_path: Path) -> None:
     assert [len(record[kind]) for record in records for kind in kinds] == [512] * 4
 
 
+@pytest.mark.minutes
 @pytest.mark.process
 @BUILDS
 def test_what_batch_installs_embeds(tmp_path: Path) -> None:
@@ -223,7 +296,7 @@ def test_what_batch_installs_embeds(tmp_path: Path) -> None:
     ]
     listed = " ".join(f"'{item}'" for item in sorted(wanted))
     (tmp_path / "Dockerfile").write_text(f"FROM python:3.11\nRUN pip install {TORCH} {listed}\n")
-    image = build(tmp_path, tmp_path / "venv")
+    image = installed(tmp_path, tmp_path / "venv")
     code = (
         "import azureml.core, azureml.dataprep; from score.__main__ import main; sys.exit(main())"
     )

@@ -22,7 +22,7 @@ from samples.draw import THINGS, file_of
 from score.core import endpoint
 from score.core.embedder import Embedder
 from score.errors import ROW_CODES
-from score.evaluation import webpage
+from score.pages import webpage
 from score.settings import names
 from score.training.pictograms import FONT, pictograms
 from tests.support.pages import pages

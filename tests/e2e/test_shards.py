@@ -19,7 +19,8 @@ from score.__main__ import main
 from score.contract.params import Params
 from score.core.embedder import Embedder
 from score.errors import RequestError
-from score.index.index import Index, build_index
+from score.index.build import build_index
+from score.index.index import Index
 from score.jobs.embed import embed_file
 from score.jobs.merge import merge
 from score.jobs.split import split

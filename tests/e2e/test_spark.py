@@ -35,6 +35,9 @@ from tests.support.surfaces import ROOT
 
 pytestmark = pytest.mark.process
 
+# Programs that end within seconds are not worth compiling well, nor collecting garbage in threads.
+BRIEF = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+
 IMAGE = in_base64(random_image(1))
 VECTORS = "image_features: array<float>, text_features: array<float>"
 ERROR = "error: struct<code: string, message: string, retryable: boolean>"
@@ -61,6 +64,7 @@ def session(java: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spa
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             **tools,
+            **BRIEF,
             "JAVA_HOME": java,
             "PATH": search,
             "PYSPARK_PYTHON": sys.executable,
@@ -161,19 +165,21 @@ def spark_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def submitted(
     code: Path, python: Path, java: str, home: Path, cwd: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    """`spark-submit` on a cluster of two workers, each in processes and folders of its own."""
+    """`spark-submit` on a cluster of one worker, in a process and a folder of its own."""
     arguments = ["--table", "table.parquet", "--model", str(ROOT / "model"), "--output", "out"]
     environment = {
         **os.environ,
+        **BRIEF,
         "JAVA_HOME": java,
         "PYSPARK_PYTHON": str(python),
         "SPARK_HOME": str(home),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
     environment.pop("PYTHONPATH", None)
-    cluster = ["--master", "local-cluster[2,1,1024]", "--conf", "spark.executor.memory=512m"]
+    cluster = ["--master", "local-cluster[1,1,1024]", "--conf", "spark.executor.memory=512m"]
     cluster += ["--conf", "spark.ui.enabled=false"]
-    cluster += ["--conf", "spark.executorEnv.SCORE_PRECISION=fp32"]  # executors inherit nothing
+    for setting in ("SCORE_PRECISION=fp32", "SCORE_ENGINE=torch"):  # executors inherit nothing
+        cluster += ["--conf", f"spark.executorEnv.{setting}"]
     command = [home / "bin/spark-submit", *cluster, *options, code / "embed.py", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 

@@ -286,7 +286,7 @@ PREFLIGHT = {
     "Origin": PAGE,
     "Access-Control-Request-Method": "POST",
     "Access-Control-Request-Headers": "authorization,content-type,x-api-key,x-request-id,"
-    "x-request-timeout",
+    "x-request-timeout,traceparent,tracestate",
 }
 
 

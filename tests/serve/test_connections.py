@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 import requests
@@ -58,6 +59,34 @@ def error(answer: bytes) -> tuple[int, str]:
     assert b"x-request-id: " in head.lower()
     assert b"connection: close" in head.lower()
     return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+def test_answers_do_not_wait_for_acknowledgements(server: Running) -> None:
+    with server.connect():
+        until(lambda: server.connections)
+        (accepted,) = server.server.server_state.connections
+        kept = cast("connection.Connection", accepted).transport.get_extra_info("socket")
+        assert kept.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_head_and_body_of_an_answer_are_sent_together(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    with serving(embedder) as server, server.connect() as sock:
+        until(lambda: server.connections)
+        (accepted,) = server.server.server_state.connections
+        transport = cast("connection.Connection", accepted).transport
+        write = transport.write
+        monkeypatch.setattr(transport, "write", lambda data: (written.append(data), write(data)))
+        for _ in range(2):
+            sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            until(lambda: sock.recv(4096, socket.MSG_PEEK).endswith(b"}"))
+            sock.recv(4096)
+    first, second = [data for data in written if data]
+    for data in (first, second):
+        assert data.startswith(b"HTTP/1.1 200")
+        assert data.endswith(b'{"status":"live"}')
 
 
 @pytest.mark.parametrize("begun", [b"P", HEAD, HEAD + b"Content-Length: 5\r\n"])
@@ -129,6 +158,24 @@ def test_a_slow_body_is_answered(embedder: Embedder) -> None:
             sock.sendall(TEXT[start : start + 10])
             time.sleep(0.3)
         assert rest(sock).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "status"), [(1, 40_000, 400), (1, 5_000, 200), (64, 40_000, 200)]
+)
+def test_a_body_of_many_small_chunks_is_refused(
+    embedder: Embedder, size: int, count: int, status: int
+) -> None:
+    """A chunk of one byte costs as much as one of a kilobyte."""
+    body = TEXT.ljust(size * count)
+    chunks = (body[start : start + size] for start in range(0, len(body), size))
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    with serving(embedder) as server, server.connect() as sock:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + framed)
+        answer = rest(sock)
+        assert answer.startswith(b"HTTP/1.1 %d" % status)
+        assert (b"chunks of less than 64 bytes" in answer) == (status == 400)
 
 
 def test_the_rest_of_a_refused_body_does_not_keep_a_connection(

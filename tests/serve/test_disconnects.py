@@ -112,6 +112,11 @@ def test_a_client_cannot_wait_longer_than_the_server(images: Server) -> None:
         own.stop()
 
 
+def test_a_client_may_wait_longer_than_threads_can(server: OwnServer) -> None:
+    headers = {"X-Request-Timeout": "1e300"}
+    assert requests.post(server.url, json=TEXT, headers=headers, timeout=25).status_code == 200
+
+
 @pytest.mark.parametrize("value", ["soon", "-1", "0", "nan", "inf", ""])
 def test_an_unusable_timeout_is_a_bad_request(server: OwnServer, value: str) -> None:
     headers = {"X-Request-Timeout": value}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import requests
 
 from score.core.embedder import Embedder, parts_of
-from score.core.identity import Identity
+from score.core.model_source import Loaded
 from score.core.self_test import SelfTest
 from score.errors import ModelError
 from score.serve import health
@@ -152,9 +151,9 @@ def test_settings_that_refuse_the_probe_are_no_fault(embedder: Embedder) -> None
 def test_while_it_is_loaded_only_health_answers(embedder: Embedder) -> None:
     go_on = threading.Event()
 
-    def load() -> tuple[Embedder, Callable[[], Identity]]:
+    def load() -> Loaded:
         assert go_on.wait(60)
-        return embedder, lambda: IDENTITY
+        return Loaded(embedder, IDENTITY)
 
     with running(load, wait=False) as server:
         for path in ("/v1/embeddings", "/v2/embed", "/models/tested", "/score"):
@@ -174,36 +173,8 @@ def test_while_it_is_loaded_only_health_answers(embedder: Embedder) -> None:
         assert requests.post(f"{server.url}/score", data=TEXT, timeout=60).status_code == 200
 
 
-def test_it_answers_before_the_fingerprint_is_known(embedder: Embedder) -> None:
-    go_on = threading.Event()
-
-    def identify() -> Identity:
-        assert go_on.wait(60)
-        return IDENTITY
-
-    with (
-        running(lambda: (embedder, identify)) as server,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        version = pool.submit(get, server, "/version")
-        assert requests.post(f"{server.url}/score", data=TEXT, timeout=60).status_code == 200
-        assert get(server, "/metrics").status_code == 200
-        assert not version.done()
-        go_on.set()
-        assert version.result().json()["fingerprint"] == IDENTITY.fingerprint
-
-
-def test_a_folder_that_is_gone_has_no_fingerprint(embedder: Embedder) -> None:
-    def identify() -> Identity:
-        raise FileNotFoundError("gone")
-
-    with running(lambda: (embedder, identify)) as server:
-        assert get(server, "/version").status_code == 500
-        assert requests.post(f"{server.url}/score", data=TEXT, timeout=60).status_code == 200
-
-
 def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
-    def load() -> tuple[Embedder, Callable[[], Identity]]:
+    def load() -> Loaded:
         raise ModelError("no such model")
 
     with running(load, wait=False) as server:

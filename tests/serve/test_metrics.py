@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from score import __version__
 from score.core.embedder import Embedder, parts_of
 from score.core.identity import Identity
+from score.core.model_source import Loaded
 from tests.serve.test_connections import TEXT
 from tests.support.images import in_base64, random_image
 from tests.support.in_process import IDENTITY, Running, running, serving, until
@@ -44,6 +45,8 @@ def samples(server: Running) -> Samples:
 
 
 def value(of: Samples, name: str, **labels: str) -> float:
+    if set(labels) & {"code", "kind", "stage"}:
+        labels["model"] = "clip-endpoints-emoji"
     return of.get((f"score_{name}", frozenset(labels.items())), 0.0)
 
 
@@ -83,9 +86,9 @@ def test_the_metrics_are_what_was_sent(server: Running) -> None:
 def test_what_is_refused_before_it_has_a_route_counts_as_its_path_s(embedder: Embedder) -> None:
     go_on = threading.Event()
 
-    def load() -> tuple[Embedder, Callable[[], Identity]]:
+    def load() -> Loaded:
         assert go_on.wait(60)
-        return embedder, lambda: IDENTITY
+        return Loaded(embedder, IDENTITY)
 
     with running(load, wait=False) as server:
         for path in ("/score", "/models/tested", "/no/such/path"):
@@ -137,6 +140,7 @@ def test_what_waits(server: Running, embedder: Embedder, monkeypatch: pytest.Mon
 
 def test_the_version(server: Running) -> None:
     identity = requests.get(f"{server.url}/version", timeout=60).json()
+    (only,) = identity.pop("models")
     assert identity == {
         "version": __version__,
         "model": "tested",
@@ -145,6 +149,7 @@ def test_the_version(server: Running) -> None:
         "precision": "fp32",
         "device": "cpu",
     }
+    assert only == {**identity, "state": "loaded"}
     assert value(samples(server), "model_info", **identity) == 1
 
 
@@ -152,7 +157,7 @@ def test_the_identity_of_a_model(embedder: Embedder) -> None:
     from score.folder.model_folder import EMBEDDED, ModelFolder
 
     folder = ModelFolder.open(EMBEDDED)
-    identity = Identity.of(embedder, folder)
+    identity = Identity.of(embedder)
     assert (identity.version, identity.fingerprint) == (__version__, folder.fingerprint())
     assert (identity.engine, identity.precision, identity.device) == ("torch", "fp32", "cpu")
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ def post(server: Running, data: bytes = TEXT, **headers: str) -> requests.Respon
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [record.__dict__["fields"] for record in caplog.records if record.name == "score.access"]
+
+
+@contextmanager
+def json_lines(name: str) -> Iterator[io.StringIO]:
+    """What a logger writes as JSON within the block."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.JsonLines())
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        yield stream
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_a_line_a_request(server: Running, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,20 +168,24 @@ def test_a_failure_carries_the_requests_id(
         raise ValueError("a bug")
 
     monkeypatch.setattr(parts_of(embedder).encoder.engine, "texts", fails)
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logs.JsonLines())
-    ours = logging.getLogger("score.core.endpoint")
-    ours.addHandler(handler)
-    try:
+    with json_lines("score.core.endpoint") as stream:
         answer = post(server, **{ID: "failing"})
-    finally:
-        ours.removeHandler(handler)
     assert (answer.status_code, answer.headers[ID]) == (500, "failing")
     assert "a bug" not in answer.text
     (line,) = [json.loads(text) for text in stream.getvalue().splitlines()]
     assert (line["level"], line["request_id"]) == ("error", "failing")
     assert "ValueError: a bug" in line["exception"]
+
+
+def test_what_a_client_may_not_know_of_a_download_is_logged_with_its_id(server: Running) -> None:
+    table = {"columns": ["image"], "data": [["http://10.1.2.3/a.png?sig=SECRET"]]}
+    with json_lines("score.fetch.disclosure") as stream:
+        answer = post(server, json.dumps({"input_data": table}).encode(), **{ID: "inside"})
+    (row,) = answer.json()["error"]["rows"]
+    assert (row["code"], "which is not public" in answer.text) == ("blocked_host", False)
+    (line,) = [json.loads(text) for text in stream.getvalue().splitlines()]
+    assert (line["level"], line["request_id"]) == ("warning", "inside")
+    assert line["message"].startswith("http://10.1.2.3/a.png: 10.1.2.3, which is not public")
 
 
 def test_a_bug_of_the_server_is_a_500_in_json(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -58,37 +59,66 @@ def test_half_sent_requests_do_not_keep_the_server() -> None:
         assert server.ended(60) == 0
 
 
-def test_a_request_longer_than_the_bound_gets_a_503() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as hanging,
-        started(SCORE_SHUTDOWN_TIMEOUT="1") as server,
-        connect(server) as sock,
-    ):
+@contextmanager
+def download_that_hangs(sock: socket.socket) -> Iterator[socket.socket]:
+    """A request over `sock` whose image never comes: the connection of its download."""
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}/never.png"
         body = json.dumps({"input_data": [{"image": url}]}).encode()
         sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-        with hanging.accept()[0]:
-            server.terminate()
-            assert error(rest(sock)) == (503, "shutting_down")
-            assert server.ended(60) == 0
+        with hanging.accept()[0] as download:
+            yield download
+
+
+def test_a_request_longer_than_the_bound_gets_a_503() -> None:
+    with (
+        started(SCORE_SHUTDOWN_TIMEOUT="1") as server,
+        connect(server) as sock,
+        download_that_hangs(sock),
+    ):
+        server.terminate()
+        assert error(rest(sock)) == (503, "shutting_down")
+        assert server.ended(60) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(number: int) -> None:
+    with (
+        started(SCORE_SHUTDOWN_TIMEOUT="300") as server,
+        connect(server) as sock,
+        download_that_hangs(sock),
+    ):
+        server._process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.ended(1)
+        server._process.send_signal(number)
+        assert server.ended(30) == 128 + number
+
+
+def test_all_of_stopping_is_within_the_bound() -> None:
+    """Connections that are idle and requests that hang: 4 s in all, not one after the other."""
+    with (
+        started(SCORE_SHUTDOWN_TIMEOUT="4") as server,
+        connect(server) as sock,
+        download_that_hangs(sock),
+    ):
+        server.terminate()
+        begun = time.monotonic()
+        assert error(rest(sock)) == (503, "shutting_down")
+        assert 3 < time.monotonic() - begun < 4.7
 
 
 def test_what_such_a_request_began_is_given_up(embedder: Embedder) -> None:
     patient = Settings(device="cpu", allow_hosts=("127.0.0.1",), row_deadline=600, read_timeout=600)
     with (
-        socket.create_server(("127.0.0.1", 0)) as hanging,
         serving(Embedder(*parts_of(embedder), patient), shutdown_timeout=1) as server,
         server.connect() as sock,
+        download_that_hangs(sock) as download,
     ):
-        url = f"http://127.0.0.1:{hanging.getsockname()[1]}/never.png"
-        body = json.dumps({"input_data": [{"image": url}]}).encode()
-        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-        download = hanging.accept()[0]
-        with download:
-            server.server.should_exit = True
-            assert error(rest(sock)) == (503, "shutting_down")
-            download.settimeout(60)
-            assert rest(download).startswith(b"GET /never.png")  # and then it is closed
+        server.server.should_exit = True
+        assert error(rest(sock)) == (503, "shutting_down")
+        download.settimeout(60)
+        assert rest(download).startswith(b"GET /never.png")  # and then it is closed
 
 
 _SIGNALLED_EARLY = """
@@ -98,6 +128,8 @@ from score.serve.access import Access
 from score.serve.running import Server, serve
 from score.settings import Settings
 from score.core.embedder import Embedder
+from score.core.model_source import Loaded, Source
+from score.dialects.base import ModelFacts
 
 begin = Server.run
 
@@ -107,7 +139,8 @@ def run(self, sockets):
 
 Server.run = run
 embedder = Embedder.load()
-serve(lambda: (embedder, None), Settings(), listener.bound("127.0.0.1", 0), Access())
+source = Source(ModelFacts("tested", 512, 77), lambda: Loaded(embedder))
+serve([source], Settings(), listener.bound("127.0.0.1", 0), Access())
 os._exit(7)
 """
 
@@ -179,20 +212,19 @@ class Client(threading.Thread):
 @pytest.mark.parametrize("reuse", [True, False])
 def test_under_load_every_request_is_answered(reuse: bool, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    for _ in range(2):
-        with started(log) as server:
-            clients = [Client(server, reuse=reuse) for _ in range(12)]
-            for client in clients:
-                client.start()
-            while not all(client.outcomes for client in clients):
-                time.sleep(0.02)
-            server.terminate()
-            for client in clients:
-                client.join(60)
-            assert server.ended(60) == 0
-        outcomes = sum((client.outcomes for client in clients), Counter())
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        answered = [line for line in lines if line.get("path") == "/score"]
-        assert outcomes.pop("200") == len(answered)
-        # The kernel resets new connections that the listener has not accepted when it is closed.
-        assert set(outcomes) <= (set() if reuse else {"reset"})
+    with started(log) as server:
+        clients = [Client(server, reuse=reuse) for _ in range(12)]
+        for client in clients:
+            client.start()
+        while not all(client.outcomes for client in clients):
+            time.sleep(0.02)
+        server.terminate()
+        for client in clients:
+            client.join(60)
+        assert server.ended(60) == 0
+    outcomes = sum((client.outcomes for client in clients), Counter())
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    answered = [line for line in lines if line.get("path") == "/score"]
+    assert outcomes.pop("200") == len(answered)
+    # The kernel resets new connections that the listener has not accepted when it is closed.
+    assert set(outcomes) <= (set() if reuse else {"reset"})

@@ -23,6 +23,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from score.core.embedder import Embedder
+from score.core.models import Models
+from score.folder.model_folder import EMBEDDED
 from score.serve import keys, web_page
 from score.serve.app import application
 from tests.support.asgi import listening
@@ -426,6 +428,26 @@ def test_a_server_with_keys_is_asked_with_the_key(page: Any, tmp_path: Path) -> 
         own.stop()
 
 
+def test_a_server_of_one_model_offers_no_choice(page: Any, base: str) -> None:
+    opened(page, base)
+    playwright.expect(page.locator("#model option")).to_have_count(1)
+    assert page.locator("#models").is_hidden()
+
+
+def test_a_server_of_several_models_offers_a_choice(page: Any) -> None:
+    own = OwnServer(f"first={EMBEDDED}", [f"<b>&second={EMBEDDED}"])
+    try:
+        own.wait()
+        opened(page, own.url.removesuffix("/score"), IMAGES[0])
+        page.get_by_label("Model").select_option("<b>&second")
+        classified(page, "apple", "house")
+        page.get_by_text("Results of <b>&second are below.").wait_for()
+        shown = codes(page, "#classify")
+        assert output("curl", shown["curl"]) == output("Python", shown["Python"])
+    finally:
+        own.stop()
+
+
 def test_another_tab_has_no_key(page: Any, base: str) -> None:
     opened(page, base)
     page.click("#access summary")
@@ -436,7 +458,8 @@ def test_another_tab_has_no_key(page: Any, base: str) -> None:
 
 
 def test_a_proxy_may_add_a_prefix(page: Any, embedder: Embedder) -> None:
-    app = Starlette(routes=[Mount("/some/prefix", application(embedder, web_page.routes()))])
+    models = Models.of({embedder.name: embedder})
+    app = Starlette(routes=[Mount("/some/prefix", application(models, web_page.routes()))])
     with listening(app) as (host, port):
         base = f"http://{host}:{port}/some/prefix"
         opened(page, base, IMAGES[0])

@@ -12,13 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import requests
 
+from score.core.embedder import Embedder
 from score.deploy.simulate.ports import free_port
+from tests.support.in_process import serving
 from tests.support.surfaces import ROOT, OwnServer
 
 pytestmark = pytest.mark.process
@@ -102,6 +105,17 @@ def test_a_signal_lets_all_workers_finish(number: int, tmp_path: Path) -> None:
         assert finished == {file.name for file in tmp_path.glob("finished-*")}
         assert (tmp_path / "stopped").exists()  # the listener was closed
         assert "Traceback" not in supervisor.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_all_workers_at_once(number: int, tmp_path: Path) -> None:
+    with supervised("stubborn", tmp_path) as supervisor:
+        until(lambda: supervisor.is_ready(2))
+        supervisor.process.send_signal(number)
+        until(lambda: (tmp_path / "stopped").exists())
+        supervisor.process.send_signal(number)
+        assert supervisor.ended() == 128 + number
+        assert not any(map(is_running, supervisor.starts))
 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
@@ -247,6 +261,8 @@ def test_a_crash_loses_the_requests_of_its_worker_alone(tmp_path: Path) -> None:
         own.wait()
         until(lambda: len(ready(log)) == 2)
         workers = ready(log)
+        told = log.read_text()
+        assert told.index("listening on") > told.index("is loaded"), "not before it does"
         owners: dict[int, list[Client]] = {worker: [] for worker in workers}
         give_up = time.monotonic() + GIVE_UP
         while not all(owners.values()) or len(clients) < 6:
@@ -309,6 +325,31 @@ def is_refused(address: tuple[str, int]) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_a_worker_leaves_connections_to_the_others(embedder: Embedder) -> None:
+    """It accepts one in each turn of its loop, however many wait."""
+    held, release, counts = threading.Event(), threading.Event(), [0]
+    with serving(embedder) as server, ExitStack() as opened:
+        loop = server.server._tasks[0].get_loop()
+
+        def count() -> None:
+            counts.append(server.connections)
+            if counts[-1] < 8:
+                loop.call_soon(count)
+
+        def hold() -> None:
+            held.set()
+            release.wait(GIVE_UP)
+            count()
+
+        loop.call_soon_threadsafe(hold)
+        assert held.wait(GIVE_UP)
+        for _ in range(8):
+            opened.enter_context(server.connect())  # the kernel lets them wait
+        release.set()
+        until(lambda: counts[-1] == 8)
+    assert max(later - earlier for earlier, later in pairwise(counts)) == 1
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import { byId } from "./dom.js";
 import * as images from "./images.js";
+import * as models from "./models.js";
 import { bars, codePanel, heatMap, problem, ranking } from "./results.js";
 import { ask, keepKey, Refused } from "./server.js";
 
@@ -9,20 +10,20 @@ const lines = (id) => byId(id).value.split("\n").map((line) => line.trim()).filt
 const asItems = (chosen) => chosen.map((image) => ({ image }));
 
 function classify(chosen) {
-  const body = { image: chosen, labels: lines("labels") };
+  const body = { image: chosen, labels: lines("labels"), ...models.named() };
   return { path: "v1/classify", body, show: (answer) => bars(answer, chosen) };
 }
 
 function compare(chosen) {
   const texts = lines("texts");
-  const body = { a: asItems(chosen), b: texts.map((text) => ({ text })) };
+  const body = { a: asItems(chosen), b: texts.map((text) => ({ text })), ...models.named() };
   const show = (answer) => heatMap(answer, chosen, texts);
   return { path: "v1/similarity", body, texts, show };
 }
 
 function search(chosen) {
   const text = byId("query").value.trim();
-  const body = { input: [...asItems(chosen), { text }] };
+  const body = { input: [...asItems(chosen), { text }], ...models.named() };
   return { path: "v1/embeddings", body, texts: [text], show: (answer) => ranking(answer, chosen) };
 }
 
@@ -80,6 +81,7 @@ class Tool {
 }
 
 keepKey();
+models.offer();
 images.listen();
 new Tool("classify", classify);
 new Tool("compare", compare);

@@ -38,6 +38,17 @@ export async function ask(path, body, signal) {
   throw new Refused(error.message, { status: response.status, code: error.code, rows, retryAfter });
 }
 
+// The names of the server's models; none where it does not tell, for want of a key, say.
+export async function modelNames() {
+  try {
+    const response = await fetch(address("v1/models"), { headers: authorization(), cache: "no-store" });
+    const models = response.ok ? await response.json() : { data: [] };
+    return models.data.map(({ id }) => id);
+  } catch {
+    return [];
+  }
+}
+
 async function send(path, body, signal) {
   const headers = { "Content-Type": "application/json", ...authorization() };
   const options = { method: "POST", headers, body: JSON.stringify(body), signal, cache: "no-store" };
