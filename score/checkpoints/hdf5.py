@@ -21,10 +21,13 @@ from torch import Tensor
 from score.errors import ModelError
 from score.folder.architecture import Shape
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
+from score.folder.small_files import TABLE
 from score.folder.weights import file_beside
 
 FILE = "model.weights.h5"
 INDEX = "model.weights.json"
+
+_NOTE = 64  # bytes that the note on a type has at most
 
 
 class _Dataset(NamedTuple):
@@ -46,6 +49,8 @@ class H5:
         self._default = default
         listed = [file for files in (*self._groups.values(), default) for file in files]
         self._files = {file: _open(file) for file in dict.fromkeys(listed)}
+        self._held = sum(file.stat().st_size for file in self._files)
+        self._stated: dict[str, int] = {}  # tensor → bytes
 
     @classmethod
     def open(cls, folder: Path) -> H5:
@@ -91,13 +96,21 @@ class H5:
             try:
                 dataset = _dataset(self._files[file], name)
                 if dataset is not None:
-                    return _located(file, dataset)
+                    return self._claimed(name, _located(file, dataset))
             except ModelError as error:
                 raise ModelError(f"{file}: {name} {error}") from None
             except Exception as error:  # h5py raises various errors for a damaged file
                 reason = " ".join(str(error)[:200].split())
                 raise ModelError(f"{file}: {name} is damaged: {reason}") from error
         return None
+
+    def _claimed(self, name: str, dataset: _Dataset) -> _Dataset:
+        """Raises ModelError where tensors share bytes: few bytes would make a huge model."""
+        self._stated[name] = math.prod(dataset.shape) * dataset.dtype.itemsize
+        stated = sum(self._stated.values())
+        if stated > self._held:
+            raise ModelError(f"shares its bytes with others: {stated:,} of {self._held:,} in all")
+        return dataset
 
 
 def _open(file: Path) -> Any:
@@ -115,7 +128,7 @@ def _open(file: Path) -> Any:
 
 def _indexed(folder: Path) -> Iterator[tuple[str, list[Path]]]:
     """An index as group → files, which must lie beside it."""
-    groups = read_json(folder / INDEX).get("weight_map")
+    groups = read_json(folder / INDEX, TABLE).get("weight_map")
     if not isinstance(groups, Mapping):
         raise ModelError(f"{folder / INDEX} has no weight_map")
     for group, value in groups.items():
@@ -176,7 +189,9 @@ def _type(dataset: Any) -> tuple[str, torch.dtype]:
         if type == known:
             return stored, dtype
     if type.get_class() == h5py.h5t.OPAQUE and type.get_size() == 2:
-        note = dataset.attrs.get("dtype")
+        notes = dataset.attrs
+        is_short = "dtype" in notes and notes.get_id("dtype").get_storage_size() <= _NOTE
+        note = notes["dtype"] if is_short else None
         if isinstance(note, str) and note == "bfloat16":
             return "<i2", torch.bfloat16
     raise ModelError(f"is of type {str(dataset.dtype)[:80]}, no float that Keras writes")

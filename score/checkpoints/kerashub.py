@@ -27,18 +27,20 @@ from score.checkpoints.source import Part, Source
 from score.errors import ModelError
 from score.folder.architecture import Architecture, Transformer
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
+from score.folder.small_files import read_bytes
 from score.images.preprocess import BICUBIC, Preprocessor
 from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.tokenizer import Tokenizer
 from score.texts.xlm_unigram import xlm_tokenizer
 from score.type_aliases import Json
+from score.wording.quoting import shown
 
 CONFIG = "config.json"
 IMAGES = "image_converter.json"
 TOKENIZER = "tokenizer.json"
 VOCABULARY = Path("assets/tokenizer/vocabulary.spm")
 
-_LARGEST_VOCABULARY = 2**28  # bytes, over ten times XLM-V's
+_LARGEST_VOCABULARY = 2**26  # bytes, three times XLM-V's
 _LARGEST_NUMBER = 1e6  # largest scale or offset
 _CLOSE = 1e-6  # the difference to the published mean that counts as rounding
 
@@ -72,8 +74,8 @@ def architecture(config: Json) -> Architecture:
     text = _config(backbone.get("text_encoder"), "MetaCLIP2TextEncoder")
     if text.get("embedding_dim") != text.get("hidden_dim"):
         raise ModelError(
-            f"the preset's text encoder has embedding_dim {text.get('embedding_dim')!r:.80} and "
-            f"hidden_dim {text.get('hidden_dim')!r:.80}: a plain CLIP's are one"
+            f"the preset's text encoder has embedding_dim {shown(text.get('embedding_dim'))} and "
+            f"hidden_dim {shown(text.get('hidden_dim'))}: a plain CLIP's are one"
         )
     return Architecture.from_config(
         {
@@ -119,7 +121,7 @@ def _layers(encoder: Json) -> dict[str, Any]:
 def _side(vision: Json) -> object:
     shape = vision.get("image_shape")
     if not isinstance(shape, Sequence) or len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:
-        raise ModelError(f"the preset's image_shape {shape!r:.80} is not square in three channels")
+        raise ModelError(f"the preset's image_shape {shown(shape)} is not square in three channels")
     return shape[0]
 
 
@@ -205,11 +207,11 @@ def _preprocessor(converter: Json, size: int) -> Preprocessor:
     interpolation = config.get("interpolation", "bilinear")
     if config.get("image_size") != [size, size]:
         raise ModelError(
-            f"the preset makes images of {config.get('image_size')!r:.80}, its model wants {size}"
+            f"the preset makes images of {shown(config.get('image_size'))}, its model wants {size}"
         )
     if not isinstance(interpolation, str) or interpolation not in modes:
         raise ModelError(
-            f"the preset's interpolation {interpolation!r:.80} is not bicubic or bilinear"
+            f"the preset's interpolation {shown(interpolation)} is not bicubic or bilinear"
         )
     if config.get("pad_to_aspect_ratio", False):
         raise ModelError("the preset pads its images, which no CLIP was trained on")
@@ -246,7 +248,7 @@ def _channels(config: Json, name: str) -> list[float]:
     values = value if isinstance(value, list) and len(value) == 3 else [value] * 3
     numbers = [float(n) for n in values if isinstance(n, (int, float)) and abs(n) < _LARGEST_NUMBER]
     if len(numbers) < 3:
-        raise ModelError(f"the preset's {name} {value!r:.80} is no number for each channel")
+        raise ModelError(f"the preset's {name} {shown(value)} is no number for each channel")
     return numbers
 
 
@@ -256,11 +258,9 @@ def _tokenizer(path: Path, arch: Architecture) -> Tokenizer:
     file = path / VOCABULARY
     if not file.is_file():
         raise ModelError(f"no {VOCABULARY} in {path}")
-    if file.stat().st_size > _LARGEST_VOCABULARY:
-        raise ModelError(f"{file} is larger than {_LARGEST_VOCABULARY:,} bytes")
     if is_lfs_pointer(file):
         raise ModelError(f"{file} is {LFS_POINTER}")
-    model = sentencepiece_model.parse(file.read_bytes())
+    model = sentencepiece_model.parse(read_bytes(file, _LARGEST_VOCABULARY))
     # The embeddings have a row for `<mask>`, which neither the file nor KerasHub has.
     mask = arch.text.vocabulary > len(model.pieces) + 4
     try:

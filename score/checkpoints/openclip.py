@@ -26,6 +26,7 @@ from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Tokenizer
 from score.type_aliases import Json
+from score.wording.quoting import shown
 
 MakeTokenizer = Callable[[Architecture, str | None], Tokenizer]
 """Finds what makes token ids: for an architecture, and the Hub id that a configuration names."""
@@ -216,7 +217,7 @@ def _preprocessor(config: Json, size: int) -> Preprocessor:
 def _refuse_unknown(name: str, part: Json) -> None:
     for key, value in part.items():
         if key not in _KNOWN[name].split() and value and value != _DEFAULTS.get(key):
-            raise ModelError(f"OpenCLIP's {name}.{key}={value!r:.80} is no part of a plain CLIP")
+            raise ModelError(f"OpenCLIP's {name}.{key}={shown(value)} is no part of a plain CLIP")
 
 
 def _object(config: Json, name: str) -> Json:
@@ -229,7 +230,7 @@ def _object(config: Json, name: str) -> Json:
 def _heads(width: object, head: object) -> object:
     """The number of heads, as OpenCLIP computes it; invalid values are refused later."""
     if not isinstance(width, int) or not isinstance(head, int) or head < 1:
-        return f"{width!r:.40} / {head!r:.40}"
+        return f"{shown(width)} / {shown(head)}"
     return width // head
 
 

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from score.checkpoints import hub, kerashub, openclip, state_dict, transformers_layout
+from score.checkpoints import (
+    hub,
+    kerashub,
+    openclip,
+    state_dict,
+    tokenizer_trial,
+    transformers_layout,
+)
 from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.checkpoints.base_checkpoint import Base
 from score.checkpoints.base_checkpoint import find as find_base
@@ -261,6 +268,7 @@ def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
                 "that has its tokenizer.json with --tokenizer"
                 f", such as a download of {named or 'facebook/xlm-v-base'}"
             )
+        tokenizer_trial.check(files, architecture.text.context)
         texts = Tokenizer.of(files, architecture.text.context)
         texts.check(architecture)
         return texts

@@ -13,13 +13,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from score.errors import ModelError
+from score.texts import charsmap
+from score.wording.quoting import quoted
 
 Value = int | bytes
 
 _MOST_PIECES = 2**22  # four times XLM-V's
+_MOST_FIELDS = 4_096  # in a message, pieces apart: that of a trainer has one for each of its files
+_LONGEST_PIECE = 256  # characters; a tokenizer may take the square of it for each of a text
 _LONGEST_VARINT = 10  # bytes
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
@@ -45,7 +47,7 @@ def parse(data: bytes) -> Pieces:
     pieces: list[tuple[str, float, int]] = []
     trainer: dict[int, Value] = {}
     normalizer: dict[int, Value] = {}
-    for number, value in _fields(data):
+    for number, value in _fields(data, _MOST_PIECES + _MOST_FIELDS):
         if number == 1:
             pieces.append(_piece(_message(value)))
             if len(pieces) > _MOST_PIECES:
@@ -56,16 +58,19 @@ def parse(data: bytes) -> Pieces:
             normalizer |= dict(_fields(_message(value)))
     _check_settings(trainer, normalizer)
     _check_pieces(pieces)
-    charsmap = _message(normalizer.get(2, b""))
-    if charsmap:
-        _check_charsmap(charsmap)
-    return Pieces([(text, score) for text, score, _ in pieces[3:]], charsmap)
+    table = _message(normalizer.get(2, b""))
+    if table:
+        charsmap.check(table)
+    return Pieces([(text, score) for text, score, _ in pieces[3:]], table)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
-    """The fields of a protobuf message, in order."""
-    at = 0
+def _fields(data: bytes, most: int = _MOST_FIELDS) -> Iterator[tuple[int, Value]]:
+    """The fields of a protobuf message, in order. Raises ModelError for more than `most`."""
+    at = count = 0
     while at < len(data):
+        count += 1
+        if count > most:
+            raise ModelError(f"a part of the SentencePiece vocabulary has over {most:,} fields")
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
@@ -115,6 +120,8 @@ def _piece(data: bytes) -> tuple[str, float, int]:
         raise _broken() from None
     if not isinstance(kind, int) or not text or not math.isfinite(number):
         raise _broken()
+    if len(text) > _LONGEST_PIECE:
+        raise ModelError(f"the SentencePiece piece {quoted(text)} has {len(text):,} characters")
     return text, number, kind
 
 
@@ -146,36 +153,8 @@ def _check_pieces(pieces: list[tuple[str, float, int]]) -> None:
         if kind != _NORMAL:
             what = _TYPES.get(kind, "of a special type")
             raise ModelError(
-                f"the SentencePiece piece {text[:80]!r} is {what}; XLM-V has none such"
+                f"the SentencePiece piece {quoted(text)} is {what}; XLM-V has none such"
             )
         if text in seen:
-            raise ModelError(f"the SentencePiece vocabulary has {text[:80]!r} twice")
+            raise ModelError(f"the SentencePiece vocabulary has {quoted(text)} twice")
         seen.add(text)
-
-
-def _check_charsmap(charsmap: bytes) -> None:
-    """Raises ModelError for a table with which a reader would leave its bounds.
-
-    It is a trie as Darts-clone packs it, its size before it, and the replacements behind it, each
-    ended by a NUL. Readers do not check the trie; the one in tokenizers panics on an invalid
-    step, once a text leads to it.
-    """
-    size = int.from_bytes(charsmap[:4], "little")
-    texts = np.frombuffer(charsmap[4 + size :], dtype=np.uint8)
-    if len(charsmap) < 4 + size or size % 4 or not size or not len(texts):
-        raise _broken()
-    units = np.frombuffer(charsmap[4 : 4 + size], dtype="<u4").astype(np.int64)
-    offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
-    next = np.arange(len(units)) ^ offsets
-    inner = units < 1 << 31  # the others are values, which nothing steps on; the root is stepped on
-    inner[0] = True
-    if (next[inner] | 255).max() >= len(units):  # any byte of a text may be the next step
-        raise _broken()
-    values = units[next[inner & (units >> 8 & 1 == 1)]] & (1 << 31) - 1
-    begins = np.append(texts & 0xC0 != 0x80, True)  # not amid a character
-    try:
-        charsmap[4 + size :].decode("utf-8")
-    except UnicodeDecodeError:
-        raise _broken() from None
-    if (values > len(texts)).any() or not begins[values].all():
-        raise _broken()

@@ -7,7 +7,7 @@ at a time. Nothing here executes code from a checkpoint.
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from score.checkpoints.restricted_pickle import SpecialTensor, StoredTensor
+from score.checkpoints.torch_file import TorchFile
 from score.errors import ModelError
 from score.folder.architecture import Architecture, Shape
-from score.folder.model_folder import LFS_POINTER, is_lfs_pointer
 from score.folder.weights import Weights, printable_name, shape_text, tensors_present
 from score.images.preprocess import Preprocessor
 from score.texts.cleaning import Cleaning
@@ -26,7 +27,8 @@ from score.texts.cleaning import Cleaning
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 _DEEPEST = 8  # dictionaries within dictionaries; training code nests two or three
-_RESAVE = "where you trust it, load it with torch, and save the model's state_dict() alone"
+_LONGEST_NAME = 1_000  # characters of a tensor's name, dictionaries around it included
+_MOST_VIEWS = 8  # times the file's size, which tensors that share storages may state together
 
 _BUFFERS = ("position_ids", "attn_mask")  # what old checkpoints saved beside their weights
 
@@ -56,15 +58,21 @@ class Tensors(Protocol):
 class Pickled:
     """The tensors of a `torch.save` file, those of a dictionary within it under `outer.inner`.
 
-    It is read by torch's unpickler for weights, which builds tensors and refuses everything else;
-    the bytes stay on disk until a tensor is read. Raises ModelError.
+    Nothing of its pickle is executed (`restricted_pickle`); the bytes stay on disk until a tensor
+    is read. Raises ModelError.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._tensors = _flattened(_unpickled(file), file)
+    def __init__(self, path: Path) -> None:
+        self._file = TorchFile.open(path)
+        self._tensors = _flattened(self._file.content, path)
         if not self._tensors:
-            raise ModelError(f"{file} holds no tensors by name")
+            raise ModelError(f"{path} holds no tensors by name")
+        tensors = [t for t in self._tensors.values() if isinstance(t, StoredTensor)]
+        stated = sum(math.prod(t.shape) * t.dtype.itemsize for t in tensors if t.is_plain)
+        if stated > _MOST_VIEWS * path.stat().st_size:
+            raise ModelError(
+                f"{path} holds tensors of {stated:,} bytes, which are views of the same storages"
+            )
 
     def names(self) -> list[str]:
         """The tensors there are."""
@@ -75,19 +83,24 @@ class Pickled:
         tensor = self._tensors.get(name)
         if tensor is None:
             return None
+        if not isinstance(tensor, StoredTensor) or not tensor.is_plain:
+            kind = "expanded" if isinstance(tensor, StoredTensor) else tensor.kind
+            raise ModelError(f"{self._file.path}: {name} is no plain tensor ({kind})")
         if tensor.dtype not in FLOATS:
-            raise ModelError(f"{self._file}: {name} is {tensor.dtype}, no float")
-        if tensor.layout is not torch.strided or tensor.device.type != "cpu":
-            raise ModelError(f"{self._file}: {name} is no plain tensor ({tensor.layout})")
-        return tuple(tensor.shape)
+            raise ModelError(f"{self._file.path}: {name} is {tensor.dtype}, no float")
+        return tensor.shape
 
     def dtype(self, name: str) -> torch.dtype:
         """As `Tensors.dtype`."""
-        return self._tensors[name].dtype
+        tensor = self._tensors[name]
+        assert isinstance(tensor, StoredTensor), f"{name} has no shape"
+        return tensor.dtype
 
     def read(self, name: str) -> Tensor:
         """As `Tensors.read`; a view of the file where it could be mapped."""
-        return self._tensors[name].detach()
+        tensor = self._tensors[name]
+        assert isinstance(tensor, StoredTensor), f"{name} has no shape"
+        return self._file.read(tensor)
 
 
 def opened(file: Path) -> Tensors:
@@ -176,51 +189,14 @@ class Source:
         return part.convert(self.tensors.read(part.source))
 
 
-def _unpickled(file: Path) -> object:
-    if is_lfs_pointer(file):
-        raise ModelError(f"{file} is {LFS_POINTER}")
-    with file.open("rb") as stream:
-        head = stream.read(4)
-    if not head.startswith((b"PK", b"\x80")):  # a zip, or a bare pickle
-        raise ModelError(f"{file} is no torch file: it begins with {head!r}")
-    try:
-        # Only the zip layout can be mapped; a file of torch before 1.6 is read whole.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old protocols: an error follows below
-            content: object = torch.load(
-                file, map_location="cpu", weights_only=True, mmap=head == b"PK\x03\x04"
-            )
-    except Exception as error:  # torch raises various errors for a damaged file
-        raise ModelError(f"{file} {_reason(error)}") from None
-    return content
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "TorchScript" in text:
-        return "is a TorchScript archive, which holds code; use a checkpoint that holds weights"
-    if "Weights only load failed" in text or "Unsupported" in text:
-        what = next(
-            (line for line in text.splitlines() if "GLOBAL" in line or "global" in line), ""
-        )
-        said = f"holds more than tensors, and is not executed. {_said(what)}".rstrip()
-        return f"{said} ({_RESAVE})"
-    return f"is no whole torch file: {text.splitlines()[0][:200] if text else error!r}"
-
-
-def _said(line: str) -> str:
-    """torch's message on a pickle, without its advice to execute it."""
-    return line.partition(" Please ")[0].strip()[:200]
-
-
-def _flattened(content: object, file: Path) -> dict[str, Tensor]:
+def _flattened(content: object, file: Path) -> dict[str, StoredTensor | SpecialTensor]:
     """Tensors by their names; each dictionary, which may be in several places, is read once."""
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, StoredTensor | SpecialTensor] = {}
     seen: set[int] = set()
     waiting = [("", content, 0)]
     while waiting:
         prefix, value, depth = waiting.pop()
-        if isinstance(value, Tensor) and prefix:
+        if isinstance(value, (StoredTensor, SpecialTensor)) and prefix:
             if prefix in tensors:
                 raise ModelError(f"{file} holds {printable_name(prefix)} twice")
             tensors[prefix] = value
@@ -228,5 +204,16 @@ def _flattened(content: object, file: Path) -> dict[str, Tensor]:
             seen.add(id(value))
             within = prefix + "." if prefix else ""
             # Reversed, since the stack's last is popped first: this keeps the file's order.
-            waiting += [(f"{within}{key}", value[key], depth + 1) for key in reversed(value)]
+            waiting += [
+                (_named(within, key, file), value[key], depth + 1) for key in reversed(value)
+            ]
     return tensors
+
+
+def _named(within: str, key: object, file: Path) -> str:
+    name = str(key)
+    if len(within) + len(name) > _LONGEST_NAME:
+        raise ModelError(
+            f"{file} holds a name of over {_LONGEST_NAME:,} characters: {printable_name(name)}"
+        )
+    return within + name

@@ -26,6 +26,7 @@ _TRANSPARENT = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrap
 _WRAPPERS = frozenset(
     (*_TRANSPARENT, "state_dict", "model_state_dict", "model_state", "model", "clip", "clip_model")
 )
+_MOST_NAMES = 2**15  # the largest CLIP and its optimizer's state have some 6,000
 _MOST_ROOTS = 100  # each is searched for among all names
 _LISTED = 5  # models that a message names
 _AVERAGE = re.compile(r"(^|_)(ema|swa|avg|average|averaged)(_|$)")  # state_dict_ema, ema_model, …
@@ -117,6 +118,10 @@ def find(tensors: Tensors, layouts: Sequence[Names], wanted: str | None = None) 
     code itself loads the weights. Raises ModelError if several models match, or none.
     """
     names = tensors.names()
+    if len(names) > _MOST_NAMES:
+        raise ModelError(
+            f"the weights hold {len(names):,} tensors; at most {_MOST_NAMES:,} are read"
+        )
     models = [model for layout in layouts for model in _models(names, layout)]
     model = _chosen(models, wanted)
     if model is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from score.checkpoints import state_dict
+from score.checkpoints import state_dict, tokenizer_trial
 from score.checkpoints.source import Pickled, Source, Tensors, unchanged
 from score.checkpoints.state_dict import Names
 from score.errors import ModelError
@@ -42,6 +42,7 @@ def folder(
     `base`, `tokenizer`: as in `ModelFolder.open`. `weights`: as in `state_dict.find`.
     """
     folder = ModelFolder.open(path, base, tokenizer)
+    tokenizer_trial.check(folder.tokenizer, folder.architecture.text.context)
     texts = Tokenizer.load(folder)
     model = state_dict.find(_tensors(folder.path), (NAMES,), weights)
     return Source(

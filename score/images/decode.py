@@ -8,14 +8,25 @@ clipped (`depth`).
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from score.errors import NotAnImage, RowError, TooManyPixels, TruncatedImage
-from score.images import decoder_errors, depth, metadata, pillow_warnings
+from score.images import (
+    avif,
+    decoder_errors,
+    decoder_process,
+    depth,
+    jpeg,
+    jpeg2000,
+    libtiff_messages,
+    metadata,
+    pillow_warnings,
+    structure,
+)
 from score.images.formats import FORMAT_ENDINGS, FORMATS, guess, signed
+from score.images.tiff import Tags
 from score.settings import WidePixels
 
 Draft = Callable[[tuple[int, int]], tuple[int, int]]
@@ -23,12 +34,20 @@ Draft = Callable[[tuple[int, int]], tuple[int, int]]
 Spend = Callable[[int], None]
 """Called with an image's number of pixels before they are decoded. Raises TooManyPixels."""
 
-# A progressive JPEG has several scans: each costs 75 bytes and a pass over all pixels. Cameras and
-# web tools write 1 to 14 scans.
-_MOST_SCANS = 1000
-_SCANS_OF_LARGEST = 20
-_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_BMP_RUNS = (1, 2)  # BMP's compressions of 8 and 4 bits a pixel
+_BMP_HEADER = 2**16  # bytes: header, palette, profile
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+libtiff_messages.silence()
 
 
 def decode(
@@ -51,7 +70,7 @@ def decode(
         _check(image, data, max_pixels)
         if spend:
             spend(image.width * image.height)
-        return _loaded(image, exif_orientation, wide, draft)
+        return _loaded(image, data, exif_orientation, wide, draft)
 
 
 def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
@@ -59,21 +78,38 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixels(f"{width}×{height} is more than {max_pixels:,} pixels")
-    _check_tiles(image, max_pixels)
-    _check_scans(image, data, max_pixels)
+    if image.format == "TIFF":
+        tags = Tags(data)
+        _check_tiles(*tags.tile(), max_pixels)
+        jpeg.check_strips(data, tags, width, height, max_pixels)
+    elif image.format in ("JPEG", "MPO"):
+        jpeg.check_scans(data, width, height, max_pixels)
+    elif image.format == "JPEG2000":
+        jpeg2000.check_work(data, width * height)
+    elif image.format == "AVIF":
+        avif.check_frames(data, max_pixels)
+    elif image.info.get("compression") in _BMP_RUNS:
+        _check_runs(data, width, height)
 
 
 def _loaded(
-    image: Image.Image, exif_orientation: bool, wide: WidePixels, draft: Draft | None
+    image: Image.Image,
+    data: bytes,
+    exif_orientation: bool,
+    wide: WidePixels,
+    draft: Draft | None,
 ) -> Image.Image:
     width, height = image.size
     try:
         if draft:
             image.draft(None, draft(image.size))
-        image.load()
+        if image.format == "JPEG2000" and jpeg2000.takes_long(data, width * height):
+            image = decoder_process.load(image, data)
+        else:
+            image.load()
         narrowed = depth.narrow(image, wide)
         if exif_orientation:
-            narrowed = ImageOps.exif_transpose(narrowed)
+            narrowed = _upright(narrowed)
         return _rgb(narrowed)
     except Image.DecompressionBombError as error:
         raise TooManyPixels(str(error)) from error
@@ -95,6 +131,7 @@ def is_wide(data: bytes) -> bool:
 
 def _open(data: bytes) -> Image.Image:
     data = metadata.without(data)
+    structure.check(data)
     try:
         with pillow_warnings.ignored():
             return Image.open(io.BytesIO(data), formats=FORMATS)
@@ -120,35 +157,18 @@ def _unidentified(data: bytes) -> RowError:
     return TruncatedImage(f"the {name}'s header is damaged")
 
 
-def _check_tiles(image: Image.Image, max_pixels: int) -> None:
+def _check_tiles(width: int, length: int, max_pixels: int) -> None:
     """Bounds a TIFF's tiles: a 10×10 image may be the corner of a 40,000×40,000 tile."""
-    tags = getattr(image, "tag_v2", {})
-    width, length = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
-    if isinstance(width, int) and isinstance(length, int) and width * length > max_pixels:
+    if width * length > max_pixels:
         raise TooManyPixels(f"its tiles of {width}×{length} are more than {max_pixels:,} pixels")
 
 
-def _check_scans(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Bounds a JPEG's scans: 1000 for a small image, 20 for one of `max_pixels`."""
-    if image.format not in ("JPEG", "MPO"):
-        return
-    most = min(_MOST_SCANS, _SCANS_OF_LARGEST * max_pixels // (image.width * image.height))
-    # Counting the marker's bytes is fast, but counts those in metadata, too.
-    if data.count(b"\xff\xda") > most and _scans(data, most) > most:
-        raise TooManyPixels(f"{image.width}×{image.height} painted over more than {most} times")
-
-
-def _scans(data: bytes, most: int) -> int:
-    """How many scans a JPEG has; stops counting beyond `most`."""
-    scans, position = 0, 2
-    while scans <= most and (match := _JPEG_MARKER.search(data, position)):
-        marker, position = match[1], match.end()
-        if marker == b"\xd9":
-            break
-        scans += marker == b"\xda"
-        if marker not in (b"\x01", b"\xd8"):
-            position += int.from_bytes(data[position : position + 2], "big")
-    return scans
+def _check_runs(data: bytes, width: int, height: int) -> None:
+    """Bounds a BMP's runs of pixels, which Pillow goes on reading when its rows are full."""
+    if len(data) > _BMP_HEADER + 2 * height * (width + 2):
+        raise TooManyPixels(
+            f"the BMP has more than two bytes for each of its {width}×{height} pixels"
+        )
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -158,3 +178,12 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, upper).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF says.
+
+    (ImageOps.exif_transpose also writes the EXIF anew, which takes megabytes a thousandfold.)
+    """
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)

@@ -23,6 +23,7 @@ from score.errors import ModelError, TooManyPixels
 from score.images import processors
 from score.images.decode import Spend, decode
 from score.settings import WidePixels
+from score.wording.quoting import shown
 
 Pixels = npt.NDArray[np.uint8]
 Channels = npt.NDArray[np.float64]
@@ -61,7 +62,7 @@ class Preprocessor:
             return cls(
                 resize=_resize(whole["size"]) if whole["do_resize"] else None,
                 crop=_pair(whole["crop_size"]) if whole["do_center_crop"] else None,
-                resample=Image.Resampling(whole["resample"]),
+                resample=_resampling(whole["resample"]),
                 rescale=_channels(whole["rescale_factor"], least=1e-9)[0]
                 if whole["do_rescale"]
                 else None,
@@ -71,7 +72,7 @@ class Preprocessor:
         except ModelError as error:
             raise ModelError(f"preprocessor_config.json: {error}") from error
         except (TypeError, ValueError, KeyError, OverflowError) as error:
-            raise ModelError(f"unusable preprocessor_config.json: {error}") from error
+            raise ModelError(f"unusable preprocessor_config.json: {str(error)[:200]}") from error
 
     def config(self) -> dict[str, Any]:
         """The `preprocessor_config.json` that says all of this."""
@@ -202,6 +203,12 @@ def _center_crop(pixels: Pixels, crop: tuple[int, int]) -> Pixels:
     return canvas[max(0, top) : top + rows, max(0, left) : left + columns]
 
 
+def _resampling(value: Any) -> Image.Resampling:
+    if isinstance(value, bool):
+        raise ValueError(f"resample {value}")
+    return Image.Resampling(value)
+
+
 def _resize(size: object) -> int | tuple[int, int]:
     if isinstance(size, int):
         return _side(size)
@@ -217,20 +224,21 @@ def _pair(size: object) -> tuple[int, int]:
         return _side(size["height"]), _side(size["width"])
     if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
         return _side(size[0]), _side(size[1])
-    raise ValueError(f"size {size!r}")
+    raise ValueError(f"size {shown(size)}")
 
 
 def _side(value: Any) -> int:
-    side = int(value)
+    side = 0 if isinstance(value, bool) else int(value)
     if not 0 < side <= _LARGEST_SIDE:
-        raise ValueError(f"a side of {side} pixels")
+        raise ValueError(f"a side of {shown(value)} pixels")
     return side
 
 
 def _channels(values: Any, least: float = -math.inf) -> tuple[float, ...]:
     several = [values] * 3 if isinstance(values, (int, float)) else list(values)
-    if len(several) != 3 or not all(isinstance(value, (int, float)) for value in several):
-        raise ValueError(f"{values!r} is not a value for each of three channels")
-    if not all(math.isfinite(value) and value >= least for value in several):
-        raise ValueError(f"{values!r} is not finite, or too small")
-    return tuple(float(value) for value in several)
+    numbers = [v for v in several if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    if len(several) != 3 or len(numbers) != 3:
+        raise ValueError(f"{shown(values)} is not a value for each of three channels")
+    if not all(math.isfinite(value) and value >= least for value in numbers):
+        raise ValueError(f"{shown(values)} is not finite, or too small")
+    return tuple(float(value) for value in numbers)

@@ -17,6 +17,7 @@ from typing import Any
 
 from score.errors import ModelError
 from score.type_aliases import Json
+from score.wording.quoting import quoted
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -79,7 +80,7 @@ def kind(config: Json) -> str:
     match = _NAME.fullmatch(named) if isinstance(named, str) else None
     if match is None or match[1] not in DEFAULTS:
         known = ", ".join(f"{name}ImageProcessor" for name in DEFAULTS)
-        raise ModelError(f"the image processor {named!r:.80} is not supported, only {known}")
+        raise ModelError(f"the image processor {quoted(named)} is not supported, only {known}")
     return match[1]
 
 

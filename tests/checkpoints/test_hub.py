@@ -10,15 +10,17 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from score.__main__ import main
 from score.checkpoints import hub, random_checkpoint
 from score.checkpoints.catalog import CATALOG
 from tests.checkpoints.test_layouts import SMALL, write_open_clip
@@ -137,23 +139,42 @@ def endpoint(repository: Path) -> Iterator[str]:
 _SERVERS: list[type[Hub]] = []
 
 
-def score(
-    endpoint: str, cache: Path, *arguments: str, **environ: str
-) -> subprocess.CompletedProcess[str]:
+Result = subprocess.CompletedProcess[str]
+Run = Callable[..., Result]
+
+
+def in_a_process(endpoint: str, cache: Path, *arguments: str) -> Result:
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run(
         [sys.executable, "-m", "score", "package", *arguments],
         cwd=ROOT,
-        env={**os.environ, **settings, **environ},
+        env={**os.environ, **settings},
         capture_output=True,
         text=True,
         timeout=300,
     )
 
 
+@pytest.fixture
+def score(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`score package` in this process: starting another takes longer than the command itself."""
+
+    def run(endpoint: str, cache: Path, *arguments: str) -> Result:
+        # What `in_a_process` sets by the environment, which the library reads when it is imported.
+        template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+        code = main(["package", *arguments])
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
+
+
 def test_a_hub_id_becomes_a_package(endpoint: str, repository: Path, tmp_path: Path) -> None:
     output = tmp_path / "dist" / "clip"
-    result = score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(output))
+    result = in_a_process(endpoint, tmp_path / "cache", "owner/clip", "--output", str(output))
     assert result.returncode == 0, result.stderr
     assert "owner/clip is not in the catalog" in result.stderr
     card = (output / "README.md").read_text()
@@ -166,7 +187,7 @@ def test_a_hub_id_becomes_a_package(endpoint: str, repository: Path, tmp_path: P
     # Again, from the cache: no file is fetched twice, and none at all without a network.
     before = [entry for entry in _SERVERS[0].log if entry[0] == "GET"]
     again = tmp_path / "dist" / "again"
-    result = score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(again))
+    result = in_a_process(endpoint, tmp_path / "cache", "owner/clip", "--output", str(again))
     assert result.returncode == 0, result.stderr
     assert [entry for entry in _SERVERS[0].log if entry[0] == "GET"] == before
     for file in (output / "model").iterdir():
@@ -174,7 +195,7 @@ def test_a_hub_id_becomes_a_package(endpoint: str, repository: Path, tmp_path: P
 
 
 def test_a_base_is_downloaded_without_its_weights(
-    endpoint: str, repository: Path, tmp_path: Path
+    score: Run, endpoint: str, repository: Path, tmp_path: Path
 ) -> None:
     bare, output = tmp_path / "tuned", tmp_path / "p"
     bare.mkdir()
@@ -194,7 +215,7 @@ def test_a_base_is_downloaded_without_its_weights(
     assert "cannot reach the Hub for owner/clip" in offline.stderr
 
 
-def test_a_revision_is_asked_for(endpoint: str, tmp_path: Path) -> None:
+def test_a_revision_is_asked_for(score: Run, endpoint: str, tmp_path: Path) -> None:
     output = tmp_path / "p"
     result = score(endpoint, tmp_path / "cache", "owner/clip@other", "--output", str(output))
     assert result.returncode == 0, result.stderr
@@ -202,7 +223,7 @@ def test_a_revision_is_asked_for(endpoint: str, tmp_path: Path) -> None:
 
 
 def test_a_download_that_breaks_off_is_resumed(
-    endpoint: str, repository: Path, tmp_path: Path
+    score: Run, endpoint: str, repository: Path, tmp_path: Path
 ) -> None:
     _SERVERS[0].breaks["model.safetensors"] = 1
     result = score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(tmp_path / "p"))
@@ -214,7 +235,9 @@ def test_a_download_that_breaks_off_is_resumed(
     assert packaged.read_bytes() == (repository / "model.safetensors").read_bytes()
 
 
-def test_an_openclip_repository(endpoint: str, repository: Path, tmp_path: Path) -> None:
+def test_an_openclip_repository(
+    score: Run, endpoint: str, repository: Path, tmp_path: Path
+) -> None:
     """Such as LAION's ViT-B/16, which comes in no other layout."""
     shutil.rmtree(repository)
     write_open_clip(repository, OpenClip(SMALL), SMALL, {})
@@ -226,14 +249,16 @@ def test_an_openclip_repository(endpoint: str, repository: Path, tmp_path: Path)
     assert "open_clip_pytorch_model.bin" not in asked
 
 
-def test_a_repository_that_is_not_there(endpoint: str, tmp_path: Path) -> None:
+def test_a_repository_that_is_not_there(score: Run, endpoint: str, tmp_path: Path) -> None:
     result = score(endpoint, tmp_path / "cache", "owner/nothing", "--output", str(tmp_path / "p"))
     assert result.returncode == 2
     assert "score: the Hub does not give owner/nothing: " in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_repository_without_weights(endpoint: str, repository: Path, tmp_path: Path) -> None:
+def test_a_repository_without_weights(
+    score: Run, endpoint: str, repository: Path, tmp_path: Path
+) -> None:
     (repository / "model.safetensors").unlink()
     (repository / "pytorch_model.bin").unlink()
     result = score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(tmp_path / "p"))
@@ -242,7 +267,9 @@ def test_a_repository_without_weights(endpoint: str, repository: Path, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["openai-vit-b-32", "openai/clip-vit-base-patch32"])
-def test_without_a_network_it_says_what_to_run_elsewhere(name: str, tmp_path: Path) -> None:
+def test_without_a_network_it_says_what_to_run_elsewhere(
+    score: Run, name: str, tmp_path: Path
+) -> None:
     nowhere = "http://127.0.0.1:9"
     result = score(nowhere, tmp_path / "cache", name, "--output", str(tmp_path / "p"))
     assert result.returncode == 2

@@ -72,15 +72,14 @@ def test_every_published_architecture_is_named() -> None:
 def shallow(name: str, layers: int = 2) -> Json:
     """OpenCLIP's configuration of that name with few layers, and few words of XLM-V.
 
-    Towers of 1024 and more are half as wide, with half the heads: heads are as wide as they were.
+    Towers are a quarter as wide, with a quarter of the heads: heads are as wide as they were.
     """
     content = config(name)
     for tower in (content["vision_cfg"], content["text_cfg"]):
         tower["layers"] = layers
-        if tower["width"] >= 1024:
-            tower["width"] //= 2
-            if "heads" in tower:
-                tower["heads"] //= 2
+        tower["width"] //= 4
+        if "heads" in tower:
+            tower["heads"] //= 4
     if content["text_cfg"].get("pool_type") == "eos":
         content["text_cfg"]["vocab_size"] = 1000
     return content

@@ -230,6 +230,13 @@ def test_a_file_of_endless_models_is_refused() -> None:
         root(*(f"model.m{number}" for number in range(101)))
 
 
+def test_a_file_of_endless_tensors_is_refused() -> None:
+    names = Names("")
+    names._names = [f"model.{number}" for number in range(2**15 + 1)]
+    with pytest.raises(ModelError, match="hold 32,769 tensors; at most 32,768 are read"):
+        state_dict.find(names, BOTH)
+
+
 def test_what_is_wanted_may_be_wrapped_once_more() -> None:
     length, _ = root("model", "model_ema.module", wanted="model_ema")
     assert length == len("model_ema.module.")

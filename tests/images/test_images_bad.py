@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import random
 import subprocess
 import sys
@@ -399,3 +401,69 @@ def test_a_warning_that_a_process_makes_an_error_is_a_row_error(monkeypatch):
     data = FILES["PNG"]()
     monkeypatch.setattr(ImageFile.ImageFile, "load", warned)
     assert isinstance(failure(data), TruncatedImage)
+
+
+# -- what decoders write to stderr -------------------------------------------------------------
+
+COMPRESSIONS = (
+    *("group3", "group4", "tiff_ccitt", "packbits", "tiff_lzw", "tiff_adobe_deflate"),
+    *("jpeg", "zstd", "lzma"),
+)
+
+
+def _tiff(compression: str) -> bytes:
+    fax = compression in ("group3", "group4", "tiff_ccitt")
+    return encoded(whole().convert("1" if fax else "RGB"), "TIFF", compression=compression)
+
+
+STDERR = {
+    **FILES,
+    **{f"TIFF {name}": functools.partial(_tiff, name) for name in COMPRESSIONS},
+    "TIFF of damaged rows": functools.partial(bad_images.fax_of_damaged_rows, 100_000),
+}
+
+
+@pytest.mark.parametrize("name", STDERR)
+def test_decoders_write_nothing_to_stderr(name, capfd):
+    """libtiff would write a line for every damaged row, hundreds of megabytes for a kilobyte."""
+    data, dice = STDERR[name](), random.Random(name)
+    for _ in range(100):
+        damaged = mutated(data, dice)
+        at = dice.randrange(len(data))
+        for file in (data, damaged, patched(data, at, dice.randbytes(min(20, len(data) - at)))):
+            with contextlib.suppress(RowError):
+                decode(file, MAX_PIXELS, exif_orientation=True)
+    written = capfd.readouterr()
+    if name == "AVIF":  # of Pillow 12 writes a line about an image, and no more
+        assert set(written.err.splitlines()) <= {"Error parsing OBU data"}
+        assert written.err.count("\n") <= 300
+    else:
+        assert written == ("", "")
+
+
+@pytest.mark.process
+def test_what_others_write_to_stderr_meanwhile_is_not_lost():
+    script = """
+import os, sys, threading
+from score.images.decode import decode
+data, wanted = sys.stdin.buffer.read(), threading.Event()
+def decodes():
+    while not wanted.is_set():
+        decode(data, 1_000_000)
+threads = [threading.Thread(target=decodes) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for number in range(2_000):
+    os.write(2, b"%d\\n" % number)
+wanted.set()
+for thread in threads:
+    thread.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=bad_images.fax_of_damaged_rows(100_000),
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stderr.split() == [b"%d" % number for number in range(2_000)]
