@@ -6,14 +6,15 @@ and send again what is still being computed. So what does not fit is refused bef
 for it, with the time after which it may be sent again (429, `Retry-After`); what is taken on is
 answered in about `max_wait` seconds.
 
-Bounds. The requests under way have together at most `max_pending_requests`, `max_pending_rows` and
-`max_pending_bytes` of inline images and texts. Of the requests, three quarters may have images:
-downloads may take a minute, and texts find a thread meanwhile.
+Bounds. The requests under way, to all models of the process, have together at most
+`max_pending_requests`, `max_pending_rows` and `max_pending_bytes` of inline images and texts. Of
+the requests, three quarters may have images: downloads may take a minute, and texts find a thread
+meanwhile.
 
-Waiting time. Decoding and passes take turns by request (`fetch.turns`, `batching`), so while a
-request of n rows is served, each other request is served for at most n of its own rows; before its
-first row is answered, also for n prompts of its labels, if they are not encoded yet. The wait is
-the time that those take, at the pace of the latest passes. A request that would wait for longer
+Waiting time. Decoding and passes take turns by request (`concurrency.turns`, `batching`), so while
+a request of n rows is served, each other request is served for at most n of its own rows; before
+its first row is answered, also for n prompts of its labels, if they are not encoded yet. The wait
+is the time that those take, at the pace of the latest passes. A request that would wait for longer
 than `max_wait` is refused: a large one earlier than a small one, and none for its own size.
 """
 
@@ -26,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from score.concurrency.forks import renewing
 from score.contract.rows import Row
 from score.errors import Overloaded, RequestTooLarge
 from score.settings import Settings
@@ -84,14 +86,39 @@ def _length(cell: object) -> int:
     return len(cell) if isinstance(cell, (str, bytes, bytearray, memoryview)) else 0
 
 
-class Admission:
-    """The requests under way in this process. Safe to share between threads."""
+class UnderWay:
+    """The requests under way in this process, of all its models, each with its model's paces.
 
-    def __init__(self, settings: Settings, paces: Callable[[], Paces], context: int) -> None:
-        """`context`: tokens of the longest text."""
+    `lock` is held by whoever reads or changes `loads`.
+    """
+
+    def __init__(self) -> None:
+        renewing(self._renew)
+
+    def _renew(self) -> None:
+        self.lock = threading.Lock()
+        self.loads: dict[Load, Callable[[], Paces]] = {}
+
+    def seconds(self, rows: int) -> float:
+        """The time that the next `rows` rows of each request take together."""
+        now = {paces: paces() for paces in set(self.loads.values())}
+        return sum(load.seconds(rows, now[paces]) for load, paces in self.loads.items())
+
+
+class Admission:
+    """Which requests to a model are taken on. Safe to share between threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        paces: Callable[[], Paces],
+        context: int,
+        under_way: UnderWay | None = None,
+    ) -> None:
+        """`context`: tokens of the longest text. `under_way`: the requests of all models, where
+        the process has several."""
         self._settings, self._paces, self._context = settings, paces, context
-        self._lock = threading.Lock()
-        self._under_way: set[Load] = set()
+        self._under_way = under_way or UnderWay()
 
     @contextmanager
     def admitted(self, rows: Sequence[Row], prompts: Sequence[str] = ()) -> Iterator[Load]:
@@ -101,14 +128,14 @@ class Admission:
         """
         load = Load.of(rows, self._context, prompts)
         self._check_alone(load)
-        with self._lock:
+        with self._under_way.lock:
             self._check_beside_others(load)
-            self._under_way.add(load)
+            self._under_way.loads[load] = self._paces
         try:
             yield load
         finally:
-            with self._lock:
-                self._under_way.remove(load)
+            with self._under_way.lock:
+                self._under_way.loads.pop(load, None)  # a fork has forgotten it
 
     def _check_alone(self, load: Load) -> None:
         settings = self._settings
@@ -123,8 +150,7 @@ class Admission:
                 )
 
     def _check_beside_others(self, load: Load) -> None:
-        paces = self._paces()
-        wait = sum(other.seconds(load.rows, paces) for other in self._under_way)
+        wait = self._under_way.seconds(load.rows)
         if full := self._full(load):
             raise overloaded(full, wait)
         most = self._settings.max_wait
@@ -136,10 +162,10 @@ class Admission:
 
     def _full(self, load: Load) -> str:
         """Which bound the request does not fit in, with its setting's name; "" where it fits."""
-        settings, under_way = self._settings, self._under_way
+        settings, under_way = self._settings, self._under_way.loads
         requests = settings.max_pending_requests
         if 0 < requests <= len(under_way):
-            return f"max_pending_requests ({requests}) is reached"
+            return too_many_requests(requests)
         with_images = sum(other.images > 0 for other in under_way)
         if load.images and 0 < requests <= with_images + requests // 4:
             return f"three quarters of max_pending_requests ({requests}) are requests with images"
@@ -150,6 +176,11 @@ class Admission:
         if 0 < settings.max_pending_bytes < size:
             return f"max_pending_bytes ({settings.max_pending_bytes:,}) would be exceeded"
         return ""
+
+
+def too_many_requests(most: int) -> str:
+    """The reason of a refusal because of the setting `max_pending_requests`."""
+    return f"max_pending_requests ({most}) is reached"
 
 
 def overloaded(reason: str, seconds: float) -> Overloaded:

@@ -4,7 +4,8 @@ Theory of operation. A caller asks for the vectors of some inputs and blocks. On
 while any request is pending, it takes inputs for one forward pass, computes them, and hands each
 caller its vectors. There is no batching delay: an input that finds the thread idle is computed at
 once, alone, and inputs that arrive meanwhile make up the next pass. So passes are small under light
-load, and large under heavy load.
+load, and large under heavy load. (For callers that ask again as soon as they are answered,
+`anticipation` makes an exception, which is shorter than a pass.)
 
 Which inputs come next. Images and texts have a queue each; the next pass is of the queue in which a
 request has waited longest since it was last served. Where a pass cannot take all of its queue, it
@@ -22,9 +23,9 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
@@ -32,11 +33,27 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from score.fetch.cancellation import Cancellation
+from score.concurrency.cancellation import Cancellation
+from score.concurrency.forks import renewing
+from score.core.anticipation import Anticipation
 from score.type_aliases import Matrix
 
 Compute = Callable[[Sequence[Any]], Matrix]
 """Inputs → vectors [inputs, dimension]."""
+
+
+class Pass(NamedTuple):
+    """A pass from the view of one request. began, ended: Unix times in nanoseconds; inputs: of all
+    requests; own: of this one."""
+
+    began: int
+    ended: int
+    inputs: int
+    own: int
+
+
+Report = Callable[[Pass], None]
+"""Called on a caller's thread with each pass that computed inputs of its request."""
 
 
 class SharedCompute(Protocol):
@@ -55,6 +72,7 @@ class Request:
         self.since = time.monotonic()  # when it was last served, or created
         self.started = 0  # inputs that are computed, or are being computed
         self.vectors: Future[Matrix] = Future()
+        self.passes: list[Pass] = []
         self._parts: list[Matrix] = []
 
     @property
@@ -99,11 +117,14 @@ Part = tuple[Request, slice]
 class Queue:
     """Requests to one function. Not thread-safe by itself: its Batcher holds a lock."""
 
-    def __init__(self, compute: Compute, most: int, cost: Callable[[Any], int]) -> None:
+    def __init__(
+        self, compute: Compute, most: int, cost: Callable[[Any], int], report: Report
+    ) -> None:
         """Parameters as in `Batcher.shared`."""
-        self.compute = compute
+        self.compute, self.report = compute, report
         self._most, self._cost = most, cost
         self._requests: list[Request] = []
+        self.anticipation = Anticipation()
 
     @property
     def since(self) -> float:
@@ -119,6 +140,11 @@ class Queue:
     def add(self, request: Request) -> None:
         """Appends a request."""
         self._requests.append(request)
+        self.anticipation.arrived()
+
+    def clear(self) -> None:
+        """Removes all requests."""
+        self._requests = []
 
     def remove(self, request: Request) -> None:
         """Removes a request; inputs that a pass has taken are still computed."""
@@ -146,6 +172,12 @@ class Queue:
         self._requests = [request for request in self._requests if request.left]
         return parts
 
+    def passed(self, parts: Sequence[Part], seconds: float) -> None:
+        """A pass has computed these inputs in so many seconds; callers are not answered yet."""
+        answered = sum(part.stop == len(request.inputs) for request, part in parts)
+        inputs = sum(part.stop - part.start for _, part in parts)
+        self.anticipation.passed(inputs, seconds, answered)
+
     def _turns(self) -> Iterator[Request]:
         """Requests in turn, over and over, each as long as it has inputs left."""
         turns = self._requests
@@ -158,20 +190,33 @@ class Batcher:
     """Computes the requests of any number of threads, one pass at a time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._queues: list[Queue] = []
-        # By process, since threads do not survive a fork.
-        self._threads = functools.cache(lambda process: ThreadPoolExecutor(1, "encode"))
-        self._running_in: int | None = None  # the process whose thread computes now
+        # A queue ends with the function that `shared` returned: a model may be unloaded.
+        self._queues: weakref.WeakSet[Queue] = weakref.WeakSet()
+        renewing(self._renew)
 
-    def shared(self, compute: Compute, most: int, cost: Callable[[Any], int]) -> SharedCompute:
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
+        self._thread = ThreadPoolExecutor(1, "encode")
+        self._is_running = False
+        for queue in self._queues:
+            queue.clear()
+
+    def shared(
+        self,
+        compute: Compute,
+        most: int,
+        cost: Callable[[Any], int],
+        report: Report = lambda done: None,
+    ) -> SharedCompute:
         """`compute` as a function whose callers share passes.
 
         most: the highest total cost of a pass; an input that alone costs more gets a pass of its
-        own. cost: the cost of an input.
+        own. cost: the cost of an input. report: told of the passes of each call.
         """
-        queue = Queue(compute, most, cost)
-        self._queues.append(queue)
+        queue = Queue(compute, most, cost, report)
+        with self._lock:
+            self._queues.add(queue)
         return functools.partial(self._ask, queue)
 
     def backlog(self) -> Backlog:
@@ -188,45 +233,71 @@ class Batcher:
         call.check()
         with self._lock:
             queue.add(request)
-            if self._running_in != os.getpid():
-                self._threads(os.getpid()).submit(self._run)
-                self._running_in = os.getpid()
+            self._arrived.notify()
+            if not self._is_running:
+                self._thread.submit(self._run)
+                self._is_running = True
         try:
             return request.wait(call)
         except BaseException:  # an interrupt, a call that has ended, or a pass that failed
             with self._lock:
                 queue.remove(request)
             raise
+        finally:
+            for done in request.passes:
+                queue.report(done)
 
     def _run(self) -> None:
         """Computes passes until all queues are empty."""
         while True:
             with self._lock:
-                queue = min(self._queues, key=lambda queue: queue.since)
-                parts = queue.take()
+                queue = self._next()
+                parts = queue.take() if queue else []
                 if not parts:
                     # A request that is cancelled between the two lines above leaves the queue
                     # without a notice, and requests to the other queue may still wait.
                     if any(queue.waiting for queue in self._queues):
                         continue
-                    self._running_in = None
+                    self._is_running = False
                     return
-            _compute(queue.compute, parts)
+            assert queue
+            self._compute(queue, parts)
 
+    def _next(self) -> Queue | None:
+        """The queue of the next pass, after those callers have come for whom it waits."""
+        while True:
+            queue = min(self._queues, key=lambda queue: queue.since, default=None)
+            if queue is None or sum(each.waiting > 0 for each in self._queues) != 1:
+                return queue
+            # A request may be cancelled between these lines: it is not counted any more then.
+            patience = queue.anticipation.patience(queue.waiting)
+            if patience <= 0:
+                return queue
+            self._arrived.wait(patience)
 
-def _compute(compute: Compute, parts: Sequence[Part]) -> None:
-    try:
-        vectors = compute([item for request, part in parts for item in request.inputs[part]])
-    except BaseException as error:
-        if len(parts) == 1:
-            parts[0][0].fail(error)
+    def _compute(self, queue: Queue, parts: Sequence[Part]) -> None:
+        inputs = [item for request, part in parts for item in request.inputs[part]]
+        began, start = time.time_ns(), time.perf_counter()
+        try:
+            vectors = queue.compute(inputs)
+        except BaseException as error:
+            if len(parts) == 1:
+                parts[0][0].fail(error)
+                return
+        else:
+            seconds = time.perf_counter() - start
+            with self._lock:  # before the answers, after which callers come back
+                queue.passed(parts, seconds)
+            _answer(parts, vectors, began)
             return
-    else:
-        start = 0
-        for request, part in parts:
-            stop = start + part.stop - part.start
-            request.answer(part, vectors[start:stop])
-            start = stop
-        return
-    for alone in parts:
-        _compute(compute, [alone])
+        for alone in parts:
+            self._compute(queue, [alone])
+
+
+def _answer(parts: Sequence[Part], vectors: Matrix, began: int) -> None:
+    start, ended = 0, time.time_ns()
+    for request, part in parts:
+        stop = start + part.stop - part.start
+        request.passes.append(Pass(began, ended, len(vectors), stop - start))
+        request.answer(part, vectors[start:stop])
+        start = stop

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from score.concurrency.cancellation import Cancellation
+from score.concurrency.forks import on_new_thread
 from score.contract.labels import Labels
+from score.contract.limits import check_scores
 from score.contract.params import Params
-from score.contract.rows import IMAGE, Record, Row
+from score.contract.rows import IMAGE, Record, Row, is_empty
 from score.core.label_vectors import LabelVectors
 from score.core.pipeline import Pipeline
 from score.core.preparation import FetchOptions, PixelBudget
+from score.core.shared import Shared
 from score.core.stream import Stream
 from score.errors import BadBase64, BadParams, ModelError, RowsFailed
-from score.fetch.cancellation import Cancellation
 from score.fetch.cells import looks_like_a_file_name
 from score.fetch.urls import start
-from score.folder import mlmodel
 from score.folder.model_folder import EMBEDDED, ModelFolder
 from score.images.preprocess import Preprocessor
-from score.model import precision
+from score.model import engine_choice
 from score.model.encoder import Encoder
 from score.model.probes import Probes
 from score.settings import Settings
@@ -50,13 +53,21 @@ class Embedder:
     name: str = ""
 
     def __init__(
-        self, encoder: Encoder, tokenizer: Tokenizer, preprocessor: Preprocessor, settings: Settings
+        self,
+        encoder: Encoder,
+        tokenizer: Tokenizer,
+        preprocessor: Preprocessor,
+        settings: Settings,
+        shared: Shared | None = None,
     ) -> None:
         """For `load`, which reads these parts from a model folder."""
         self._parts = Parts(encoder, tokenizer, preprocessor)
         self.settings = settings
         self._probes: Probes | None = None
-        self._pipeline = Pipeline(encoder, tokenizer, preprocessor, settings)
+        self._folder: ModelFolder | None = None
+        self._fingerprint: str | None = None
+        shared = shared or Shared(settings)
+        self._pipeline = Pipeline(encoder, tokenizer, preprocessor, settings, shared)
         self._label_vectors = LabelVectors(self._pipeline)
 
     @classmethod
@@ -67,13 +78,20 @@ class Embedder:
         `settings.verify` asks. Raises ModelError for a folder that is no usable model.
         """
         settings = settings or Settings()
-        opened = ModelFolder.open(folder)
+        return cls._load(ModelFolder.open(folder), settings, Shared(settings))
+
+    @classmethod
+    def _load(cls, opened: ModelFolder, settings: Settings, shared: Shared) -> Embedder:
+        return on_new_thread(partial(cls._loaded, opened, settings, shared))
+
+    @classmethod
+    def _loaded(cls, opened: ModelFolder, settings: Settings, shared: Shared) -> Embedder:
         # Before the weights: what is quick to refuse comes first.
         tokenizer = Tokenizer.load(opened)
         preprocessor = Preprocessor.from_config(opened.preprocessor)
-        encoder = precision.fastest(opened, tokenizer, preprocessor, settings)
-        embedder = cls(encoder, tokenizer, preprocessor, settings)
-        embedder.name = mlmodel.model_name(opened.path) or opened.path.resolve().name
+        encoder = engine_choice.fastest(opened, tokenizer, preprocessor, settings)
+        embedder = cls(encoder, tokenizer, preprocessor, settings, shared)
+        embedder.name, embedder._folder = opened.name, opened
         if settings.verify != "off":
             embedder._probes = Probes.read(opened.path)
             embedder._verify(embedder._probes)
@@ -114,9 +132,10 @@ class Embedder:
         A row that fails is a record with an error, whatever `params.on_error` says. `root` is the
         folder below which an image cell may name a file; without it none may. `on_fetched` is
         called with each image cell and its bytes, before they are decoded, from several threads.
+        Rows whose host has not answered several others fail with HostDown, without being tried.
         Raises BadParams for labels that cannot be encoded, and what `rows` raises.
         """
-        options = FetchOptions(root, on_fetched=on_fetched)
+        options = FetchOptions(root, on_fetched=on_fetched, in_batch=True)
         return self._stream(params or Params(), options).records(rows)
 
     def answer(
@@ -132,13 +151,17 @@ class Embedder:
         `cancellation` ends it early: its downloads, decoding and forward passes, too.
         `classify_texts`: `params.labels` are the classes of rows without an image, too. Raises
         RowsFailed under `on_error="raise"`, BadParams for labels that cannot be encoded,
-        RequestTimeout after `request_timeout`, Cancelled; RequestTooLarge, or Overloaded beside
-        others, for more than all calls of this method may have under way (`max_pending_rows` and
-        others).
+        RequestTimeout after `request_timeout`, Cancelled; RequestTooLarge for more rows × labels
+        than `max_scores`; it, or Overloaded beside others, for more than all calls of this method
+        may have under way (`max_pending_rows` and others).
         """
         params, call = params or Params(), cancellation or Cancellation()
         call.limit(self.settings.request_timeout)
         call.check()
+        if params.labels is not None:
+            classified = sum(classify_texts or not is_empty(row.image) for row in rows)
+            most = self.settings.max_scores
+            check_scores(classified, params.labels, params.confidence, most)
         records = []
         prompts = self._label_vectors.not_kept(params.labels, params.truncate)
         with self._pipeline.admission.admitted(rows, prompts) as load:
@@ -199,7 +222,7 @@ class Embedder:
         return dict(zip(record.labels or (), record.probs or (), strict=True))
 
     def _one(self, row: Row, params: Params | None = None) -> Record:
-        (record,) = self.embed([row], params)
+        (record,) = self._stream(params or Params(), FetchOptions()).records([row])
         if record.error:
             raise record.error
         return record
@@ -212,6 +235,12 @@ class Embedder:
         return self._label_vectors.of(labels, truncate, Cancellation())
 
 
+def load_beside(shared: Shared, folder: ModelFolder, settings: Settings) -> Embedder:
+    """As `Embedder.load`, in a process of several models, whose bounds hold for all of them. For
+    this package's own modules."""
+    return Embedder._load(folder, settings, shared)
+
+
 def parts_of(embedder: Embedder) -> Parts:
     """What an embedder is made of. For this package's own modules: the parts are not public."""
     return embedder._parts
@@ -220,6 +249,14 @@ def parts_of(embedder: Embedder) -> Parts:
 def pipeline_of(embedder: Embedder) -> Pipeline:
     """What an embedder's calls share. For this package's own modules, which watch it."""
     return embedder._pipeline
+
+
+def fingerprint_of(embedder: Embedder) -> str:
+    """Of the folder that it was loaded from, which is read the first time; empty for an embedder
+    that was made of parts. Raises ModelError."""
+    if embedder._fingerprint is None:
+        embedder._fingerprint = embedder._folder.fingerprint() if embedder._folder else ""
+    return embedder._fingerprint
 
 
 def probes_of(embedder: Embedder) -> Probes | None:

@@ -1,36 +1,62 @@
 """One request in one dialect: a message in, a status and a body out. All HTTP surfaces use it.
 
-Knows the dialects; knows no web framework.
+Knows the dialects; knows no web framework. How large a body may be is checked where it is read
+(`core.bodies`), before all of it is there.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import string
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
+from urllib.parse import quote
 
+from score.concurrency.cancellation import Cancellation
 from score.contract import wire
-from score.contract.limits import check_body_size, check_row_count
+from score.contract.limits import check_row_count, check_vectors
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder, pipeline_of
+from score.core.identity import Identity
 from score.core.models import Models
+from score.core.served_model import ServedModel
 from score.dialects import azure
-from score.dialects.base import JSON, Message, Page, Refusal, Refuse, Reply, Route
-from score.errors import BadField, RequestError
-from score.fetch.cancellation import Cancellation
+from score.dialects.base import JSON, Call, Message, Page, Refusal, Refuse, Reply, Route
+from score.dialects.uploads import is_upload
+from score.errors import BadField, RequestError, UnsupportedType
+from score.settings import Settings
+from score.wording.quoting import quoted
 
 log = logging.getLogger(__name__)
 
+MODEL, FINGERPRINT = "X-Model-Name", "X-Model-Fingerprint"
+"""Headers of every answer of a model."""
+
 
 class Answer(NamedTuple):
-    """An HTTP response: status, body, the body's content type, and headers beside that."""
+    """An HTTP response: status, body, the body's content type, and headers beside that.
+
+    model: the name of the model that answered, or refused; empty where none was asked.
+    """
 
     status: int
     body: bytes
     kind: str = JSON
     headers: Mapping[str, str] = MappingProxyType({})
+    model: str = ""
+
+    def by(self, name: str, identity: Identity | None) -> Answer:
+        """This answer, by a model: headers say which."""
+        said = {} if identity is None else {MODEL: header(name), FINGERPRINT: identity.fingerprint}
+        return self._replace(model=name, headers={**self.headers, **said})
+
+
+def header(text: str) -> str:
+    """A text as the value of a header: percent-encoded where it is not printable ASCII."""
+    return quote(text, safe=string.punctuation.replace("%", "") + " ", errors="replace").strip()
 
 
 Observer = Callable[[Sequence[Row], Sequence[Record]], None]
@@ -41,7 +67,7 @@ def score(
 ) -> Answer:
     """Answers a request to `/score` by one model. Never raises."""
     message = Message(body, content_type)
-    return answer(Models({"": embedder}), azure.SCORE, message, observer)
+    return answer(Models.of({"": embedder}), azure.SCORE, message, observer)
 
 
 def answer(
@@ -57,49 +83,89 @@ def answer(
     `observer` is called with the rows and records of each request that gets a 200. It must not
     raise. `cancellation` ends the request early.
     """
-    try:
-        return _answered(models, route, message, observer, cancellation)
-    except RequestError as error:
-        return refuse(error, route.refuse)
-    except Exception:
-        return _failed(route.refuse)
+
+    def answered() -> Answer:
+        asked = _parsed(models.settings, route, message)
+        model, ended_by = models.find(asked.model), cancellation or Cancellation()
+
+        def by_model() -> Answer:
+            with model.using(ended_by) as (embedder, identity):
+                work = partial(_answered, embedder, model, asked, observer, ended_by)
+                return _never_raising(work, route.refuse).by(model.name, identity)
+
+        return _never_raising(by_model, route.refuse)._replace(model=model.name)
+
+    return _never_raising(answered, route.refuse)
 
 
 def read(models: Models, page: Page, message: Message) -> Answer:
     """Answers a request for a page. Never raises."""
-    try:
+
+    def content() -> Answer:
         facts = models.facts()
         if message.model is not None:
-            facts = [models.facts_of(*models.find(message.model))]
-        return _bytes(page.content(facts, message))
+            facts = [models.find(message.model).facts]
+        return _bytes(page.content(facts, _limited(message, models.settings)))
+
+    return _never_raising(content, page.refuse)
+
+
+def _never_raising(work: Callable[[], Answer], shape: Refuse) -> Answer:
+    try:
+        return work()
     except RequestError as error:
-        return refuse(error, page.refuse)
+        return refuse(error, shape)
     except Exception:
-        return _failed(page.refuse)
+        return _failed(shape)
+
+
+def _parsed(settings: Settings, route: Route, message: Message) -> Call:
+    most = settings.max_request_rows
+    try:
+        call = route.parse(_limited(message, settings))
+    except RequestError as error:
+        if type(error) is RequestError:
+            _check_type(route, message)
+        raise
+    check_row_count(len(call.rows), most)
+    return call
+
+
+def _limited(message: Message, settings: Settings) -> Message:
+    """A message with the server's limits."""
+    rows, prompts = settings.max_request_rows, settings.max_prompts
+    return dataclasses.replace(message, most_rows=rows, most_prompts=prompts)
+
+
+def _check_type(route: Route, message: Message) -> None:
+    """Raises UnsupportedType for a form or an image at a path that takes none."""
+    kind, kinds = message.media_type, [takes.partition("/")[0] for takes in route.takes]
+    if is_upload(message) and kind.partition("/")[0] not in kinds:
+        raise UnsupportedType(
+            f"{quoted(kind)} is not read at {route.path}, but at {azure.SCORE.path}; "
+            f"send {', '.join(route.takes)}"
+        )
 
 
 def _answered(
-    models: Models,
-    route: Route,
-    message: Message,
+    embedder: Embedder,
+    model: ServedModel,
+    call: Call,
     observer: Observer | None,
-    cancellation: Cancellation | None,
+    cancellation: Cancellation,
 ) -> Answer:
-    check_body_size(len(message.body), models.settings.max_request_bytes)
-    most = models.settings.max_request_rows
-    call = route.parse(dataclasses.replace(message, most_rows=most))
-    check_row_count(len(call.rows), most)
-    name, embedder = models.find(call.model)
     if call.dimension is not None and call.dimension != embedder.dimension:
         field, wanted = call.dimension_field, embedder.dimension
         raise BadField(f"{field!r} must be {wanted}, the length of this model's vectors", field)
+    most = embedder.settings.max_answer_bytes
+    check_vectors(call.rows, embedder.dimension, call.number, most)
     records = embedder.answer(
         call.rows, call.params, cancellation, classify_texts=call.classify_texts
     )
     if observer:
         observer(call.rows, records)
     with pipeline_of(embedder).observer.timed("render"):
-        return _bytes(Reply(200, call.render(records, models.facts_of(name, embedder))))
+        return _bytes(Reply(200, call.render(records, model.facts)))
 
 
 def refuse(error: RequestError, shape: Refuse = azure.refuse) -> Answer:

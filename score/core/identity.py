@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 from score import __version__
-from score.core.embedder import Embedder, parts_of
-from score.folder.model_folder import ModelFolder
+from score.core.embedder import Embedder, fingerprint_of, parts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +24,24 @@ class Identity:
     precision: str
     device: str
 
+    def metadata(self) -> dict[str, str]:
+        """As the metadata of a parquet file of the model's vectors."""
+        return {f"score.{name}": value for name, value in asdict(self).items()}
+
     @classmethod
-    def of(cls, embedder: Embedder, folder: ModelFolder) -> Self:
-        """The identity of a model that was loaded from a folder. Reads the whole folder."""
+    def of(cls, embedder: Embedder, fingerprint: str | None = None) -> Self:
+        """The identity of a loaded model.
+
+        `fingerprint`: of its folder; by default the whole folder is read for it, and a model that
+        was made of parts, not of a folder, has an empty one. Raises ModelError.
+        """
+        if fingerprint is None:
+            fingerprint = fingerprint_of(embedder)
         engine = parts_of(embedder).encoder.engine
         return cls(
             version=__version__,
             model=embedder.name,
-            fingerprint=folder.fingerprint(),
+            fingerprint=fingerprint,
             engine=engine.name,
             precision=engine.precision,
             device=engine.device,

@@ -6,12 +6,14 @@ import threading
 from collections import OrderedDict
 from itertools import chain
 
+from score.concurrency.cancellation import Cancellation
+from score.concurrency.forks import renewing
 from score.contract.labels import Labels
 from score.core.pipeline import Pipeline
 from score.errors import BadParams, RowError
-from score.fetch.cancellation import Cancellation
 from score.model import zeroshot
 from score.type_aliases import Matrix, Truncate
+from score.wording.quoting import quoted
 
 _KEPT_SETS = 16  # at most 16 × 2000 × 512 floats, 62 MiB, by default
 _LONGEST_KEPT = 2**20  # characters of a label set that is kept: its text stays in memory, too
@@ -22,6 +24,9 @@ class LabelVectors:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        renewing(self._renew)
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
         # The latest used come last.
         self._kept: OrderedDict[tuple[Labels, Truncate], Matrix] = OrderedDict()
@@ -68,7 +73,7 @@ class LabelVectors:
             prompts, self._pipeline.tokenizer.encode(prompts, truncate), strict=True
         ):
             if isinstance(ids, RowError):
-                raise BadParams(f"param 'labels', {prompt[:80]!r}: {ids.message}")
+                raise BadParams(f"param 'labels', {quoted(prompt)}: {ids.message}")
             encoded.append(ids)
         # Equal prompts are encoded once, so that their probabilities are equal to the bit.
         return zeroshot.label_vectors(self._pipeline.texts(call).vectors(encoded), counts)

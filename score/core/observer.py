@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from score.contract.rows import Record
+from score.core.batching import Pass
 
 Stage = Literal["fetch", "decode", "tokenize", "encode", "render"]
 """Of an image: its download and its decoding; of a text: its tokens; of a pass: its computation; of
@@ -24,6 +25,9 @@ class Observer:
 
     def encoding(self, kind: str, inputs: int) -> None:
         """A pass over some inputs begins. kind: `image` or `text`."""
+
+    def passed(self, kind: str, done: Pass) -> None:
+        """A pass computed inputs of a call. Called where the call is made. kind: as above."""
 
     def answered(self, records: Sequence[Record]) -> None:
         """The rows of a request have these records. Called where the request is answered."""

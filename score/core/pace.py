@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from score.concurrency.forks import renewing
 from score.core.batching import Compute
 from score.type_aliases import Matrix
 
@@ -23,8 +24,11 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._latest: deque[float] = deque(maxlen=_KEPT)
+        renewing(self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
 
     @property
     def seconds(self) -> float:

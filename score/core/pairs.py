@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ def embed_pairs(
     *,
     root: Path | None = None,
     on_fetched: OnFetched | None = None,
-) -> Iterator[tuple[Item, Record]]:
+) -> Generator[tuple[Item, Record], None, None]:
     """Embeds the row of each (item, row), and yields (item, record) in the same order.
 
     While rows are embedded only their items are kept here: a row may hold an inline image of many

@@ -1,19 +1,21 @@
-"""What all streams of an embedder share: who prepares rows, and the forward passes."""
+"""What all streams of an embedder share: who prepares rows, and the forward passes. What the models
+of a process share beside that is in `shared`."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from score.concurrency.cancellation import Cancellation
 from score.core.admission import Admission, Paces
-from score.core.batching import Batcher, Compute, SharedCompute
+from score.core.batching import Compute, Pass, SharedCompute
 from score.core.deduplication import Deduplicated, digest
 from score.core.observer import NOBODY, Observer
 from score.core.out_of_memory import Halving
 from score.core.pace import Pace
 from score.core.preparation import Preparer
-from score.fetch.cancellation import Cancellation
+from score.core.shared import Shared
 from score.images.preprocess import Preprocessor
 from score.model.encoder import Encoder
 from score.settings import Settings
@@ -37,20 +39,26 @@ class Pipeline:
         tokenizer: Tokenizer,
         preprocessor: Preprocessor,
         settings: Settings,
+        shared: Shared,
     ) -> None:
         self.encoder, self.tokenizer, self.settings = encoder, tokenizer, settings
-        self.preparer = Preparer(tokenizer, preprocessor, settings)
+        self.preparer = Preparer(tokenizer, preprocessor, settings, shared)
         self.observer: Observer = NOBODY
-        self.batcher = Batcher()
+        self.batcher, self.streams = shared.batcher, shared.streams
+        self._decode_workers = shared.decode_workers
         self._image_pace, self._token_pace = Pace(), Pace()
         images = self._image_pace.of(Halving(encoder.images), lambda _: 1)
         texts = self._token_pace.of(Halving(encoder.texts), len)
         self.encode_images = self.batcher.shared(
-            self._observed("image", images), settings.batch_size, lambda _: 1
+            self._observed("image", images),
+            settings.batch_size,
+            lambda _: 1,
+            partial(self._passed, "image"),
         )
-        self.encode_texts = self.batcher.shared(self._observed("text", texts), _PASS_TOKENS, len)
-        self.admission = Admission(settings, self.paces, tokenizer.context)
-        self.streams: weakref.WeakSet[object] = weakref.WeakSet()
+        self.encode_texts = self.batcher.shared(
+            self._observed("text", texts), _PASS_TOKENS, len, partial(self._passed, "text")
+        )
+        self.admission = Admission(settings, self.paces, tokenizer.context, shared.under_way)
 
     def observe(self, observer: Observer) -> None:
         """Reports to an observer from now on."""
@@ -64,10 +72,13 @@ class Pipeline:
 
         return observed
 
+    def _passed(self, kind: str, done: Pass) -> None:
+        self.observer.passed(kind, done)
+
     def paces(self) -> Paces:
         """What the work for an image and for a token takes now. Images are decoded while others
         are encoded, so that the slower of the two counts."""
-        decoding = self.preparer.pace.seconds / self.preparer.workers
+        decoding = self.preparer.pace.seconds / self._decode_workers
         return Paces(max(decoding, self._image_pace.seconds), self._token_pace.seconds)
 
     def images(self, call: Cancellation | None = None) -> Deduplicated:

@@ -5,21 +5,18 @@ Knows nothing of vectors.
 
 from __future__ import annotations
 
-import functools
-import os
 import threading
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from score.concurrency.cancellation import Cancellation
 from score.contract.rows import IMAGE, TEXT, Row, is_empty
 from score.core.observer import NOBODY, Observer
 from score.core.pace import Pace
+from score.core.shared import Shared
 from score.errors import EmptyRow, RowError, TooManyPixels
-from score.fetch.cancellation import Cancellation
-from score.fetch.fetcher import Fetcher
-from score.fetch.turns import FairExecutor
-from score.hardware.processor import cores
 from score.images.preprocess import Pixels, Preprocessor
 from score.settings import Settings
 from score.texts.tokenizer import Ids, Tokenizer
@@ -61,7 +58,8 @@ class FetchOptions:
     root: the folder below which a cell may name a file; None allows no files. until: the
     `time.monotonic()` at which downloads give up; None leaves each image its own deadline.
     on_fetched: called from several threads at a time, before the image is decoded. call: ends what
-    is under way for it, and is what others take turns with. pixels: of all its images.
+    is under way for it, and is what others take turns with. pixels: of all its images. in_batch:
+    rows fail at once where their host has not answered others.
     """
 
     root: Path | None = None
@@ -69,24 +67,30 @@ class FetchOptions:
     on_fetched: OnFetched | None = None
     call: Cancellation = field(default_factory=Cancellation)
     pixels: PixelBudget | None = None
+    in_batch: bool = False
 
 
 class Preparer:
     """Fetches and decodes images, and tokenizes texts. Safe to share between threads."""
 
     def __init__(
-        self, tokenizer: Tokenizer, preprocessor: Preprocessor, settings: Settings
+        self,
+        tokenizer: Tokenizer,
+        preprocessor: Preprocessor,
+        settings: Settings,
+        shared: Shared | None = None,
     ) -> None:
+        """`shared`: with the other models of the process."""
         self._tokenizer = tokenizer
         self._preprocessor = preprocessor
         self._settings = settings
         self.observer: Observer = NOBODY
-        self._fetcher = Fetcher(settings)
-        # One thread a core, however many images are fetched: the allocator keeps what a thread has
-        # freed for that thread. By process, since threads do not survive a fork.
-        self.workers = settings.decode_workers or cores()
-        self._decoders = functools.cache(lambda process: FairExecutor(self.workers, "decode"))
+        self._shared = shared or Shared(settings)
         self.pace = Pace()  # of decoding an image, on one thread
+
+    def in_doubt(self) -> int:
+        """Rows, of all calls, that wait for hosts that have not answered for a second."""
+        return self._shared.fetcher.in_doubt()
 
     def inputs(self, row: Row, truncate: Truncate, options: FetchOptions) -> Inputs:
         """The row's pixels and token ids.
@@ -100,6 +104,12 @@ class Preparer:
         ids = None if is_empty(row.text) else self._ids(row.text, truncate)
         pixels = None if is_empty(row.image) else self._pixels(row.image, options)
         return Inputs(pixels, ids)
+
+    def is_quick(self, row: Row, options: FetchOptions) -> bool:
+        """Whether a row waits for nothing: it has no image, or one that is refused at once."""
+        if is_empty(row.image):
+            return True
+        return self._shared.fetcher.is_quick(row.image, options.root)
 
     def _ids(self, text: object, truncate: Truncate) -> Ids:
         with _naming(TEXT):
@@ -116,13 +126,20 @@ class Preparer:
             if isinstance(image, RowError):
                 raise image
             # Decoded images are large: waiting here for a decoder also slows the downloads down.
-            with self._fetcher.holding():
+            fetcher = self._shared.fetcher
+            with fetcher.holding():
                 with self.observer.timed("fetch"):
-                    data = self._fetcher.fetch(image, options.root, options.until, options.call)
+                    data = fetcher.fetch(
+                        image,
+                        options.root,
+                        options.until,
+                        options.call,
+                        in_batch=options.in_batch,
+                    )
                 if options.on_fetched:
                     options.on_fetched(image, data)
-                decoders = self._decoders(os.getpid())
-                decoded = decoders.submit(options.call, partial(self._decode, data, options))
+                decode = partial(copy_context().run, self._decode, data, options)
+                decoded = self._shared.decoders.submit(options.call, decode)
                 with options.call.interrupting(decoded.cancel):
                     return decoded.result()
 

@@ -13,20 +13,24 @@ Theory of operation. The caller's thread pulls records, and drives everything by
    embedder share (`batching`). An image or text that came lately is not encoded again.
 4. Order. Records wait until all rows before them have been handed out.
 
-So one row that stalls holds up neither the download nor the encoding of those behind it.
+So one row that stalls holds up neither the download nor the encoding of those behind it. Of batch
+jobs more rows are admitted while some wait for a host that does not answer: else its rows, one in
+ten, say, would soon be all that are under way.
 
 Memory is bounded by three numbers, none of which depends on how many rows there are: rows being
 prepared (8 × `batch_size`, of which `2 × batch_size + fetch_workers` with an image, fewer while
-other streams run), encoded bytes being fetched and decoded (`fetch.byte_budget`), and records that
-wait for an earlier row (4096).
+other streams run; and 512 more for hosts that do not answer), encoded bytes being fetched and
+decoded (`fetch.byte_budget`), and records that wait for an earlier row (16,384, fewer where their
+vectors are longer than 512).
 
 Errors. A row that fails is a record with an error. An exception of the source is raised once the
 records of all rows before it have been handed out. An exception that is no RowError is a bug, and
 ends the stream.
 
-Cancelling. A call that is cancelled or times out (`fetch.cancellation`) ends the stream at once. A
-stream that ends early, by that, by an exception or because its caller drops it, cancels its call:
-what its threads download is given up, and rows that wait for a slot or a decoder leave the queue.
+Cancelling. A call that is cancelled or times out (`concurrency.cancellation`) ends the stream at
+once. A stream that ends early, by that, by an exception or because its caller drops it, cancels
+its call: what its threads download is given up, and rows that wait for a slot or a decoder leave
+the queue.
 """
 
 from __future__ import annotations
@@ -34,17 +38,23 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 
 from score.contract.params import Params
-from score.contract.rows import Record, Row, is_empty
+from score.contract.rows import Record, Row
 from score.core.pipeline import Pipeline
 from score.core.preparation import FetchOptions, Inputs
 from score.errors import Cancelled, RowError
 from score.model import zeroshot
 from score.type_aliases import Matrix, Vector
 
-_WINDOW = 4096  # records that may wait for a slow row before them: 16 MiB of 2 × 512 floats
+# Records that may wait for a slow row before them: 64 MiB of 2 × 512 floats. A row whose host does
+# not answer may take `row_deadline`, 30 s; in that time a small model embeds so many others.
+_WINDOW, _WINDOW_FLOATS = 16_384, 2**23
+_MOST_IN_DOUBT = 512  # rows beside the others under way, each of which has a thread
+_LOOK = 0.25  # seconds without a ready row after which rows in doubt are counted again
 _LINGER = 0.01  # seconds that a ready row waits for the next one, while any are on their way
 
 
@@ -83,6 +93,8 @@ class Stream:
         pipeline.streams.add(self)
         images = 2 * settings.batch_size + settings.fetch_workers
         self._most_images = max(1, images // len(pipeline.streams))
+        self._most_in_doubt = _MOST_IN_DOUBT // len(pipeline.streams) if options.in_batch else 0
+        self._window = min(_WINDOW, _WINDOW_FLOATS // pipeline.encoder.dimension)
         # No SimpleQueue: its `get` may ignore its timeout on a busy machine.
         self._ready: queue.Queue[_Ready] = queue.Queue()
         self._waiting: dict[int, Record] = {}
@@ -97,10 +109,11 @@ class Stream:
         source = iter(rows)
         # A thread for each image that is admitted: those that wait for a slow or busy host hold up
         # no others. The fetcher limits how many download at a time.
-        workers = ThreadPoolExecutor(self._most_images, "prepare")
+        workers = ThreadPoolExecutor(self._most_images + self._most_in_doubt, "prepare")
         try:
             while self._admit(source, workers):
-                self._encode(self._batch())
+                if batch := self._batch():
+                    self._encode(batch)
                 while (record := self._waiting.pop(self._yielded, None)) is not None:
                     self._yielded += 1
                     yield record
@@ -114,20 +127,26 @@ class Stream:
 
     def _admit(self, source: Iterator[Row], workers: ThreadPoolExecutor) -> bool:
         """Reads rows while there is room. Returns whether any are under way."""
+        beside = self._in_doubt()
         while (
-            self._admitted - self._answered < self._most_rows
-            and self._admitted - self._yielded < _WINDOW
-            and self._images_under_way < self._most_images
+            self._admitted - self._answered < self._most_rows + beside
+            and self._admitted - self._yielded < self._window
+            and self._images_under_way < self._most_images + beside
             and (row := self._next(source)) is not None
         ):
             index = self._admitted
             self._admitted += 1
-            if is_empty(row.image):
+            if self._pipeline.preparer.is_quick(row, self._options):
                 self._prepare(index, row, image=False)
             else:
                 self._images_under_way += 1
-                workers.submit(self._prepare, index, row, image=True)
+                workers.submit(copy_context().run, partial(self._prepare, index, row, image=True))
         return self._admitted > self._answered
+
+    def _in_doubt(self) -> int:
+        """Rows under way that take no room from others."""
+        most = self._most_in_doubt
+        return min(self._pipeline.preparer.in_doubt(), most) if most else 0
 
     def _next(self, source: Iterator[Row]) -> Row | None:
         """The next row, None after the last. An exception of the source is kept for the end."""
@@ -153,26 +172,36 @@ class Stream:
         self._ready.put(_Ready(index, image, result))
 
     def _batch(self) -> list[_Ready]:
-        """At least one row that is ready; a full batch where it comes without much waiting.
+        """Rows that are ready: a full batch where it comes without much waiting; none where none is
+        for a while.
 
         Raises Cancelled, RequestTimeout.
         """
-        batch = [self._first()]
+        batch = self._first()
+        if not batch:
+            return []
+        images = int(batch[0].image)
         under_way = self._admitted - self._answered
-        while len(batch) < under_way and sum(item.image for item in batch) < self._batch_size:
+        while len(batch) < under_way and images < self._batch_size:
             try:
-                batch.append(self._ready.get(timeout=_LINGER))
+                item = self._ready.get(timeout=_LINGER)
             except queue.Empty:
                 break
+            batch.append(item)
+            images += item.image
         return batch
 
-    def _first(self) -> _Ready:
-        """The next row that is ready, or has been. Raises Cancelled, RequestTimeout."""
+    def _first(self) -> list[_Ready]:
+        """The next row that is ready, or has been, if it is before long. Raises Cancelled,
+        RequestTimeout."""
+        first: list[_Ready] = []
+        left = self._call.left
         with self._call.interrupting(self._wake):
             try:
-                first = self._ready.get(timeout=self._call.left)
+                first.append(self._ready.get(timeout=_LOOK if left is None else min(left, _LOOK)))
             except queue.Empty:
-                self._call.expire()
+                if self._call.left == 0:
+                    self._call.expire()
         self._call.check()
         return first
 

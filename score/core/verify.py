@@ -16,7 +16,8 @@ _NAME = 34  # columns of a probe's name
 
 
 def verify(path: Path, settings: Settings) -> tuple[Probes, str, list[Finding]]:
-    """The probes of a package, the precision they were computed in here, and what they came to.
+    """The probes of a package, the precision and engine that computed them here, as text, and what
+    they came to.
 
     Raises ModelError for a folder that does not load, or has no probes.
     """
@@ -26,7 +27,8 @@ def verify(path: Path, settings: Settings) -> tuple[Probes, str, list[Finding]]:
         raise ModelError(f"{folder.path} has no {FILE}: it promises nothing; package it first")
     embedder = Embedder.load(folder.path, settings.replace({"verify": "off"}))
     findings = probes.check(*parts_of(embedder))
-    return probes, embedder.precision, findings
+    engine = parts_of(embedder).encoder.engine
+    return probes, f"{engine.precision} ({engine.name})", findings
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -75,6 +75,11 @@ def devices() -> int:
     return sum(1 for file in _DEVICES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name))
 
 
+def may_have_gpu() -> bool:
+    """Whether there is a device file of a GPU: NVIDIA's, AMD's, or Windows' in WSL."""
+    return devices() > 0 or any((_DEVICES / name).exists() for name in ("kfd", "dxg"))
+
+
 def driver_problem(version: str, cuda: str | None) -> str | None:
     """Why a build of PyTorch cannot use a GPU here, and what to do; None if no reason is found.
 

@@ -7,7 +7,11 @@ crashes, so no lock is ever stale.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+
+_PAUSE = 0.1  # seconds between tries to lock
+_MOMENT = 1.0  # seconds
 
 
 def lock_file(file: Path) -> int | None:
@@ -19,12 +23,19 @@ def lock_file(file: Path) -> int | None:
     return _lock(file, os.O_RDWR | os.O_CREAT)
 
 
+def wait_for_file(file: Path, seconds: float) -> int | None:
+    """As `lock_file`, but waits up to some seconds for another process that holds the lock."""
+    end = time.monotonic() + seconds
+    return _lock(file, os.O_RDWR | os.O_CREAT, end)
+
+
 def lock_folder(folder: Path) -> int | None:
     """Locks a folder that exists; returns its descriptor, or None, as `lock_file` does."""
     return _lock(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
 
 
-def _lock(path: Path, flags: int) -> int | None:
+def _lock(path: Path, flags: int, end: float = 0.0) -> int | None:
+    """`end`: the monotonic time up to which another process is waited for."""
     try:
         import fcntl  # POSIX only
     except ImportError:
@@ -33,9 +44,64 @@ def _lock(path: Path, flags: int) -> int | None:
         descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     except OSError:
         return None
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # held by another process, or the file system has no locks
+            if isinstance(error, BlockingIOError) and time.monotonic() < end:
+                time.sleep(_PAUSE)
+                continue
+            os.close(descriptor)
+            return None
+        return descriptor
+
+
+class Held(Exception):
+    """Another process holds the lock."""
+
+
+def hold(file: Path) -> int | None:
+    """Locks a file, which is created if it does not exist, until the process ends or the
+    descriptor that is returned is closed. Waits a moment for who only asks (`is_held`).
+
+    None where the system or the file system has no `flock`: there, nothing is locked. Raises Held,
+    and OSError for a file that cannot be opened.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
+        import fcntl  # POSIX only
+    except ImportError:
         return None
-    return descriptor
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    end = time.monotonic() + _MOMENT
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < end:
+                time.sleep(_PAUSE)
+                continue
+            os.close(descriptor)
+            raise Held from None
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process holds a file by `hold`; False where that cannot be told."""
+    try:
+        import fcntl  # POSIX only
+
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False

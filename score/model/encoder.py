@@ -5,6 +5,8 @@ Makes the batches that an engine computes. Knows nothing of rows, strings or ima
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,6 +15,8 @@ from score.errors import ModelError
 from score.extras import install
 from score.folder.architecture import Architecture
 from score.folder.model_folder import ModelFolder
+from score.folder.weights import Weights
+from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.engines.base import Engine
 from score.settings import Settings
@@ -30,7 +34,7 @@ class Encoder:
         self.dimension = architecture.dimension
         self.logit_scale = engine.logit_scale
         self.engine = engine
-        self._batch_size = batch_size
+        self.batch_size = batch_size
 
     @classmethod
     def load(cls, folder: ModelFolder, settings: Settings) -> Encoder:
@@ -38,13 +42,7 @@ class Encoder:
 
         Raises ModelError for a folder that is not a complete CLIP model in safetensors.
         """
-        wanted = folder.architecture.vision.image
-        size = Preprocessor.from_config(folder.preprocessor).size
-        if size != (wanted, wanted):
-            raise ModelError(
-                f"preprocessor_config.json makes images of {size}, "
-                f"config.json wants {wanted}×{wanted}"
-            )
+        _check_image_size(folder)
         return cls(folder.architecture, _engine(folder, settings), settings.batch_size)
 
     def images(self, images: Sequence[Pixels]) -> Matrix:
@@ -72,9 +70,9 @@ class Encoder:
     def _parts(self, count: int) -> Iterator[slice]:
         """The slices of a number of images that are batches."""
         if self.engine.new_shapes_are_costly:
-            return powers(count, self._batch_size)
-        starts = range(0, count, self._batch_size)
-        return (slice(start, start + self._batch_size) for start in starts)
+            return powers(count, self.batch_size)
+        starts = range(0, count, self.batch_size)
+        return (slice(start, start + self.batch_size) for start in starts)
 
     def _ended(self, ids: Ids) -> Ids:
         """A text's ids up to the pooled token: the first end token or, where a configuration has
@@ -89,7 +87,9 @@ class Encoder:
 
 
 def _engine(folder: ModelFolder, settings: Settings) -> Engine:
-    """The engine of the settings; `auto` is PyTorch, except for int8, which only OpenVINO has."""
+    """The engine of the settings; `auto`, where `engine_choice` has not replaced it, is PyTorch,
+    except for int8, which only OpenVINO has.
+    """
     int8 = settings.precision == "int8"
     if settings.engine == "torch" or (settings.engine == "auto" and not int8):
         from score.model.engines.pytorch import PyTorch
@@ -101,6 +101,37 @@ def _engine(folder: ModelFolder, settings: Settings) -> Engine:
         hint = install("openvino")
         raise ModelError(f"OpenVINO cannot be imported ({error}): {hint}") from error
     return openvino.load(folder, settings)
+
+
+def check(folder: ModelFolder, settings: Settings) -> None:
+    """Refuses a damaged folder by what is quick to read: headers of files, not tensors.
+
+    An engine finds the same, but after seconds of imports, and once for each precision and engine
+    that `auto` tries. Raises ModelError.
+    """
+    _check_image_size(folder)
+    if settings.precision != "int8":  # which has files of its own
+        Weights.open(folder.path).check(folder.architecture.shapes())
+
+
+def _check_image_size(folder: ModelFolder) -> None:
+    wanted = folder.architecture.vision.image
+    size = Preprocessor.from_config(folder.preprocessor).size
+    if size != (wanted, wanted):
+        raise ModelError(
+            f"preprocessor_config.json makes images of {size}, config.json wants {wanted}×{wanted}"
+        )
+
+
+def release_memory() -> None:
+    """Returns to the system, and to GPUs' drivers, what models have taken that nobody uses now."""
+    gc.collect()  # the parts of a model refer to each other
+    if "score.model.engines.pytorch" in sys.modules:  # else it is not worth a second to import
+        from score.model.engines import pytorch
+
+        pytorch.release_memory()
+    else:
+        release_free_memory()
 
 
 def _finite(vectors: Matrix) -> Matrix:

@@ -63,7 +63,7 @@ def _proven(
 ) -> Encoder | None:
     """The model if it passes its probes; else None, its memory free for the next attempt."""
     encoder = Encoder.load(folder, settings)
-    cosine = _least_cosine(probes.check(encoder, tokenizer, preprocessor))
+    cosine = least_cosine(probes.check(encoder, tokenizer, preprocessor))
     passes = cosine >= LEAST_COSINE
     verdict = "" if passes else "not "
     log.info(
@@ -82,7 +82,7 @@ def _faster(settings: Settings) -> tuple[str, ...]:
     return ("bf16",) if supports("bf16") else ()
 
 
-def _least_cosine(findings: Sequence[Finding]) -> float:
+def least_cosine(findings: Sequence[Finding]) -> float:
     """The least cosine of the findings; 0 where a vector is missing, or there are no vectors."""
     vectors = [finding for finding in findings if finding.kind != "config"]
     return min((finding.cosine or 0.0 for finding in vectors), default=0.0)

@@ -19,11 +19,13 @@ import numpy as np
 from score.errors import ModelError, RowError
 from score.folder.architecture import Architecture
 from score.folder.model_folder import read_json
+from score.folder.small_files import TABLE
 from score.images import decode
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
 from score.texts.tokenizer import Ids, Tokenizer
 from score.type_aliases import Matrix, Vector
+from score.wording.quoting import quoted
 
 FILE = "probes.json"
 _VERSION = 2
@@ -114,9 +116,9 @@ class Finding(NamedTuple):
             return f"changed since the package was made: {self.name}"
         if not self.input:
             what = "token ids" if self.kind == "text" else "pixels"
-            return f"the {what} of {self.name[:60]!r} are not the reference's"
+            return f"the {what} of {quoted(self.name)} are not the reference's"
         return (
-            f"the vector of {self.name[:60]!r} is not the reference's: "
+            f"the vector of {quoted(self.name)} is not the reference's: "
             f"cosine {self.cosine:.6f}, error {self.error:.1e}"
         )
 
@@ -141,14 +143,14 @@ class Probes:
         if not file.is_file():
             return None
         try:
-            content = read_json(file)
+            content = read_json(file, TABLE)
             version = content["version"]
             if version == _VERSION:
                 return cls._parse(content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
             raise ModelError(f"cannot read {file}: {error!r}") from error
         raise ModelError(
-            f"{file} is of version {version!r}, this release reads version {_VERSION}: "
+            f"{file} is of version {quoted(version)}, this release reads version {_VERSION}: "
             "package the checkpoint again with this release"
         )
 

@@ -110,7 +110,7 @@ def test_a_request_waits_for_as_many_rows_of_each_other_as_it_has(under_way: Exi
         under_way.enter_context(taking.admitted([IMAGE] * 50))
     assert caught.value.retry_after == 7
     large.answered = 999
-    for other in list(taking._under_way)[:10]:
+    for other in list(taking._under_way.loads)[:10]:
         other.answered = other.rows
     under_way.enter_context(taking.admitted([IMAGE] * 50))
 
@@ -150,7 +150,7 @@ def test_a_refused_request_leaves_nothing_behind(under_way: ExitStack) -> None:
     for _ in range(5):
         with pytest.raises(Overloaded), taking.admitted([TEXT]):
             pass
-    assert len(taking._under_way) == 1
+    assert len(taking._under_way.loads) == 1
 
 
 # -- the pace ------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ def model(request: Any, tiny: Path, tmp_path_factory: pytest.TempPathFactory) ->
     cache = str(tmp_path_factory.mktemp("cache"))
     try:
         return Embedder.load(
-            tiny, Settings(engine=engine, precision=precision, device="cpu", cache=cache)
+            tiny,
+            Settings(engine=engine, precision=precision, device="cpu", cache=cache, max_wait=600),
         )
     except (ModelError, RuntimeError) as error:
         pytest.skip(f"not computed here: {error}")

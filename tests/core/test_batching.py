@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from score.concurrency.cancellation import Cancellation
 from score.contract.rows import Record, Row
-from score.core.batching import Batcher
+from score.core.batching import Batcher, Pass
 from score.core.deduplication import Deduplicated
 from score.core.embedder import Embedder
 from score.errors import Cancelled
-from score.fetch.cancellation import Cancellation
 from score.type_aliases import Matrix
 from tests.support.images import random_image
 
@@ -84,6 +84,27 @@ def test_what_comes_during_a_pass_is_the_next_pass(threads: ThreadPoolExecutor) 
     assert engine.passes[0] == [0]
     assert sorted(engine.passes[1]) == [1, 2, 3, 4]
     assert len(engine.passes) == 2
+
+
+def test_each_call_is_told_of_its_passes(threads: ThreadPoolExecutor) -> None:
+    batcher, engine = Batcher(), Engine()
+    told: dict[int, list[Pass]] = {}
+    shared = batcher.shared(
+        engine,
+        MOST,
+        lambda _: 1,
+        lambda done: told.setdefault(threading.get_ident(), []).append(done),
+    )
+    began = time.time_ns()
+    first = held(engine, threads, shared)
+    others = asked(batcher, threads, shared, [1], list(range(2, 10)))
+    engine.released.set()
+    for future in (first, *others):
+        future.result()
+    sizes = sorted([(done.inputs, done.own) for done in passes] for passes in told.values())
+    assert sizes == [[(1, 1)], [(8, 1)], [(8, 7), (1, 1)]]
+    for passes in told.values():
+        assert all(began <= done.began <= done.ended <= time.time_ns() for done in passes)
 
 
 def test_a_large_request_does_not_keep_a_small_one_waiting(threads: ThreadPoolExecutor) -> None:
@@ -164,13 +185,14 @@ def test_a_request_that_is_cancelled_in_its_turn_leaves_the_others_theirs(
     waiting(batcher, 1)
     text = threads.submit(of_texts, [2], Cancellation(20))
     waiting(batcher, 2)
-    take = batcher._queues[0].take
+    (queue,) = [queue for queue in batcher._queues if queue.compute is images]
+    take = queue.take
 
     def late() -> Any:
         call.cancel()
         return take()
 
-    monkeypatch.setattr(batcher._queues[0], "take", late)
+    monkeypatch.setattr(queue, "take", late)
     images.released.set()
     assert text.result().shape == (1, 2)
     with pytest.raises(Cancelled):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 import weakref
@@ -14,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from score.concurrency.cancellation import Cancellation
 from score.contract.params import Params
 from score.contract.rows import Row
 from score.core.batching import Batcher
 from score.core.embedder import Embedder, parts_of
 from score.core.preparation import Preparer
 from score.errors import Cancelled, RequestTimeout
-from score.fetch.cancellation import Cancellation
 from score.settings import Settings
 from score.type_aliases import Matrix
 from tests.support.hostile import Server
@@ -73,11 +72,12 @@ def test_a_call_that_ends_leaves_the_queue_of_passes(threads: ThreadPoolExecutor
     first = threads.submit(shared, [0])
     until(lambda: engine.passes)
     gone = [threads.submit(shared, [number, number], call) for number in range(1, 5)]
-    until(lambda: len(batcher._queues[0]._requests) == 4)
+    (queue,) = batcher._queues
+    until(lambda: len(queue._requests) == 4)
     call.cancel()
     for answer in gone:
         ended(answer)
-    assert not batcher._queues[0]._requests
+    assert not queue._requests
     engine.release.set()
     assert first.result(LONG).shape == (1, 2)
     assert shared([9]).shape == (1, 2)
@@ -102,7 +102,8 @@ def test_a_call_that_times_out_leaves_the_queue_of_passes(threads: ThreadPoolExe
     threads.submit(shared, [0])
     until(lambda: engine.passes)
     ended(threads.submit(shared, [1], Cancellation(0.02)), RequestTimeout)
-    assert not batcher._queues[0]._requests
+    (queue,) = batcher._queues
+    assert not queue._requests
     engine.release.set()
 
 
@@ -162,7 +163,7 @@ def test_images_are_decoded_by_turns(
 
 def _queued(model: Embedder) -> int:
 
-    turns = model._pipeline.preparer._decoders(os.getpid())._turns
+    turns = model._pipeline.preparer._shared.decoders._turns
     return sum(map(len, turns._waiting.values()))
 
 

@@ -28,6 +28,8 @@ from score.errors import (
     BadBase64,
     BadType,
     BadUrl,
+    FetchFailed,
+    HostDown,
     ModelError,
     RowsFailed,
     TooManyPixels,
@@ -69,7 +71,13 @@ class SlowFetcher:
         self._lock = threading.Lock()
         self.holding = nullcontext
 
-    def fetch(self, image: object, *_: object) -> bytes:
+    def in_doubt(self) -> int:
+        return 0
+
+    def is_quick(self, *_: object) -> bool:
+        return False
+
+    def fetch(self, image: object, *_: object, **__: object) -> bytes:
         assert isinstance(image, str)
         with self._lock:
             self.running += 1
@@ -86,7 +94,7 @@ def slow(embedder: Embedder) -> Embedder:
     """The embedded model over a fetcher that takes its time."""
     settings = Settings(batch_size=4, fetch_workers=8)
     copy = Embedder(*parts_of(embedder), settings)
-    copy._pipeline.preparer._fetcher = SlowFetcher()  # type: ignore[assignment]
+    copy._pipeline.preparer._shared.fetcher = SlowFetcher()  # type: ignore[assignment]
     return copy
 
 
@@ -139,7 +147,7 @@ def test_requests_that_come_together_share_the_threads(slow: Embedder) -> None:
     streams = [slow.embed([Row(f"0.1:{seed}") for seed in range(40)]) for _ in range(10)]
     with ThreadPoolExecutor(len(streams)) as pool:
         assert [len(records) for records in pool.map(list, streams)] == [40] * 10
-    fetcher: Any = slow._pipeline.preparer._fetcher
+    fetcher: Any = slow._pipeline.preparer._shared.fetcher
     assert fetcher.most < 4 * alone
     del streams
     gc.collect()
@@ -167,10 +175,117 @@ def test_rows_are_read_as_they_are_needed(slow: Embedder) -> None:
 
 def test_downloads_run_side_by_side_but_not_without_bound(slow: Embedder) -> None:
     list(slow.embed([Row("0.02:")] * 64))
-    fetcher = slow._pipeline.preparer._fetcher
+    fetcher = slow._pipeline.preparer._shared.fetcher
     assert isinstance(fetcher, SlowFetcher)
     bound = 2 * slow.settings.batch_size + slow.settings.fetch_workers
     assert 4 <= fetcher.most <= bound
+
+
+class HeldFetcher(SlowFetcher):
+    """Of a host that does not answer, until it is released: cells that begin with `held`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+        self.held = self.answered = 0
+
+    def in_doubt(self) -> int:
+        return self.held
+
+    def fetch(self, image: object, *_: object, **__: object) -> bytes:
+        assert isinstance(image, str)
+        with self._lock:
+            self.held += image.startswith("held")
+        if image.startswith("held"):
+            self.released.wait(20)
+        with self._lock:
+            self.held -= image.startswith("held")
+            self.answered += not image.startswith("held")
+        return random_image(1)
+
+
+@pytest.fixture
+def held(embedder: Embedder) -> Iterator[tuple[Embedder, HeldFetcher]]:
+    """A model with room for 10 images, and what its rows wait for."""
+    model = Embedder(*parts_of(embedder), Settings(batch_size=4, fetch_workers=2))
+    fetching = HeldFetcher()
+    model._pipeline.preparer._shared.fetcher = fetching  # type: ignore[assignment]
+    yield model, fetching
+    fetching.released.set()
+
+
+def test_rows_of_a_host_that_does_not_answer_take_no_room_from_others(
+    held: tuple[Embedder, HeldFetcher],
+) -> None:
+    model, fetching = held
+    rows = [*([Row("up")] * 5), *([Row("held"), Row("up")] * 100)]
+    with ThreadPoolExecutor(1) as thread:
+        records = thread.submit(lambda: list(model.embed(rows)))
+        end = time.monotonic() + 20
+        while fetching.answered < 105 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert (fetching.answered, fetching.held) == (105, 100)
+        fetching.released.set()
+        assert len(records.result(20)) == 205
+
+
+def test_they_are_not_without_bound(held: tuple[Embedder, HeldFetcher]) -> None:
+    model, fetching = held
+    pulled = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal pulled
+        for _ in range(2000):
+            pulled += 1
+            yield Row("held")
+
+    with ThreadPoolExecutor(1) as thread:
+        records = thread.submit(lambda: sum(1 for _ in model.embed(rows())))
+        end = time.monotonic() + 20
+        while fetching.held < 522 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.6)  # it looks twice more
+        assert pulled == fetching.held == 522
+        fetching.released.set()
+        assert records.result(60) == 2000
+
+
+def test_requests_have_no_more_threads_for_them(held: tuple[Embedder, HeldFetcher]) -> None:
+    model, fetching = held
+    with ThreadPoolExecutor(1) as thread:
+        records = thread.submit(model.answer, [Row("held")] * 50)
+        end = time.monotonic() + 20
+        while fetching.held < 10 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.6)
+        assert fetching.held == 10
+        fetching.released.set()
+        assert len(records.result(20)) == 50
+
+
+def test_rows_of_a_batch_do_not_wait_for_a_host_that_is_down(embedder: Embedder) -> None:
+    """Those that have asked it have their own error; the last have HostDown, and none is lost."""
+    settings = Settings(
+        allow_hosts=("127.0.0.0/8",), read_timeout=0.2, retry_wait=0.01, batch_size=4
+    )
+    model = Embedder(*parts_of(embedder), settings)
+    with Server() as server, Server("127.0.0.2") as down:
+        good, silent = Row(server.url("/good.png")), Row(down.url("/silence"))
+        rows = [good, *([silent, good, good, good] * 100)]
+        records = list(model.embed(rows))
+        assert [record.error is None for record in records] == [row is good for row in rows]
+        errors = [record.error for record in records if record.error]
+        assert all(error.retryable for error in errors)
+        assert sum(isinstance(error, HostDown) for error in errors) > 50
+        assert isinstance(errors[-1], HostDown)
+        assert not isinstance(errors[0], HostDown)
+        with pytest.raises(RowsFailed) as caught:
+            model.answer([silent])
+        assert "cannot be reached" in caught.value.rows[0]["message"], "a request asks it"
+        for _ in range(3):
+            with pytest.raises(FetchFailed) as alone:
+                model.embed_image(down.url("/silence"))
+            assert not isinstance(alone.value, HostDown), "as does a single image"
 
 
 def test_an_abandoned_stream_leaves_no_threads(slow: Embedder) -> None:
@@ -187,10 +302,10 @@ def test_an_abandoned_stream_leaves_no_threads(slow: Embedder) -> None:
 
 
 def test_a_bug_is_raised_not_swallowed(slow: Embedder) -> None:
-    def crash(*_: object) -> bytes:
+    def crash(*_: object, **__: object) -> bytes:
         raise ZeroDivisionError("a bug")
 
-    slow._pipeline.preparer._fetcher.fetch = crash  # type: ignore[method-assign]
+    slow._pipeline.preparer._shared.fetcher.fetch = crash  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
         list(slow.embed([Row("0:"), Row(text="a")]))
 

@@ -62,6 +62,18 @@ def test_the_drivers_version_is_read(machine: Machine, text: str | None, found: 
     assert drivers.installed() == found
 
 
+@pytest.mark.parametrize(
+    ("gpus", "file", "may"),
+    [(0, "kvm", False), (1, "kvm", True), (0, "kfd", True), (0, "dxg", True)],
+)
+def test_a_gpu_shows_by_its_device_file(
+    gpus: int, file: str, may: bool, machine: Machine, tmp_path: Path
+) -> None:
+    machine(None, gpus)
+    (tmp_path / "dev" / file).touch()
+    assert drivers.may_have_gpu() is may
+
+
 def library(version: bytes, code: int = 0) -> SimpleNamespace:
     """A stand-in for NVIDIA's management library."""
 

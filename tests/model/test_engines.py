@@ -44,12 +44,14 @@ from score.package import int8
 from score.package.build import package
 from score.settings import Settings
 from score.texts.packing import packed
+from tests.support.damage import cut, empty, flip
 from tests.support.images import SAMPLES
 from tests.support.surfaces import ROOT
 
 SHEET = ROOT / "tests/data/held_out.jpg"
 TORCH = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
 OPENVINO = replace(TORCH, engine="openvino")
+INT8 = ("--precision", "int8", "--engine", "auto")
 TEXTS = ["a cat", "", "a photo of a dog " * 30, "ein Fahrrad an einer Straße", "x " * 20]
 KEPT = ["facts.json", "images.blob", "sums.json", "texts.blob"]
 PHOTOS = sorted((SAMPLES / "photos").glob("*.jpg"))
@@ -252,17 +254,6 @@ def test_other_weights_are_another_model(tmp_path: Path) -> None:
     assert not np.allclose(Embedder.load(one, OPENVINO).embed_text("a cat"), before)
 
 
-def cut(file: Path) -> None:
-    content = file.read_bytes()
-    file.write_bytes(content[: len(content) // 2])
-
-
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
 @pytest.fixture(scope="module")
 def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     """A cache that holds the tiny model, not to be changed, and a vector of it."""
@@ -271,9 +262,17 @@ def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return cache, Embedder.load(tiny, settings).embed_text("a cat")
 
 
+# Every harm to every file: tests/storage/test_cache.py.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["facts.json", "images.blob", "texts.blob", "sums.json"])
-@pytest.mark.parametrize("harm", [cut, flip, Path.unlink, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize(
+    ("harm", "name"),
+    [
+        (cut, "sums.json"),
+        (flip, "images.blob"),
+        (Path.unlink, "facts.json"),
+        (empty, "texts.blob"),
+    ],
+)
 def test_a_damaged_cache_is_made_anew(
     harm: Callable[[Path], object],
     name: str,
@@ -340,9 +339,11 @@ def test_the_key_names_all_that_traces_and_compiles() -> None:
     named = {*openvino_cache.COMPILING, *openvino_cache.TRACING}
     harmless = {  # in the key by value, or without influence on what is compiled
         "score.type_aliases",  # names of types
+        "score.concurrency.forks",
         "score.errors",
         "score.folder.architecture",
         "score.folder.model_folder",
+        "score.folder.small_files",
         "score.folder.weights",
         "score.hardware.drivers",
         "score.hardware.gpus",
@@ -681,13 +682,13 @@ def test_int8_leaves_the_projection_in_fp32(quantised: Path) -> None:
 def test_int8_keeps_a_promise_of_its_own(
     quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify", str(quantised), "--precision", "int8"]) == 0
-    assert "int8 here against" in capsys.readouterr().out
+    assert main(["verify", str(quantised), *INT8]) == 0
+    assert "int8 (openvino) here against" in capsys.readouterr().out
     spoilt = Path(shutil.copytree(quantised / "model", tmp_path / "model"))
     weights = np.fromfile(spoilt / "int8/images.bin", dtype=np.uint8)
     weights[::7] ^= 0x40
     weights.tofile(spoilt / "int8/images.bin")
-    assert main(["verify", str(spoilt), "--precision", "int8"]) in (1, 2)
+    assert main(["verify", str(spoilt), *INT8]) in (1, 2)
 
 
 @pytest.mark.process
@@ -712,12 +713,17 @@ def test_int8_that_costs_too_much_is_refused(
     seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(int8, "LEAST", 1.1)
-    monkeypatch.setattr(int8, "_CALIBRATED", 8)
+    monkeypatch.setattr(int8, "_CALIBRATED", 4)
+    monkeypatch.setattr(int8, "_PROMPTS", 20)
+    few = tmp_path / "few"
+    few.mkdir()
+    for number in range(50):
+        shutil.copyfile(seen / f"{number}.png", few / f"{number}.png")
     lines: list[str] = []
     with pytest.raises(
         ModelError, match="fewer than 110%: int8 costs this model too much accuracy"
     ):
-        package(EMBEDDED, tmp_path / "package", int8=seen, say=lines.append)
+        package(EMBEDDED, tmp_path / "package", int8=few, say=lines.append)
     assert sum(line.startswith("int8 ") for line in lines) == 2
     assert "int8 in part against" in lines[-1]
     assert not (tmp_path / "package").exists()

@@ -296,7 +296,9 @@ def test_verify_prints_a_table_and_exits_0(made: Path) -> None:
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert len(lines) == 3 + len(probe_set.TEXTS) + len(probe_set.images())
-    assert lines[-1].startswith(f"all {len(lines) - 2} probes as promised; fp32 here against")
+    assert lines[-1].startswith(
+        f"all {len(lines) - 2} probes as promised; fp32 (torch) here against"
+    )
     assert all(" equal " in line for line in lines[1:-1])
 
 
@@ -306,7 +308,7 @@ def test_verify_exits_1_and_serve_refuses_where_a_probe_fails(model: Path) -> No
     result = run("verify", str(model))
     assert result.returncode == 1
     assert "FAILED" in result.stdout
-    assert "probes FAILED; fp32 here against transformers" in result.stderr
+    assert "probes FAILED; fp32 (torch) here against transformers" in result.stderr
     result = run("serve", str(model), "--port", "1")
     assert result.returncode == 2
     assert "does not compute here what its package promises" in result.stderr

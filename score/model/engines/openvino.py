@@ -7,10 +7,10 @@ what they are compiled to.
 from __future__ import annotations
 
 import logging
-import threading
 
 import numpy as np
 
+from score.concurrency.forks import ForkSafeLock
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.images.preprocess import Pixels
@@ -35,7 +35,7 @@ class OpenVINO:
     def __init__(self, towers: Towers, precision: str) -> None:
         self.precision = precision
         self.logit_scale = towers.logit_scale
-        self._turn = threading.Lock()
+        self._one_pass = ForkSafeLock()
         self._images, self._texts = towers.images, towers.texts
 
     def images(self, pixels: Pixels) -> Matrix:
@@ -47,7 +47,7 @@ class OpenVINO:
         return self._compute(self._texts, *texts)
 
     def _compute(self, tower: Tower, *inputs: np.ndarray) -> Matrix:
-        with self._turn:
+        with self._one_pass:
             return tower(*inputs)
 
 

@@ -50,7 +50,7 @@ from score.model.engines.openvino_towers import (
 )
 from score.settings import Settings
 from score.storage import atomic
-from score.storage.cache import cached_folder
+from score.storage.cache import cached_folder, location
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +78,7 @@ def load_cached(
     broken model folder, and what is in `BROKEN` for a cache that cannot be used.
     """
     make = partial(_compile_and_cache, folder, settings, precision, unsaved)
-    entry = cached_folder(
-        Path(settings.cache).expanduser() / "engines" / key(folder, precision), make
-    )
+    entry = cached_folder(location(settings.cache) / "engines" / key(folder, precision), make)
     try:
         return Towers.of_blobs(entry, precision, folder.architecture.vision.image)
     except BROKEN:  # intact, but written by another build of OpenVINO, say

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from score.folder.model_folder import ModelFolder
+from score.folder.small_files import read_bytes
 from score.hardware.processor import cores
 from score.model.engines.openvino_conversion import convert
 from score.model.engines.telemetry import no_telemetry
@@ -173,7 +174,7 @@ def _imported(folder: Path, name: str, precision: str) -> Tower:
 
 
 def _logit_scale(folder: Path) -> float:
-    return float(json.loads((folder / FACTS).read_bytes())["logit_scale"])
+    return float(json.loads(read_bytes(folder / FACTS))["logit_scale"])
 
 
 def _write_facts(folder: Path, logit_scale: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from score.concurrency.forks import ForkSafeLock
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.folder.weights import Weights
@@ -47,11 +48,11 @@ class Placement(NamedTuple):
         device that is missing, or that this PyTorch cannot use.
         """
         name = settings.device
-        if name == "auto":
-            name = _best()
-        if name == "cuda" and torch.cuda.device_count() > 1:
-            name = f"cuda:{gpus.take(_uuids())}"
         try:
+            if name == "auto":
+                name = _best()
+            if name == "cuda" and torch.cuda.device_count() > 1:
+                name = f"cuda:{gpus.take(_uuids())}"
             device = torch.device(name)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
@@ -64,6 +65,11 @@ class Placement(NamedTuple):
         if precision not in DTYPES:
             raise ModelError(f"PyTorch computes in {', '.join(DTYPES)}, not in {precision}")
         return cls(device, DTYPES[precision])
+
+
+def gpu_count() -> int:
+    """GPUs that this process may use, none of which it takes into use for that."""
+    return torch.cuda.device_count()
 
 
 def _best() -> str:
@@ -138,6 +144,14 @@ def _tensors(thing: object) -> Iterator[Tensor]:
         yield from _tensors(list(vars(thing).values()))
 
 
+def release_memory() -> None:
+    """Returns freed memory to the system and, of GPUs, to their drivers: PyTorch keeps what it has
+    freed there for its own next tensors, and other processes lack it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+    release_free_memory()
+
+
 class PyTorch:
     """CLIP in PyTorch."""
 
@@ -158,7 +172,8 @@ class PyTorch:
         self.new_shapes_are_costly = new_shapes_are_costly
         self.precision, self.device = placement.precision, placement.device.type
         self._device, self._plain = placement.device, plain
-        self._turn = threading.Lock()
+        self._process = os.getpid()
+        self._one_pass = ForkSafeLock()
 
     @classmethod
     def load(cls, folder: ModelFolder, settings: Settings, *, plain: bool = False) -> PyTorch:
@@ -182,7 +197,7 @@ class PyTorch:
         linear = OneDnnLinear if blocked else Plain
         images = ImageTower(take, architecture.vision, normalisation, linear, fused=not plain)
         texts = TextTower(take, architecture.text, linear, fused=not plain)
-        release_free_memory()  # of the matrices as read, before they were rearranged
+        release_memory()  # of the matrices as read, before they were rearranged
         # For each new shape oneDNN compiles a kernel a matrix, 0.6 MB each; it caches a thousand.
         costly = blocked or (placement.device.type == "cpu" and placement.dtype != torch.float32)
         return cls(
@@ -216,7 +231,12 @@ class PyTorch:
 
     @torch.inference_mode()
     def _compute(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Matrix:
-        with self._turn:
+        if self._device.type != "cpu" and self._process != os.getpid():
+            raise ModelError(
+                f"the model on {self._device} was loaded before this process was forked, which no "
+                "GPU survives: load it in the new process (gunicorn: without --preload)"
+            )
+        with self._one_pass:
             on_device = [tensor.to(self._device) for tensor in inputs]
             vectors: Matrix = encode(*on_device).cpu().numpy()
         return vectors

@@ -1,0 +1,1 @@
+"""Threads: the end of a call, turns among calls, and pauses between attempts."""
