@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from score.evaluation import webpage
+from score.pages import webpage
 
 THUMBNAIL = 112  # pixels
 

@@ -25,6 +25,7 @@ from score.deploy.rules import (
     ranges,
     references,
     schemas,
+    servers,
     sizes,
     spark,
     variables,
@@ -58,9 +59,12 @@ def findings(folders: Sequence[Path], beside: Sequence[Path] = ()) -> Findings:
     problems: list[str] = []
     notes: list[str] = []
     documents_read: list[Document] = []
+    for path in folders:
+        if not path.exists():
+            raise AzureError(f"there is no {path}")
     for file in documents.files(folders):
         try:
-            document = documents.read(file)
+            document = documents.read(file, named=file in folders)
         except AzureError as error:
             problems.append(str(error))
             continue
@@ -91,6 +95,7 @@ def _findings(document: Document, known: Known) -> Iterator[str]:
     yield from environments.problems(document, known)
     yield from mlflow_models.problems(document)
     yield from deployments.problems(document, known)
+    yield from servers.problems(document, known)
     yield from endpoints.problems(document, known)
     yield from ports.problems(document)
     yield from bindings.problems(document)

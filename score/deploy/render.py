@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
@@ -12,6 +13,7 @@ from score.deploy.card import Card
 from score.deploy.names import SECRET, SECRETS_FORM, checked
 from score.deploy.plan import FILE_ROWS, Plan
 from score.deploy.registered import PROPERTY, described
+from score.deploy.server_limits import limits
 from score.deploy.target import cluster as cluster_of
 from score.deploy.target import kind_of
 from score.errors import AzureError
@@ -36,6 +38,8 @@ def render(
     *,
     command: str,
     code: str = ".",
+    server: bool = False,
+    why: str = "",
     name: str | None = None,
     registered: str = "clip",
     environment: str | None = None,
@@ -47,32 +51,37 @@ def render(
     """The deployment's YAML.
 
     `kind`: online or batch. `command`: the arguments of `score azure render`, for the first lines.
-    `code`: the path of the clone, relative to the YAML. `registered` and `environment`: names in a
-    workspace, or references (azureml:…, azureml://registries/…). `cluster`: the compute's name, by
-    default that of the cluster of this size and `tier`. `name`: the deployment's name. `secrets`:
-    setting → the address of its value, for real-time deployments.
+    `code`: the path of the clone, relative to the YAML. `server`: whether `score serve` answers a
+    real-time deployment, with the code in the model's folder; `why`: why not, for a comment.
+    `registered` and `environment`: names in a workspace, or references (azureml:…,
+    azureml://registries/…). `cluster`: the compute's
+    name, by default that of the cluster of this size and `tier`. `name`: the deployment's name.
+    `secrets`: setting → the address of its value, for real-time deployments.
 
     Raises AzureError for a plan that does not fit, and for invalid names and references.
     """
     plan.check(online=kind == "online")
     device = kind_of(plan.sku)
     _check_kind(environment, plan)
-    text = (_TEMPLATES / f"{kind}.yml").read_text(encoding="utf-8")
-    image = f"clip-{device}" if kind == "online" else f"clip-{device}-batch"
+    suffix = "-batch" if kind == "batch" else "-server" if server else ""
     values = _values(plan) | {
         "command": command,
+        "why": f"\n# Azure's inference server answers, as {why}." if why else "",
         "device": device,
-        "name": checked("deployment", name or device),
+        "name": checked("deployment", name or (f"{device}-server" if server else device)),
         "code": _quoted(code),
         "registered": _reference("model", registered),
-        "environment": _reference("environment", environment or image),
+        "environment": _reference("environment", environment or f"clip-{device}{suffix}"),
         "cluster": checked("cluster", cluster or cluster_of(plan.sku.name, tier)),
         "instances": str(instances),
         "device_setting": "cuda" if plan.sku.gpus else "cpu",
         "dimension": str(plan.dimension),
         "secrets": "".join(_secret(*secret) for secret in (secrets or {}).items()),
     }
-    return _At(text).substitute(values)
+    if server:
+        values |= {name: str(value) for name, value in asdict(limits(plan)).items()}
+    template = _TEMPLATES / ("online-server.yml" if server else f"{kind}.yml")
+    return _At(template.read_text(encoding="utf-8")).substitute(values)
 
 
 def filled(template: Path, plan: Plan, values: Mapping[str, str]) -> str:

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from score.errors import AzureError, suggestion
+from score.errors import AzureError
+from score.wording.suggestions import suggestion
 
 TABLE = Path(__file__).with_name("skus.yml")
 
@@ -95,7 +96,7 @@ def lookup(name: str) -> Sku:
     known = {size.lower(): sku for size, sku in skus().items()}
     sku = known.get(name.lower())
     if sku is None:
-        hint = suggestion(name, skus())
+        hint = suggestion(name, skus(), "Standard_")  # which all begin with, alike or not
         raise AzureError(
             f"no size {name!r} among the {len(known)} that `score azure plan` lists{hint}"
         )

@@ -13,6 +13,8 @@ import yaml
 from score.__main__ import _parser, main
 from score.deploy.check import check, findings
 from score.deploy.rules.environment_definition import EnvironmentDefinition
+from score.deploy.skus import lookup
+from score.errors import AzureError
 from tests.support.azure_workspace import parse_once
 from tests.support.surfaces import ROOT
 
@@ -293,7 +295,8 @@ def test_the_mistakes_are_many_and_each_another() -> None:
 
 
 def test_nothing_to_check_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["azure", "check", str(tmp_path / "mistyped")]) == 2
+    (tmp_path / "empty").mkdir()  # one that is missing is told apart
+    assert main(["azure", "check", str(tmp_path / "empty")]) == 2
     assert "no YAML for Azure in" in capsys.readouterr().err
 
 
@@ -374,3 +377,25 @@ def test_commands_are_ones_that_this_project_has(name: str) -> None:
         values.get(word.removeprefix("${{inputs.").removesuffix("}}"), word) for word in words[3:]
     ]
     _parser({words[3]: importlib.import_module(f"score.cli.{words[3]}")}).parse_args(arguments)
+
+
+def test_what_is_missing_or_broken_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, broken = tmp_path / "missing", tmp_path / "broken.yml"
+    broken.write_text(": [", encoding="utf-8")
+    for path, said in ((missing, f"there is no {missing}"), (broken, f"{broken}: no YAML: ")):
+        assert main(["azure", "check", str(path)]) != 0
+        printed = capsys.readouterr()
+        assert said in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("Standard_NC4as_T4v3", "Standard_NC4as_T4_v3"), ("Standard_Foo", ""), ("Standard_X9000", "")],
+)
+def test_a_size_is_not_taken_for_another_by_what_all_begin_with(name: str, meant: str) -> None:
+    with pytest.raises(AzureError) as error:
+        lookup(name)
+    _, _, hint = str(error.value).partition("; did you mean ")
+    assert hint == (f"{meant}?" if meant else "")

@@ -14,6 +14,7 @@ from score.__main__ import main
 from score.cli.azure import add
 from score.deploy.simulate import client
 from score.deploy.simulate.front import Limits
+from score.deploy.simulate.launch import read
 from score.deploy.simulate.online import endpoint, limits
 from score.deploy.simulate.ports import free_port
 from score.errors import AzureError
@@ -59,7 +60,7 @@ def test_a_body_that_the_container_refuses_unread_is_told(tmp_path: Path) -> Non
     file.write_text(yaml.safe_dump(content))
     body.write_text(json.dumps({"input_data": {"columns": ["text"], "data": [["a" * 5_000_000]]}}))
     port = free_port()
-    with endpoint(file, model=ROOT, port=port):
+    with endpoint(read(file), model=ROOT, port=port):
         answer = client.ask(f"http://127.0.0.1:{port}/score", body)
         assert (answer.status, answer.container) == (424, "413")
         assert json.loads(answer.body)["error"]["code"] == "too_large"
@@ -88,20 +89,20 @@ def test_the_guides_commands_are_taken() -> None:
 
 
 def test_requests_have_the_limits_of_the_yaml(tmp_path: Path) -> None:
-    rendered = limits(ONLINE / "deployment-cpu.yml")
+    rendered = limits(read(ONLINE / "deployment-cpu.yml"))
     assert (rendered.seconds, rendered.concurrency, rendered.instances) == (90, 1, 1)
     file = tmp_path / "deployment.yml"
     schema = (
         "$schema: https://azuremlschemas.azureedge.net/latest/managedOnlineDeployment.schema.json\n"
     )
     file.write_text(schema)
-    assert limits(file) == Limits(5.0, 1, 1)
+    assert limits(read(file)) == Limits(5.0, 1, 1)
     file.write_text(
         f"{schema}instance_count: 3\nrequest_settings:\n  request_timeout_ms: 1500\n"
         "  max_concurrent_requests_per_instance: 4\n"
     )
-    assert limits(file) == Limits(1.5, 4, 3)
-    assert limits(file).most == 24
+    assert limits(read(file)) == Limits(1.5, 4, 3)
+    assert limits(read(file)).most == 24
     file.write_text(f"{schema}request_settings:\n  request_timeout_ms: soon\n")
     with pytest.raises(AzureError, match="request_timeout_ms"):
-        limits(file)
+        limits(read(file))

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from score.console.commands import Parser
-from score.errors import AzureError, suggestion
+from score.errors import AzureError
 from score.folder.model_folder import EMBEDDED, ModelFolder
+from score.wording.suggestions import suggestion
 
 if TYPE_CHECKING:
     from score.folder.architecture import Architecture

@@ -34,7 +34,8 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the plans, those that fit first; 1 where a single plan does not fit."""
-    from score.deploy.plan import as_text, plan
+    from score.deploy.plan import plan
+    from score.deploy.plan_text import as_text
     from score.deploy.skus import lookup, skus
 
     every = options.sku == EVERY

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from score.console.commands import Parser
 from score.deploy.cli import flags
 from score.deploy.cli.models import add_model, one_architecture
+from score.deploy.server_choice import azures_reason
 from score.errors import AzureError
+from score.storage import atomic
 from score.storage.outputs import check_files
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ HELP = "write YAML of a model, endpoint, deployment or cluster, or autoscale rul
 _FLAGS = {
     "sku": ("online", "batch", "cluster", "autoscale"),
     "code": ("online", "batch"),
+    "server": ("online",),
     "name": ("online", "batch", "endpoint", "cluster"),
     "environment": ("online", "batch"),
     "cluster": ("batch",),
@@ -39,6 +42,8 @@ _FLAGS = {
     "connections": ("endpoint",),
 }
 
+_WHY = {"server": ": only a real-time deployment (online) has a server"}
+
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
@@ -50,6 +55,12 @@ def add(parser: Parser) -> None:
     add("--path", metavar="DIR", help="model: its folder, relative to the YAML")
     code = "folder whose score/ it runs: a clone or a package, relative to the YAML (.)"
     add("--code", metavar="DIR", help=code)
+    server = (
+        "online: `score serve` answers, which shares forward passes among requests, in place of "
+        "Azure's inference server (--no-server: Azure's); the default, unless --code or an "
+        "--environment is for Azure's"
+    )
+    add("--server", action=argparse.BooleanOptionalAction, help=server)
     add("--name", metavar="NAME", help="of the deployment (cpu or gpu), endpoint or cluster")
     add("--registered", metavar="NAME", help="registered model: its name (clip) or azureml:…")
     add(
@@ -73,18 +84,26 @@ def add(parser: Parser) -> None:
         help="endpoint: how clients authenticate (key)",
     )
     add("--identity", metavar="ID", help="endpoint: ARM id of a user-assigned identity")
-    add("--private", action="store_true", help="endpoint: closed to the public network")
-    add("--connections", action="store_true", help="endpoint: may read the workspace's secrets")
+    add(
+        "--private",
+        action="store_true",
+        default=None,
+        help="endpoint: closed to the public network",
+    )
+    secrets = "endpoint: may read the workspace's secrets"
+    add("--connections", action="store_true", default=None, help=secrets)
     add("--overwrite", action="store_true", help="replace a file that exists")
     add_model(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints the YAML, or writes it to a file."""
-    choices = {name: getattr(options, name) for name in _FLAGS if getattr(options, name)}
+    given = {name: getattr(options, name) for name in _FLAGS}
+    choices = {name: value for name, value in given.items() if value or value is False}
     for name in choices:
         if options.kind not in _FLAGS[name]:
-            raise AzureError(f"--{name} has no meaning for render {options.kind}")
+            why = _WHY.get(name, "")
+            raise AzureError(f"--{name} has no meaning for render {options.kind}{why}")
     if options.output:
         check_files([options.output], overwrite=options.overwrite)
     flags_set = {"model": options.model, **choices} if options.model else choices
@@ -98,7 +117,8 @@ def run(options: argparse.Namespace) -> int:
         print(text, end="")
     else:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text, encoding="utf-8")
+        with atomic.file(options.output) as part:
+            part.write_text(text, encoding="utf-8")
         print(options.output, file=sys.stderr)
     return 0
 
@@ -107,7 +127,9 @@ def _words(name: str, value: object) -> list[str]:
     """A flag and its value as they were written on the command line."""
     if isinstance(value, list):
         return [word for pair in value for word in (f"--{name}", "=".join(pair))]
-    return [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]
 
 
 def _deployment(
@@ -116,6 +138,7 @@ def _deployment(
     sku: str = "",
     secret: Sequence[tuple[str, str]] = (),
     described: Path | None = None,
+    server: bool | None = None,
     **choices: Any,
 ) -> str:
     from score.deploy.plan import instances_note, plan
@@ -124,6 +147,11 @@ def _deployment(
 
     if not sku:
         raise AzureError("a deployment is for one size: --sku")
+    if options.kind == "online":
+        choices["why"] = azures_reason(options.code, options.environment) if server is None else ""
+        choices["server"] = not choices["why"] if server is None else server
+        if choices["server"] and options.code:
+            raise AzureError("--code has no meaning with --server: the model's folder has the code")
     if described is None:
         name, architecture = one_architecture(options.model)
     else:

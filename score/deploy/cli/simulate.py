@@ -22,7 +22,7 @@ HELP = "run a deployment's YAML on this machine, as Azure would"
 def add(parser: Parser) -> None:
     """Adds a verb for each kind that can be simulated."""
     kinds = parser.add_subparsers(dest="simulated", required=True, metavar="KIND")
-    online = add_verb(kinds, "online", "a real-time deployment, under Azure's server")
+    online = add_verb(kinds, "online", "a real-time deployment, under the server that it chooses")
     batch = add_verb(kinds, "batch", "a batch deployment over a folder of files")
     parallel = add_verb(kinds, "parallel", "a parallel component")
     image = add_verb(kinds, "image", "a Dockerfile's steps, in a virtual environment")
@@ -56,6 +56,8 @@ def _add_online(parser: Parser) -> None:
     add("--key", metavar="KEY", help="refuse requests without `Authorization: Bearer KEY`")
     alone = "the container alone, without the endpoint's front end (424, 408, 429, 401)"
     add("--container", action="store_true", help=alone)
+    server = "refuse YAML that is not for `score serve` (--no-server: for Azure's server)"
+    add("--server", action=argparse.BooleanOptionalAction, help=server)
 
 
 def _add_pairs(parser: Parser, flag: str, **options: Any) -> None:
@@ -122,8 +124,11 @@ def _image(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace, machine: Machine | None) -> int:
-    from score.deploy.simulate import client, online
+    from score.deploy.simulate import client, launch, online
 
+    deployment = launch.read(options.yaml)
+    if options.server is not None:
+        launch.check_server(deployment, options.server)
     if options.container and options.key is not None:
         raise AzureError("--key is checked by the front end, which --container leaves out")
     for file in options.request:  # before anything is started
@@ -131,17 +136,17 @@ def _serve(options: argparse.Namespace, machine: Machine | None) -> int:
             raise AzureError(f"there is no request file {file}")
     settings = {"model": options.model, "port": options.port, "machine": machine}
     with (
-        online.container(options.yaml, **settings)
+        online.container(deployment, **settings)
         if options.container
-        else online.endpoint(options.yaml, key=options.key, **settings)
-    ) as process:
+        else online.endpoint(deployment, key=options.key, **settings)
+    ) as container:
         address = f"http://127.0.0.1:{options.port}"
         if options.container:
-            client.wait(address, process)
-        print(f"{address}/score answers", file=sys.stderr)
+            container.wait()
+        print(f"{address}/score answers, with the model in {options.model}", file=sys.stderr)
         if not options.request:
             try:
-                return process.wait()
+                return container.process.wait()
             except KeyboardInterrupt:
                 return 0
         answers = [client.ask(f"{address}/score", file, options.key) for file in options.request]

@@ -12,6 +12,7 @@ from score.deploy.plan import DOWNLOAD_SECONDS, LONGEST_REQUEST_SECONDS
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.rules.notes import Note
 from score.deploy.rules.references import served
+from score.deploy.server_choice import is_ours
 from score.deploy.values import at, mapping
 from score.type_aliases import Json
 
@@ -49,13 +50,14 @@ def _online(document: Document) -> Iterator[str]:
     if timeout > most:
         yield f"{_TIMEOUT}: {most} is the most"
     yield from _deadline(content, variables, timeout)
-    if "code_configuration" in content:  # Azure's inference server runs it
+    if "code_configuration" in content and not is_ours(variables):  # Azure's server runs it
         yield from _workers(content, variables)
 
 
 def _deadline(content: Json, variables: Json, timeout: float) -> Iterator[str]:
     script = str(at(content, "code_configuration.scoring_script"))
-    if _DEADLINE not in variables and not script.endswith(_OURS):
+    ours = script.endswith(_OURS) or is_ours(variables)
+    if _DEADLINE not in variables and not ours:
         return
     seconds = _number(variables.get(_DEADLINE), DOWNLOAD_SECONDS)
     if 1000 * seconds > timeout:

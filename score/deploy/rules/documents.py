@@ -151,8 +151,10 @@ def beside(folders: Iterable[Path]) -> Iterator[Document]:
                 yield document
 
 
-def read(file: Path) -> Document | Note | None:
+def read(file: Path, *, named: bool = False) -> Document | Note | None:
     """A file as a document; None for a file that is not for Azure ML.
+
+    `named`: whether it was asked for by its name, and must be YAML whatever it mentions.
 
     A note says why a file that mentions Azure ML is skipped: a template, several documents in one
     file, a schema that is not checked. Raises AzureError for a file that mentions Azure ML and is
@@ -169,7 +171,7 @@ def read(file: Path) -> Document | Note | None:
     try:
         content = yaml.safe_load(text)
     except Exception as error:  # PyYAML's constructors raise whatever int(), float() and date() do
-        if not azure:
+        if not azure and not named:
             return None
         if isinstance(error, yaml.composer.ComposerError) and "single" in str(error):
             return Note(f"{file}: not checked: it holds several documents")

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from score.deploy.rules.documents import BATCH_DEPLOYMENT, DEPLOYMENT, Document, Known
 from score.deploy.values import at, mapping, whole
-from score.errors import AzureError, suggestion
+from score.errors import AzureError
 from score.type_aliases import Json
+from score.wording.suggestions import suggestion
 
 _MODES = {
     "managedOnlineEndpoint": ("key", "aml_token", "aad_token"),

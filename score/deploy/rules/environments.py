@@ -90,8 +90,8 @@ def _routes(where: str, environment: Json) -> Iterator[str]:
 # -- what uses it ----------------------------------------------------------------------------------
 
 
-def _used(document: Document, part: Json, known: Known) -> EnvironmentDefinition | None:
-    """The environment of a part of a document, inline or in another file."""
+def used(document: Document, part: Json, known: Known) -> EnvironmentDefinition | None:
+    """The environment of a part of a document, inline or in another file; None for others."""
     environment = part.get("environment")
     if isinstance(environment, dict):
         return EnvironmentDefinition(environment, document.here)
@@ -102,19 +102,25 @@ def _used(document: Document, part: Json, known: Known) -> EnvironmentDefinition
 def _kinds(document: Document, known: Known) -> Iterator[str]:
     """Whether an environment installs the package of Azure's that runs the script."""
     for where, part in parts(document):
-        used = _used(document, part, known)
-        if not used:
+        environment = used(document, part, known)
+        if not environment:
             continue
-        runners, description = _runners(document, part, used)
-        installed = used.packages() if runners else None
+        runners, description = _runners(document, part, environment)
+        installed = environment.packages() if runners else None
         if installed is not None and installed.isdisjoint(runners):
             yield f"{where}environment: it is of the wrong kind: it does not install {description}"
 
 
-def _runners(document: Document, part: Json, used: EnvironmentDefinition) -> tuple[set[str], str]:
+def _runners(
+    document: Document, part: Json, definition: EnvironmentDefinition
+) -> tuple[set[str], str]:
     """The packages, any of which can run the part's script, and a description of them."""
     scripted = "code_configuration" in part
-    if document.family == DEPLOYMENT and scripted and "inference_config" not in used.environment:
+    if (
+        document.family == DEPLOYMENT
+        and scripted
+        and "inference_config" not in definition.environment
+    ):
         # `az ml online-deployment create --package-model` adds it; the file does not show that.
         description = (
             "azureml-inference-server-http, which runs the script (--package-model adds it)"
@@ -149,9 +155,9 @@ def _machines(document: Document, known: Known) -> Iterator[str]:
     if document.family not in (DEPLOYMENT, BATCH_DEPLOYMENT):
         return
     field = "instance_type" if "instance_type" in document.content else "compute"
-    size, used = _size(document, known), _used(document, document.content, known)
-    used = used or _of_model(document, known)
-    built = used.device() if used else None
+    size, environment = _size(document, known), used(document, document.content, known)
+    environment = environment or _of_model(document, known)
+    built = environment.device() if environment else None
     gpus = has_gpus(size) if size else None
     devices = {str(one.get("SCORE_DEVICE")).lower() for _, one in variables(document)} - {"none"}
     if gpus and built == "cpu":

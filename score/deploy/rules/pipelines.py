@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from score.deploy.rules.documents import Document, read
 from score.deploy.rules.references import local
 from score.deploy.values import BINDING, at, literal, mapping
-from score.errors import AzureError, suggestion
+from score.errors import AzureError
 from score.type_aliases import Json
+from score.wording.suggestions import suggestion
 
 # Fields of a step that names a component.
 _STEP = {

@@ -24,8 +24,8 @@ from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import environments, models, parts
 from score.deploy.rules.spelling import misspelt
 from score.deploy.values import BINDING, at, mapping
-from score.errors import nearest
 from score.type_aliases import Json
+from score.wording.suggestions import nearest
 
 _ASSET = re.compile(r"azureml:([A-Za-z0-9][\w.-]*)(?:@[\w.-]+|:[\w.-]+)")
 _COMPUTE = re.compile(r"(?:azureml:)?[A-Za-z][A-Za-z0-9-]*")

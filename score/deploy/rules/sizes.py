@@ -22,7 +22,8 @@ from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import models, parts
 from score.deploy.skus import Sku, lookup, skus
 from score.deploy.values import at, mapping
-from score.errors import AzureError, suggestion
+from score.errors import AzureError
+from score.wording.suggestions import suggestion
 
 # Family → its versions. Names of version 1 have no version number.
 _VERSIONS = {

@@ -15,8 +15,9 @@ from score.deploy.rules.documents import Document
 from score.deploy.rules.notes import Note
 from score.deploy.rules.parts import parts
 from score.deploy.values import at, mapping, whole
-from score.errors import AzureError, nearest
+from score.errors import AzureError
 from score.type_aliases import Json
+from score.wording.suggestions import nearest
 
 # The names of azure-ai-ml for some properties.
 _SHORT = {

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from score.deploy.names import SECRET, SECRETS_FORM
 from score.deploy.rules.documents import Document
 from score.deploy.rules.parts import variables
-from score.errors import SettingError, nearest
+from score.errors import SettingError
 from score.settings import PREFIX, Settings, names
+from score.wording.suggestions import nearest
 
 _NEAR = 0.8  # difflib ratio; that of BACH_SIZE and BATCH_SIZE is 0.95
 _WORKERS = "WORKER_COUNT"

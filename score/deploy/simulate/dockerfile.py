@@ -66,17 +66,46 @@ def build(
             key, _, default = text.partition("=")
             values[key] = overrides.get(key, "".join(shlex.split(default)[:1]))
         elif name == "ENV":
-            image.variables |= dict(pair.split("=", 1) for pair in shlex.split(text))
+            image.variables |= _pairs(text)
         elif name == "COPY":
             source, target = text.split()
             values[target] = str(context / source)
         elif name == "CMD":
-            image.command = json.loads(text)
+            image.command = _words(text, context / "Dockerfile")
         elif name == "RUN":
             _run(text, image, context, values)
         elif name not in _IGNORED:
             raise AzureError(f"{context / 'Dockerfile'}: {name} is not known here")
     return image
+
+
+def what_runs(file: Path) -> tuple[dict[str, str], list[str]]:
+    """The environment variables and the command of a Dockerfile's image, without building it.
+
+    Raises AzureError for a file that cannot be read, and for a command that is no JSON list.
+    """
+    variables: dict[str, str] = {}
+    command: list[str] = []
+    for name, text in _instructions(file):
+        if name == "ENV":
+            variables |= _pairs(text)
+        elif name == "CMD":
+            command = _words(text, file)
+    return variables, command
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in shlex.split(text))
+
+
+def _words(text: str, file: Path) -> list[str]:
+    try:
+        words = json.loads(text)
+    except ValueError:
+        words = None
+    if not isinstance(words, list):
+        raise AzureError(f"{file}: CMD {text} is no JSON list of words")
+    return [str(word) for word in words]
 
 
 def _instructions(file: Path) -> Iterator[tuple[str, str]]:
@@ -109,7 +138,8 @@ def _run(step: str, image: Image, context: Path, values: Mapping[str, str]) -> N
     if words[:2] != ["pip", "install"]:
         raise AzureError(f"cannot be done here: RUN {step}")
     files = {target.rstrip("/"): source for target, source in values.items() if "/" in target}
-    words = [_copied(word, files) for word in words[1:]]
+    # pip's cache would only enlarge an image; here the next environment takes packages from it.
+    words = [_copied(word, files) for word in words[1:] if word != "--no-cache-dir"]
     command = [str(image.folder / "bin/python"), "-m", "pip", "--quiet", *words]
     done = subprocess.run(command, cwd=context, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
