@@ -12,26 +12,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import fixtures
+from benchmarks import fixtures, machine
 from score.console import commands
 from score.deploy.plan import image_flops
 from score.folder.architecture import Architecture
 from score.folder.model_folder import ModelFolder
-from score.hardware.processor import cores, supports
+from score.hardware.processor import supports
 from score.model.zeroshot import unit
 from score.settings import MIB
 
@@ -214,7 +210,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         architecture = ModelFolder.open(model).architecture
         flops, saved = image_flops(architecture), _last_layer_flops(architecture)
     return {
-        "machine": machine(),
+        "machine": machine.described(),
         "rates": rates,
         "peaks": peaks,
         "cosines": cosines,
@@ -230,30 +226,6 @@ def _last_layer_flops(architecture: Architecture) -> float:
     tower, others = architecture.vision.tower, architecture.vision.tokens - 1
     matrices = 2 * tower.width**2 + 2 * tower.width * tower.hidden
     return 2.0 * others * matrices + 4.0 * others * architecture.vision.tokens * tower.width
-
-
-def machine() -> dict[str, Any]:
-    cpu = next(
-        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")),
-        platform.processor(),
-    )
-    packages = ("torch", "transformers", "openvino", "pillow", "numpy")
-    return {
-        "cpu": cpu,
-        "cores": cores(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "load": os.getloadavg()[0],
-        "versions": {name: version(name) for name in packages if find_spec(_module(name))},
-    }
-
-
-def _module(package: str) -> str:
-    return {"pillow": "PIL"}.get(package, package)
-
-
-def _cpuinfo() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.exists() else []
 
 
 # -- the results ---------------------------------------------------------------------------------

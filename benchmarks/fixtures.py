@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle, islice
 from pathlib import Path
@@ -116,25 +116,32 @@ def model(folder: Path | None, scratch: Path, *, int8: bool = False) -> Path:
 
 @contextmanager
 def image_server(
-    latency: float = 0.0, *, thumbnails: bool = False, crowd: int = 0
+    latency: float = 0.0,
+    *,
+    thumbnails: bool = False,
+    different: int = 0,
+    crowd: int = 0,
+    drip: float = 0.0,
 ) -> Iterator[list[str]]:
     """Serves SMALL and LARGER images, or THUMBNAILS, from a process of its own; yields their
-    URLs. `crowd`: of more requests at a time than this, the rest is told to come back in 1 s.
+    URLs. `different`: serves so many of `distinct()` instead. `crowd`: of more requests at a time
+    than this, the rest is told to come back in 1 s. `drip`: seconds between two bytes of a body.
     """
     command = [sys.executable, "-m", __spec__.name, "--latency", str(latency)]
-    command += ["--crowd", str(crowd), *(["--thumbnails"] if thumbnails else [])]
-    sizes = THUMBNAILS if thumbnails else SMALL + LARGER
+    command += ["--crowd", str(crowd), "--drip", str(drip)]
+    command += ["--different", str(different), *(["--thumbnails"] if thumbnails else [])]
+    count = different or len(THUMBNAILS if thumbnails else SMALL + LARGER)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         port = int(server.stdout.readline())
         try:
-            yield [f"http://{HERE}:{port}/{number}.jpg" for number, _ in enumerate(sizes)]
+            yield [f"http://{HERE}:{port}/{number}.jpg" for number in range(count)]
         finally:
             server.terminate()
 
 
-def _serve(latency: float, sizes: list[tuple[int, int]], crowd: int) -> None:
-    bodies = {f"/{number}.jpg": body for number, body in enumerate(images(sizes))}
+def _serve(latency: float, served: Iterable[bytes], crowd: int, drip: float) -> None:
+    bodies = {f"/{number}.jpg": body for number, body in enumerate(served)}
     places = threading.Semaphore(crowd or 10**9)
 
     class Handler(BaseHTTPRequestHandler):
@@ -146,14 +153,24 @@ def _serve(latency: float, sizes: list[tuple[int, int]], crowd: int) -> None:
                 return
             time.sleep(latency)
             places.release()
-            self._answer(200, bodies[self.path], "Content-Type", "image/jpeg")
+            path = self.path.partition("?")[0]  # a query makes an image's URL another one
+            self._answer(200, bodies[path], "Content-Type", "image/jpeg")
 
         def _answer(self, status: int, body: bytes, *header: str) -> None:
             self.send_response(status)
             self.send_header(*header)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # a client has had enough of drops
+                self._send(body)
+
+        def _send(self, body: bytes) -> None:
+            if not drip:
+                self.wfile.write(body)
+                return
+            for at in range(len(body)):
+                self.wfile.write(body[at : at + 1])
+                time.sleep(drip)
 
         def log_message(self, *_: object) -> None: ...
 
@@ -169,9 +186,14 @@ def main() -> None:
     parser = commands.Parser(description="Serves images on a free port, which it prints.")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--crowd", type=int, default=0, help="requests it takes at a time")
+    parser.add_argument("--drip", type=float, default=0.0, help="seconds between two bytes")
     parser.add_argument("--thumbnails", action="store_true", help="320×240 instead of photos")
+    parser.add_argument("--different", type=int, default=0, help="so many photos, no two alike")
     options = parser.parse_args()
-    _serve(options.latency, THUMBNAILS if options.thumbnails else SMALL + LARGER, options.crowd)
+    served: Iterable[bytes] = islice(distinct(), options.different)
+    if not options.different:
+        served = images(THUMBNAILS if options.thumbnails else SMALL + LARGER)
+    _serve(options.latency, served, options.crowd, options.drip)
 
 
 if __name__ == "__main__":

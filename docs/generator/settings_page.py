@@ -49,6 +49,8 @@ def default_of(field: Field[Any]) -> str:
     value: Any = field.default
     if value in ((), ""):
         return "none"
+    if isinstance(value, tuple):
+        value = ",".join(value)
     text = str(value).lower() if isinstance(value, bool) else str(value)
     mib = f" ({value // settings.MIB} MiB)" if field.name.endswith("_bytes") else ""
     text = text.replace(VERSION, "VERSION")

@@ -30,6 +30,9 @@ PAGES = pages.pages()
 RUN = [page for page in PAGES if any(block.is_run for block in pages.blocks(page))]
 _WRITES = r"--output|--report|-d|checkpoint \S+"  # what stands before an output's name
 _PORTS = re.compile(r"\b500[123]\b")
+# A process that has OpenVINO's compiled model is ready in less than half the time of importing
+# PyTorch; compiling a model of full size takes longer.
+_ENGINES = {"checkpoint.md": "torch"}
 
 
 def script(page: Path) -> str:
@@ -77,9 +80,11 @@ def entered(page: Path, clone: Path) -> subprocess.CompletedProcess[str]:
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(clone),
         "SCORE_LOG_LEVEL": "warning",
-        # Both take as long as the commands themselves, and have tests of their own.
+        # These take as long as the commands themselves, and have tests of their own.
         "SCORE_PRECISION": "fp32",
         "SCORE_VERIFY": "off",
+        "SCORE_ENGINE": _ENGINES.get(page.name, "openvino"),
+        "SCORE_CACHE": str(clone.with_name("cache")),
         "OMP_NUM_THREADS": "1",  # the embedded model is fastest with one thread
     }
     file = clone.with_name(f"{page.stem}.sh")
@@ -116,11 +121,11 @@ def test_every_command_succeeds(page: Path, clone: Path) -> None:
 
 
 _EXPECTED = {
-    "zero-shot.md": ['"labels": ["apple", "house"]'],
+    "zero-shot.md": ['"labels":["apple","house"]'],
     "search.md": ["images/owl.jpg", "(67, 512) float32 [1. 1. 1.]"],
     "checkpoint.md": ["probes as promised"],
     "embed.md": ["0 of 67 rows may be tried again"],
-    "README.md": ['{"status": "ok"}', '[{"image_features"'],
+    "README.md": ['{"status":"ok"}', '[{"image_features"'],
 }
 """Parts of what a page's commands print, so that doing nothing does not pass."""
 
@@ -153,7 +158,7 @@ def test_most_blocks_are_run() -> None:
     left_out = Counter(block.reason.split()[0].strip(",;:") for block in shown if block.reason)
     assert sum(block.is_run for block in shown) >= 35
     assert left_out.keys() <= KINDS.keys()
-    assert sum(left_out.values()) <= 45
+    assert sum(left_out.values()) <= 60
     assert left_out["placeholder"] <= 5
 
 

@@ -65,7 +65,7 @@ def test_flags_are_those_of_the_parser() -> None:
     assert "`--precision`" in section
     assert "--allow-hosts" not in section
     embed = text_of("cli.md").partition("### score embed\n")[2].partition("\n### ")[0]
-    assert "- `--output FILE` (required): " in embed
+    assert "- `--output FILE|FOLDER` (required): " in embed
     assert re.search(r"- `--truncate end\|error`: texts longer .* \(end\)", embed)
     assert "[--max-errors N]" in embed
 

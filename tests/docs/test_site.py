@@ -35,6 +35,14 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
+def test_no_two_headings_of_a_page_are_equal(page: Path) -> None:
+    """A link to the second would lead to the first."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    assert len({*headings}) == len(headings), sorted(headings)
+
+
 @pytest.mark.parametrize("page", MARKDOWN, ids=pages.name)
 def test_every_link_resolves_in_the_repository(page: Path) -> None:
     text = re.sub(

@@ -26,6 +26,7 @@ from score.__main__ import main
 from score.core import endpoint
 from score.core.embedder import Embedder
 from score.errors import ScoreError
+from score.index.index import Index
 from score.settings import Settings
 from tests.support.pages import ROOT
 
@@ -128,6 +129,14 @@ def _without_tokenizer(tiny: Path, tmp_path: Path, **_: Any) -> str:
     return _refusal(tmp_path)
 
 
+def _exported(tmp_path: Path, **_: Any) -> str:
+    for name in ("vectors.npy", "rows.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(ScoreError) as caught:
+        Index(tmp_path)
+    return str(caught.value)
+
+
 def _packaged(name: str, content: object, *more: str) -> Say:
     """What `score package` says of a file of weights."""
 
@@ -159,7 +168,7 @@ HAPPENING: dict[str, Say] = {
     "`'nan' looks like": answered([{"image": "nan"}]),
     "`must be a URL, base64": answered([{"image": 3.5}]),
     "`… tokens; the model's context": answered([{"text": "word " * 90}], truncate="error"),
-    "`127.0.0.1, which is not": embedded("image\nhttp://127.0.0.1:9/x.jpg\n"),
+    "`… leads to no public address": embedded("image\nhttp://127.0.0.1:9/x.jpg\n"),
     "`only http and https": answered([{"image": "s3://bucket/x.jpg"}]),
     "`user name and password": answered([{"image": "https://me:secret@example.org/x.jpg"}]),
     "`an HTML page": image(b"<!DOCTYPE html><html><body>log in</body></html>"),
@@ -170,6 +179,7 @@ HAPPENING: dict[str, Say] = {
     "`… holds bare weights": _packaged("w.pt", {"visual.conv1.weight": torch.zeros(2, 2)}),
     "`… has no int8": _precision,
     "`… is there already": _overwritten,
+    "`… holds no index": _exported,
     "`no such file below": embedded("image\nmissing/cat.jpg\n"),
 }
 """How an entry's heading begins → what makes it happen."""
@@ -179,9 +189,16 @@ IN_CODE = {
     "`this model does not compute": "this model does not compute here what its package promises",
     "`… answered 403": "answered {status} {reason}",
     "`… took more than": "took more than",
+    "`the server did not answer": "times in a row, and is not asked {when}",
+    "`… must not be used": "must not be used: its X-Robots-Tag says {directive}",
     "`TLS with": "TLS with {where} failed",
     "`the weights hold several": "the weights hold several models (",
+    "`the tokenizer in … takes over": "seconds of processor time for ",
     "`cannot reach the Hub": "cannot reach the Hub for",
+    "`no home folder for": "no home folder for",
+    "`nothing is fetched from port": "nothing is fetched from port {port} of {shown}",
+    "`… vectors of two models": "vectors of two models cannot be compared",
+    "`… cannot be reached": "cannot be reached; the log says why",
 }
 """How an entry's heading begins → its message in the code, where further tests make it happen."""
 
