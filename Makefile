@@ -18,13 +18,17 @@ SYSMON  := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 12) and pri
 TWEMOJI := $(CACHE)/twemoji-15.0.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast lint lowest newest docs reference bench venv clean
+.PHONY: demo test test-fast lint style lowest newest docs reference bench bench-server venv clean
 
 demo: $(VENV)/demo.installed  ## Embed, search and classify images by URL, and compare all interfaces.
 	$(BIN)/python samples/demo.py
 
-test: lint $(TWEMOJI)  ## All tests, as CI runs them. Fails below the coverage that pyproject.toml asks for.
-	TWEMOJI='$(TWEMOJI)/package' $(SYSMON) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(COVERAGE)
+# mypy runs beside the tests, which do not keep the cores busy while they wait; what it says comes last.
+test: style $(TWEMOJI)  ## Lint and all tests, as CI runs them. Fails below the coverage that pyproject.toml asks for.
+	@mkdir -p out
+	$(BIN)/mypy > out/mypy.txt 2>&1 & types=$$!; \
+	TWEMOJI='$(TWEMOJI)/package' $(SYSMON) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(COVERAGE); \
+	tests=$$?; wait $$types; types=$$?; cat out/mypy.txt; exit $$(( tests ? tests : types ))
 
 test-fast: $(VENV)/dev.installed  ## What one runs while working: no real processes, no references.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not process and not reference'
@@ -36,23 +40,26 @@ $(TWEMOJI):
 	  && tar -xzf *.tgz && rm *.tgz && mv $@.part $@; } 2> /dev/null \
 	  || { rm -rf $@.part; echo 'No Twemoji (npm pack @twemoji/svg): its test is skipped.'; }
 
-lint: $(VENV)/dev.installed
+lint: style
+	$(BIN)/mypy
+
+style: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 # Libraries as old as pyproject.toml allows, and as new as there are: the contract holds on both.
 # PyTorch is the pinned one in both, since most of its other builds bring gigabytes of CUDA: that
 # older ones work is not tested.
 CONTRACT  := tests/contract/test_contract.py tests/tables/test_tables.py tests/serve/test_server.py \
-  tests/serve/test_connections.py tests/serve/test_shutdown.py tests/serve/test_request_log.py
-SERVING   := batch,serve,mlflow,evaluate,azure,collect
+  tests/serve/test_connections.py tests/serve/test_shutdown.py tests/serve/test_request_log.py tests/serve/test_tracing.py
+SERVING   := batch,serve,mlflow,evaluate,azure,collect,trace
 PACKAGING := evaluate,package,openvino,int8
-EXTRAS    := batch,serve,mlflow
+EXTRAS    := batch,serve,mlflow,trace
 IN_LOWEST := $(VENV)-lowest/bin/python -m
 IN_NEWEST := $(VENV)-newest/bin/python -m
 
-# The lowest versions for some extras, then tests that use them. Bytecode is written when it is used.
+# The lowest versions for some extras, then tests that use them. Bytecode is written when it is used,
+# not for all of each library, which takes minutes.
 define at_lowest
 	$(BIN)/python .ci/lowest.py $(1) > $(VENV)-lowest/constraints.txt
 	$(IN_LOWEST) pip install --quiet --disable-pip-version-check --no-compile '$(TORCH)' \
@@ -74,9 +81,9 @@ lowest: $(VENV)/dev.installed
 
 newest: $(VENV)/dev.installed
 	$(PYTHON) -m venv --clear $(VENV)-newest
-	$(IN_NEWEST) pip install --quiet --disable-pip-version-check '$(TORCH)' \
-	  --editable '.[$(EXTRAS)]' 'pytest>=8.3' 'requests>=2.32'
-	TESTS_WITHOUT_AZURE_SERVER=1 $(IN_NEWEST) pytest $(CONTRACT) \
+	$(IN_NEWEST) pip install --quiet --disable-pip-version-check --no-compile '$(TORCH)' \
+	  --editable '.[$(EXTRAS)]' 'pytest>=8.3' 'pytest-xdist>=3.6' 'requests>=2.32'
+	TESTS_WITHOUT_AZURE_SERVER=1 $(IN_NEWEST) pytest -n $(WORKERS) --dist loadfile $(CONTRACT) \
 	  -k 'not azure' -W default -p no:cacheprovider
 
 reference: $(VENV)/dev.installed  ## Rewrites docs/reference/ from the code.
@@ -87,6 +94,9 @@ docs: $(VENV)/dev.installed  ## The documentation site, strictly: to out/site.
 
 bench: $(VENV)/dev.installed  ## Benchmarks against the obvious code, into out/bench. Takes an hour.
 	$(BIN)/python -m benchmarks.bench
+
+bench-server: $(VENV)/dev.installed  ## The server under load of all kinds, into out/bench-server. Takes an hour and a half.
+	$(BIN)/python -m benchmarks.server
 
 venv: $(VENV)/demo.installed  ## Prints where the environment is.
 	@echo $(VENV)

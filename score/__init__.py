@@ -17,13 +17,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from score.concurrency.cancellation import Cancellation
     from score.contract.labels import Labels
     from score.contract.params import Params
     from score.contract.rows import Record, Row
     from score.core.embedder import Embedder
     from score.errors import ScoreError
-    from score.fetch.cancellation import Cancellation
-    from score.index.index import Hit, Index, build_index
+    from score.index.build import build_index
+    from score.index.index import Hit, Index
     from score.jobs.embed import embed_file
     from score.jobs.summary import Summary
     from score.model.zeroshot import cosine
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Cancellation": "fetch.cancellation",
+    "Cancellation": "concurrency.cancellation",
     "Embedder": "core.embedder",
     "Hit": "index.index",
     "Index": "index.index",
@@ -60,7 +61,7 @@ _MODULES = {
     "ScoreError": "errors",
     "Settings": "settings",
     "Summary": "jobs.summary",
-    "build_index": "index.index",
+    "build_index": "index.build",
     "cosine": "model.zeroshot",
     "embed_file": "jobs.embed",
 }

@@ -17,7 +17,16 @@ from types import ModuleType
 from score import __version__
 from score.cli import VERBS
 from score.cli.arguments import settings
-from score.console.commands import UNUSABLE, Parser, add_verb, exit_code_of, log_to_stderr, say
+from score.console.commands import (
+    UNUSABLE,
+    LogUntilConfigured,
+    Parser,
+    add_verb,
+    exit_code_of,
+    log_to_stderr,
+    say,
+)
+from score.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,11 +44,19 @@ def _run(words: Sequence[str]) -> int:
     verbs = [verb] if verb in VERBS else [name for name in VERBS if _is_here(name)]
     modules = {name: importlib.import_module(_module(name)) for name in verbs}
     options = _parser(modules).parse_args(words)
-    log_to_stderr("warning")  # of unusable variables, until the level is known
-    chosen = settings(options, os.environ)
-    log_to_stderr(chosen.log_level)
-    code: int = modules[options.verb].run(options, chosen)
+    verb_module = modules[options.verb]
+    log = LogUntilConfigured()  # the settings, of which unknown ones are logged, say how
+    with log:
+        chosen = settings(options, os.environ)
+    getattr(verb_module, "configure_log", _configure_log)(chosen)
+    log.write()
+    code: int = verb_module.run(options, chosen)
     return code
+
+
+def _configure_log(chosen: Settings) -> None:
+    """Of a verb that has no log of its own kind."""
+    log_to_stderr(chosen.log_level)
 
 
 def _verb(words: Sequence[str]) -> str:

@@ -10,9 +10,10 @@
     │   ├── BadField             an unknown key of a body, or one with an unusable value
     │   ├── UnknownModel         a model that this server does not have          HTTP 404
     │   ├── UnsupportedType      a body of a type that is not read               HTTP 415
-    │   ├── RequestTooLarge      more bytes or rows than the limits allow            HTTP 413
+    │   ├── RequestTooLarge      more bytes, rows or labels than the limits allow    HTTP 413
     │   ├── RowsFailed           `on_error="raise"` met rows that failed             HTTP 422
     │   ├── Overloaded           other requests are ahead of it; try again later     HTTP 429
+    │   ├── ModelUnavailable     its model is not loaded now; try again later        HTTP 503
     │   ├── Cancelled            its client went away before the answer              HTTP 499
     │   ├── OutOfMemory          one of its inputs alone does not fit in memory      HTTP 503
     │   └── RequestTimeout       it was not answered in time                         HTTP 504
@@ -21,8 +22,9 @@
         ├── BadType              a cell that is not a string (or, for images, bytes)
         ├── BadBase64            neither a URL, a `data:` URI nor valid base64
         ├── BadUrl               a URL that cannot be fetched as written
-        ├── BlockedHost          a URL that leads to a private or local address
+        ├── BlockedHost          a URL that leads to no public address
         ├── FetchFailed          the image's server, a proxy, the network or TLS refused
+        │   └── HostDown         the server did not answer other rows, and was not asked
         ├── FetchTimeout         the download did not finish in time
         ├── TooManyBytes         larger than `max_image_bytes`
         ├── NotAnImage           bytes that are no image of a supported format
@@ -39,9 +41,10 @@ each of them, with the same body, and the status in the header `ms-azureml-model
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import ClassVar, TypedDict
+
+from score.wording.quoting import quoted
 
 
 class RowProblem(TypedDict):
@@ -62,8 +65,7 @@ class ModelError(ScoreError):
     """A model folder that cannot be loaded, or whose vectors differ from its probes.
 
     What to do: the message names the file or the probe. Complete the folder (`git lfs pull`, or
-    `score package` with `--base`); for a failed probe, run `score verify` on the folder, and try
-    `--precision fp32`.
+    `score package` with `--base`); for a failed probe, run `score verify`, try `--precision fp32`.
     """
 
 
@@ -150,7 +152,7 @@ class UnknownModel(RequestError):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         """`known`: the names of the server's models."""
         served = ", ".join(map(repr, known))
-        super().__init__(f"the model {name[:200]!r} does not exist here; this server has {served}")
+        super().__init__(f"the model {quoted(name)} does not exist here; this server has {served}")
 
 
 class UnsupportedType(RequestError):
@@ -164,24 +166,15 @@ class UnsupportedType(RequestError):
 
 
 class RequestTooLarge(RequestError):
-    """More bytes or rows than the limits allow.
+    """More bytes, rows or labels than the limits allow, or longer labels.
 
     What to do: divide the rows among several requests, or raise the setting that limits them:
-    `SCORE_MAX_REQUEST_BYTES` or `_ROWS`, `SCORE_MAX_PENDING_BYTES` or `_ROWS`.
+    `SCORE_MAX_REQUEST_BYTES` or `_ROWS`, `SCORE_MAX_PENDING_BYTES` or `_ROWS`,
+    `SCORE_MAX_SCORES`, `SCORE_MAX_ANSWER_BYTES`.
     """
 
     code = "too_large"
     status = 413
-
-
-def body_too_large(most: int) -> RequestTooLarge:
-    """The error for a body of more than `most` bytes."""
-    return RequestTooLarge(f"the body is larger than {most:,} bytes; send fewer rows")
-
-
-def too_many_rows(most: int) -> RequestTooLarge:
-    """The error for a table of more than `most` rows."""
-    return RequestTooLarge(f"more than {most:,} rows in one request; send fewer at a time")
 
 
 class RowsFailed(RequestError):
@@ -198,7 +191,9 @@ class RowsFailed(RequestError):
     def __init__(self, failures: Sequence[tuple[int, RowError]], total: int) -> None:
         """failures: (position in the request, error) pairs; total: number of rows in it."""
         self.failures = list(failures)
-        first = "; ".join(f"row {index}, {error}" for index, error in self.failures[: self._SHOWN])
+        first = "; ".join(
+            f"row {index}, {str(error)[:300]}" for index, error in self.failures[: self._SHOWN]
+        )
         more = len(self.failures) - self._SHOWN
         super().__init__(
             f"{len(self.failures)} of {total} rows failed: {first}"
@@ -222,7 +217,6 @@ class RowsFailed(RequestError):
 
 class Overloaded(RequestError):
     """The process has as many requests under way as its limits allow, or as it can answer in time.
-
     The request was refused before any work was done for it.
 
     What to do: send it again after that time. If it happens often, add replicas, or raise the limit
@@ -238,6 +232,18 @@ class Overloaded(RequestError):
         """retry_after: seconds."""
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ModelUnavailable(RequestError):
+    """The request's model is not loaded now: loading failed, or too many requests wait for it.
+
+    What to do: send it again after `Retry-After`; the log and `/health/ready` say what is wrong.
+    """
+
+    code = "model_unavailable"
+    status = 503
+    retryable = True
+    retry_after = 1
 
 
 class Cancelled(RequestError):
@@ -270,8 +276,7 @@ class RequestTimeout(RequestError):
     What was still being downloaded, decoded or computed for it was given up.
 
     What to do: send fewer rows at a time, or raise the setting or the header. If single downloads
-    are what takes long, lower `SCORE_REQUEST_DEADLINE`: rows whose images did not come in time are
-    then errors of their own, and the other rows are answered.
+    take long, lower `SCORE_REQUEST_DEADLINE`: rows whose images are late are then errors of theirs.
     """
 
     code = "request_timeout"
@@ -343,10 +348,10 @@ class BadUrl(RowError):
 
 
 class BlockedHost(RowError):
-    """A URL that leads to a private, local or otherwise non-public address.
+    """A URL that leads to no public address, or to a port that `SCORE_FETCH_PORTS` does not name.
 
-    What to do: if the host is one of yours and this is meant, add its name, address or CIDR range
-    to `SCORE_ALLOW_HOSTS`; otherwise correct the URL.
+    What to do: correct the URL; the log says where it leads. Add a host that is yours to
+    `SCORE_ALLOW_HOSTS`.
     """
 
     code = "blocked_host"
@@ -364,6 +369,16 @@ class FetchFailed(RowError):
     """
 
     code = "fetch_failed"
+
+
+class HostDown(FetchFailed):
+    """In a batch job: the image's server has not answered several rows in a row, and was not asked
+    for this one.
+
+    What to do: embed the row again once the server is up.
+    """
+
+    retryable = True
 
 
 class FetchTimeout(RowError):
@@ -408,8 +423,8 @@ class TruncatedImage(RowError):
 
 
 class TooManyPixels(RowError):
-    """The image has more pixels (width × height) than `SCORE_MAX_PIXELS`, or than are left of the
-    `SCORE_MAX_REQUEST_PIXELS` that all images of its request may have together.
+    """The image has more pixels (width × height) than `SCORE_MAX_PIXELS`, than are left of the
+    request's `SCORE_MAX_REQUEST_PIXELS`, or more parts than their decoding could be worth.
 
     What to do: send a smaller image, or fewer in one request, or raise the limit that the message
     names; memory use grows with the first, the time that a request takes with the second.
@@ -430,21 +445,3 @@ class TextTooLong(RowError):
 
 ROW_CODES: dict[str, type[RowError]] = {error.code: error for error in RowError.__subclasses__()}
 """All row codes: the values of `rows[].code` in responses, and of `error_code` in tables."""
-
-
-def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean …?` for the end of a message about an unknown word; empty for none alike.
-
-    prefix: what all words begin with, left out of the comparison.
-    """
-    near = nearest(word, known, prefix=prefix)
-    return f"; did you mean {near}?" if near else ""
-
-
-def nearest(
-    word: str, known: Iterable[str], *, prefix: str = "", cutoff: float = 0.6
-) -> str | None:
-    """The most similar known word, ignoring case; None below `cutoff`, a ratio of difflib's."""
-    spelled = {name.removeprefix(prefix).lower(): name for name in known}
-    close = get_close_matches(word.removeprefix(prefix).lower(), spelled, n=1, cutoff=cutoff)
-    return spelled[close[0]] if close else None

@@ -6,6 +6,7 @@ of `run()` into a 500 without a body, so `run()` returns complete responses, ref
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import runpy
@@ -18,13 +19,17 @@ if __name__ != "score.online":  # Azure's server loads this file by its path
     runpy.run_path(str(Path(__file__).parent / "entry" / "by_path.py"))
 
 from score.core import endpoint
+from score.core.bodies import Bodies, Body
 from score.core.embedder import Embedder
 from score.entry import collector, model
-from score.errors import body_too_large
+from score.errors import RequestError
 
 log = logging.getLogger(__name__)
 
+_PIECE = 2**20  # bytes of a body that are read at a time
+
 _embedder: Embedder
+_bodies: Bodies
 _collection: collector.Collection | None = None
 
 
@@ -33,8 +38,9 @@ def init() -> None:
 
     Requests and answers are collected where the deployment's `data_collector` asks for it.
     """
-    global _embedder, _collection
+    global _embedder, _bodies, _collection
     _embedder = model.load(os.environ)
+    _bodies = Bodies(_embedder.settings)
     _collection = collector.start(os.environ)
     log.info(
         "model in %s loaded: %d dimensions", model.model_folder(os.environ), _embedder.dimension
@@ -44,13 +50,22 @@ def init() -> None:
 @rawhttp  # type: ignore[untyped-decorator]  # the package has no types
 def run(request: AMLRequest) -> AMLResponse:
     """Answers `POST /score`."""
-    most = _embedder.settings.max_request_bytes
     if request.method != "POST":
         answer = endpoint.problem(405, "method_not_allowed", "use POST")
-    elif (request.content_length or 0) > most:
-        answer = endpoint.refuse(body_too_large(most))
     else:
-        # A body in chunks does not declare its length: a byte over the limit is read, and refused.
-        body, kind = request.stream.read(most + 1), request.content_type or ""
-        answer = endpoint.score(_embedder, body, _collection, kind)
+        try:
+            with _bodies.one(request.headers.get("Content-Length")) as body:
+                content, kind = _read(request, body), request.content_type or ""
+                answer = endpoint.score(_embedder, content, _collection, kind)
+        except RequestError as error:
+            answer = endpoint.refuse(error)
     return AMLResponse(answer.body, answer.status, {"Content-Type": answer.kind, **answer.headers})
+
+
+def _read(request: AMLRequest, body: Body) -> bytes:
+    """The body, counted while it arrives: one in chunks does not declare its length."""
+    content = io.BytesIO()  # its `getvalue` makes no copy
+    while piece := request.stream.read(_PIECE):
+        body.add(len(piece))
+        content.write(piece)
+    return content.getvalue()

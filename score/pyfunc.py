@@ -12,18 +12,18 @@ from typing import Any
 import pandas as pd
 
 from score.contract import wire
-from score.contract.limits import check_row_count
+from score.contract.limits import NUMBER, check_row_count, check_vectors
 from score.contract.params import Params
 from score.core.embedder import Embedder
 from score.entry.mlflow_errors import mlflow_errors
 from score.entry.mlflow_process import is_http, is_under_spark
-from score.entry.mlflow_server import accept_input_data, do_nothing
+from score.entry.mlflow_server import accept_input_data, call, do_nothing
 from score.settings import Settings
 from score.tables import frames
 
 _OF_REQUESTS = (
     *("max_pending_requests", "max_pending_rows", "max_pending_bytes", "max_wait"),
-    *("max_request_pixels", "request_timeout"),
+    *("max_request_pixels", "max_scores", "max_answer_bytes", "request_timeout"),
 )
 """Settings that hold for HTTP requests alone; 0 is no limit."""
 
@@ -60,7 +60,9 @@ class Model:
             if self._max_rows is not None:
                 check_row_count(len(rows), self._max_rows)
             parsed = Params.parse(params)
-            records = self.embedder.answer(rows, parsed)
+            most = self.embedder.settings.max_answer_bytes
+            check_vectors(rows, self.embedder.dimension, NUMBER, most)
+            records = self.embedder.answer(rows, parsed, call())
         blank = self._blank(parsed)
         return [blank | wire.render(record) for record in records]
 

@@ -6,16 +6,18 @@ Each field `some_limit` is the environment variable `SCORE_SOME_LIMIT` and the f
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields
+from pathlib import PurePath
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from score import __version__
-from score.errors import SettingError, suggestion
+from score.errors import SettingError
 from score.type_aliases import Precision
+from score.validation import hosts, web
+from score.wording.quoting import quoted
+from score.wording.suggestions import suggestion
 
 log = logging.getLogger(__name__)
 
@@ -32,52 +34,6 @@ PREFIX = "SCORE_"
 
 USER_AGENT = f"clip-endpoints/{__version__} (no contact given; operators set SCORE_USER_AGENT)"
 """The default names no contact: the project runs no service, whoever deploys it does."""
-
-
-def _user_agent_fault(text: str) -> str:
-    """What is wrong with a User-Agent; a line break would add headers to requests."""
-    if not text.strip() or len(text) > 500 or not (text.isascii() and text.isprintable()):
-        return "must be one line of 1 to 500 printable ASCII characters"
-    return ""
-
-
-def _proxy_fault(text: str) -> str:
-    """What is wrong with a proxy's URL, without showing its password."""
-    if not text:
-        return ""
-    example = "must be like http://proxy.example:3128, with user:password@ where it asks for them"
-    try:
-        url = urlsplit(text)
-        usable = url.scheme == "http" and url.hostname and url.port != 0
-    except ValueError:
-        return example
-    blank = not (text.isascii() and text.isprintable()) or " " in text
-    if not usable or blank or url.path not in ("", "/") or url.query or url.fragment:
-        return example
-    return ""
-
-
-def _host_fault(text: str) -> str:
-    """What is wrong with a host name, an address or a range of addresses."""
-    try:
-        ipaddress.ip_network(text.strip("[]"), strict=False)
-    except ValueError:
-        if not text.isascii() or set(text) & set("/*:@[] "):
-            return f"must hold host names, addresses or CIDR ranges, not {text!r}"
-    return ""
-
-
-def _origin_fault(text: str) -> str:
-    """What is wrong with a web site's origin, which browsers write without a path."""
-    try:
-        url = urlsplit(text)
-        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
-    except ValueError:
-        usable = False
-    plain = text == f"{url.scheme}://{url.netloc}".lower() if usable else text == "*"
-    if not plain or "@" in text or not (text.isascii() and text.isprintable()) or " " in text:
-        return "must be like https://app.example or http://app.example:8080, without a path, or *"
-    return ""
 
 
 def _setting(
@@ -101,8 +57,14 @@ class Settings:
     # Downloads.
     allow_hosts: tuple[str, ...] = _setting(
         (),
-        "host names, addresses or CIDR ranges that may be fetched although private",
-        fault=_host_fault,
+        "host names, addresses or CIDR ranges that may be fetched although private: at all ports, "
+        "or at one, as in minio.example:9000",
+        fault=hosts.host_fault,
+    )
+    fetch_ports: tuple[str, ...] = _setting(
+        ("80", "443"),
+        "ports that public hosts are fetched from, beside those in allow_hosts; * for all",
+        fault=hosts.port_fault,
     )
     connect_timeout: float = _setting(5.0, "seconds to connect to an image's server", least=0.01)
     read_timeout: float = _setting(10.0, "seconds to wait for the server's next bytes", least=0.01)
@@ -123,18 +85,24 @@ class Settings:
     user_agent: str = _setting(
         USER_AGENT,
         "User-Agent header of downloads: name a contact, some servers refuse clients without one",
-        fault=_user_agent_fault,
+        fault=web.user_agent_fault,
+    )
+    respect_robots_tag: bool = _setting(
+        False,
+        "refuse images whose X-Robots-Tag says noai, noimageai, noindex, noimageindex or none",
     )
     proxy: str = _setting(
         "",
         "HTTP proxy for downloads, http://[user:password@]host:port; it resolves host names, so it "
         "then decides which addresses they may lead to",
-        fault=_proxy_fault,
+        fault=web.proxy_fault,
         secret=True,
     )
 
     # Images.
-    max_image_bytes: int = _setting(20 * MIB, "bytes of the largest encoded image", least=1)
+    max_image_bytes: int = _setting(
+        20 * MIB, "bytes of the largest encoded image (inline in a CSV: at most 45 MiB)", least=1
+    )
     # Pillow refuses 178,956,971 pixels and more by itself.
     max_pixels: int = _setting(
         50_000_000, "pixels of the largest image, width times height", least=1
@@ -155,12 +123,18 @@ class Settings:
     request_timeout: float = _setting(
         0.0, "seconds for one request as a whole, which is refused then; 0: no limit", least=0
     )
-    max_request_bytes: int = _setting(128 * MIB, "bytes of the largest request body", least=1)
+    max_request_bytes: int = _setting(64 * MIB, "bytes of the largest request body", least=1)
     max_request_rows: int = _setting(10_000, "most rows in one request", least=1)
     max_request_pixels: int = _setting(
         2_500_000_000, "pixels of all images of one request together; 0: no limit", least=0
     )
     max_prompts: int = _setting(2_000, "most prompts in one request's labels", least=1)
+    max_scores: int = _setting(
+        200_000, "rows × labels of one request, of 32 characters on average; 0: no limit", least=0
+    )
+    max_answer_bytes: int = _setting(
+        256 * MIB, "bytes of the vectors in one answer, about; 0: no limit", least=0
+    )
 
     # All requests of a process together. What does not fit is refused: 429, with a Retry-After.
     max_pending_requests: int = _setting(
@@ -185,7 +159,7 @@ class Settings:
     cors_origin: tuple[str, ...] = _setting(
         (),
         "origins of web pages that may use the server, comma-separated; * for all",
-        fault=_origin_fault,
+        fault=web.origin_fault,
     )
 
     # The model.
@@ -195,7 +169,9 @@ class Settings:
         "of the arithmetic; auto: the fastest one whose probes reach cosine 0.9999, else fp32",
     )
     engine: EngineName = _setting(
-        "auto", "library that runs the model; auto: torch, for int8 openvino"
+        "auto",
+        "library that runs the model; auto: openvino where it is installed, passes the probes, and "
+        "is measured faster on this machine, else torch; for int8 openvino",
     )
     cache: str = _setting("~/.cache/clip-endpoints", "folder for compiled OpenVINO models")
     verify: Verify = _setting(
@@ -206,6 +182,14 @@ class Settings:
     decode_workers: int = _setting(0, "images decoded at a time; 0: one per CPU core", least=0)
 
     log_level: LogLevel = _setting("info", "lowest level that is logged")
+
+    # `score serve` alone: when its models are loaded.
+    load_on_first_use: bool = _setting(
+        False, "load a model when the first request asks for it, not at the start"
+    )
+    unload_after: float = _setting(
+        0.0, "seconds without a request after which a model is unloaded; 0: never", least=0
+    )
 
     # `score serve` alone: its connections, how it stops, its log.
     max_connections: int = _setting(
@@ -238,7 +222,7 @@ class Settings:
             value, least = getattr(self, field.name), field.metadata["least"]
             _check_type(field, value)
             if least is not None and not least <= value < float("inf"):
-                raise SettingError(f"{field.name} must be at least {least:g}, not {value!r}")
+                raise SettingError(f"{field.name} must be at least {least:g}, not {quoted(value)}")
             for text in value if isinstance(value, tuple) else (value,):
                 _check(field, field.name, text)
 
@@ -255,18 +239,21 @@ class Settings:
         for name in otherwise or {}:
             if name not in names():
                 hint = suggestion(name, names())
-                raise SettingError(f"there is no setting {name!r}, only {', '.join(names())}{hint}")
+                raise SettingError(
+                    f"there is no setting {quoted(name)}, only {', '.join(names())}{hint}"
+                )
         variables = [_variable(name) for name in names()]
         for variable in sorted(environ):
             if variable.startswith(PREFIX) and environ[variable] and variable not in variables:
                 hint = suggestion(variable, variables, PREFIX)
-                log.warning("%s is no setting, and is ignored%s", variable, hint)
+                log.warning("%s is no setting, and is ignored%s", quoted(variable)[1:-1], hint)
         fallbacks = {
             name: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             for name, value in (otherwise or {}).items()
             if value not in (None, "")
         }
-        if caches := environ.get("XDG_CACHE_HOME"):  # replaces ~/.cache
+        caches = environ.get("XDG_CACHE_HOME", "")  # replaces ~/.cache
+        if PurePath(caches).is_absolute():  # as it has to be
             fallbacks = {"cache": f"{caches}/clip-endpoints", **fallbacks}
         values = {
             name: environ[_variable(name)].strip()
@@ -317,11 +304,16 @@ _CHOICES = {
 }
 
 
+_ON, _OFF = ("1", "true", "yes"), ("0", "false", "no")
+
+
 SERVER = (
     "api_keys_file",
     "tls_cert",
     "tls_key",
     "cors_origin",
+    "load_on_first_use",
+    "unload_after",
     "max_connections",
     "header_timeout",
     "body_timeout",
@@ -349,9 +341,9 @@ def _parse(field: Field[Any], where: str, text: str) -> Any:
             _check(field, where, entry)
         return entries
     if isinstance(default, bool):
-        if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
-            raise SettingError(f"{where} must be true or false, not {text!r}")
-        return text.lower() in ("1", "true", "yes")
+        if text.lower() not in (*_ON, *_OFF):
+            raise SettingError(f"{where} must be true or false, not {quoted(text)}")
+        return text.lower() in _ON
     if isinstance(default, (int, float)):
         return _number(where, text, type(default), field.metadata["least"])
     _check(field, where, text)
@@ -366,15 +358,16 @@ def _check_type(field: Field[Any], value: object) -> None:
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         noun = kinds.get(kind, "a tuple")
         raise SettingError(f"{field.name} must be {noun}, not of type {type(value).__name__}")
-    if isinstance(value, tuple) and not all(isinstance(entry, str) for entry in value):
-        raise SettingError(f"{field.name} must be a tuple of strings, not {value!r}")
+    for entry in value if isinstance(value, tuple) else ():
+        if not isinstance(entry, str):
+            raise SettingError(f"{field.name} must be a tuple of strings, not of {quoted(entry)}")
     if choices(field):
         _check_choice(field, field.name, value)
 
 
 def _check_choice(field: Field[Any], where: str, value: object) -> None:
     if value not in choices(field):
-        raise SettingError(f"{where} must be {', '.join(choices(field))}, not {value!r}")
+        raise SettingError(f"{where} must be {', '.join(choices(field))}, not {quoted(value)}")
 
 
 def _check(field: Field[Any], where: str, text: str) -> None:
@@ -389,7 +382,7 @@ def _number(where: str, text: str, kind: type[int] | type[float], least: float) 
         value = kind(text)
     except ValueError:
         noun = "a whole number" if kind is int else "a number"
-        raise SettingError(f"{where} must be {noun}, not {text!r}") from None
+        raise SettingError(f"{where} must be {noun}, not {quoted(text)}") from None
     if not least <= value < float("inf"):
-        raise SettingError(f"{where} must be at least {least:g}, not {text!r}")
+        raise SettingError(f"{where} must be at least {least:g}, not {quoted(text)}")
     return value

@@ -30,6 +30,9 @@ OnError = Literal["raise", "report"]
 FeatureColumn = Literal["image_features", "text_features"]
 """A table's column of vectors."""
 
+VectorType = Literal["float32", "float16"]
+"""Of a vector's numbers in the files of a long job."""
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt

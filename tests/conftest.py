@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import signal
 import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from score.checkpoints import random_checkpoint
+from score.checkpoints import random_checkpoint, tokenizer_trial
 from score.core.embedder import Embedder
 from score.fetch import connections
 from score.hardware import processor
+from score.model import engine_choice
 from score.settings import Settings
-from tests.support import order, processes
+from tests.support import measuring, order, processes
 from tests.support.images import SAMPLES, served
 from tests.support.process_guard import ProcessGuard
 
@@ -37,10 +40,24 @@ _WATCHER = processes.watch(_MARK)
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Tests, and modules in the processes that they start, are compiled once, not by each process anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # On a processor with bf16, too, vectors are fp32's, which are what most tests compare: here, and in
 # the processes that tests start.
 processor._CPUINFO = Path(os.devnull)
 os.environ["SCORE_PRECISION"] = "fp32"
+
+# Where OpenVINO is installed, too, they are PyTorch's: no test measures which engine is faster,
+# except those of that choice.
+engine_choice.installed = lambda: False
+os.environ["SCORE_ENGINE"] = "torch"
+
+# A tokenizer other than CLIP's is tried in a process of its own, for some seconds: in the tests of
+# that alone (`tokenizers_are_tried`), and in the processes that tests start.
+_try_tokenizer = tokenizer_trial._try
+tokenizer_trial._try = lambda folder, context: None
 
 # Reading the certificate authorities takes 0.1 s, which every model that is loaded would do again.
 _read_authorities = connections._trust
@@ -66,6 +83,12 @@ pytest.register_assert_rewrite("tests.support.azure_twins")
 _forgotten: list[str] = []  # processes that workers of pytest-xdist found left running
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    with measuring.paused_but_for_our_modules():
+        return (yield)
+
+
 @pytest.hookimpl(trylast=True)  # after pytest has left tests out, and sorted them by fixtures
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if (workers := order.workers()) > 1:
@@ -80,6 +103,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(ProcessGuard())
+    config.pluginmanager.register(measuring.TestsAlone())
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -100,6 +124,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     assert _WATCHER.stdin
     _WATCHER.stdin.close()
     _WATCHER.wait(30)
+
+
+@pytest.fixture
+def tokenizers_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenizers are tried as they are outside of tests."""
+    monkeypatch.setattr(tokenizer_trial, "_try", _try_tokenizer)
+    monkeypatch.setattr(tokenizer_trial, "_passed", set())
+
+
+@pytest.fixture(autouse=True)
+def _root_handlers() -> Iterator[None]:
+    """Puts back the log's handlers, since a command's own would write to a stderr that is captured,
+    and closed after the test; and the lowest level that commands log."""
+    root, ours = logging.getLogger(), logging.getLogger("score")
+    before, level = root.handlers[:], ours.level
+    yield
+    root.handlers[:] = before
+    ours.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.no_cover  # reads our modules and calls none
+
 PACKAGE = Path(__file__).parent.parent / "score"
 
 
@@ -25,22 +27,36 @@ ROOMS = {
     "errors": Room(0, "every error, and what it means for the caller", ""),
     "type_aliases": Room(0, "names of types that rooms share and public signatures mention", ""),
     "extras": Room(0, "which extra of the distribution brings a library", ""),
+    "wording": Room(0, "values in messages, and what was meant by an unknown word", ""),
     "hardware": Room(0, "processor, memory, GPUs and their drivers, locks", ""),
-    "settings": Room(1, "frozen settings with named defaults", "errors"),
+    "validation": Room(
+        0, "what is wrong with a text that somebody has configured, and what `~` is", ""
+    ),
+    "pages": Room(0, "self-contained pages of HTML, and what they are made of", ""),
+    "settings": Room(1, "frozen settings with named defaults", "errors validation"),
     "contract": Room(1, "rows, records, params, labels, and their JSON", "errors"),
-    "storage": Room(1, "where a job may write; files that appear when they are complete", "errors"),
+    "concurrency": Room(1, "threads: the end of a call, and turns among calls", "errors"),
+    "storage": Room(
+        1, "where a job may write; files that appear when they are complete", "errors validation"
+    ),
     "console": Room(1, "parser and exit codes of every command line", "errors extras"),
     "folder": Room(
         1, "a model folder: configuration, weights, names in MLflow", "errors extras hardware"
     ),
-    "fetch": Room(2, "an image cell → bytes; the network's only door", "contract errors settings"),
+    "fetch": Room(
+        2,
+        "an image cell → bytes; the network's only door",
+        "concurrency contract errors settings validation",
+    ),
     "images": Room(2, "bytes → RGB → pixels", "errors settings"),
     "texts": Room(2, "text → token ids", "errors extras folder"),
-    "tables": Room(2, "CSV, parquet, pandas ↔ rows and records", "contract errors storage"),
+    "tables": Room(
+        2, "CSV, JSON, parquet, tar, pandas ↔ rows and records", "contract errors storage"
+    ),
     "model": Room(
         3,
         "pixels and token ids → vectors: towers, engines, probes",
-        "errors extras folder hardware images settings storage texts",
+        "concurrency errors extras folder hardware images settings storage texts",
     ),
     "dialects": Room(
         3,
@@ -50,7 +66,7 @@ ROOMS = {
     "core": Room(
         4,
         "rows → records: downloads, decoding and encoding side by side",
-        "contract dialects errors fetch folder hardware images model settings texts",
+        "concurrency contract dialects errors fetch folder hardware images model settings texts",
     ),
     "checkpoints": Room(
         4,
@@ -62,18 +78,31 @@ ROOMS = {
         "what the batch commands do: embed, label, split, merge",
         "contract core errors fetch images settings storage tables",
     ),
+    "job_folder": Room(
+        6,
+        "the folder of a long job, which goes on where it stopped",
+        "contract core errors hardware jobs settings storage tables",
+    ),
+    "executors": Room(
+        7,
+        "a job's shards, made by several processes: of this machine, or of many",
+        "console contract core errors hardware job_folder jobs settings spark tables",
+    ),
+    "job_report": Room(
+        7,
+        "the closing report of a long job",
+        "contract errors fetch images job_folder pages storage tables",
+    ),
     "entry": Room(
         5,
         "what the entry scripts of Azure, MLflow and Spark share",
-        "contract core errors extras fetch folder settings tables",
-    ),
-    "index": Room(
-        5, "vectors in a folder, and the nearest to a query", "contract errors model storage"
+        "concurrency contract core errors extras fetch folder settings tables",
     ),
     "serve": Room(
         5,
         "the model behind HTTP",
-        "console contract core dialects errors fetch hardware settings storage",
+        "concurrency console contract core dialects errors extras hardware settings storage "
+        "validation",
     ),
     "training": Room(
         5,
@@ -86,13 +115,18 @@ ROOMS = {
     "shards": Room(
         6,
         "entry script of jobs whose result is files",
-        "contract core entry errors jobs",
+        "contract core entry errors jobs storage",
     ),
     "spark": Room(6, "the same in Spark's workers", "contract core entry folder tables"),
     "evaluation": Room(
         6,
         "how right a model is: metrics, prompts, reports",
-        "contract core errors folder images jobs model storage tables",
+        "contract core errors folder images jobs model pages storage tables",
+    ),
+    "index": Room(
+        7,
+        "vectors in a folder, and the nearest to a query",
+        "contract errors fetch hardware images model pages storage tables",
     ),
     "package": Room(
         7,
@@ -108,15 +142,15 @@ ROOMS = {
     "cli": Room(
         9,
         "the verbs of the command line, a file each",
-        "checkpoints console contract core deploy errors evaluation folder index jobs package "
-        "serve settings storage tables",
+        "checkpoints console contract core deploy errors evaluation executors folder index "
+        "job_folder job_report jobs model package serve settings storage tables validation",
     ),
-    "__main__": Room(10, "`python -m score`", "cli console"),
+    "__main__": Room(10, "`python -m score`", "cli console settings"),
 }
 """Rooms of one floor never meet."""
 
-SHARED = {"type_aliases"}
-"""Modules of names for types, which every room may import."""
+SHARED = {"type_aliases", "wording.durations", "wording.quoting", "wording.suggestions"}
+"""Names of types, and words of messages, which every room may import."""
 
 # Who may use what: a room, or a module. NumPy is everybody's.
 DOORS = {
@@ -129,20 +163,29 @@ DOORS = {
     "ftfy": "texts.cleaning",
     "open_clip": "",  # its tokenizer's file alone is loaded, by package.reference
     "PIL": "images checkpoints.kerashub checkpoints.openclip package.build package.probe_set "
-    "package.reference training evaluation.webpage",
-    "urllib3": "fetch deploy.simulate.client",
+    "package.reference training pages.webpage",
+    "urllib3": "fetch index.azure_search deploy.simulate.client",
     "brotli": "fetch.content_encoding",
-    "backports": "fetch.content_encoding",
+    "orjson": "contract.wire",
+    "backports": "fetch.content_encoding storage.byte_source",
     "certifi": "fetch.connections",
-    "ipaddress": "fetch.address_rule serve.local_only settings",
-    "socket": "fetch.connections serve deploy.simulate.front deploy.simulate.ports",
+    "requests": "serve.spans",
+    "ipaddress": "fetch.address_rule serve.local_only validation.hosts",
+    "socket": "fetch.connections fetch.look_up serve deploy.simulate.front deploy.simulate.ports",
     "ssl": "fetch serve.tls",
     "http": "fetch deploy.simulate.front",
     "pandas": "tables.frames pyfunc batch spark entry deploy.simulate.nocode_batch "
     "deploy.simulate.nocode_online",
-    "pyarrow": "tables jobs.merge index",
-    "pyspark": "spark",
+    "pyarrow": "tables job_folder.stored jobs.merge index",
+    "pyspark": "spark executors.spark",
+    "ray": "executors.ray",
+    "sqlite3": "storage.blob_store",
+    "lancedb": "index.lance",
     "csv": "tables jobs.split jobs.merge",
+    "fsspec": "storage.remote",
+    "s3fs": "storage.remote",
+    "adlfs": "storage.remote",
+    "gcsfs": "storage.remote",
     "mlflow": "entry folder.registry package.register deploy.simulate.nocode_batch "
     "deploy.simulate.nocode_online",
     "azure": "deploy.rules.schemas",
@@ -158,6 +201,7 @@ DOORS = {
     "uvicorn": "serve",
     "prometheus_client": "serve.metrics",
     "h11": "serve.connection",
+    "opentelemetry": "serve.spans",
     "tqdm": "console.progress",
     "matplotlib": "evaluation.charts",
     "argparse": "__main__ cli console shards spark deploy.cli deploy.simulate.parallel",
@@ -165,14 +209,15 @@ DOORS = {
     "yaml": "folder.mlmodel deploy.card deploy.skus "
     "deploy.simulate.definition deploy.rules.environment_definition deploy.rules.documents",
     "pickle": "",
-    "subprocess": "deploy.simulate.client deploy.simulate.dockerfile deploy.simulate.online "
-    "deploy.simulate.runner",
+    "subprocess": "checkpoints.tokenizer_trial images.decoder_process deploy.simulate.client "
+    "deploy.simulate.dockerfile deploy.simulate.online deploy.simulate.runner",
 }
 
-ENVIRONMENT = "pyfunc online batch shards spark __main__ deploy.simulate.online \
+ENVIRONMENT = "pyfunc online batch shards spark __main__ hardware.processor deploy.simulate.online \
 deploy.simulate.dockerfile deploy.simulate.runner deploy.simulate.nocode_batch \
-deploy.simulate.nocode_online"
-"""Who reads `os.environ`: the surfaces, and what starts processes."""
+deploy.simulate.nocode_online serve.tracing cli.index"
+"""Who reads `os.environ`: the surfaces, what starts processes, OpenTelemetry's door, what asks how
+many threads libraries use, and the key of a search service."""
 
 MODULES = {
     ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file

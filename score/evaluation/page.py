@@ -8,11 +8,13 @@ from html import escape
 from pathlib import Path
 
 from score.errors import RequestError, RowError
-from score.evaluation import charts, webpage
+from score.evaluation import charts
 from score.evaluation.metrics import RECALL_AT
 from score.evaluation.report import LABELS, Model, as_json, counted, labels, percent, task
 from score.evaluation.results import Evaluation, Failures, ZeroShot
 from score.images import decode
+from score.pages import webpage
+from score.pages.parts import STYLE, about, beside, chart, figures, quiet, section, table
 from score.storage import atomic
 from score.storage.outputs import check_files
 
@@ -43,30 +45,6 @@ def write(evaluation: Evaluation, model: Model, output: Path) -> None:
             part.write_text(text, encoding="utf-8")
 
 
-_STYLE = """\
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem;
-  margin: 1.75rem 0 1rem; }
-.figure { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; }
-.figure b { display: block; font-size: 1.7rem; line-height: 1.3; white-space: nowrap; }
-@media (max-width: 30rem) { .figure b { font-size: 1.4rem; } }
-.chart svg { display: block; width: 100%; min-width: 22rem; height: auto; }
-.chart svg text { font-family: inherit !important; fill: var(--ink) !important; }
-.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr));
-  gap: 0 2.5rem; }
-.beside > * { min-width: 0; }
-table { width: 100%; border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--faint); text-align: left;
-  vertical-align: top; }
-th { color: var(--quiet); font-weight: 600; }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.about { max-width: 46rem; }
-.about td:first-child { width: 12rem; color: var(--quiet); }
-ul { margin: .5rem 0; padding-left: 1.2rem; }
-details { margin-top: 2.5rem; }
-summary { cursor: pointer; font-weight: 600; }
-"""
-
-
 def as_html(evaluation: Evaluation, model: Model) -> str:
     """A self-contained page; every name is escaped.
 
@@ -76,7 +54,7 @@ def as_html(evaluation: Evaluation, model: Model) -> str:
     if isinstance(evaluation, ZeroShot):
         body += [
             _class_chart(evaluation),
-            _beside(_worst_classes(evaluation), _mistakes(evaluation)),
+            beside(_worst_classes(evaluation), _mistakes(evaluation)),
             _worst_mistakes(evaluation),
         ]
     elif not evaluation.empty:
@@ -89,17 +67,14 @@ def as_html(evaluation: Evaluation, model: Model) -> str:
         f"{heading[0].upper()}{heading[1:]} on {evaluation.data}",
         f"{model.name}, {model.date[:10]}",
         "\n".join(filter(None, body)),
-        _STYLE,
+        STYLE,
     )
 
 
 def _figures(evaluation: Evaluation) -> str:
-    figures = "\n".join(
-        f'<div class="figure"><b>{percent(value)}</b>{escape(LABELS[name])}</div>'
-        for name, value in evaluation.metrics.items()
-    )
-    counts = escape(f"{counted(evaluation)}, in {evaluation.seconds:,.1f} s")
-    return f'<div class="figures">\n{figures}\n</div>\n<p class="quiet">{counts}</p>'
+    metrics = [(percent(value), LABELS[name]) for name, value in evaluation.metrics.items()]
+    counts = f"{counted(evaluation)}, in {evaluation.seconds:,.1f} s"
+    return f"{figures(metrics)}\n{quiet(counts)}"
 
 
 def _about(model: Model) -> str:
@@ -108,10 +83,7 @@ def _about(model: Model) -> str:
         (name.replace("_", " "), str(value).lower() if isinstance(value, bool) else value)
         for name, value in model.settings.items()
     ]
-    cells = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows
-    )
-    return _section("How it was measured", f'<table class="about">{cells}</table>')
+    return section("How it was measured", about(rows))
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -124,7 +96,7 @@ def _class_chart(evaluation: ZeroShot) -> str:
     if not known:
         return ""
     names, recalls = zip(*known, strict=True)
-    return _chart("Recall of each class", charts.class_recalls(names, recalls))
+    return chart("Recall of each class", charts.class_recalls(names, recalls))
 
 
 def _recall_chart(evaluation: Evaluation) -> str:
@@ -132,7 +104,7 @@ def _recall_chart(evaluation: Evaluation) -> str:
         name: [evaluation.metrics[f"{sought}_retrieval_recall@{k}"] or 0.0 for k in RECALL_AT]
         for name, sought in (("text → image", "image"), ("image → text", "text"))
     }
-    return _chart("Recall", charts.grouped([f"R@{k}" for k in RECALL_AT], ways))
+    return chart("Recall", charts.grouped([f"R@{k}" for k in RECALL_AT], ways))
 
 
 def _worst_classes(evaluation: ZeroShot) -> str:
@@ -141,26 +113,26 @@ def _worst_classes(evaluation: ZeroShot) -> str:
     worst = sorted(known, key=lambda pair: pair[0])[:_ROWS]
     shown = labels(evaluation.classes)
     rows = [(shown[c.folder], f"{c.images:,}", percent(recall)) for recall, c in worst]
-    return _section("Worst classes", _table(("class", "#images", "#recall"), rows))
+    return section("Worst classes", table(("class", "#images", "#recall"), rows))
 
 
 def _worst_mistakes(evaluation: ZeroShot) -> str:
     shown = labels(evaluation.classes)
-    figures = [
+    shots = [
         f"<figure>{image}<figcaption>{escape(shown[mistake.true])}, taken for "
         f"{escape(shown[mistake.predicted])} (+{mistake.margin:.3f})</figcaption></figure>"
         for mistake in evaluation.worst
         if (image := _thumbnail(mistake.file, mistake.image))
     ]
-    if not figures:
+    if not shots:
         return ""
-    about = (
+    order = (
         "Images that are furthest from their own class, by how much the cosine to the answer "
         "is above the one to the truth."
     )
-    return _section(
+    return section(
         "Worst mistakes",
-        f'<p class="quiet">{about}</p><div class="images">{"".join(figures)}</div>',
+        f'{quiet(order)}<div class="images">{"".join(shots)}</div>',
     )
 
 
@@ -177,7 +149,7 @@ def _mistakes(evaluation: ZeroShot) -> str:
     rows = [
         (shown[m.true], shown[m.predicted], f"{m.images:,}") for m in evaluation.mistakes[:_ROWS]
     ]
-    return _section("Most frequent mistakes", _table(("is", "was taken for", "#images"), rows))
+    return section("Most frequent mistakes", table(("is", "was taken for", "#images"), rows))
 
 
 def _failures(failures: Failures) -> str:
@@ -185,39 +157,10 @@ def _failures(failures: Failures) -> str:
     heading = f"{failures.total:,} failed and left out"
     if failures.total > len(shown):
         heading += f", the first {len(shown)}"
-    return _section(heading, _table(("what", "code", "why"), shown))
+    return section(heading, table(("what", "code", "why"), shown))
 
 
 def _templates(templates: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(template)}</li>" for template in templates)
     count = f"{len(templates)} template{'s' if len(templates) > 1 else ''}"
     return f"<details><summary>{count}</summary><ul>{items}</ul></details>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, nothing where it has no rows; heads with `#` before them are of numbers."""
-    if not rows:
-        return ""
-    kinds = [' class="number"' if head.startswith("#") else "" for head in heads]
-
-    def line(cells: Iterable[str], tag: str) -> str:
-        return "".join(
-            f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
-        )
-
-    top = line((head.removeprefix("#") for head in heads), "th")
-    return (
-        f"<table><tr>{top}</tr>" + "".join(f"<tr>{line(r, 'td')}</tr>" for r in rows) + "</table>"
-    )
-
-
-def _chart(heading: str, svg: str) -> str:
-    return _section(heading, webpage.wide(heading, f'<div class="chart">{svg}</div>'))
-
-
-def _section(heading: str, content: str) -> str:
-    return f"<section><h2>{escape(heading)}</h2>{content}</section>" if content else ""
-
-
-def _beside(*sections: str) -> str:
-    return f'<div class="beside">{"".join(sections)}</div>' if any(sections) else ""

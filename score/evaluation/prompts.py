@@ -9,12 +9,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from score.errors import RequestError
+from score.errors import ModelError, RequestError
+from score.folder.small_files import read_bytes
+from score.wording.quoting import quoted, shown
 
 _DATA = Path(__file__).parent / "data"
 _SHIPPED = ("openai", "simple")  # templates
 _IMAGENET = "imagenet"  # names
 _PLACE = "{}"
+_LARGEST = 32 * 2**20  # bytes of a file
 
 
 def fill(templates: Sequence[str], name: str) -> list[str]:
@@ -37,7 +40,7 @@ def load_templates(name: str) -> tuple[str, ...]:
         raise RequestError(f"{file} holds no template")
     for template in templates:
         if _PLACE not in template:
-            raise RequestError(f"{file}: the template {template[:80]!r} has no {_PLACE}")
+            raise RequestError(f"{file}: the template {quoted(template)} has no {_PLACE}")
     return tuple(templates)
 
 
@@ -92,7 +95,7 @@ def _list(file: Path) -> list[str]:
 
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise RequestError(f"{where}: must be a text, not {value!r:.80}")
+        raise RequestError(f"{where}: must be a text, not {shown(value)}")
     return value.strip()
 
 
@@ -110,7 +113,9 @@ def _decoded(file: Path) -> object:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_bytes(file, _LARGEST).decode("utf-8-sig")
+    except ModelError as error:
+        raise RequestError(str(error)) from None
     except UnicodeDecodeError as error:
         raise RequestError(f"{file} is not UTF-8 text") from error
 

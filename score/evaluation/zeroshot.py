@@ -35,6 +35,7 @@ from score.evaluation.words import first_names, plural, printable
 from score.jobs.image_folder_reader import ClassFolders, listed
 from score.model.zeroshot import label_vectors, unit
 from score.type_aliases import Matrix, Vector
+from score.wording.quoting import quoted
 
 _IMAGES_AT_ONCE = 256  # vectors that are scored together
 _MOST_WORST = 12  # images that are kept as the worst mistakes
@@ -125,7 +126,7 @@ def class_vectors(
         for prompt, record in zip(fill(templates, name), records, strict=False):
             if record.text_features is None:
                 assert record.error
-                raise RequestError(f"the prompt {prompt[:80]!r}: {record.error.message}")
+                raise RequestError(f"the prompt {quoted(prompt)}: {record.error.message}")
             several.append(record.text_features)
         vectors[number] = label_vectors(np.stack(several), [len(several)])[0]
         if progress:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from score.errors import ModelError
 from score.type_aliases import Json
+from score.wording.quoting import quoted
 
 Shape = tuple[int, ...]
 
@@ -23,6 +24,7 @@ Activation = Literal["quick_gelu", "gelu"]
 
 _LARGEST = 2**24  # of any size in a config: more than ten times the largest known vocabulary
 _MOST_LAYERS = 1024
+_LONGEST_CONTEXT = 2**16  # tokens; published models have 77 to 248
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +91,14 @@ class Architecture:
             text=Text(
                 tower=_transformer(text),
                 vocabulary=_size(text, "vocab_size", 49408),
-                context=_size(text, "max_position_embeddings", 77),
+                context=_size(text, "max_position_embeddings", 77, _LONGEST_CONTEXT),
                 begin=_id(text, "bos_token_id", 49406),
                 end=_id(text, "eos_token_id", 49407),
                 pad=_id(text, "pad_token_id", 1),
             ),
         )
         if vision.get("num_channels", 3) != 3:
-            raise ModelError(f"num_channels {vision['num_channels']!r}: images have 3")
+            raise ModelError(f"num_channels {quoted(vision['num_channels'])}: images have 3")
         if architecture.vision.patch > architecture.vision.image:
             raise ModelError("patch_size is larger than image_size")
         return architecture
@@ -211,7 +213,7 @@ def _tower(config: Json, name: str) -> Json:
 def _transformer(config: Json) -> Transformer:
     epsilon = config.get("layer_norm_eps", 1e-5)
     if not isinstance(epsilon, float) or not 0 < epsilon < 1:
-        raise ModelError(f"layer_norm_eps {epsilon!r} is not between 0 and 1")
+        raise ModelError(f"layer_norm_eps {quoted(epsilon)} is not between 0 and 1")
     tower = Transformer(
         width=_size(config, "hidden_size", 512),
         layers=_size(config, "num_hidden_layers", 12, _MOST_LAYERS),
@@ -228,14 +230,14 @@ def _transformer(config: Json) -> Transformer:
 def _choice(config: Json, name: str, choices: tuple[Any, ...], default: str | None) -> Any:
     value = config.get(name, default)
     if value not in choices:
-        raise ModelError(f"{name} {value!r} is not one of {', '.join(choices)}")
+        raise ModelError(f"{name} {quoted(value)} is not one of {', '.join(choices)}")
     return value
 
 
 def _size(config: Json, name: str, default: int, most: int = _LARGEST) -> int:
     value = config.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
-        raise ModelError(f"{name} {value!r} is not a number from 1 to {most:,}")
+        raise ModelError(f"{name} {quoted(value)} is not a number from 1 to {most:,}")
     return value
 
 
@@ -244,5 +246,5 @@ def _id(config: Json, name: str, default: int) -> int:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST:
-        raise ModelError(f"{name} {value!r} is not a token id")
+        raise ModelError(f"{name} {quoted(value)} is not a token id")
     return value

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from score.errors import ModelError
+from score.folder.small_files import read_text
 
 _FILE = "MLmodel"
-_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_LARGEST = 2**18  # bytes; ours have some thousands, and PyYAML reads 100,000 in a second
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """Raised for a file that cannot be read, is no YAML, or lacks what is looked up."""
 
 
@@ -23,6 +25,8 @@ def metadata(package: Path) -> Mapping[str, str]:
         return {}
     try:
         return {str(key): str(value) for key, value in _read(package)["metadata"].items()}
+    except ModelError:
+        raise
     except _UNUSABLE as error:
         raise ModelError(f"cannot read {package / _FILE}: {error}") from error
 
@@ -36,16 +40,23 @@ def model_name(model: Path) -> str:
         content = _read(model.parent)
         if content["flavors"]["python_function"]["data"] == model.name:
             return str(content["metadata"]["base_model_name"])
-    except (ImportError, *_UNUSABLE):
+    except (ImportError, ModelError, *_UNUSABLE):
         pass
     return ""
 
 
 def _read(package: Path) -> Any:
-    """The content of `MLmodel`. Raises OSError, ValueError, ImportError."""
+    """The content of `MLmodel`. Raises OSError, ValueError, ImportError, ModelError.
+
+    References to other parts of the file (`*name`) are refused: a few of them, one within the
+    other, make gigabytes of some hundred bytes.
+    """
     import yaml  # of the extras `mlflow` and `plan`
 
+    text = read_text(package / _FILE, _LARGEST)
     try:
-        return yaml.safe_load((package / _FILE).read_text(encoding="utf-8"))
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has references (`*name`), which no MLmodel needs")
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from score.errors import ModelError
-from score.folder import registry
+from score.folder import mlmodel, registry
 from score.folder.architecture import Architecture
+from score.folder.small_files import SETTINGS, is_deep, read_text
 from score.type_aliases import Json
 
 _CODE = Path(__file__).resolve().parents[1]  # the package `score`
@@ -34,6 +36,7 @@ _WEIGHTS = (
     ("pytorch_model.bin",),
     ("pytorch_model.bin.index.json",),
 )
+_CHUNK = 2**20  # bytes
 _DETERMINE_VECTORS = {".safetensors", ".json", ".txt", ".model"}
 _PROBES = "probes.json"
 _PACKAGE_DATA = "model"  # what a package's MLmodel names as `data`
@@ -73,23 +76,39 @@ class ModelFolder:
             raise ModelError(_incomplete(folder, base, tokenizer is None, preprocessor is None))
         return cls(folder, architecture, image_processor(preprocessor), tokenizer)
 
-    def fingerprint(self) -> str:
+    @property
+    def name(self) -> str:
+        """The model's name: its package's, else the folder's."""
+        return mlmodel.model_name(self.path) or self.path.resolve().name
+
+    def fingerprint(self, given_up: threading.Event | None = None) -> str:
         """12 hexadecimal digits that identify the model, independent of the folder's name.
 
         A digest of the names and contents of the files that determine vectors: weights, config,
         tokenizer and image processor; not of probes, nor of `int8/`, which is derived from the
-        weights. Reads every file. Raises ModelError.
+        weights. Reads every file, which takes minutes for a large model on a slow disk; `given_up`
+        ends that early. Raises ModelError.
         """
         digest = hashlib.sha256()
         try:
             for file in sorted(self.path.iterdir()):
                 if file.suffix in _DETERMINE_VECTORS and file.name != _PROBES:
-                    with file.open("rb") as stream:
-                        content = hashlib.file_digest(stream, "sha256").digest()
+                    content = _digest(file, given_up or threading.Event())
                     digest.update(hashlib.sha256(file.name.encode()).digest() + content)
         except OSError as error:
             raise ModelError(f"cannot read {self.path}: {error}") from error
         return digest.hexdigest()[:12]
+
+
+def _digest(file: Path, given_up: threading.Event) -> bytes:
+    """SHA-256 of a file. Raises OSError, ModelError where it is given up."""
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        while part := stream.read(_CHUNK):
+            digest.update(part)
+            if given_up.is_set():
+                raise ModelError(f"{file}: reading it was given up")
+    return digest.digest()
 
 
 def _locate(path: Path) -> Path:
@@ -173,14 +192,16 @@ def is_lfs_pointer(file: Path) -> bool:
         return stream.read(len(_LFS_HEAD)) == _LFS_HEAD
 
 
-def read_json(file: Path) -> Json:
-    """The JSON object in a file. Raises ModelError."""
+def read_json(file: Path, most: int = SETTINGS) -> Json:
+    """The JSON object in a file of at most `most` bytes. Raises ModelError."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file, most))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {file}: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{file} must hold a JSON object")
+    if is_deep(content):
+        raise ModelError(f"cannot read {file}: its lists and objects are nested too deeply")
     return content
 
 

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from score.errors import ModelError
 from score.folder.architecture import Shape
 from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
+from score.folder.small_files import TABLE
+from score.wording.quoting import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+_LARGEST_HEADER = 8 * 2**20  # bytes; 1,500 tensors take 180,000
 _NAMED = 3  # most tensors that a message lists
 _LONGEST = 80  # characters of a tensor's name in a message
 
@@ -146,7 +149,7 @@ def read_index(index: Path) -> dict[str, Path]:
 
     Raises ModelError.
     """
-    files = read_json(index).get("weight_map")
+    files = read_json(index, TABLE).get("weight_map")
     if not isinstance(files, dict):
         raise ModelError(f"cannot read {index}: it has no weight_map")
     return {name: file_beside(index, file) for name, file in files.items()}
@@ -155,15 +158,28 @@ def read_index(index: Path) -> dict[str, Path]:
 def file_beside(index: Path, name: object) -> Path:
     """The file `name` in the folder of an index that lists it. Raises ModelError."""
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-        raise ModelError(f"{index} names a file outside its folder: {str(name)[:200]!r}")
-    if not (index.parent / name).is_file():
-        raise ModelError(f"{index.parent} lacks {name}, which its index names: half a download?")
+        raise ModelError(f"{index} names a file outside its folder: {quoted(name)}")
+    if not _is_file(index.parent / name):
+        raise ModelError(
+            f"{index.parent} lacks {printable_name(name)}, which its index names: half a download?"
+        )
     return index.parent / name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
 
 
 def _open(file: Path) -> Any:
     try:
-        return safe_open(file, framework="pt")
+        with file.open("rb") as stream:
+            stated = int.from_bytes(stream.read(8), "little")
+        if stated > _LARGEST_HEADER:
+            raise SafetensorError(f"its header states {stated:,} bytes")
+        return safe_open(file, framework="np")  # headers alone are read; "pt" would import torch
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{file} is not a complete safetensors file: {_reason(file, error)}"

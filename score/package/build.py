@@ -52,6 +52,7 @@ REQUIREMENTS = (
     "ftfy==6.3.1",
     "mlflow==3.17.2",
     "numpy>=1.26,<3",
+    "orjson>=3.10",
     "pandas>=2.2,<3",
     "pillow==13.0.0",
     "pyarrow>=18",
@@ -301,7 +302,7 @@ def _check_weights(reference: Reference, written: Tensors) -> None:
 
 def _check_outputs(model: Path) -> Sequence[Finding]:
     """Computes the probes without the reference. Raises ModelError where one differs."""
-    settings = Settings(device="cpu", precision="fp32", verify="off")
+    settings = Settings(device="cpu", precision="fp32", engine="torch", verify="off")
     embedder = Embedder.load(model, settings)
     probes = Probes.read(model)
     assert probes is not None, "written above"

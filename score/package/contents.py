@@ -48,33 +48,44 @@ CODE: Mapping[str, Sequence[str]] = {
         "cluster.yml",
         "endpoint.yml",
         "model.yml",
+        "online-server.yml",
         "online.yml",
     ),
+    "score/concurrency": ("*.py",),
     "score/dialects": ("*.py",),
     "score/entry": ("*.py",),
     "score/evaluation": ("*.py",),
     "score/evaluation/data": ("imagenet.json", "templates.json"),
+    "score/executors": ("*.py",),
     "score/fetch": ("*.py",),
     "score/folder": ("*.py",),
     "score/hardware": ("*.py",),
     "score/images": ("*.py",),
     "score/index": ("*.py",),
+    "score/job_folder": ("*.py",),
+    "score/job_report": ("*.py",),
     "score/jobs": ("*.py",),
     "score/model": ("*.py",),
     "score/model/engines": ("*.py",),
     "score/package": ("*.py",),
+    "score/pages": ("*.py",),
     "score/serve": ("*.py",),
     "score/serve/page": ("index.html", "icon.svg", "*.css", "*.js"),
     "score/storage": ("*.py",),
     "score/tables": ("*.py",),
     "score/texts": ("*.py",),
     "score/training": ("*.py",),
+    "score/validation": ("*.py",),
+    "score/wording": ("*.py",),
 }
 """Folders of the package `score` → patterns of the files in each that a clone uploads."""
 
 _SERVING = (
-    *("score", "score/console", "score/contract", "score/core", "score/dialects", "score/entry"),
+    *("score", "score/concurrency", "score/console", "score/contract", "score/core"),
     *(
+        "score/dialects",
+        "score/entry",
+        "score/executors",
         "score/fetch",
         "score/folder",
         "score/hardware",
@@ -82,21 +93,31 @@ _SERVING = (
         "score/model",
         "score/model/engines",
     ),
-    *("score/serve", "score/serve/page", "score/storage", "score/tables", "score/texts"),
+    *(
+        "score/job_folder",
+        "score/job_report",
+        "score/pages",
+        "score/serve",
+        "score/serve/page",
+        "score/storage",
+        "score/tables",
+        "score/texts",
+    ),
+    *("score/validation", "score/wording"),
 )
 SERVING: Mapping[str, Sequence[str]] = {
     **{folder: CODE[folder] for folder in _SERVING},
     "score/cli": (
         *("__init__.py", "arguments.py", "job_progress.py"),
-        *("embed.py", "key.py", "serve.py", "verify.py"),
+        *("embed.py", "key.py", "serve.py", "status.py", "verify.py"),
     ),
     "score/jobs": (
-        *("__init__.py", "embed.py", "image_files.py", "image_source.py"),
-        *("line_source.py", "shard_names.py", "summary.py"),
+        *("__init__.py", "embed.py", "image_files.py", "image_source.py", "input_files.py"),
+        *("line_source.py", "shard_names.py", "summary.py", "table_chain.py"),
     ),
 }
 """The part of `CODE` in a package: what its MLflow model, Azure's entry scripts, Spark, and the
-verbs `embed`, `serve`, `key` and `verify` need."""
+verbs `embed`, `status`, `serve`, `key` and `verify` need."""
 
 _HEAD = """\
 # The files of this folder that Azure ML may upload, as a model or as code: only those named here.

@@ -40,7 +40,7 @@ from score.images import processors
 from score.images.preprocess import Pixels
 from score.model.engines.pytorch import DTYPES
 from score.texts.cleaning import Cleaning
-from score.texts.tokenizer import Ids
+from score.texts.tokenizer import Ids, no_panics
 from score.type_aliases import FloatPrecision, Matrix
 
 NAME = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, fp32"
@@ -86,7 +86,8 @@ class Reference:
                     local_files_only=True,
                 ).eval()
                 context = self.architecture.text.context
-                self._tokenizer = _tokenizer(tokenizer, context, source.cleaning)
+                with no_panics():
+                    self._tokenizer = _tokenizer(tokenizer, context, source.cleaning)
                 self._processor = _processor(processor)
         except Exception as error:  # transformers raises many types
             raise ModelError(f"transformers cannot read {folder.name}: {error}") from error
@@ -115,7 +116,13 @@ class Reference:
 
     def ids(self, text: str) -> Ids:
         """A text's token ids, begin and end tokens included, cut to the context."""
-        return self._tokenizer.ids(text)
+        try:
+            with no_panics():
+                return self._tokenizer.ids(text)
+        except Exception as error:
+            raise ModelError(
+                f"transformers' tokenizer fails on {text[:40]!r}: {str(error)[:200]}"
+            ) from error
 
     def added_tokens(self) -> list[str]:
         """Tokens outside the vocabulary that a text may contain and the model has embeddings for.
@@ -200,6 +207,12 @@ class _Transformers:
         self._tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if getattr(getattr(backend, "model", None), "dropout", None):
+            raise ModelError(
+                f"{folder / 'tokenizer.json'} has dropout, by which transformers makes other ids "
+                "of a text each time, which cannot be compared: set its model.dropout to null"
+            )
         self._context = context
 
     def ids(self, text: str) -> Ids:

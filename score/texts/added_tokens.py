@@ -9,6 +9,7 @@ compare the resulting ids with transformers'.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,14 @@ from tokenizers import AddedToken, Tokenizer
 from score.errors import ModelError
 from score.folder.model_folder import read_optional_json
 from score.type_aliases import Json
+from score.wording.quoting import quoted
 
 CONFIG = "tokenizer_config.json"
 
 # Named special tokens, in the order in which they are added.
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+
+_MOST = 16_384  # in one list: they are added in half a second
 
 Token = str | AddedToken
 
@@ -50,6 +54,7 @@ class AddedTokens:
         """
         config = dict(read_optional_json(folder / CONFIG))
         _refuse(config, folder / CONFIG)
+        _check_number(config, folder / CONFIG)
         if "additional_special_tokens" in config and not config.get("extra_special_tokens"):
             config["extra_special_tokens"] = config.pop("additional_special_tokens")
         complete = "added_tokens_decoder" in config
@@ -61,11 +66,12 @@ class AddedTokens:
                     for id, token in config["added_tokens_decoder"].items()
                 }
             else:
-                _merge(config, read_optional_json(folder / "special_tokens_map.json"))
-                listed = dict(_added(read_optional_json(folder / "added_tokens.json"), config))
+                _merge(config, _read(folder / "special_tokens_map.json"))
+                listed = dict(_added(_read(folder / "added_tokens.json"), config))
             return cls(_named(config, defaults), listed, _extra(config), complete)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"unusable added tokens in {folder}: {error}") from error
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            reason = str(error)[:200]
+            raise ModelError(f"unusable added tokens in {folder}: {reason}") from error
 
     def name(self, name: str, default: str) -> str:
         """The text of a named token."""
@@ -91,7 +97,7 @@ class AddedTokens:
         for id, token in listed.items():
             if (actual := tokenizer.token_to_id(token.content)) != id:
                 raise ModelError(
-                    f"the added token {token.content[:80]!r} is listed with the id {id:,}, and "
+                    f"the added token {quoted(token.content)} is listed with the id {id:,}, and "
                     f"transformers gives it {actual:,}: those that the vocabulary lacks get the "
                     "ids after its own, without a gap"
                 )
@@ -102,7 +108,7 @@ class AddedTokens:
         for token in own.values():
             if token.content not in listed:
                 raise ModelError(
-                    f"tokenizer.json adds the token {token.content[:80]!r}, which {CONFIG} leaves "
+                    f"tokenizer.json adds the token {quoted(token.content)}, which {CONFIG} leaves "
                     "out of added_tokens_decoder: make them agree"
                 )
 
@@ -111,7 +117,20 @@ def _refuse(config: Json, file: Path) -> None:
     """Raises ModelError for settings that change ids and are not supported."""
     for name, usual in (("split_special_tokens", False), ("truncation_side", "right")):
         if config.get(name, usual) != usual:
-            raise ModelError(f"{file}: {name}={config[name]!r:.80} is not supported")
+            raise ModelError(f"{file}: {name}={quoted(config[name])} is not supported")
+
+
+def _read(file: Path) -> Json:
+    content = read_optional_json(file)
+    _check_number(content, file)
+    return content
+
+
+def _check_number(content: Json, file: Path) -> None:
+    """Raises ModelError for more tokens than can be compared with each other in a moment."""
+    for value in (content, *content.values()):
+        if isinstance(value, (dict, list)) and len(value) > _MOST:
+            raise ModelError(f"{file} lists {len(value):,} values; at most {_MOST:,} are read")
 
 
 def _merge(config: dict[str, Any], special: Json) -> None:
@@ -119,11 +138,16 @@ def _merge(config: dict[str, Any], special: Json) -> None:
     for name, value in special.items():
         if name == "extra_special_tokens" and isinstance(value, list):
             before = list(config.get(name) or [])
-            config[name] = before + [token for token in value if token not in before]
+            known = set(map(_spelled, before))  # comparing each with each would take seconds
+            config[name] = before + [token for token in value if _spelled(token) not in known]
         elif isinstance(value, dict) and name != "extra_special_tokens":
             config[name] = AddedToken(**{**_plain(value), "special": True})
         else:
             config[name] = value
+
+
+def _spelled(token: object) -> str:
+    return json.dumps(token, sort_keys=True)
 
 
 def _added(listed: Json, config: Json) -> Iterator[tuple[int, AddedToken]]:
@@ -154,7 +178,7 @@ def _extra(config: Json) -> tuple[Token, ...]:
     listed = config.get("extra_special_tokens", config.get("additional_special_tokens")) or ()
     tokens = () if isinstance(listed, dict) else tuple(map(_token, listed))
     if None in tokens:
-        raise TypeError(f"extra_special_tokens holds {listed!r:.80}")
+        raise TypeError(f"extra_special_tokens holds {quoted(listed)}")
     return tuple(token for token in tokens if token is not None)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from score.errors import ModelError
 from score.extras import install
+from score.wording.quoting import quoted
 
 Name = Literal["transformers", "openclip"]
 
@@ -54,7 +55,7 @@ class Cleaning:
         name = config.get("text_cleaning", "transformers")
         if name not in _NAMES:
             known = " or ".join(_NAMES)
-            raise ModelError(f"tokenizer_config.json: text_cleaning {name!r:.80} is not {known}")
+            raise ModelError(f"tokenizer_config.json: text_cleaning {quoted(name)} is not {known}")
         if name == "transformers":
             return cls()
         _ftfy()
@@ -90,7 +91,7 @@ def _ftfy() -> Any:
 def _fixed(text: str) -> str:
     """`ftfy.fix_text`, in bounded time.
 
-    ftfy resolves nested entities one level at a time: a text of 100,000 characters may have 25,000
+    ftfy resolves nested entities one level at a time: a text of 16,000 characters may have 4,000
     levels, which take minutes. With more than `_MOST_LEVELS`, only `html.unescape` resolves them.
     """
     ftfy = _ftfy()

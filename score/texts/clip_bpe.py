@@ -8,6 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE
 
 from score.errors import ModelError
+from score.wording.quoting import quoted
 
 CLIP_BEGIN, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 OPEN_CLIP_BEGIN, OPEN_CLIP_END = "<start_of_text>", "<end_of_text>"
@@ -98,5 +99,5 @@ def enclose(tokenizer: Tokenizer, begin: str, end: str) -> None:
 def _with_id(tokenizer: Tokenizer, token: str) -> tuple[str, int]:
     id = tokenizer.token_to_id(token)
     if id is None:
-        raise ModelError(f"the vocabulary has no {token[:80]!r}")
+        raise ModelError(f"the vocabulary has no {quoted(token)}")
     return token, id

@@ -5,23 +5,34 @@ Knows nothing of torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import tokenizers
+from tokenizers.models import BPE
 
 from score.errors import BadType, ModelError, RowError, TextTooLong
 from score.folder.architecture import Architecture
 from score.folder.model_folder import LFS_POINTER, ModelFolder, is_lfs_pointer, read_optional_json
-from score.texts import tokenizer_files
+from score.texts import tokenizer_files, tokenizer_limits
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning
 from score.type_aliases import Truncate
+from score.wording.quoting import quoted
 
 Ids = list[int]
 
-# The rest of a text is not read: this is far more than a context holds, and tokenized quickly.
-_MOST_CHARACTERS = 100_000
+MOST_CHARACTERS = 16_384
+"""Characters of a text that are read, and more where a context is long (`longest`).
+
+It is far more than a context holds. No other thread runs while a text is tokenized: 70 ms for as
+many emoji.
+"""
+
+_CHARACTERS_OF_TOKEN = 16  # more than a token of ordinary text has
+_BLANK = re.compile(r"\s*")
 
 
 class Tokenizer:
@@ -39,6 +50,10 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(context)
+        if isinstance(tokenizer.model, BPE):
+            # By dropout, which is for training, a text has other ids each time. transformers'
+            # CLIPTokenizer, which is made of vocabulary and merges, has none either.
+            tokenizer.model.dropout = None
         self._specials = len(tokenizer.encode("").ids)
 
     @classmethod
@@ -53,13 +68,15 @@ class Tokenizer:
         """The tokenizer whose files lie in `path`. Raises ModelError."""
         config = read_optional_json(path / CONFIG)
         try:
-            return cls(tokenizer_files.read(path, config), context, Cleaning.from_config(config))
+            with no_panics():
+                tokenizer = tokenizer_files.read(path, config)
+                return cls(tokenizer, context, Cleaning.from_config(config))
         except ModelError:
             raise
         except Exception as error:  # tokenizers raises bare Exception on a broken file
             file = path / tokenizer_files.JSON
             pointer = file.is_file() and is_lfs_pointer(file)
-            reason = f"it is {LFS_POINTER}" if pointer else error
+            reason = f"it is {LFS_POINTER}" if pointer else str(error)[:300]
             raise ModelError(f"cannot read the tokenizer in {path}: {reason}") from error
 
     @classmethod
@@ -78,18 +95,45 @@ class Tokenizer:
         vocabulary: dict[str, int] = self._tokenizer.get_vocab()
         return vocabulary
 
+    def expressions(self) -> str:
+        """The patterns by which it divides and replaces, one after the other."""
+        return tokenizer_limits.expressions(self._tokenizer)
+
     def check(self, architecture: Architecture) -> None:
         """Raises ModelError for a tokenizer that cannot be this model's.
 
-        Every id needs an embedding, and every text must end with the pooled token.
+        Every id needs an embedding, and every text must end with the pooled token, within the
+        context, and not be made much longer first.
         """
+        try:
+            with no_panics():
+                self._check(architecture)
+        except ModelError:
+            raise
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelError(f"the tokenizer fails on a text: {str(error)[:300]}") from error
+
+    def _check(self, architecture: Architecture) -> None:
         text = architecture.text
+        tokenizer_limits.check_growth(self._tokenizer)
         vocabulary = self.vocabulary()
         largest = max(vocabulary, key=vocabulary.__getitem__, default="")
         if vocabulary.get(largest, 0) >= text.vocabulary:
             raise ModelError(
                 f"the tokenizer makes ids up to {vocabulary[largest]:,}, the model has embeddings "
-                f"for {text.vocabulary:,}: {largest[:80]!r} has none"
+                f"for {text.vocabulary:,}: {quoted(largest)} has none"
+            )
+        added = max(tokenizer_limits.added_ids(self._tokenizer), default=0)
+        if added >= text.vocabulary:
+            raise ModelError(
+                f"the tokenizer's post_processor adds the id {added:,}, the model has embeddings "
+                f"for {text.vocabulary:,}"
+            )
+        longest = len(self._tokenizer.encode("a photo " * self.context).ids)
+        if self._specials >= self.context or longest > self.context:
+            raise ModelError(
+                f"the tokenizer's post_processor makes {longest:,} ids of a long text, the model's "
+                f"context is {self.context:,}"
             )
         ids = self._tokenizer.encode("a photo").ids
         end = max(ids, default=None) if architecture.pools_largest else text.end
@@ -108,7 +152,7 @@ class Tokenizer:
         """Token ids of each text, begin and end token included, or its error.
 
         A text longer than the context is truncated, its end token kept; with `truncate="error"` it
-        is an error.
+        is an error, as is one of more characters than are read.
         """
         return [self._encode(text, truncate) for text in texts]
 
@@ -116,19 +160,56 @@ class Tokenizer:
         if not isinstance(text, str):
             return BadType(f"must be a string, not {type(text).__name__}")
         try:
-            encoding = self._tokenizer.encode(self.cleaning(_readable(text)))
+            read, is_cut = _readable(text, longest(self.context))
+            encoding = self._tokenizer.encode(self.cleaning(read))
         except (UnicodeEncodeError, TypeError):
             return BadType("holds half a character (a lone surrogate), so it is not Unicode")
-        if truncate == "error" and encoding.overflowing:
+        except MemoryError:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception) and not _is_panic(error):
+                raise
+            return BadType(f"the model's tokenizer fails on it: {str(error)[:200]}")
+        if truncate == "error" and (encoding.overflowing or is_cut):
             count = len(encoding.ids) + sum(
                 len(part.ids) - self._specials for part in encoding.overflowing
             )
-            at_least = "at least " if len(text) > _MOST_CHARACTERS else ""
-            return TextTooLong(f"{at_least}{count} tokens; the model's context is {self.context}")
+            tokens = f"{count} tokens"
+            if is_cut:
+                tokens = f"at least {tokens} in the first {longest(self.context):,} characters"
+            return TextTooLong(f"{tokens}; the model's context is {self.context}")
         ids: Ids = encoding.ids
         return ids
 
 
-def _readable(text: str) -> str:
-    """The part of a text that is read; leading white space of a longer one does not count."""
-    return text if len(text) <= _MOST_CHARACTERS else text.lstrip()[:_MOST_CHARACTERS]
+def longest(context: int) -> int:
+    """Characters of a text that a tokenizer of that context reads; what follows is cut off."""
+    return max(MOST_CHARACTERS, _CHARACTERS_OF_TOKEN * context)
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether an exception is a panic of tokenizers' Rust code, which is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def no_panics() -> Iterator[None]:
+    """A block in which a panic of tokenizers becomes a ValueError."""
+    try:
+        yield
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        raise ValueError(f"tokenizers stops with: {error}") from None
+
+
+def _readable(text: str, most: int) -> tuple[str, bool]:
+    """The part of a text that is read, and whether more follows.
+
+    Leading white space of a text over `most` characters does not count.
+    """
+    if len(text) <= most:
+        return text, False
+    blank = _BLANK.match(text)  # not `lstrip`, which would copy all of it
+    start = blank.end() if blank else 0
+    return text[start : start + most], len(text) - start > most

@@ -14,11 +14,16 @@ from tokenizers.models import BPE, Unigram
 
 from score.errors import ModelError
 from score.folder.model_folder import read_json
+from score.folder.small_files import TABLE, read_bytes, read_text
 from score.texts.added_tokens import CONFIG, AddedTokens
 from score.texts.clip_bpe import CLIP_BEGIN, CLIP_END, clip_pairs, enclose
+from score.texts.tokenizer_limits import check_charsmaps, check_growth
 from score.type_aliases import Json
 
 JSON = "tokenizer.json"
+
+LARGEST = 2**27
+"""Bytes of it: twice XLM-V's."""
 
 # The special tokens of transformers' tokenizer classes where a configuration names none.
 _CLIP_NAMES = {"bos_token": CLIP_BEGIN} | dict.fromkeys(
@@ -49,7 +54,10 @@ def read(path: Path, config: Json) -> Tokenizer:
 
 def _from_json(file: Path, config: Json) -> Tokenizer:
     """The tokenizer in a `tokenizer.json`, with the tokens that files beside it add."""
-    tokenizer = Tokenizer.from_file(str(file))
+    data = read_bytes(file, LARGEST)
+    check_charsmaps(data)
+    tokenizer = Tokenizer.from_buffer(data)
+    check_growth(tokenizer)
     AddedTokens.read(file.parent, _names(config, tokenizer)).add_to(tokenizer)
     return tokenizer
 
@@ -62,11 +70,11 @@ def _from_merges(folder: Path, config: Json) -> Tokenizer:
             f"vocab.json and merges.txt are read as CLIPTokenizer's; {folder / CONFIG} says "
             f"{kind[:80]}, which needs a tokenizer.json"
         )
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    lines = read_text(folder / "merges.txt", TABLE).splitlines()
     pairs = [line.split(" ", 1) for line in lines if line and not line.startswith("#version")]
     added = AddedTokens.read(folder, _CLIP_NAMES)
     tokenizer = clip_pairs(
-        read_json(folder / "vocab.json"),
+        read_json(folder / "vocab.json", TABLE),
         [(a, b) for a, b in pairs],
         added.name("unk_token", CLIP_END),
     )

@@ -25,7 +25,7 @@ from score.__main__ import main
 from score.contract.rows import Record, Row
 from score.core.embedder import Embedder
 from score.errors import EmptyRow, RequestError
-from score.evaluation import charts, page, prompts, report, results, webpage
+from score.evaluation import charts, page, prompts, report, results
 from score.evaluation.metrics import (
     Captions,
     Tally,
@@ -928,25 +928,6 @@ def test_a_fingerprint_is_the_models_own(tmp_path: Path) -> None:
         assert ModelFolder.open(copy).fingerprint() != ours
         (copy / name).write_bytes(content)
     assert ModelFolder.open(copy).fingerprint() == ours
-
-
-def test_pages_fit_phones_and_follow_dark_mode() -> None:
-    text = webpage.page("<b>title", "<b>subtitle", "<p>body</p>", ".own { color: var(--ink); }")
-    assert "width=device-width" in text
-    assert "@media (prefers-color-scheme: dark)" in text
-    light, dark = (
-        dict(re.findall(r"(--[a-z]+): (#[0-9a-f]+)", part))
-        for part in text.partition("prefers-color-scheme: dark")[::2]
-    )
-    assert light.keys() == dark.keys()
-    # Colours outside the variables would not follow.
-    rest = text.partition("* { box-sizing")[2]
-    assert not re.search(r"#[0-9a-f]{3,6}\b", rest)
-    assert set(re.findall(r"var\((--[a-z]+)\)", rest)) <= light.keys()
-    assert "&lt;b&gt;title" in text
-    assert "<b>" not in text
-    for style in (page._STYLE,):
-        assert not re.search(r"#[0-9a-f]{3,6}\b", style)
 
 
 def test_names_that_are_no_text_do_not_stop_a_report(embedder: Embedder, tmp_path: Path) -> None:

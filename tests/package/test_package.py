@@ -115,14 +115,14 @@ def test_the_serving_example_is_a_body_that_mlflow_takes(rebuilt: Path) -> None:
     image, text = validate_serving_input(str(ROOT), body)
     assert image["image_features"]
     assert text["text_features"]
-    assert len(wire.parse(body).rows) == 2
+    assert len(wire.parse(body, 10).rows) == 2
 
 
 @pytest.mark.filterwarnings("ignore:.*validate_serving_input:FutureWarning")
 @pytest.mark.parametrize("table", [{"text": "a red apple"}, {"text": ["a", "b"]}])
 def test_mlflows_own_check_reads_inputs_as_we_do(table: dict[str, Any]) -> None:
     records = validate_serving_input(str(ROOT), {"inputs": table})
-    rows = wire.parse(json.dumps({"inputs": table})).rows
+    rows = wire.parse(json.dumps({"inputs": table}), 10).rows
     for record, wanted in zip(records, Embedder.load().embed(rows), strict=True):
         vector = wanted.text_features
         assert vector is not None

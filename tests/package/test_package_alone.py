@@ -22,7 +22,7 @@ from tests.test_architecture import MODULES, SHARED, ours, room
 
 FRONT_DOORS = (
     *("pyfunc", "online", "batch", "shards", "spark", "entry.by_path"),
-    *("__main__", "cli.embed", "cli.serve", "cli.verify"),
+    *("__main__", "cli.embed", "cli.serve", "cli.status", "cli.verify"),
 )
 BODY = {"input_data": {"columns": ["text"], "data": [["a cat"]]}}
 
@@ -67,7 +67,7 @@ def test_a_package_carries_what_its_front_doors_import() -> None:
 
 
 def test_a_package_carries_no_room_that_nothing_of_it_needs() -> None:
-    needed = SHARED | {room(name) for name in reached(FRONT_DOORS)}
+    needed = {room(name) for name in (*SHARED, *reached(FRONT_DOORS))}
     assert {room(module) for module in carried()} == needed
     absent = {"checkpoints", "deploy", "evaluation", "index", "package", "training"}
     assert not absent & {room(module) for module in carried()}
@@ -156,7 +156,17 @@ def test_a_package_embeds_a_folder_of_images(
     assert pq.read_table(tmp_path / "o.parquet").column("image_features").null_count == 0
 
 
-@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"embed", "key", "serve", "verify"}))
+def test_a_package_goes_on_with_a_job_and_reports_it(
+    alone: Path, bare: BareEnvironment, tmp_path: Path
+) -> None:
+    words = ["-m", "score", "embed", ROOT / "samples/photos", "--output", tmp_path / "job"]
+    output(bare.run(*words, cwd=alone))
+    output(bare.run(*words, cwd=alone))
+    assert output(bare.run("-m", "score", "status", tmp_path / "job", cwd=alone))
+    assert json.loads((tmp_path / "job/report.json").read_text())["state"] == "complete"
+
+
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"embed", "key", "serve", "status", "verify"}))
 def test_a_verb_that_is_absent_is_refused_with_a_sentence(
     verb: str, alone: Path, bare: BareEnvironment
 ) -> None:
@@ -167,7 +177,8 @@ def test_a_verb_that_is_absent_is_refused_with_a_sentence(
 
 def test_help_lists_the_verbs_that_are_there(alone: Path, bare: BareEnvironment) -> None:
     text = output(bare.run("-m", "score", "--help", cwd=alone))
-    assert re.findall(r"^    (\w+) ", text, re.MULTILINE) == ["embed", "serve", "key", "verify"]
+    verbs = ["embed", "status", "serve", "key", "verify"]
+    assert re.findall(r"^    (\w+) ", text, re.MULTILINE) == verbs
 
 
 def test_a_library_that_is_missing_is_named_as_a_user_installs_it(

@@ -1,23 +1,34 @@
 """A stand-in for `az ml`: keeps its resources in a file, and fails where Azure's docs say so.
 
-AZ_STATE: that file. AZ_LOG: a file with the arguments of each call. AZ_FAILS: a pattern; a matching
-call fails from the AZ_AFTERth time on; with AZ_STORED it creates the resource first, in the state
-`Failed`, as Azure does. AZ_EXPIRES: a pattern; after a matching call, every call fails.
-AZ_WORKSPACE: the workspace's id. AZ_RESULTS: a folder from which a batch job's results are copied.
-AZ_DIMENSION: the dimension of the vectors in answers. Output is written by knack, the library of
-the Azure CLI. Each library is imported where it is used: a script calls this twenty times.
+A call's environment decides. AZ_STATE: that file. AZ_LOG: a file with the arguments of each call.
+AZ_FAILS: a pattern; a matching call fails from the AZ_AFTERth time on; with AZ_STORED it creates
+the resource first, in the state `Failed`, as Azure does. AZ_EXPIRES: a pattern; after a matching
+call, every call fails. AZ_WORKSPACE: the workspace's id. AZ_RESULTS: a folder from which a batch
+job's results are copied. AZ_DIMENSION: the dimension of the vectors in answers. Output is written
+by knack, the library of the Azure CLI.
+
+It answers in the tests' process, and the program on the PATH asks it over a socket: a script calls
+it twenty times, and starting Python takes 0.1 s.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import re
 import shlex
 import shutil
-import sys
+import socketserver
+import threading
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
+
+import jmespath
+import yaml
+from knack.output import format_tsv
+from knack.util import CommandResultItem
 
 Json = dict[str, Any]
 
@@ -45,33 +56,34 @@ def matching(pattern: str, texts: list[str]) -> list[str]:
     return [text for text in texts if pattern and re.search(pattern, text)]
 
 
-def found(query: str, result: Any) -> Any:
-    import jmespath
+class Call(NamedTuple):
+    """What a script runs: the arguments, the first of them `ml`, and where it runs them."""
 
-    return jmespath.search(query, result)
-
-
-def read(file: str) -> Any:
-    """The content of a file of YAML."""
-    import yaml
-
-    return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    arguments: list[str]
+    cwd: Path
+    environ: Mapping[str, str]
 
 
-def tsv(result: Any) -> str:
-    from knack.output import format_tsv
-    from knack.util import CommandResultItem
+class Answer(NamedTuple):
+    """What the program prints, and its exit code."""
 
-    return str(format_tsv(CommandResultItem(result)))
+    out: str = ""
+    err: str = ""
+    code: int = 0
 
 
 class Azure:
     """The resources of a workspace and of registries."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.state: Json = json.loads(file.read_text()) if file.is_file() else {}
-        self.log = Path(os.environ["AZ_LOG"])
+    def __init__(self, call: Call) -> None:
+        self.cwd, self.environ = call.cwd, call.environ
+        self.file = Path(self.environ["AZ_STATE"])
+        self.state: Json = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        self.log = Path(self.environ["AZ_LOG"])
+
+    def read(self, file: str) -> Any:
+        """The content of a file of YAML."""
+        return yaml.safe_load((self.cwd / file).read_text(encoding="utf-8"))
 
     def answer(self, arguments: list[str]) -> Any:
         group, verb, options = words(arguments)
@@ -80,12 +92,12 @@ class Azure:
         before = [" ".join(shlex.split(line)[1:]) for line in lines]
         with self.log.open("a") as log:
             print(shlex.join(arguments), file=log)
-        if matching(os.environ.get("AZ_EXPIRES", ""), before):
+        if matching(self.environ.get("AZ_EXPIRES", ""), before):
             raise Refused("AADSTS700024: Client assertion is not within its valid time range.")
-        pattern = os.environ.get("AZ_FAILS", "")
+        pattern = self.environ.get("AZ_FAILS", "")
         times = len(matching(pattern, before)) + 1
-        fails = matching(pattern, [text]) and times >= int(os.environ["AZ_AFTER"])
-        stored = bool(os.environ.get("AZ_STORED"))
+        fails = matching(pattern, [text]) and times >= int(self.environ["AZ_AFTER"])
+        stored = bool(self.environ.get("AZ_STORED"))
         if fails and not stored:
             raise Refused(f"(BadRequest) {text}")
         kind = group.partition("-")[0]
@@ -96,7 +108,7 @@ class Azure:
         self.file.write_text(json.dumps(self.state))
         if fails:
             raise Refused(f"(ResourceOperationFailure) {text}")
-        return found(options["query"], result) if "query" in options else result
+        return jmespath.search(options["query"], result) if "query" in options else result
 
     def things(self, family: str) -> Json:
         resources: Json = self.state.setdefault(family, {})
@@ -111,10 +123,10 @@ class Azure:
     # -- workspaces, assets, computes, jobs
 
     def workspace_show(self, kind: str, options: Json) -> Json:
-        return {"id": os.environ.get("AZ_WORKSPACE", WORKSPACE)}
+        return {"id": self.environ.get("AZ_WORKSPACE", WORKSPACE)}
 
     def asset_create(self, family: str, options: Json) -> Json:
-        content = read(options["file"])
+        content = self.read(options["file"])
         registry = options.get("registry-name", "")
         key = f"{registry}/{content['name']}"
         versions = self.things(family).setdefault(key, [])
@@ -148,8 +160,9 @@ class Azure:
 
     def model_download(self, kind: str, options: Json) -> None:
         self.model_show(kind, options)
-        source = Path(os.environ["AZ_MODEL"])
-        shutil.copytree(source, Path(options["download-path"]) / options["name"] / source.name)
+        source = Path(self.environ["AZ_MODEL"])
+        target = self.cwd / options["download-path"] / options["name"] / source.name
+        shutil.copytree(self.cwd / source, target)
 
     def compute_show(self, kind: str, options: Json) -> Json:
         return self.one("compute", options["name"])
@@ -166,8 +179,8 @@ class Azure:
         return None
 
     def job_download(self, kind: str, options: Json) -> None:
-        target = Path(options["download-path"]) / "named-outputs/score"
-        shutil.copytree(os.environ["AZ_RESULTS"], target)
+        target = self.cwd / options["download-path"] / "named-outputs/score"
+        shutil.copytree(self.environ["AZ_RESULTS"], target)
 
     # -- endpoints
 
@@ -178,7 +191,7 @@ class Azure:
         return list(self.things(f"{kind}-endpoint").values())
 
     def endpoint_create(self, kind: str, options: Json) -> Json:
-        content = read(options["file"])
+        content = self.read(options["file"])
         endpoint: Json = {"public_network_access": "enabled", "defaults": {}} | content
         endpoint |= {"name": options["name"], "traffic": {}, "mirror_traffic": {}}
         endpoint["scoring_uri"] = f"https://{options['name']}.example/score"
@@ -224,8 +237,8 @@ class Azure:
             self.one("online-deployment", f"{options['name']}/{options['deployment-name']}")
         elif not any(endpoint["traffic"].values()):
             raise Refused("(NoRoute) no deployment has traffic")
-        request = json.loads(Path(options["request-file"]).read_text())["input_data"]
-        vector = [0.5] * int(os.environ["AZ_DIMENSION"])
+        request = json.loads((self.cwd / options["request-file"]).read_text())["input_data"]
+        vector = [0.5] * int(self.environ["AZ_DIMENSION"])
         features = {"image": "image_features", "text": "text_features"}
         cells = [dict(zip(request["columns"], row, strict=True)) for row in request["data"]]
         records = [{features[name]: vector for name, cell in row.items() if cell} for row in cells]
@@ -250,7 +263,7 @@ class Azure:
         key = self.key(kind, options)
         if (key in self.things(f"{kind}-deployment")) != exists:
             raise Refused(f"(Conflict) {key}")
-        content = read(options["file"])
+        content = self.read(options["file"])
         deployment: Json = content | {"name": options["name"]}
         self.things(f"{kind}-deployment")[key] = deployment
         return deployment
@@ -270,20 +283,70 @@ class Azure:
         return f"the log of {options['container']}"
 
 
-def main(arguments: list[str]) -> int:
+def answered(call: Call) -> Answer:
+    """What the program answers to a call."""
     try:
-        result = Azure(Path(os.environ["AZ_STATE"])).answer(arguments)
+        result = Azure(call).answer(call.arguments)
     except Refused as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        return Answer(err=f"ERROR: {error}\n", code=1)
+    except Exception:
+        return Answer(err=traceback.format_exc(), code=1)
     if result is None:
-        return 0
-    if "tsv" in arguments:
-        print(tsv(result), end="")
-    else:
-        print(json.dumps(result, indent=2))
-    return 0
+        return Answer()
+    if "tsv" in call.arguments:
+        return Answer(str(format_tsv(CommandResultItem(result))))
+    return Answer(json.dumps(result, indent=2) + "\n")
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+# -- the program -------------------------------------------------------------------------------
+
+_PROGRAM = """\
+#!/bin/bash
+exec 3<> /dev/tcp/127.0.0.1/{port}
+{{
+  printf '%s\\0' "$#" "$PWD" "$@"
+  for name in "${{!AZ_@}}"; do printf '%s=%s\\0' "$name" "${{!name}}"; done
+  printf '\\0'
+}} >&3
+IFS= read -r -d '' -u 3 out
+IFS= read -r -d '' -u 3 err
+IFS= read -r -d '' -u 3 code
+printf '%s' "$out"
+printf '%s' "$err" >&2
+exit "$code"
+"""
+
+
+def install(program: Path) -> None:
+    """Writes the program `az`, which asks this process."""
+    program.write_text(_PROGRAM.format(port=_port()))
+    program.chmod(0o755)
+
+
+@functools.cache
+def _port() -> int:
+    """Where this process answers, until it ends."""
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return int(server.server_address[1])
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    _turn = threading.Lock()  # the resources are in a file
+
+    def handle(self) -> None:
+        count, cwd = int(_word(self.rfile)), Path(_word(self.rfile))
+        arguments = [_word(self.rfile) for _ in range(count)]
+        variables = dict(word.split("=", 1) for word in iter(lambda: _word(self.rfile), ""))
+        with self._turn:
+            answer = answered(Call(arguments, cwd, variables))
+        self.wfile.write("".join(f"{part}\0" for part in answer).encode())
+
+
+def _word(stream: BinaryIO) -> str:
+    """What comes before the next zero byte, or the end."""
+    word = bytearray()
+    while (byte := stream.read(1)) not in (b"", b"\0"):
+        word += byte
+    return word.decode()

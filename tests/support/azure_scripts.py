@@ -6,20 +6,19 @@ import json
 import os
 import shlex
 import subprocess
-import sys
-import sysconfig
 import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.azure_cli import WORKSPACE
+from tests.support import azure_cli
 from tests.support.surfaces import BIN, ROOT
 
 SCRIPTS = ROOT / "samples/azure"
 # The scripts' default names.
-ENDPOINT, BATCH = (f"{stem}-{zlib.crc32(WORKSPACE.encode())}" for stem in ("clip", "clip-batch"))
+_NUMBER = zlib.crc32(azure_cli.WORKSPACE.encode())
+ENDPOINT, BATCH = f"clip-{_NUMBER}", f"clip-batch-{_NUMBER}"
 GPU, OTHER = "Standard_NC4as_T4_v3", "Standard_D8as_v4"
 
 
@@ -91,11 +90,7 @@ class Az:
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Az:
     """The stand-in on the PATH, with an empty workspace."""
     (tmp_path / "bin").mkdir()
-    # Without `site`, whose .pth files take as long to read as all else that a call does.
-    libraries = f"PYTHONPATH={shlex.quote(sysconfig.get_path('purelib'))}"
-    run = f'{shlex.quote(sys.executable)} -S {ROOT}/tests/support/azure_cli.py "$@"'
-    (tmp_path / "bin/az").write_text(f"#!/bin/sh\n{libraries} exec {run}\n")
-    (tmp_path / "bin/az").chmod(0o755)
+    azure_cli.install(tmp_path / "bin/az")
     path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
     az = Az(tmp_path)
     variables = {"PATH": path, "AZ_LOG": str(az.log), "AZ_STATE": str(az.file), "AZ_FAILS": ""}

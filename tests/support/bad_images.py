@@ -7,7 +7,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from PIL import Image
 
@@ -25,7 +25,8 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def _with_exif(orientation: int = 6) -> Image.Exif:
+def exif_of(orientation: int = 6) -> Image.Exif:
+    """EXIF of an orientation and a text."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010E] = "a description"
@@ -41,11 +42,11 @@ FILES: dict[str, Callable[[], bytes]] = {
     "JPEG progressive": lambda: encoded(whole(), "JPEG", progressive=True),
     "JPEG grey": lambda: encoded(whole().convert("L"), "JPEG"),
     "JPEG CMYK": lambda: encoded(whole().convert("CMYK"), "JPEG"),
-    "JPEG EXIF": lambda: encoded(whole(), "JPEG", exif=_with_exif()),
+    "JPEG EXIF": lambda: encoded(whole(), "JPEG", exif=exif_of()),
     "MPO": lambda: _animated("MPO"),
     "PNG": lambda: encoded(whole(), "PNG"),
     "PNG palette": lambda: encoded(whole().convert("P"), "PNG", transparency=3),
-    "PNG grey alpha": lambda: encoded(whole().convert("LA"), "PNG", exif=_with_exif()),
+    "PNG grey alpha": lambda: encoded(whole().convert("LA"), "PNG", exif=exif_of()),
     "PNG 16 bit": lambda: encoded(whole().convert("L").convert("I;16"), "PNG"),
     "PNG 1 bit": lambda: encoded(whole().convert("1"), "PNG"),
     "APNG": lambda: _animated("PNG"),
@@ -60,7 +61,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "TIFF": lambda: encoded(whole(), "TIFF"),
     "TIFF LZW": lambda: encoded(whole(), "TIFF", compression="tiff_lzw"),
     "TIFF JPEG": lambda: encoded(whole(), "TIFF", compression="jpeg"),
-    "TIFF EXIF": lambda: encoded(whole(), "TIFF", exif=_with_exif()),
+    "TIFF EXIF": lambda: encoded(whole(), "TIFF", exif=exif_of()),
     "TIFF 16 bit": lambda: encoded(whole().convert("L").convert("I;16"), "TIFF"),
     "TIFF float": lambda: encoded(whole().convert("F").point(lambda v: v / 256 + 0), "TIFF"),
     "JPEG2000": lambda: encoded(whole(), "JPEG2000"),
@@ -140,6 +141,43 @@ def tiff_tile_bomb(side: int) -> bytes:
     return tiff({322: side, 323: side, _OFFSETS: -1, _BYTE_COUNTS: len(packed)}, packed)
 
 
+def tiff_of(tags: Mapping[int, tuple[int, int, int | bytes]], data: bytes = b"") -> bytes:
+    """A TIFF of tags (kind, count, value); values of more than 4 bytes are stored behind the tags.
+
+    Tags of `GREY` are added. `data` starts at `TIFF_DATA`, if the values end before it.
+    """
+    entries, values = b"", b""
+    start = 8 + 2 + 12 * len({**GREY, **tags}) + 4
+    for number, (kind, count, value) in sorted({**GREY, **tags}.items()):
+        if isinstance(value, bytes):
+            entries += struct.pack("<HHII", number, kind, count, start + len(values))
+            values += value
+        else:
+            entries += struct.pack("<HHII", number, kind, count, value)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries) // 12) + entries + bytes(4)
+    return (head + values).ljust(TIFF_DATA, b"\0") + data
+
+
+_LONG = 4
+GREY: dict[int, tuple[int, int, int | bytes]] = {
+    number: (_LONG, 1, value)
+    for number, value in ((256, 10), (257, 10), (258, 8), (259, 1), (262, 1), (277, 1))
+}
+TIFF_DATA = 1024
+
+
+def longs(*values: int, times: int = 1) -> tuple[int, int, bytes]:
+    """A tag's values of 4 bytes, repeated."""
+    return _LONG, len(values) * times, struct.pack(f"<{len(values)}I", *values) * times
+
+
+def fax_of_damaged_rows(height: int) -> bytes:
+    """A kilobyte of fax code in which libtiff finds something wrong in every tenth row."""
+    code = b"\xaa" * 1000
+    tags = {257: height, 258: 1, 259: 4, 278: height, 273: -1, 279: len(code)}
+    return tiff({256: 8, **tags}, code)
+
+
 # -- JPEG --------------------------------------------------------------------------------------
 
 
@@ -148,6 +186,30 @@ def jpeg_of_scans(size: tuple[int, int], more: int) -> bytes:
     data = encoded(Image.new("L", size), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * more + data[-2:]
+
+
+# -- JPEG 2000 ---------------------------------------------------------------------------------
+
+
+def jpeg2000_of_tiles(image: Image.Image, side: int, **options: object) -> bytes:
+    """A JPEG 2000 whose header says that it is made of tiles of `side`×`side` pixels."""
+    data = encoded(image, "JPEG2000", **options)
+    return patched(data, data.index(b"\xff\x51") + 22, struct.pack(">II", side, side))
+
+
+def jpeg2000_of_packets(image: Image.Image, layers: int, side: int | None = None) -> bytes:
+    """A JPEG 2000 whose header states layers and the logarithm of the sides of precincts."""
+    data = encoded(image, "JPEG2000", no_jp2=True)
+    at = data.index(b"\xff\x52")
+    length = int.from_bytes(data[at + 2 : at + 4], "big")
+    style = bytearray(data[at + 4 : at + 2 + length])
+    style[2:4] = struct.pack(">H", layers)
+    if side is not None:
+        style[0] |= 1
+        style += bytes([side << 4 | side]) * (style[5] + 1)
+    style[:0] = struct.pack(">H", len(style) + 2)
+    data = data[: at + 2] + style + data[at + 2 + length :]
+    return patched(data, data.index(b"\xff\x90") + 6, bytes(4))  # the tile is what is left
 
 
 # -- others ------------------------------------------------------------------------------------
@@ -184,3 +246,12 @@ def jpeg2000_bomb() -> bytes:
 def bmp_bomb() -> bytes:
     data = encoded(whole(), "BMP")
     return patched(data, 18, struct.pack("<ii", 60_000, 60_000))
+
+
+def bmp_of_runs(size: tuple[int, int], runs: bytes) -> bytes:
+    """A BMP of 256 greys, its pixels compressed as runs: a length and a colour, a byte each."""
+    palette = b"".join(bytes([level, level, level, 0]) for level in range(256))
+    start = 54 + len(palette)
+    head = struct.pack("<IHHI", start + len(runs), 0, 0, start)
+    shape = struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + head + shape + palette + runs

@@ -30,6 +30,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from score.fetch import look_up
 from tests.support.bad_images import png_bomb
 from tests.support.images import random_image
 
@@ -225,6 +226,17 @@ ROUTES: dict[str, Callable[[Request], Reply]] = {
     "/says-gzip.jpg": lambda _: answer(JPEG, "Content-Encoding: gzip"),
     "/says-utf8.png": lambda _: answer(PNG, "Content-Encoding: utf-8"),
     "/drops-the-first.png": lambda request: answer(PNG) if request.nth > 1 else raw(),
+    "/tagged.png": lambda request: Reply(
+        [
+            head(
+                request.number("status", 200),
+                f"Content-Length: {len(PNG)}",
+                "Location: /good.png",
+                *(f"X-Robots-Tag: {tag}" for tag in request.query.get("tags", "").split("|")),
+            ),
+            PNG,
+        ]
+    ),
     "/two-answers": lambda _: Reply(
         [
             head(200, f"Content-Length: {len(PNG)}")
@@ -497,6 +509,8 @@ class Network:
         def connect(sock: socket.socket, address: tuple) -> None:
             network.connect(sock, address)
 
+        monkeypatch.setattr(look_up, "FRESH", 0.0)  # fetchers live longer than tests
+        monkeypatch.setattr(look_up, "_ABSENT", 0.0)
         monkeypatch.setattr(socket, "getaddrinfo", self.look_up)
         monkeypatch.setattr(socket.socket, "connect", connect)
         return self

@@ -5,19 +5,23 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from score import __version__
 from score.core.embedder import Embedder, pipeline_of
 from score.core.identity import Identity
+from score.core.model_source import Loaded, Source
 from score.core.observer import NOBODY
+from score.dialects.base import ModelFacts
 from score.serve import listener
 from score.serve.access import Access
-from score.serve.running import Load, Server
-from score.settings import Settings
+from score.serve.running import Server
+from score.serve.tracing import UNTRACED, Tracing
+from score.settings import Settings, setting_fields
 
 IDENTITY = Identity(__version__, "tested", "0123456789ab", "torch", "fp32", "cpu")
 GIVE_UP = 60.0
@@ -42,11 +46,22 @@ class Running:
 
 
 @contextmanager
-def running(load: Load, wait: bool = True, **settings: Any) -> Iterator[Running]:
-    """A server with these settings. wait: until the model is loaded."""
+def running(
+    load: Callable[[], Loaded], wait: bool = True, name: str = "tested", **settings: Any
+) -> Iterator[Running]:
+    """A server of one model. wait: until it is loaded."""
+    with running_models([Source(ModelFacts(name, 512, 77), load)], wait, **settings) as server:
+        yield server
+
+
+@contextmanager
+def running_models(
+    sources: Sequence[Source], wait: bool = True, traces: Tracing = UNTRACED, **settings: Any
+) -> Iterator[Running]:
+    """A server with these settings. wait: until its models are loaded."""
     bound = listener.bound("127.0.0.1", 0)
     port = bound.getsockname()[1]
-    server = Server(load, Settings(**settings), Access(only_local=False))
+    server = Server(sources, Settings(**settings), Access(only_local=False), traces=traces)
     thread = threading.Thread(target=server.run, args=[[bound]])
     thread.start()
     try:
@@ -61,9 +76,11 @@ def running(load: Load, wait: bool = True, **settings: Any) -> Iterator[Running]
 
 @contextmanager
 def serving(embedder: Embedder, **settings: Any) -> Iterator[Running]:
-    """A server of a loaded model."""
+    """A server of a loaded model, with the model's settings but for those that are given."""
+    own = {field.name: getattr(embedder.settings, field.name) for field in setting_fields()}
+    load = partial(Loaded, embedder, IDENTITY)
     try:
-        with running(lambda: (embedder, lambda: IDENTITY), **settings) as server:
+        with running(load, name=embedder.name, **{**own, **settings}) as server:
             yield server
     finally:
         pipeline_of(embedder).observe(NOBODY)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Protocol, TypeVar
 
-LONG = ("process", "reference", "slow")
-"""The markers of tests that may take long."""
+LONG = {"minutes": 30, "process": 1, "reference": 1, "slow": 1}
+"""The markers of tests that may take long, and how many of the others one takes as long as."""
 
 
 class Item(Protocol):
@@ -53,5 +53,8 @@ def dealt(tests: Sequence[T], workers: int) -> list[T]:
 
 
 def _weight(tests: Iterable[Item]) -> int:
-    """The number of long tests."""
-    return sum(any(map(test.get_closest_marker, LONG)) for test in tests)
+    """The number of long tests, with the longest counted as many."""
+    return sum(
+        max((weight for name, weight in LONG.items() if test.get_closest_marker(name)), default=0)
+        for test in tests
+    )

@@ -161,6 +161,11 @@ class Served(Surface):
         raise TimeoutError(f"{self._process.args} did not come up")
 
     @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
+    @property
     def _verify(self) -> bool | str:
         """What `requests` calls so: the authorities to trust."""
         return str(self._trusts) if self._trusts else True
@@ -232,7 +237,7 @@ class OwnServer(Served):
         """trusts: the authority of its certificate, where it has one."""
         port = free_port()
         url = f"{'https' if trusts else 'http'}://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "score", "serve", model, "--port", str(port), *arguments]
+        command = [sys.executable, "-m", "score", "serve", model, *arguments, "--port", str(port)]
         super().__init__(command, f"{url}/score", f"{url}/ping", log, **environ)
         self._trusts = trusts
 

@@ -6,11 +6,21 @@ One list per format; the tests send all of it to every surface that accepts the 
 from __future__ import annotations
 
 import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from score.errors import RowError
+from score.jobs.line_source import open_lines
+from score.tables.csv_reader import CsvTable
+from score.tables.lines import NO_NAMES, Line, Lines
+from score.tables.parquet_reader import ParquetTable
 
 TEXT = {"text_features"}
 PARQUET = "application/vnd.apache.parquet"
@@ -38,6 +48,80 @@ def parquet(columns: dict[str, Any], **options: Any) -> bytes:
 def packed(table: pa.Table, **options: Any) -> bytes:
     stream = io.BytesIO()
     pq.write_table(table, stream, **options)
+    return stream.getvalue()
+
+
+def read_csv(file: Path) -> None:
+    """Reads all rows of a file, and keeps none."""
+    with CsvTable(file) as table:
+        for _ in table:
+            pass
+
+
+def read_parquet(file: Path, characters: int) -> None:
+    """Reads all rows of a file, whose texts have together so many characters."""
+    with ParquetTable(file) as table:
+        assert sum(len(str(line.row.text)) for line in table) == characters
+
+
+def shown(line: Line) -> tuple[object, ...]:
+    """All of a line, so that two can be compared: errors by their type and message."""
+    cells = [
+        (type(cell).__name__, str(cell)) if isinstance(cell, RowError) else cell
+        for cell in (line.row.image, line.row.text)
+    ]
+    return (*cells, line.kept, line.position, line.mark)
+
+
+def check_marks(table: Lines) -> list[Line]:
+    """All lines of a table, which after each of them goes on as if it was not interrupted."""
+    lines = list(table)
+    wanted = [shown(line) for line in lines]
+    assert [shown(line) for line in table.after(None)] == wanted
+    for number in reversed(range(len(lines))):
+        mark = tuple(json.loads(json.dumps(lines[number].mark)))
+        assert [shown(line) for line in table.after(mark)] == wanted[number + 1 :]
+    if lines:  # a reading that is given up does not matter
+        next(table.after(lines[0].mark), None)
+        assert [shown(line) for line in table.after(lines[0].mark)] == wanted[1:]
+        assert lines[-1].position <= table.size
+    return lines
+
+
+def lines_of(source: Any, columns: Mapping[str, str] = NO_NAMES) -> list[Line]:
+    """All lines of an input, which can be interrupted after each of them."""
+    with open_lines(source, columns) as table:
+        return check_marks(table)
+
+
+def cells_of(lines: Sequence[Line]) -> list[tuple[object, object]]:
+    """The images and texts of lines, None for what is empty."""
+    return [(line.row.image or None, line.row.text) for line in lines]
+
+
+def errors_of(lines: Sequence[Line]) -> list[str | None]:
+    """What is wrong with each of the lines."""
+    cells = [(line.row.image, line.row.text) for line in lines]
+    errors = [[str(cell) for cell in pair if isinstance(cell, RowError)] for pair in cells]
+    return [found[0] if found else None for found in errors]
+
+
+def read_lines(file: Path) -> None:
+    """Reads all lines of an input, and keeps none."""
+    with open_lines(file) as table:
+        for _ in table:
+            pass
+
+
+def archive(*members: tuple[str | tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
+    """A tar archive. Members: names, or headers, whose size need not be true, and contents."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as tar:
+        for name, content in members:
+            header = tarfile.TarInfo(name) if isinstance(name, str) else name
+            header.size = header.size or len(content)
+            tar.addfile(header)
+            stream.write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
     return stream.getvalue()
 
 

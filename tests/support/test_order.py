@@ -59,6 +59,13 @@ def test_each_part_begins_with_what_takes_long() -> None:
     assert [case.module for case in order[half:]] == [*"fffff", *"bbbb", *"c", *"eeee"]
 
 
+def test_workers_begin_with_what_takes_minutes() -> None:
+    tests = [*module("a", 9, "process", long=9), *module("b", 5, "minutes", long=1)]
+    order = dealt([*tests, *module("c", 20, "slow", long=20)], 2)
+    assert [order[0].module, order[-1].module] == ["b", "a"]
+    assert [case.module for case in order[:5]] == ["b"] * 5
+
+
 def test_long_tests_are_shared_fairly() -> None:
     tests = [case for name in "abcdefgh" for case in module(name, 10, "process", long=10)]
     first = {case.module for case in dealt(tests, 4)[:20]}

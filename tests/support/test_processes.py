@@ -52,7 +52,8 @@ def a_run(folder: Path, text: str, *before: str) -> AbstractContextManager[subpr
 
 
 def gone(pid: int) -> bool:
-    for _ in range(200):
+    """Whether the process ends, within a minute: a busy machine takes long to end a run."""
+    for _ in range(600):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True

@@ -35,6 +35,16 @@ def serve(folder: Path, ready: Ready) -> int:
     return 0
 
 
+def stubborn(folder: Path, ready: Ready) -> int:
+    """Serves whatever signals come, but for the one that nothing can ignore."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    _started(folder)
+    ready()
+    threading.Event().wait()
+    return 0
+
+
 def fail(folder: Path, ready: Ready) -> int:
     """Finds the model unusable."""
     _started(folder)
@@ -92,7 +102,7 @@ def _started(folder: Path) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level="INFO")
     workers._LONGEST = 0.1
-    jobs = (serve, fail, crash, one_serves, late, lacking)
+    jobs = (serve, stubborn, fail, crash, one_serves, late, lacking)
     job = {job.__name__: job for job in jobs}[sys.argv[1]]
     if job is lacking:
         _lack_memory_once()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -289,6 +290,21 @@ def test_files_that_disagree_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": SPECIAL}))
     with pytest.raises(ModelError, match=r"adds the token '<dog>', which .* leaves out"):
         Tokenizer.of(tmp_path, CONTEXT)
+
+
+def test_thousands_of_tokens_are_read_in_a_moment(tables: Path, tmp_path: Path) -> None:
+    begun = time.process_time()
+    unused = [f"<unused{number}>" for number in range(16_000)]
+    files = {
+        "special_tokens_map.json": {"extra_special_tokens": unused},
+        "tokenizer_config.json": {"extra_special_tokens": [f"{text}s" for text in unused]},
+    }
+    texts = Tokenizer.of(with_files(tables, tmp_path / "c", files), CONTEXT)
+    assert len(texts.vocabulary()) == SIZE + 32_000
+    assert time.process_time() - begun < 10  # comparing each with each takes longer
+    files["special_tokens_map.json"] = {"extra_special_tokens": [*unused] * 2}
+    with pytest.raises(ModelError, match="lists 32,000 values; at most 16,384 are read"):
+        Tokenizer.of(with_files(tables, tmp_path / "d", files), CONTEXT)
 
 
 # -- packages --------------------------------------------------------------------------------------

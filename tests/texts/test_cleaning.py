@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -294,6 +295,18 @@ def test_a_text_may_be_long(made: Path) -> None:
         (ids,) = texts.encode([piece * 60_000], "end")
         assert isinstance(ids, list)
         assert len(ids) <= CONTEXT
+
+
+def test_the_rest_of_a_long_text_is_not_copied(made: Path) -> None:
+    texts, text = parts_of(Embedder.load(made, FP32)).tokenizer, " " + "a cat " * 2**20
+    tracemalloc.start()
+    try:
+        (ids,) = texts.encode([text], "end")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ids == texts.encode([text[1:1000]], "end")[0]
+    assert most < 2**20
 
 
 @pytest.mark.parametrize(
