@@ -178,7 +178,9 @@ class Settings:
         "quick",
         "which of the package's probes loading checks: none, the first vectors only, or all",
     )
-    batch_size: int = _setting(32, "images in one forward pass", least=1)
+    batch_size: int = _setting(
+        0, "images in one forward pass; 0: 32 on a CPU, 128 on a GPU", least=0
+    )
     decode_workers: int = _setting(0, "images decoded at a time; 0: one per CPU core", least=0)
 
     log_level: LogLevel = _setting("info", "lowest level that is logged")

@@ -141,7 +141,7 @@ def _add_folder(parser: Parser) -> None:
         type=_workers,
         metavar="N|auto",
         help="processes with a model each, which share the job and this machine's cores, and have "
-        "a GPU each where there are several; auto: as many as there are GPUs (1); of Ray: actors "
+        "a GPU each where there are several; auto: one, on GPUs one for four cores; of Ray: actors "
         "(one for each GPU, or each machine)",
     )
 
@@ -270,9 +270,10 @@ def _executor(options: argparse.Namespace) -> Callable[[], Executor] | None:
 def _number(workers: int | str | None) -> int:
     """How many processes a job of this machine has."""
     if workers == "auto":
+        from score.executors.local import workers_for
         from score.model.engines.pytorch import gpu_count
 
-        return max(1, gpu_count())
+        return workers_for(gpu_count())
     return int(workers or 1)
 
 

@@ -19,15 +19,15 @@ from score.core.shared import Shared
 from score.images.preprocess import Preprocessor
 from score.model.encoder import Encoder
 from score.settings import Settings
+from score.texts.packing import ROW
 from score.texts.tokenizer import Tokenizer
 from score.type_aliases import Matrix
-
-_PASS_TOKENS = 2560  # of texts in one pass: 32 rows of 80
 
 
 class Pipeline:
     """Preparation and encoding. Safe to share between threads.
 
+    batch_size: images in one forward pass.
     encode_images: uint8 images → vectors, in passes that all callers share. encode_texts: token ids
     → vectors, likewise. streams: those under way, among which the threads are divided. admission:
     of requests.
@@ -42,6 +42,7 @@ class Pipeline:
         shared: Shared,
     ) -> None:
         self.encoder, self.tokenizer, self.settings = encoder, tokenizer, settings
+        self.batch_size = settings.batch_size or encoder.engine.pass_sizes.images
         self.preparer = Preparer(tokenizer, preprocessor, settings, shared)
         self.observer: Observer = NOBODY
         self.batcher, self.streams = shared.batcher, shared.streams
@@ -51,12 +52,15 @@ class Pipeline:
         texts = self._token_pace.of(Halving(encoder.texts), len)
         self.encode_images = self.batcher.shared(
             self._observed("image", images),
-            settings.batch_size,
+            self.batch_size,
             lambda _: 1,
             partial(self._passed, "image"),
         )
         self.encode_texts = self.batcher.shared(
-            self._observed("text", texts), _PASS_TOKENS, len, partial(self._passed, "text")
+            self._observed("text", texts),
+            ROW * encoder.engine.pass_sizes.rows,
+            len,
+            partial(self._passed, "text"),
         )
         self.admission = Admission(settings, self.paces, tokenizer.context, shared.under_way)
 

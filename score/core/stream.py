@@ -86,12 +86,12 @@ class Stream:
         self._call = options.call
         self._images, self._texts = pipeline.images(self._call), pipeline.texts(self._call)
         settings = pipeline.settings
-        self._batch_size = settings.batch_size
-        self._most_rows = 8 * settings.batch_size
+        self._batch_size = pipeline.batch_size
+        self._most_rows = 8 * self._batch_size
         # Each image under way has a thread. Streams that run at the same time divide the threads,
         # each by how many there are when it begins: 200 have less than six times as many as one.
         pipeline.streams.add(self)
-        images = 2 * settings.batch_size + settings.fetch_workers
+        images = 2 * self._batch_size + settings.fetch_workers
         self._most_images = max(1, images // len(pipeline.streams))
         self._most_in_doubt = _MOST_IN_DOUBT // len(pipeline.streams) if options.in_batch else 0
         self._window = min(_WINDOW, _WINDOW_FLOATS // pipeline.encoder.dimension)

@@ -50,7 +50,9 @@ GPU_TFLOPS = {
     "NVIDIA H100": 989.0,
     "NVIDIA H100 NVL": 835.0,
 }
-GPU_SHARE = 0.35  # the fraction of it that a ViT reaches in practice; stated
+# The fraction of it that a ViT reaches in practice: of an H100's 0.35 (ViT-B/32) to 0.51
+# (ViT-bigG/14), measured (docs/gpu.md).
+GPU_SHARE = 0.35
 # Compute capabilities (https://developer.nvidia.com/cuda-gpus).
 CAPABILITIES = {
     "NVIDIA T4": (7, 5),

@@ -31,12 +31,21 @@ from score.executors.executor import Seen
 from score.executors.queue import TaskQueue
 from score.executors.work import Begun, Failure, Partial, Refusal, Result, Task, UnderWay, Work
 from score.executors.worker_process import run
+from score.hardware.processor import cores
 
 log = logging.getLogger(__name__)
 
 _AHEAD_ROWS = 5_000  # of tasks after its first that a worker has: its stream reads so far ahead
 _AHEAD_TASKS = 8  # at most, with the first
+# One interpreter keeps about four cores busy with decoding (docs/gpu.md).
+_CORES_A_WORKER, _MOST_A_GPU = 4, 8
 _STARTS = 3  # of workers that fail in a row
+
+
+def workers_for(gpus: int) -> int:
+    """How many workers this machine suits: one on a CPU, which one keeps busy; on GPUs, which
+    several share, as many as decode fast enough."""
+    return max(gpus, min(cores() // _CORES_A_WORKER, gpus * _MOST_A_GPU)) if gpus else 1
 
 
 @dataclass

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 
 from score.contract.rows import IMAGE
 from score.core.embedder import Embedder
@@ -93,6 +94,9 @@ class Worker:
             yield self._retried(again.pop())
 
     def _embedded(self, tasks: Iterator[Task], progress: Progress) -> Iterator[Result]:
+        if (first := next(tasks, None)) is None:  # until it comes there may be no folder
+            return
+        tasks = chain((first,), tasks)
         begun = dict[Range, Task]()
 
         def ranges() -> Iterator[Range]:

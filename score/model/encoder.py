@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.engines.base import Engine
 from score.settings import Settings
-from score.texts.packing import packed, powers
+from score.texts.packing import Parts, packed, powers, whole
 from score.texts.tokenizer import Ids
 from score.type_aliases import Matrix
 
@@ -29,12 +29,12 @@ class Encoder:
     """A CLIP model. Safe to share between threads: passes run one after another."""
 
     def __init__(self, architecture: Architecture, engine: Engine, batch_size: int) -> None:
-        """`batch_size`: images in one forward pass."""
+        """`batch_size`: images in one forward pass; 0: as many as suit the engine."""
         self.architecture = architecture
         self.dimension = architecture.dimension
         self.logit_scale = engine.logit_scale
         self.engine = engine
-        self.batch_size = batch_size
+        self.batch_size = batch_size or engine.pass_sizes.images
 
     @classmethod
     def load(cls, folder: ModelFolder, settings: Settings) -> Encoder:
@@ -48,8 +48,9 @@ class Encoder:
     def images(self, images: Sequence[Pixels]) -> Matrix:
         """uint8 images of one size [height, width, 3] → vectors [images, dimension]."""
         vectors = self._empty(len(images))
-        for part in self._parts(len(images)):
-            vectors[part] = self.engine.images(np.stack(images[part]))
+        parts: Parts = powers if self.engine.new_shapes_are_costly else whole
+        for part in parts(len(images), self.batch_size):
+            vectors[part] = self.engine.images(images[part])
         return _finite(vectors)
 
     def texts(self, texts: Sequence[Ids]) -> Matrix:
@@ -59,20 +60,15 @@ class Encoder:
         computed alone, up to rounding.
         """
         vectors = self._empty(len(texts))
-        for batch, rows in packed([self._ended(ids) for ids in texts]):
+        parts: Parts = whole if self.engine.pads_passes else powers
+        ended = [self._ended(ids) for ids in texts]
+        for batch, rows in packed(ended, self.engine.pass_sizes.rows, parts):
             alone = self.engine.new_shapes_are_costly and len(rows) == 1
             for of_row, row in zip(
                 self.engine.texts(batch.roomy() if alone else batch), rows, strict=True
             ):
                 vectors[row] = of_row[: len(row)]
         return _finite(vectors)
-
-    def _parts(self, count: int) -> Iterator[slice]:
-        """The slices of a number of images that are batches."""
-        if self.engine.new_shapes_are_costly:
-            return powers(count, self.batch_size)
-        starts = range(0, count, self.batch_size)
-        return (slice(start, start + self.batch_size) for start in starts)
 
     def _ended(self, ids: Ids) -> Ids:
         """A text's ids up to the pooled token: the first end token or, where a configuration has

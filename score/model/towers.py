@@ -62,6 +62,36 @@ MakeLinear = Callable[[Tensor, Tensor | None], Linear]
 """Weight and bias → a linear layer."""
 
 
+class ScaledLinear:
+    """factor · (x Wᵀ) + bias, the factor multiplied in before the product is rounded."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, factor: float) -> None:
+        self._weight, self._bias, self._factor = weight.t(), bias, factor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """As `Linear`."""
+        rows = x.flatten(0, -2)
+        product = torch.addmm(self._bias, rows, self._weight, alpha=self._factor)
+        return product.view(*x.shape[:-1], -1)
+
+
+MakeScaled = Callable[[Tensor, Tensor, float], Linear]
+"""Weight, bias and factor → a layer as `ScaledLinear`."""
+
+
+class Layout(NamedTuple):
+    """How towers keep their weights.
+
+    linear: of all linear layers. fused: one layer computes queries, keys and values together,
+    except in the last block, where only the pooled tokens have queries. scaled: of layers with a
+    factor, in half precision; None where a factor would cost a rounding.
+    """
+
+    linear: MakeLinear
+    fused: bool
+    scaled: MakeScaled | None = None
+
+
 class Layer(NamedTuple):
     """The weights of a pre-norm transformer block: attention, then an MLP.
 
@@ -92,14 +122,15 @@ def sloped_quick_gelu(x: Tensor) -> Tensor:
 Activation = Callable[[Tensor], Tensor]
 
 
-def _activation(name: str, dtype: torch.dtype) -> Activation:
+def _activation(name: str, dtype: torch.dtype, layout: Layout) -> Activation:
     """The activation function of a configuration: `gelu` or `quick_gelu`.
 
-    In fp32 QuickGELU's slope is in the weights (`_layer`); half precision would round once more.
+    In fp32 QuickGELU's slope is in the weights (`_mlp`). Half precision would round once more,
+    except where a layer has a factor.
     """
     if name != "quick_gelu":
         return F.gelu
-    if dtype == torch.float32:
+    if dtype == torch.float32 or layout.scaled:
         return sloped_quick_gelu
     return quick_gelu
 
@@ -112,22 +143,21 @@ class Tower:
         take: TensorLoader,
         prefix: str,
         config: Transformer,
-        linear: MakeLinear,
+        layout: Layout,
         dtype: torch.dtype,
-        *,
-        fused: bool,
     ) -> None:
-        """`dtype`: of the tensors from `take`. `fused`: one layer computes queries, keys and values
-        together, except in the last block, where only the pooled tokens have queries.
-        """
+        """`dtype`: of the tensors from `take`."""
         self._heads = config.heads
         self._eps = config.epsilon
-        self._activation = _activation(config.activation, dtype)
+        self._activation = _activation(config.activation, dtype, layout)
         sloped = self._activation is sloped_quick_gelu
-        last = config.layers - 1
+        last = layout._replace(fused=False)
         self._layers = [
             _layer(
-                take, f"{prefix}.encoder.layers.{number}", linear, sloped, fused and number < last
+                take,
+                f"{prefix}.encoder.layers.{number}",
+                layout if number < config.layers - 1 else last,
+                sloped,
             )
             for number in range(config.layers)
         ]
@@ -199,22 +229,20 @@ class ImageTower:
         take: TensorLoader,
         config: Vision,
         normalisation: tuple[Channels, Channels],
-        linear: MakeLinear,
-        *,
-        fused: bool,
+        layout: Layout,
     ) -> None:
-        """`normalisation`: `Preprocessor.normalisation`. `fused`: as in `Tower`."""
+        """`normalisation`: `Preprocessor.normalisation`."""
         embeddings = "vision_model.embeddings"
         self._side = config.patch
         patch = take(f"{embeddings}.patch_embedding.weight", torch.float32)
         self._class = take(f"{embeddings}.class_embedding")
-        self._patch = linear(*_normalising(patch, *normalisation, like=self._class))
+        self._patch = layout.linear(*_normalising(patch, *normalisation, like=self._class))
         self._positions = take(f"{embeddings}.position_embedding.weight")
         self._pre = _affine(take, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
         epsilon = config.tower.epsilon
         self.head = Head(take, "vision_model.post_layernorm", "visual_projection", epsilon)
         dtype = self._class.dtype
-        self._tower = Tower(take, "vision_model", config.tower, linear, dtype, fused=fused)
+        self._tower = Tower(take, "vision_model", config.tower, layout, dtype)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """The vectors of images, in fp32."""
@@ -237,17 +265,14 @@ class ImageTower:
 class TextTower:
     """Token ids [n, t] → vectors [n, k, dimension] of the texts in each row."""
 
-    def __init__(
-        self, take: TensorLoader, config: Text, linear: MakeLinear, *, fused: bool
-    ) -> None:
-        """`fused`: as in `Tower`."""
+    def __init__(self, take: TensorLoader, config: Text, layout: Layout) -> None:
         embeddings = "text_model.embeddings"
         self._tokens = take(f"{embeddings}.token_embedding.weight")
         self._positions = take(f"{embeddings}.position_embedding.weight")
         epsilon = config.tower.epsilon
         self.head = Head(take, "text_model.final_layer_norm", "text_projection", epsilon)
         dtype = self._tokens.dtype
-        self._tower = Tower(take, "text_model", config.tower, linear, dtype, fused=fused)
+        self._tower = Tower(take, "text_model", config.tower, layout, dtype)
 
     def encode(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
         """The vectors of texts, as `packing.Packed` describes them, in fp32."""
@@ -266,27 +291,34 @@ def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=owners.device).masked_fill(~seen, -torch.inf)
 
 
-def _layer(take: TensorLoader, prefix: str, linear: MakeLinear, sloped: bool, fused: bool) -> Layer:
-    """A layer's weights, by their names in a checkpoint.
-
-    `sloped`: for `sloped_quick_gelu`. `fused`: queries, keys and values in one layer.
-    """
+def _layer(take: TensorLoader, prefix: str, layout: Layout, sloped: bool) -> Layer:
+    """A layer's weights, by their names in a checkpoint. `sloped`: for `sloped_quick_gelu`."""
     qkv = [_affine(take, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
-    if fused:
+    if layout.fused:
         qkv = [Affine(*(torch.cat(parts) for parts in zip(*qkv, strict=True)))]
-    fc1, fc2 = (_affine(take, f"{prefix}.mlp.{part}") for part in ("fc1", "fc2"))
+    fc1, fc2 = _mlp(take, f"{prefix}.mlp", layout, sloped)
+    return Layer(
+        norm1=_affine(take, f"{prefix}.layer_norm1"),
+        qkv=tuple(layout.linear(*part) for part in qkv),
+        out=layout.linear(*_affine(take, f"{prefix}.self_attn.out_proj")),
+        norm2=_affine(take, f"{prefix}.layer_norm2"),
+        fc1=fc1,
+        fc2=fc2,
+    )
+
+
+def _mlp(take: TensorLoader, prefix: str, layout: Layout, sloped: bool) -> tuple[Linear, Linear]:
+    """The two layers of an MLP. `sloped`: the first one's product is multiplied by `SLOPE`, which
+    the second one takes away."""
+    fc1, fc2 = (_affine(take, f"{prefix}.{part}") for part in ("fc1", "fc2"))
+    if sloped and layout.scaled:
+        first = layout.scaled(fc1.weight, fc1.bias * SLOPE, SLOPE)
+        return first, layout.scaled(fc2.weight, fc2.bias, 1 / SLOPE)
     if sloped:
         fc1.weight.mul_(SLOPE)
         fc1.bias.mul_(SLOPE)
         fc2.weight.div_(SLOPE)
-    return Layer(
-        norm1=_affine(take, f"{prefix}.layer_norm1"),
-        qkv=tuple(linear(*part) for part in qkv),
-        out=linear(*_affine(take, f"{prefix}.self_attn.out_proj")),
-        norm2=_affine(take, f"{prefix}.layer_norm2"),
-        fc1=linear(*fc1),
-        fc2=linear(*fc2),
-    )
+    return layout.linear(*fc1), layout.linear(*fc2)
 
 
 def _normalising(patch: Tensor, factors: Channels, offsets: Channels, *, like: Tensor) -> Affine:

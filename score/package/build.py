@@ -94,7 +94,7 @@ flavors:
     code: .
     data: model
     config:  # settings, which `load_model(…, model_config=…)` and variables SCORE_… override
-      batch_size: 32
+      batch_size: 0
       decoding: exact
       device: auto
       engine: auto

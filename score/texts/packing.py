@@ -6,7 +6,7 @@ compile few. Attention is masked between the texts of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,8 @@ ROW = 80
 """Tokens in a row: enough for CLIP's 77. The cost of attention grows with it."""
 SHARE = 4
 """Tokens of a row per text: a row of `ROW` tokens holds up to `ROW // SHARE` texts."""
-_MOST_ROWS = 32  # in one pass
+MOST_ROWS = 32
+"""Rows in one pass, where an engine names no other number."""
 _ROOMS = (16, 32, ROW)  # tokens in a row that is computed alone
 
 
@@ -36,35 +37,31 @@ class Packed(NamedTuple):
     ends: Tokens
     """[rows, texts]: the index of each text's last token in its row; 0 where there is no text."""
 
-    def padded(self, length: int, texts: int) -> Packed:
-        """The same, with room for more tokens and texts in each row."""
-        wider = ((0, 0), (0, length - self.ids.shape[1]))
-        ends = np.pad(self.ends, ((0, 0), (0, texts - self.ends.shape[1])))
+    def padded(self, rows: int, length: int, texts: int) -> Packed:
+        """The same, with room for more rows, and more tokens and texts in each."""
+        below = (0, rows - len(self.ids))
+        wider = (below, (0, length - self.ids.shape[1]))
         ids, positions = np.pad(self.ids, wider), np.pad(self.positions, wider)
-        return Packed(ids, positions, np.pad(self.owners, wider, constant_values=-1), ends)
+        owners = np.pad(self.owners, wider, constant_values=-1)
+        return Packed(
+            ids, positions, owners, np.pad(self.ends, (below, (0, texts - self.ends.shape[1])))
+        )
 
     def roomy(self) -> Packed:
         """A single row, padded to the smallest of three lengths that holds it."""
         length, count = self.ids.shape[1], self.ends.shape[1]
         fitting = (room for room in _ROOMS if length <= room and count <= room // SHARE)
         room = next(fitting, length)
-        return self.padded(room, max(count, room // SHARE))
+        return self.padded(1, room, max(count, room // SHARE))
 
 
-def packed(texts: Sequence[Ids]) -> Iterator[tuple[Packed, list[list[int]]]]:
-    """The passes over texts, and for each row of a pass the indices of its texts.
+Parts = Callable[[int, int], Iterator[slice]]
+"""A count and the most in a pass → the slices that are passes."""
 
-    Passes have 1, 2, 4, … 32 rows of the same length; a single row is only as long as its texts.
-    """
-    length = max(ROW, max(map(len, texts), default=0))
-    rows = _rows([len(ids) for ids in texts], length)
-    for part in powers(len(rows), _MOST_ROWS):
-        several = rows[part]
-        if len(several) == 1:
-            tokens, room = sum(len(texts[index]) for index in several[0]), len(several[0])
-        else:
-            tokens, room = length, length // SHARE
-        yield _pack(texts, several, tokens, room), several
+
+def whole(count: int, most: int) -> Iterator[slice]:
+    """As few slices as make up a number, none of more than `most`."""
+    return (slice(start, min(count, start + most)) for start in range(0, count, most))
 
 
 def powers(count: int, most: int) -> Iterator[slice]:
@@ -74,6 +71,25 @@ def powers(count: int, most: int) -> Iterator[slice]:
         size = min(most, 1 << ((count - start).bit_length() - 1))
         yield slice(start, start + size)
         start += size
+
+
+def packed(
+    texts: Sequence[Ids], most: int = MOST_ROWS, parts: Parts = powers
+) -> Iterator[tuple[Packed, list[list[int]]]]:
+    """The passes over texts, and for each row of a pass the indices of its texts.
+
+    Passes have up to `most` rows of the same length; a single row is only as long as its texts.
+    `parts`: how rows are divided into passes.
+    """
+    length = max(ROW, max(map(len, texts), default=0))
+    rows = _rows([len(ids) for ids in texts], length)
+    for part in parts(len(rows), most):
+        several = rows[part]
+        if len(several) == 1:
+            tokens, room = sum(len(texts[index]) for index in several[0]), len(several[0])
+        else:
+            tokens, room = length, length // SHARE
+        yield _pack(texts, several, tokens, room), several
 
 
 def _rows(lengths: Sequence[int], length: int) -> list[list[int]]:

@@ -283,8 +283,11 @@ def test_all_bad_rows_may_come_at_once(impatient, servers, wanted):
     records = list(impatient.embed(mixed, PARAMS))
     assert len(records) == 2 * len(TABLE)
     said = [(record.error.code if record.error else None) for record in records[::2]]
+    # Rows of a host that has answered none of several are given up with another code.
+    as_good = {("fetch_timeout", "fetch_failed")}
     table = zip(said, rows(), strict=True)
-    assert [(name, code, got) for got, (name, code, *_) in table if got != code] == []
+    wrong = [(name, code, got) for got, (name, code, *_) in table if got != code]
+    assert [case for case in wrong if case[1:] not in as_good] == []
     for record in records[1::2]:
         assert_same(record, wanted[1])
 

@@ -60,7 +60,7 @@ def test_a_models_own_settings_stand_behind_the_environments() -> None:
         ("row_deadline", "inf"),
         ("max_pixels", "1e6"),
         ("max_pixels", "-1"),
-        ("batch_size", "0"),
+        ("batch_size", "-1"),
         ("exif_orientation", "maybe"),
         ("precision", "int4"),
         ("engine", "tensorflow"),

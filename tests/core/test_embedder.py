@@ -21,7 +21,7 @@ from PIL import Image
 
 from score.contract.params import Params
 from score.contract.rows import Row
-from score.core.embedder import Embedder, parts_of
+from score.core.embedder import Embedder, parts_of, pipeline_of
 from score.core.preparation import FetchOptions
 from score.core.stream import Stream
 from score.errors import (
@@ -134,7 +134,7 @@ def test_a_stalled_row_holds_up_nobody_behind_it(slow: Embedder) -> None:
 
 def test_threads_are_bounded_however_many_streams_there_are(embedder: Embedder) -> None:
     model = Embedder(*parts_of(embedder), Settings())
-    alone = 2 * model.settings.batch_size + model.settings.fetch_workers
+    alone = 2 * pipeline_of(model).batch_size + model.settings.fetch_workers
     streams = [Stream(model._pipeline, Params(), None, FetchOptions()) for _ in range(200)]
     assert streams[0]._most_images == alone
     assert streams[-1]._most_images == 1
@@ -143,7 +143,7 @@ def test_threads_are_bounded_however_many_streams_there_are(embedder: Embedder) 
 
 @pytest.mark.slow
 def test_requests_that_come_together_share_the_threads(slow: Embedder) -> None:
-    alone = 2 * slow.settings.batch_size + slow.settings.fetch_workers
+    alone = 2 * pipeline_of(slow).batch_size + slow.settings.fetch_workers
     streams = [slow.embed([Row(f"0.1:{seed}") for seed in range(40)]) for _ in range(10)]
     with ThreadPoolExecutor(len(streams)) as pool:
         assert [len(records) for records in pool.map(list, streams)] == [40] * 10
@@ -168,7 +168,7 @@ def test_rows_are_read_as_they_are_needed(slow: Embedder) -> None:
     stream = slow.embed(rows())
     for count in range(1, 60):
         next(stream)
-        bound = count + 8 * slow.settings.batch_size + slow.settings.fetch_workers
+        bound = count + 8 * pipeline_of(slow).batch_size + slow.settings.fetch_workers
         assert pulled <= bound
     stream.close()  # type: ignore[attr-defined]
 
@@ -177,7 +177,7 @@ def test_downloads_run_side_by_side_but_not_without_bound(slow: Embedder) -> Non
     list(slow.embed([Row("0.02:")] * 64))
     fetcher = slow._pipeline.preparer._shared.fetcher
     assert isinstance(fetcher, SlowFetcher)
-    bound = 2 * slow.settings.batch_size + slow.settings.fetch_workers
+    bound = 2 * pipeline_of(slow).batch_size + slow.settings.fetch_workers
     assert 4 <= fetcher.most <= bound
 
 

@@ -127,4 +127,4 @@ def test_a_model_on_a_gpu_says_that_it_survives_no_fork() -> None:
     engine = PyTorch.__new__(PyTorch)
     engine._device, engine._process = torch.device("cuda:0"), os.getpid() + 1
     with pytest.raises(ModelError, match=r"before this process was forked.*without --preload"):
-        engine._compute(lambda: torch.empty(0))
+        engine.images([])

@@ -232,9 +232,11 @@ def test_as_many_workers_as_gpus(
 
     monkeypatch.setattr("score.executors.local.Local", Noted)
     assert embed(table, folder, "--workers", "auto") == 0  # there is none: no other process
-    monkeypatch.setattr(pytorch.torch.cuda, "device_count", lambda: 3)
-    assert embed(table, folder, "--workers", "auto") == 2
-    assert asked == [3]
+    for gpus, cores in ((3, 2), (1, 2), (1, 16), (8, 16), (1, 200)):
+        monkeypatch.setattr(pytorch.torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        monkeypatch.setattr("score.executors.local.cores", lambda cores=cores: cores)
+        embed(table, folder, "--workers", "auto")
+    assert asked == [3, 4, 8, 8]
 
 
 @pytest.mark.parametrize("value", ["0", "257", "many", "-1", "1.5"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,26 @@ def test_a_worker_that_reads_another_input_or_model_is_refused(table: Path) -> N
         Worker(replace(work, sizes=(1,)))
     with pytest.raises(ScoreError, match="is another one here"):
         Worker(replace(work, fingerprint="f", is_here=False))
+
+
+def test_a_worker_writes_nothing_before_its_first_task(table: Path) -> None:
+    """The job's folder would hold something before it is a job's, and be refused."""
+    fingerprint = ModelFolder.open(EMBEDDED).fingerprint()
+    folder = table.parent / "job"
+    work = Work(
+        *(str(EMBEDDED), "emoji", fingerprint, Settings(verify="off"), Params(), "float32"),
+        *((str(table),), (), table.parent, folder),
+    )
+    seen = []
+
+    def tasks() -> Iterator[Task]:
+        seen.append(folder.exists())
+        folder.mkdir()
+        yield Task(Range(0, 2, None))
+
+    with closing(Worker(work)) as worker:
+        assert len(list(worker.results(tasks()))) == 1
+    assert seen == [False]
 
 
 def test_workers_share_the_limits_of_downloads(table: Path) -> None:

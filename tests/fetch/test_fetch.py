@@ -993,7 +993,7 @@ def test_a_server_that_drips_is_cut_at_the_deadline(server, route):
     error = failure(server.url(route), row_deadline=0.4, max_retries=5)
     assert isinstance(error, FetchTimeout)
     assert error.retryable
-    assert 0.3 < time.monotonic() - began < 3
+    assert 0.3 < time.monotonic() - began < 10
     assert server.requests[route] == 1
 
 
@@ -1003,7 +1003,7 @@ def test_a_silent_server_is_left_after_the_read_timeout(server, route):
     began = time.monotonic()
     error = failure(server.url(route), read_timeout=0.2, row_deadline=60)
     assert isinstance(error, FetchTimeout)
-    assert 0.1 < time.monotonic() - began < 3
+    assert 0.1 < time.monotonic() - began < 10
 
 
 @pytest.mark.usefixtures("public")
@@ -1012,7 +1012,7 @@ def test_redirects_and_retries_share_one_deadline(server):
     began = time.monotonic()
     error = failure(server.leading_to(server.leading_to(slow)), row_deadline=0.2, max_retries=9)
     assert isinstance(error, FetchTimeout)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.usefixtures("public")
@@ -1022,7 +1022,7 @@ def test_a_server_that_never_comes_to_the_point_is_left(says):
         began = time.monotonic()
         error = failure(server.url("/"), read_timeout=0.2, row_deadline=0.8)
     assert isinstance(error, FetchTimeout)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.usefixtures("public")
@@ -1032,7 +1032,7 @@ def test_a_handshake_that_never_ends_is_left_after_the_read_timeout(says):
         began = time.monotonic()
         error = failure(server.url("/", scheme="https"), read_timeout=0.2, row_deadline=60)
     assert isinstance(error, FetchTimeout)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_a_look_up_that_hangs_is_left(monkeypatch):
@@ -1042,7 +1042,7 @@ def test_a_look_up_that_hangs_is_left(monkeypatch):
     error = failure("http://slow.example/", connect_timeout=0.2)
     over.set()
     assert isinstance(error, FetchTimeout)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_an_address_that_does_not_answer_is_left_after_the_connect_timeout(network, monkeypatch):
@@ -1054,7 +1054,7 @@ def test_an_address_that_does_not_answer_is_left_after_the_connect_timeout(netwo
     began = time.monotonic()
     error = failure("http://8.8.8.8/", connect_timeout=0.2, row_deadline=60)
     assert isinstance(error, FetchTimeout)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_an_address_that_swallows_packets_is_left_and_closed(network, monkeypatch):
@@ -1231,7 +1231,7 @@ def test_the_deadline_holds_over_tls(authority, route):
         began = time.monotonic()
         error = failure(server.url(route), ca_bundle=str(authority.file), row_deadline=0.4)
         assert isinstance(error, FetchTimeout)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("content", [None, "this is no certificate"])

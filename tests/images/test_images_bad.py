@@ -271,7 +271,7 @@ def test_a_bomb_is_refused_before_any_pixel_is_decoded(name, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     began = time.monotonic()
     assert isinstance(failure(data), TooManyPixels)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_an_image_of_exactly_the_limit_is_read():

@@ -193,7 +193,7 @@ def test_a_header_of_too_many_segments_is_refused_at_once(filler: bytes, says: s
     began = time.process_time()
     with pytest.raises(TooManyPixels, match=says):
         decode(b"\xff\xd8\xff" + filler[1:] + filler * 300_000, MAX_PIXELS)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 8
 
 
 @pytest.mark.parametrize("kind", [b"IDAT", b"PLTE", b"tEXt", b"fdAT"])
@@ -205,7 +205,7 @@ def test_a_png_of_too_many_chunks_is_refused_at_once(
     began = time.process_time()
     with pytest.raises(TooManyPixels, match="the PNG has more than 100,000 chunks"):
         decode(data, MAX_PIXELS)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 8
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -105,7 +105,7 @@ def test_all_of_stopping_is_within_the_bound() -> None:
         server.terminate()
         begun = time.monotonic()
         assert error(rest(sock)) == (503, "shutting_down")
-        assert 3 < time.monotonic() - begun < 4.7
+        assert 3 < time.monotonic() - begun < 7
 
 
 def test_what_such_a_request_began_is_given_up(embedder: Embedder) -> None:

@@ -88,6 +88,9 @@ COSTLY: dict[str, tuple[bytes, type[Exception] | None, float, float]] = {
 }
 """Bodies, what they are refused with, the memory that reading may take in sizes of the body, and
 the seconds of processor time."""
+SLOWER = 5
+"""A processor may be so many times as slow as the one where they were found. What is not in
+proportion takes minutes."""
 
 
 @pytest.mark.parametrize("name", COSTLY)
@@ -105,7 +108,7 @@ def test_what_a_body_costs_is_in_proportion_to_it(name: str) -> None:
     assert most < times * len(body) + MIB
     began = time.process_time()
     untraced(_outcome)(body_rows, body)
-    assert time.process_time() - began < seconds
+    assert time.process_time() - began < SLOWER * seconds
 
 
 def test_names_and_texts_as_long_as_is_read_are_read() -> None:

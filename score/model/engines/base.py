@@ -5,11 +5,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from score.images.preprocess import Pixels
 from score.texts.packing import Packed
 from score.type_aliases import Matrix
+
+
+class PassSizes(NamedTuple):
+    """The largest passes that pay off: images, and rows of texts (`packing`)."""
+
+    images: int
+    rows: int
+
+
+ON_CPU = PassSizes(32, 32)
+"""Larger passes are no faster on CPUs, and need more memory."""
 
 
 class Engine(Protocol):
@@ -32,11 +44,20 @@ class Engine(Protocol):
         """Whether each new shape of inputs costs compile time, and memory that is never freed."""
 
     @property
+    def pads_passes(self) -> bool:
+        """Whether it pads passes of any size to few shapes by itself."""
+
+    @property
+    def pass_sizes(self) -> PassSizes:
+        """The largest passes that it should be asked for."""
+
+    @property
     def logit_scale(self) -> float:
         """The factor of cosines: exp of the checkpoint's logit_scale."""
 
-    def images(self, pixels: Pixels) -> Matrix:
-        """uint8 images [n, height, width, 3] → vectors [n, dimension]."""
+    def images(self, images: Sequence[Pixels]) -> Matrix:
+        """uint8 images of one size [height, width, 3] → vectors [images, dimension]."""
 
     def texts(self, texts: Packed) -> Matrix:
-        """Token ids [rows, length], several texts a row → vectors [rows, texts, dimension]."""
+        """Token ids [rows, length], several texts a row → vectors [rows, texts, dimension]; there
+        may be more texts a row than came."""

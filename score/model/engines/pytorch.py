@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
@@ -18,13 +19,18 @@ from score.folder.weights import Weights
 from score.hardware import drivers, gpus
 from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
+from score.model.engines.base import ON_CPU, PassSizes
 from score.model.engines.one_dnn import OneDnnLinear, pays
-from score.model.towers import ImageTower, Plain, TextTower
+from score.model.engines.passes import DirectPasses, Passes, RecordedPasses
+from score.model.towers import ImageTower, Layout, Plain, ScaledLinear, TextTower
 from score.settings import Settings
 from score.texts.packing import Packed
 from score.type_aliases import Matrix
 
 log = logging.getLogger(__name__)
+
+# A pass of fewer images does not occupy an H100 with a ViT-B/32 (docs/gpu.md).
+_ON_GPU = PassSizes(images=128, rows=256)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -112,6 +118,20 @@ def _warn(reason: str) -> None:
     )
 
 
+def records(device: torch.device) -> bool:
+    """Whether passes are recorded as CUDA graphs: on NVIDIA's GPUs, the only ones where that was
+    tried."""
+    return device.type == "cuda" and torch.version.cuda is not None
+
+
+def layout_of(placement: Placement) -> Layout:
+    """The layout of weights that is fastest there."""
+    linear = OneDnnLinear if pays(placement.device, placement.dtype) else Plain
+    # cuBLAS multiplies a product by a factor for nothing, before it is rounded.
+    factors = records(placement.device) and placement.dtype != torch.float32
+    return Layout(linear, fused=True, scaled=ScaledLinear if factors else None)
+
+
 def _uuids() -> list[str]:
     count = torch.cuda.device_count()
     return [str(torch.cuda.get_device_properties(number).uuid) for number in range(count)]
@@ -171,7 +191,11 @@ class PyTorch:
         self.logit_scale = logit_scale
         self.new_shapes_are_costly = new_shapes_are_costly
         self.precision, self.device = placement.precision, placement.device.type
+        self.pads_passes = records(placement.device)
+        self.pass_sizes = ON_CPU if self.device == "cpu" else _ON_GPU
         self._device, self._plain = placement.device, plain
+        make = RecordedPasses if self.pads_passes else DirectPasses
+        self._passes: Passes = make(images.encode, texts.encode, placement.device)
         self._process = os.getpid()
         self._one_pass = ForkSafeLock()
 
@@ -193,13 +217,14 @@ class PyTorch:
             return weights.read(name).to(placement.device, dtype or placement.dtype)
 
         normalisation = Preprocessor.from_config(folder.preprocessor).normalisation()
-        blocked = not plain and pays(placement.device, placement.dtype)
-        linear = OneDnnLinear if blocked else Plain
-        images = ImageTower(take, architecture.vision, normalisation, linear, fused=not plain)
-        texts = TextTower(take, architecture.text, linear, fused=not plain)
+        layout = Layout(Plain, fused=False) if plain else layout_of(placement)
+        images = ImageTower(take, architecture.vision, normalisation, layout)
+        texts = TextTower(take, architecture.text, layout)
         release_memory()  # of the matrices as read, before they were rearranged
         # For each new shape oneDNN compiles a kernel a matrix, 0.6 MB each; it caches a thousand.
-        costly = blocked or (placement.device.type == "cpu" and placement.dtype != torch.float32)
+        costly = layout.linear is OneDnnLinear or (
+            placement.device.type == "cpu" and placement.dtype != torch.float32
+        )
         return cls(
             images, texts, float(scale), placement, plain=plain, new_shapes_are_costly=costly
         )
@@ -221,22 +246,23 @@ class PyTorch:
             [TowerModule(texts, texts.pool), TowerModule(texts.head, texts.head)],
         )
 
-    def images(self, pixels: Pixels) -> Matrix:
+    def images(self, images: Sequence[Pixels]) -> Matrix:
         """As `Engine`."""
-        return self._compute(self._images.encode, torch.from_numpy(pixels))
+        with self._pass():
+            return self._passes.images(images)
 
     def texts(self, texts: Packed) -> Matrix:
         """As `Engine`."""
-        return self._compute(self._texts.encode, *map(torch.from_numpy, texts))
+        with self._pass():
+            return self._passes.texts(texts)
 
-    @torch.inference_mode()
-    def _compute(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Matrix:
+    @contextmanager
+    def _pass(self) -> Iterator[None]:
+        """A block in which this thread alone computes."""
         if self._device.type != "cpu" and self._process != os.getpid():
             raise ModelError(
                 f"the model on {self._device} was loaded before this process was forked, which no "
                 "GPU survives: load it in the new process (gunicorn: without --preload)"
             )
-        with self._one_pass:
-            on_device = [tensor.to(self._device) for tensor in inputs]
-            vectors: Matrix = encode(*on_device).cpu().numpy()
-        return vectors
+        with self._one_pass, torch.inference_mode():
+            yield
