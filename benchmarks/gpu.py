@@ -4,10 +4,10 @@
     python -m benchmarks.gpu --parts towers --models ViT-L-14
 
 `towers`: images whose pixels are on the GPU, in one recorded pass; the share of the rate of a
-multiplication of 8192 × 8192 matrices, and the least cosine to fp32. `passes`: what the engine
-makes of arrays of pixels and of token ids, to vectors in memory; one at a time, and as many as it
-takes. `rows`: `Embedder.embed`, of JPEGs of 640×480 in bytes, and of captions. Medians of the first
-two.
+multiplication of 8192 × 8192 matrices, and the least cosine to fp32. `passes`: what the encoder
+makes of arrays of pixels and of token ids, to vectors in memory, by their number. `variants`: what
+recording, pinned memory and factors are worth. `rows`: `Embedder.embed`, of JPEGs of 640×480 in
+bytes, and of captions. Medians, but of the last part.
 Writes `OUTPUT/PART.json`; needs no checkpoint.
 """
 
@@ -81,10 +81,12 @@ class RandomWeights:
         return values.to(dtype or self._dtype)
 
 
-def encoder_of(name: str, precision: str) -> Encoder:
-    """A model with random weights on the GPU."""
+def encoder_of(name: str, precision: str, *, factors: bool = True) -> Encoder:
+    """A model with random weights on the GPU. `factors`: layers may have them."""
     architecture, placement = ARCHITECTURES[name], Placement(DEVICE, DTYPES[precision])
     take, layout = RandomWeights(architecture, placement.dtype), layout_of(placement)
+    if not factors:
+        layout = layout._replace(scaled=None)
     images = ImageTower(take, architecture.vision, clip()[1].normalisation(), layout)
     texts = TextTower(take, architecture.text, layout)
     engine = PyTorch(images, texts, 100.0, placement, plain=False, new_shapes_are_costly=False)
@@ -269,7 +271,36 @@ def _count(records: Iterable[Any]) -> int:
     return sum(record.error is None for record in records)
 
 
-PARTS = {"towers": towers, "passes": passes, "rows": rows}
+def variants(name: str, precision: str) -> Iterator[Line]:
+    """What the recording of passes, pinned memory and QuickGELU as a factor are worth."""
+    encoder = encoder_of(name, precision)
+    engine = encoder.engine
+    assert isinstance(engine, PyTorch)
+    encode = engine._images.encode
+    for count in IMAGES:
+        held = torch.from_numpy(np.stack(images(encoder.architecture, count))).to(DEVICE)
+        launched = on_clock(partial(_waited, partial(encode, held)))
+        yield _line("images, launched", count, launched)
+        yield _line("images, recorded", count, on_clock(partial(_waited, _recorded(encode, held))))
+    pageable = torch.from_numpy(np.stack(images(encoder.architecture, BATCH)))
+    for kind, values in (("pageable", pageable), ("pinned", pageable.pin_memory())):
+        copy = partial(values.to, DEVICE, non_blocking=True)
+        yield _line(f"copied, {kind}", BATCH, on_clock(partial(_waited, copy)))
+    held = pageable.to(DEVICE)
+    for kind, factors in (("a factor", True), ("three operations", False)):
+        images_of = encoder_of(name, precision, factors=factors).engine
+        assert isinstance(images_of, PyTorch)
+        milliseconds = on_gpu(_recorded(images_of._images.encode, held))
+        yield _line(f"activation by {kind}", BATCH, milliseconds)
+
+
+@torch.inference_mode()
+def _waited(compute: Callable[[], object]) -> None:
+    compute()
+    torch.cuda.synchronize()
+
+
+PARTS = {"towers": towers, "passes": passes, "variants": variants, "rows": rows}
 
 
 def measured(part: str, models: Sequence[str], precisions: Sequence[str]) -> Iterator[Line]:
