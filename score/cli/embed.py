@@ -232,6 +232,7 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
         embedder = None if executor else Embedder.load(options.model, settings)
         with (
             row_progress(summary, lines.size, kind_of(options), left=_KEPT) as show,
+            _explained(folder),
             _reported(folder, lines.root),
         ):
             if executor:
@@ -326,6 +327,20 @@ def _reported(folder: Path, root: Path | None) -> Iterator[None]:
         _report(folder, root, FEW_FILES)
         raise
     _report(folder, root, MOST_FILES)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Raises ScoreError for an error of the system, such as a full disk, once the job has begun."""
+    from score.job_folder.manifest import exists
+
+    try:
+        yield
+    except OSError as error:
+        if not exists(folder):
+            raise
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ScoreError(f"{error.filename or folder}: {reason}; {_KEPT}") from error
 
 
 def _report(folder: Path, root: Path | None, most_files: int) -> None:
