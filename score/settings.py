@@ -179,7 +179,7 @@ class Settings:
         "which of the package's probes loading checks: none, the first vectors only, or all",
     )
     batch_size: int = _setting(
-        0, "images in one forward pass; 0: 32 on a CPU, 128 on a GPU", least=0
+        0, "images in one forward pass; 0: 32, and 128 on an NVIDIA GPU", least=0
     )
     decode_workers: int = _setting(0, "images decoded at a time; 0: one per CPU core", least=0)
 

@@ -226,7 +226,7 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
         raise RequestError(
             "--vector-cache is for one machine: workers of several share no such file"
         )
-    summary, executor = Summary(), _executor(options)
+    summary, executor = Summary(), _executor(options, settings)
     with _opened(options, ShardWriter.reserved) as lines:
         check_apart(folder, _local(lines.files))
         embedder = None if executor else Embedder.load(options.model, settings)
@@ -250,7 +250,7 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
     return TOO_MANY_ERRORS if is_bad else code
 
 
-def _executor(options: argparse.Namespace) -> Callable[[], Executor] | None:
+def _executor(options: argparse.Namespace, settings: Settings) -> Callable[[], Executor] | None:
     """What makes the job's workers; None for a job of this process alone."""
     if options.on == "spark":
         from score.executors.spark import Spark
@@ -264,18 +264,20 @@ def _executor(options: argparse.Namespace) -> Callable[[], Executor] | None:
         return partial(Ray, None if options.workers == "auto" else options.workers)
     from score.executors.local import Local
 
-    workers = _number(options.workers)
+    workers = _number(options, settings)
     return partial(Local, workers) if workers > 1 else None
 
 
-def _number(workers: int | str | None) -> int:
+def _number(options: argparse.Namespace, settings: Settings) -> int:
     """How many processes a job of this machine has."""
-    if workers == "auto":
-        from score.executors.local import workers_for
-        from score.model.engines.pytorch import gpu_count
+    if options.workers != "auto":
+        return int(options.workers or 1)
+    from score.executors.local import workers_for
+    from score.folder.model_folder import ModelFolder
+    from score.model.engines.pytorch import gpus_for
 
-        return workers_for(gpu_count())
-    return int(workers or 1)
+    weights = 4 * ModelFolder.open(options.model).architecture.parameters
+    return workers_for(*gpus_for(settings.device), weights)
 
 
 def _work(

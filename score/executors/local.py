@@ -39,13 +39,19 @@ _AHEAD_ROWS = 5_000  # of tasks after its first that a worker has: its stream re
 _AHEAD_TASKS = 8  # at most, with the first
 # One interpreter keeps about four cores busy with decoding (docs/gpu.md).
 _CORES_A_WORKER, _MOST_A_GPU = 4, 8
+_BESIDE_WEIGHTS = 3 * 2**30  # bytes of a GPU that a worker takes: its context, libraries, passes
 _STARTS = 3  # of workers that fail in a row
 
 
-def workers_for(gpus: int) -> int:
+def workers_for(gpus: int, gpu_bytes: int, weights: int) -> int:
     """How many workers this machine suits: one on a CPU, which one keeps busy; on GPUs, which
-    several share, as many as decode fast enough."""
-    return max(gpus, min(cores() // _CORES_A_WORKER, gpus * _MOST_A_GPU)) if gpus else 1
+    several share, as many as decode fast enough, and fit.
+
+    gpu_bytes: the memory of a GPU. weights: the model's, in bytes.
+    """
+    fitting = gpu_bytes // (weights + _BESIDE_WEIGHTS)
+    wanted = min(cores() // _CORES_A_WORKER, gpus * min(_MOST_A_GPU, fitting))
+    return max(gpus, wanted) if gpus else 1
 
 
 @dataclass

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from score.__main__ import main
 from score.errors import ScoreError
-from score.executors.local import Local
+from score.executors.local import Local, workers_for
 from score.executors.work import Begun
 from score.model.engines import pytorch
 from tests.job_folder.test_embed import LIMITED, ROWS, embed, long_table, wait_for_rows
@@ -232,11 +233,34 @@ def test_as_many_workers_as_gpus(
 
     monkeypatch.setattr("score.executors.local.Local", Noted)
     assert embed(table, folder, "--workers", "auto") == 0  # there is none: no other process
-    for gpus, cores in ((3, 2), (1, 2), (1, 16), (8, 16), (1, 200)):
-        monkeypatch.setattr(pytorch.torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        monkeypatch.setattr("score.executors.local.cores", lambda cores=cores: cores)
-        embed(table, folder, "--workers", "auto")
-    assert asked == [3, 4, 8, 8]
+    monkeypatch.setattr(pytorch.torch.cuda, "device_count", lambda: 3)
+    large = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(pytorch.torch.cuda, "get_device_properties", lambda _: large)
+    assert embed(table, folder, "--workers", "auto") == 2
+    assert asked == [3]
+    for device in ("cpu", "cuda:1"):
+        embed(table, folder, "--workers", "auto", "--device", device, "--force-new")
+    assert asked == [3], "none, or one, and few cores"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "gib", "weights", "wanted"),
+    [
+        (0, 64, 0, 1, 1),
+        (1, 2, 80, 1, 1),
+        (1, 16, 80, 1, 4),
+        (8, 16, 80, 1, 8),
+        (1, 200, 80, 1, 8),
+        (1, 36, 24, 10, 1),
+        (2, 96, 40, 10, 6),
+        (1, 16, 4, 10, 1),
+    ],
+)
+def test_workers_share_a_gpu_as_far_as_cores_and_memory_go(
+    gpus: int, cores: int, gib: int, weights: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("score.executors.local.cores", lambda: cores)
+    assert workers_for(gpus, gib * 2**30, weights * 2**30) == wanted
 
 
 @pytest.mark.parametrize("value", ["0", "257", "many", "-1", "1.5"])

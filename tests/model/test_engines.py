@@ -350,6 +350,7 @@ def test_the_key_names_all_that_traces_and_compiles() -> None:
         "score.hardware.processor",
         "score.images.preprocess",  # its normalisation is in the key by value
         "score.model.engines.base",  # sizes of passes, whose shapes are free in what is compiled
+        "score.model.engines.cuda_graphs",
         "score.model.engines.passes",
         "score.model.engines.telemetry",
         "score.model.engines.one_dnn",  # not in towers loaded `plain`, as for a conversion

@@ -6,8 +6,15 @@ interpreter, too. So the second pass of a shape is recorded, and later ones repl
 and the same kernels. There must be few shapes (`passes` pads to some). Inputs come in pinned
 memory, from which copies are several times as fast.
 
-A shape's graph keeps its inputs and its vectors on the GPU; what is computed between them shares
-one pool of memory with all graphs of its tower, as one pass runs at a time.
+- A graph keeps its inputs and its vectors on the GPU; what is computed between them shares one
+  pool of memory with all graphs of its tower, as one pass runs at a time.
+- One lock for the process: whatever another thread does to a stream that is recorded, or to the
+  whole device, would spoil the recording, and a recording that is spoilt leaves PyTorch's allocator
+  in disorder.
+- Two streams a GPU. On one, passes are recorded, and nothing else ever runs: memory that was used
+  on it may be freed at any time, by any thread. On the other they run.
+- Before a pass is recorded it is computed on the same thread and stream: libraries make there
+  what they keep for it, which they must not do during the recording.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -26,7 +33,7 @@ log = logging.getLogger(__name__)
 Encode = Callable[..., Tensor]
 """Inputs on the device → vectors on the device."""
 
-_MOST_SHAPES = 64  # of a tower's graphs: more than padded passes have
+_MOST_SHAPES = 64  # that a tower has graphs of: more than padded passes have
 
 
 class _Graph(NamedTuple):
@@ -40,25 +47,43 @@ class _Graph(NamedTuple):
 _Shapes = tuple[torch.Size, ...]
 
 
+class _Streams(NamedTuple):
+    """passes: on which they run. recordings: on which they are recorded."""
+
+    passes: torch.cuda.Stream
+    recordings: torch.cuda.Stream
+
+
+_alone = threading.Lock()
+_streams: dict[int, _Streams] = {}  # by the GPU's index; cuBLAS keeps 33 MiB for each
+
+
+def _streams_of(device: torch.device) -> _Streams:
+    """Call it with the lock."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index not in _streams:
+        two = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+        _streams[index] = _Streams(*two)
+    return _streams[index]
+
+
 class Recorder:
     """A tower whose passes are recorded. Safe to share between threads."""
 
     def __init__(self, encode: Encode, device: torch.device) -> None:
         self._encode, self._device = encode, device
-        self._stream, self._one_pass = _of(device)
-        torch.cuda.synchronize(device)  # another stream has brought the weights
-        self._graphs: dict[_Shapes, _Graph | None] = {}  # None: came once, or cannot be recorded
+        self._graphs: dict[_Shapes, _Graph] = {}
+        self._seen = set[_Shapes]()  # those that came once, at least
+        self._unrecorded = set[_Shapes]()  # those that could not be recorded
         self._failed = False
+        with _alone:
+            self._streams = _streams_of(device)
+            torch.cuda.synchronize(device)  # the weights are there, whatever stream brought them
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Inputs in pinned memory → vectors in memory."""
-        shapes = tuple(values.shape for values in inputs)
-        with self._one_pass, torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            if shapes in self._graphs:
-                graph = self._graphs[shapes] or self._recorded(shapes, inputs)
-            else:
-                graph = None
-                self._graphs[shapes] = None
+        with _alone, torch.cuda.device(self._device), torch.cuda.stream(self._streams.passes):
+            graph = self._graph(inputs)
             vectors = self._replayed(graph, inputs) if graph else self._direct(inputs)
             return vectors.cpu()  # waits for the stream
 
@@ -72,42 +97,61 @@ class Recorder:
         recorded.graph.replay()
         return recorded.vectors
 
-    def _recorded(self, shapes: _Shapes, inputs: Sequence[Tensor]) -> _Graph | None:
-        """The graph of a shape that was computed before; None where it cannot be recorded."""
-        if self._failed or len(self._graphs) > _MOST_SHAPES:
+    def _graph(self, inputs: Sequence[Tensor]) -> _Graph | None:
+        """The graph of the inputs' shapes; None where they come for the first time, or cannot be
+        recorded."""
+        shapes = tuple(values.shape for values in inputs)
+        if shapes in self._graphs:
+            return self._graphs[shapes]
+        is_new = shapes not in self._seen
+        if is_new and len(self._seen) < _MOST_SHAPES:
+            self._seen.add(shapes)
+        if is_new or self._failed or shapes in self._unrecorded:
             return None
         try:
-            self._graphs[shapes] = self._record(inputs)
-        except torch.OutOfMemoryError:  # the pass is divided, and tried again
-            raise
-        except RuntimeError as error:  # a kernel that cannot be recorded
-            self._failed = True
-            log.warning("passes are computed without CUDA graphs from now on: %s", error)
-        return self._graphs[shapes]
+            self._graphs[shapes] = self._recorded(inputs)
+        except RuntimeError as error:
+            self._unrecorded.add(shapes)
+            self._failed = not _is_out_of_memory(error)
+            log.warning("passes are computed without further CUDA graphs: %s", error)
+        return self._graphs.get(shapes)
 
-    def _record(self, inputs: Sequence[Tensor]) -> _Graph:
+    def _recorded(self, inputs: Sequence[Tensor]) -> _Graph:
         held = tuple(values.to(self._device) for values in inputs)
-        graph = torch.cuda.CUDAGraph()
-        self._stream.synchronize()
-        torch.cuda.empty_cache()  # what the pass before has left; a graph has memory of its own
-        # A pool lives as long as a graph has it. Only what this thread does is watched: others may
-        # load a model meanwhile.
-        pools = (recorded.graph.pool() for recorded in self._graphs.values() if recorded)
-        graph.capture_begin(pool=next(pools, None), capture_error_mode="thread_local")
-        try:
-            vectors = self._encode(*held)
-        finally:
+        torch.cuda.synchronize(self._device)
+        with torch.cuda.stream(self._streams.recordings):
+            self._encode(*held)
+            torch.cuda.synchronize(self._device)
+            torch.cuda.empty_cache()  # what this left; a graph has memory of its own
+            # A pool lives as long as a graph has it.
+            pools = (recorded.graph.pool() for recorded in self._graphs.values())
+            graph = torch.cuda.CUDAGraph()
+            # Only what this thread does is watched: others may load a model meanwhile.
+            graph.capture_begin(pool=next(pools, None), capture_error_mode="thread_local")
+            try:
+                vectors = self._encode(*held)
+            except BaseException:
+                with suppress(RuntimeError):  # what went wrong first tells more
+                    graph.capture_end()
+                raise
             graph.capture_end()
         return _Graph(graph, held, vectors)
 
 
-@cache
-def _of(device: torch.device) -> tuple[torch.cuda.Stream, threading.Lock]:
-    """The stream of all models on a GPU, since cuBLAS keeps 33 MiB for each stream that it has ever
-    computed on, and the lock that whoever uses it holds: a graph records what any thread begins."""
-    return torch.cuda.Stream(device), threading.Lock()  # type: ignore[no-untyped-call]
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch's own class, or CUDA's and cuBLAS's words."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in said for words in ("out of memory", "alloc_failed")
+    )
 
 
 def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Uninitialised memory that copies to a GPU start from; PyTorch keeps it for the next pass."""
     return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+
+
+def release_pinned() -> None:
+    """Gives back what is free of such memory. PyTorch has no public function for it."""
+    if release := getattr(torch._C, "_host_emptyCache", None):
+        release()

@@ -19,6 +19,7 @@ from score.folder.weights import Weights
 from score.hardware import drivers, gpus
 from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
+from score.model.engines import cuda_graphs
 from score.model.engines.base import ON_CPU, PassSizes
 from score.model.engines.one_dnn import OneDnnLinear, pays
 from score.model.engines.passes import DirectPasses, Passes, RecordedPasses
@@ -73,9 +74,14 @@ class Placement(NamedTuple):
         return cls(device, DTYPES[precision])
 
 
-def gpu_count() -> int:
-    """GPUs that this process may use, none of which it takes into use for that."""
-    return torch.cuda.device_count()
+def gpus_for(device: str) -> tuple[int, int]:
+    """How many GPUs processes with a setting `device` have, and the bytes of the smallest one. None
+    is taken into use for that."""
+    count = torch.cuda.device_count()
+    if device not in ("auto", "cuda"):
+        count = min(count, int(device.startswith("cuda")))
+    sizes = (torch.cuda.get_device_properties(number).total_memory for number in range(count))
+    return count, min(sizes, default=0)
 
 
 def _best() -> str:
@@ -169,6 +175,7 @@ def release_memory() -> None:
     freed there for its own next tensors, and other processes lack it."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
+        cuda_graphs.release_pinned()
     release_free_memory()
 
 
@@ -192,7 +199,7 @@ class PyTorch:
         self.new_shapes_are_costly = new_shapes_are_costly
         self.precision, self.device = placement.precision, placement.device.type
         self.pads_passes = records(placement.device)
-        self.pass_sizes = ON_CPU if self.device == "cpu" else _ON_GPU
+        self.pass_sizes = _ON_GPU if self.pads_passes else ON_CPU
         self._device, self._plain = placement.device, plain
         make = RecordedPasses if self.pads_passes else DirectPasses
         self._passes: Passes = make(images.encode, texts.encode, placement.device)
