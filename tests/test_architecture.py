@@ -181,6 +181,7 @@ DOORS = {
     "ray": "executors.ray",
     "sqlite3": "storage.blob_store",
     "lancedb": "index.lance",
+    "sklearn": "index.clusters",
     "csv": "tables jobs.split jobs.merge",
     "fsspec": "storage.remote",
     "s3fs": "storage.remote",
