@@ -126,7 +126,7 @@ ROOMS = {
     "index": Room(
         7,
         "vectors in a folder, and the nearest to a query",
-        "contract errors fetch hardware images model pages storage tables",
+        "contract errors extras fetch hardware images model pages storage tables",
     ),
     "package": Room(
         7,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from score.errors import RequestError
+from score.extras import missing
 from score.index.duplicates import find_groups, with_cosines
 from score.index.lance import LanceTable
 from score.index.ledger import Ledger
@@ -120,10 +121,12 @@ class Index:
 
         The largest cluster comes first; in a cluster the row nearest to its centre. HDBSCAN leaves
         out rows that are in no cluster. All rows are in memory. Raises RequestError for more
-        clusters than rows, for more rows than HDBSCAN takes, and for an empty index.
+        clusters than rows, for more rows than HDBSCAN takes, and for an empty index; ImportError.
         """
-        from score.index import clusters  # scikit-learn is of an extra of its own
-
+        try:
+            from score.index import clusters
+        except ImportError as error:  # scikit-learn is of an extra of its own
+            raise ImportError(missing(error), name=error.name) from error
         if hdbscan:
             clustering = clusters.hdbscan(self._table, min_size)
         else:
