@@ -125,7 +125,7 @@ ROOMS = {
     ),
     "index": Room(
         7,
-        "vectors in a folder, and the nearest to a query",
+        "vectors in a folder, the nearest to a query, near-duplicates, clusters",
         "contract errors extras fetch hardware images model pages storage tables",
     ),
     "package": Room(

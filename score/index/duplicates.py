@@ -1,7 +1,7 @@
 """Groups of near-duplicates: the rows that a chain of pairs at or above a cosine connects.
 
-Candidates of pairs come from where a search finds its rows. In an index that is searched exactly
-every vector is compared with every other, a block of each at a time. In an approximate one the
+Candidates of pairs: up to `MOST_COMPARED` vectors, and in an index that is searched exactly, every
+vector is compared with every other, a block of each at a time. In a larger, approximate one the
 nearest neighbours of each vector are looked up, and more of them for a row whose last neighbour is
 a near-duplicate, too. Either way a pair counts by its cosine in float64, computed from the vectors
 themselves. Vectors that are equal bit for bit are joined first, by their digests: a placeholder
@@ -29,10 +29,14 @@ from score.type_aliases import Matrix
 ROUNDING = 1e-7
 """By so much a cosine may be below the threshold: vectors are kept as float32."""
 
+MOST_COMPARED = 250_000
+"""Vectors that are all compared with each other even where the index is approximate: up to about
+so many it is not slower than looking up the neighbours of each."""
+
 _DOUBT = 1e-4  # error of a cosine in float32, of up to some thousand numbers
 _CHUNK = 2048  # pairs that are compared in float64, and rows that are read, at once
 _PAIRS = 2048  # of vectors and their neighbours that are looked up at once
-_FIRST_TOP, _MOST_TOP = 16, 1024  # neighbours that are looked up
+_FIRST_TOP, _MOST_TOP = 8, 1024  # neighbours that are looked up
 _PROBES = 32  # groups of the approximate index that are looked into
 
 
@@ -89,7 +93,7 @@ def find_groups(table: LanceTable, threshold: float, trained: int = 0) -> Groups
     components.join(np.arange(len(ids)), firsts)
     is_distinct = firsts == np.arange(len(ids))
     joiner = _Joiner(components, threshold - ROUNDING)
-    if trained:
+    if trained and is_distinct.sum() > MOST_COMPARED:
         _join_neighbours(table, ids, is_distinct, joiner, trained)
     else:
         _join_all(table, is_distinct, joiner)
@@ -177,17 +181,18 @@ class _Joiner:
 
 
 def _join_all(table: LanceTable, is_wanted: np.ndarray, joiner: _Joiner) -> None:
-    """Compares each wanted row with all wanted rows after it. The table is read once a block."""
-    for number, (ones, left) in enumerate(_blocks(table, is_wanted)):
-        for other, (others, right) in enumerate(_blocks(table, is_wanted)):
-            if other >= number:
-                joiner.join_blocks(ones, left, others, right)
+    """Compares each wanted row with all wanted rows after it, for which the table is read again
+    from each block on."""
+    for ones, left in _blocks(table, is_wanted):
+        for others, right in _blocks(table, is_wanted, int(ones[0])):
+            joiner.join_blocks(ones, left, others, right)
 
 
-def _blocks(table: LanceTable, is_wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Matrix]]:
-    """The wanted rows' places and vectors, in batches."""
-    start = 0
-    for _, vectors in table.vectors():
+def _blocks(
+    table: LanceTable, is_wanted: np.ndarray, start: int = 0
+) -> Iterator[tuple[np.ndarray, Matrix]]:
+    """The wanted rows' places and vectors, in batches, from a place on."""
+    for _, vectors in table.vectors(start):
         wanted = is_wanted[start : start + len(vectors)]
         if wanted.any():
             yield start + np.flatnonzero(wanted), vectors[wanted]

@@ -44,12 +44,14 @@ _PROBED = 0.2  # the part of the groups that a query looks into; at most `_MOST_
 _MOST_PROBED = 200
 _SPREAD = 10  # so many times as many rows as are wanted are in the groups that are looked into
 _REFINE = 5  # so many times as many rows as are wanted are compared exactly
+_REFINE_NEAR = 2  # the same where only near-duplicates matter
 _FEW = 10_000  # rows that fulfil a condition: all of them are compared
 _RETRAIN = 4  # times the vectors that it was trained on: the groups become too large
 _KEPT = timedelta(days=1)  # how old replaced versions become, for those who still read them
 _FOREVER = timedelta(days=36_500)
 _RESERVED = ("_distance", "_score", "_relevance_score", "_row")
-_BATCH = 2048  # rows that are read at once
+_BATCH = 2048  # rows of a batch
+_AHEAD = 16_384  # rows that are read at once: Lance reads on while a batch is worked on
 _WHERE_IN_RUST = re.compile(r",\s*\S*\.rs:\d+:\d+.*", re.DOTALL)
 _SQL = re.compile(r"Error parsing statement: .*\((?P<what>sql parser error: .*)\)", re.DOTALL)
 _KIND = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, |Arrow error: )+")
@@ -235,13 +237,13 @@ class LanceTable:
         wanted = groups * _SPREAD * top / count
         return min(groups, math.ceil(max(probes, wanted)))
 
-    def vectors(self) -> Iterator[tuple[np.ndarray, Matrix]]:
-        """All vectors in the order of the table, in batches: the rows' ids, uint64 [N], which
-        ascend, and unit vectors, float32 [N, D].
+    def vectors(self, start: int = 0) -> Iterator[tuple[np.ndarray, Matrix]]:
+        """All vectors from a place on in the order of the table, in batches: the rows' ids, uint64
+        [N], which ascend, and unit vectors, float32 [N, D].
 
         Raises RequestError for one that is missing, or no direction.
         """
-        for batch in self._batches([self._column]):
+        for batch in self._batches([self._column], start):
             yield batch.column("_rowid").to_numpy(), self._checked(batch.column(self._column))
 
     def rows(self) -> Iterator[pa.RecordBatch]:
@@ -270,7 +272,7 @@ class LanceTable:
             query = self._table.search(list(directions), vector_column_name=self._column)
             query = query.distance_type("cosine").limit(top).with_row_id(True)
             query = query.select([self._column, "_distance"]).nprobes(probes)
-            found = query.refine_factor(_REFINE).to_arrow().combine_chunks()
+            found = query.refine_factor(_REFINE_NEAR).to_arrow().combine_chunks()
             if "query_index" in found.schema.names:  # there is none for a single vector
                 numbers = found.column("query_index").to_numpy()
             else:
@@ -278,13 +280,16 @@ class LanceTable:
             ids = found.column("_rowid").to_numpy()
         return numbers, ids, self._checked(_one(found.column(self._column)))
 
-    def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Batches of columns, with `_rowid`."""
+    def _batches(self, names: Sequence[str], start: int = 0) -> Iterator[pa.RecordBatch]:
+        """Batches of columns, with `_rowid`, from a place in the table on."""
+        count = len(self)
         with explained("the index cannot be read"):
-            query = self._table.search().select(list(names)).with_row_id(True)
-            for batch in query.to_batches(batch_size=_BATCH):
-                if len(batch):
-                    yield batch
+            for first in range(start, count, _AHEAD):
+                query = self._table.search().select(list(names)).with_row_id(True)
+                query = query.offset(first).limit(min(_AHEAD, count - first))
+                for batch in query.to_batches(batch_size=_BATCH):
+                    if len(batch):
+                        yield batch
 
     def _taken(self, places: Sequence[int] | np.ndarray, names: Sequence[str]) -> pa.RecordBatch:
         """Lance gives rows in the order of the table, each once."""

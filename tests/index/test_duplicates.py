@@ -92,6 +92,7 @@ def test_in_an_approximate_index_the_groups_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lance, "EXACT", 500)
+    monkeypatch.setattr(duplicates, "MOST_COMPARED", 500)
     vectors = planted(1500)
     index = Index(indexed(tmp_path, vectors))
     assert index._ledger.trained
@@ -103,8 +104,8 @@ def test_in_an_approximate_index_the_groups_are_the_same(
 def test_a_row_with_more_neighbours_than_are_looked_up_at_first_gets_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred near-copies of each of two vectors, of which one pair lies between."""
     monkeypatch.setattr(lance, "EXACT", 100)
+    monkeypatch.setattr(duplicates, "MOST_COMPARED", 100)
     monkeypatch.setattr(duplicates, "_FIRST_TOP", 2)
     random = np.random.default_rng(1)
     one = random.standard_normal((1, DIMENSION))
