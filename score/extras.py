@@ -38,6 +38,7 @@ EXTRAS: Mapping[str, str] = {
     "requests": "demo",
     "resvg_py": "dev",
     "s3fs": "s3",
+    "sklearn": "cluster",
     "starlette": "serve",
     "uvicorn": "serve",
     "yaml": "plan",

@@ -125,8 +125,8 @@ ROOMS = {
     ),
     "index": Room(
         7,
-        "vectors in a folder, and the nearest to a query",
-        "contract errors fetch hardware images model pages storage tables",
+        "vectors in a folder, the nearest to a query, near-duplicates, clusters",
+        "contract errors extras fetch hardware images model pages storage tables",
     ),
     "package": Room(
         7,
@@ -181,6 +181,7 @@ DOORS = {
     "ray": "executors.ray",
     "sqlite3": "storage.blob_store",
     "lancedb": "index.lance",
+    "sklearn": "index.clusters",
     "csv": "tables jobs.split jobs.merge",
     "fsspec": "storage.remote",
     "s3fs": "storage.remote",

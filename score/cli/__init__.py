@@ -11,6 +11,8 @@ VERBS = (
     "status",
     "index",
     "search",
+    "dedupe",
+    "cluster",
     "serve",
     "key",
     "package",

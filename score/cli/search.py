@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from score.cli.arguments import add_overwrite, add_settings, positive
+from score.cli.index_arguments import add_index, add_root, check_model, write_text
 from score.console.commands import DONE, Parser
 from score.errors import RequestError
 from score.folder.model_folder import EMBEDDED
 from score.settings import Settings
 
 if TYPE_CHECKING:
-    from score.index.index import Hit, Index
+    from score.index.index import Hit
 
 HELP = "find the rows of an index nearest to a text or an image"
 
@@ -25,7 +25,7 @@ _IMAGE_FILE = re.compile(r".+\.(avif|bmp|gif|jpe?g|jp2|png|tiff?|webp)", re.IGNO
 
 def add(parser: Parser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument("index", metavar="DIR", help="what `score index` wrote")
+    add_index(parser)
     parser.add_argument(
         "query", nargs="?", help="a text, or an image's file by its ending; or use --image"
     )
@@ -42,12 +42,7 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="where to write it; default: stdout")
     add_overwrite(parser)
-    parser.add_argument(
-        "--root",
-        default=".",
-        metavar="DIR",
-        help="the page's thumbnails are of files below this folder (the current one)",
-    )
+    add_root(parser)
     parser.add_argument(
         "--model",
         default=EMBEDDED,
@@ -67,7 +62,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if options.output:
         check_files([Path(options.output)], overwrite=options.overwrite)
     index = Index(Path(options.index))
-    _check_model(index, options.model)
+    check_model(index, options.model)
     if options.where is not None:
         index.check_condition(options.where)
     embedder = Embedder.load(options.model, settings)
@@ -97,21 +92,6 @@ def _image(value: str) -> Path | str:
     return Path(value)
 
 
-def _check_model(index: Index, model: str) -> None:
-    """Raises RequestError for an index of another model, before this one is loaded."""
-    from score.folder.model_folder import ModelFolder
-
-    folder = ModelFolder.open(model)
-    if index.fingerprint:
-        index.check(folder.architecture.dimension, folder.fingerprint(), folder.name)
-        return
-    index.check(folder.architecture.dimension)
-    print(
-        "score: the index does not say which model made its vectors: --model must be that one",
-        file=sys.stderr,
-    )
-
-
 def _rendered(
     hits: list[Hit], text: str, image: Path | str | None, options: argparse.Namespace
 ) -> str:
@@ -132,9 +112,4 @@ def _write(text: str, options: argparse.Namespace) -> None:
     if not options.output:
         print(text, end="")
         return
-    from score.storage import atomic
-
-    output = Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.file(output) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(text, options.output)

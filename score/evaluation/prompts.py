@@ -1,6 +1,7 @@
-"""Class names and prompt templates, shipped or from files.
+"""Class names, prompt templates and vocabularies, shipped or from files.
 
-The names and templates for ImageNet are OpenAI's, in `data/` with their source and licence.
+The names and templates for ImageNet are OpenAI's, those of emoji Unicode's, in `data/` with their
+source and licence.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from score.wording.quoting import quoted, shown
 _DATA = Path(__file__).parent / "data"
 _SHIPPED = ("openai", "simple")  # templates
 _IMAGENET = "imagenet"  # names
+VOCABULARIES = ("imagenet", "emoji")
 _PLACE = "{}"
 _LARGEST = 32 * 2**20  # bytes of a file
 
@@ -47,6 +49,21 @@ def load_templates(name: str) -> tuple[str, ...]:
 def imagenet() -> list[str]:
     """OpenAI's names of ImageNet's thousand classes."""
     return [str(name) for name in _shipped(_IMAGENET)["names"].values()]
+
+
+def vocabulary(name_or_file: str) -> tuple[str, ...]:
+    """Texts that name things, each once: `imagenet`, OpenAI's names of its thousand classes;
+    `emoji`, the names of the emoji that the embedded model knows; or a file: a JSON list, or a text
+    of one a line. Raises RequestError, OSError."""
+    if name_or_file == _IMAGENET:
+        return tuple(dict.fromkeys(imagenet()))
+    if name_or_file in VOCABULARIES:
+        return tuple(map(str, _shipped(name_or_file)["names"]))
+    choices = " nor ".join(VOCABULARIES)
+    names = _list(_file(name_or_file, f"names {name_or_file!r}: neither {choices} nor a file"))
+    if not names:
+        raise RequestError(f"{name_or_file} holds no name")
+    return tuple(dict.fromkeys(names))
 
 
 def class_names(names_or_file: str | None, folders: Sequence[str]) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""An index of vectors in a folder, with nearest-neighbour search."""
+"""An index of vectors in a folder: nearest-neighbour search, near-duplicates, clusters."""

@@ -1,4 +1,4 @@
-"""Rows that were found, as a self-contained page of HTML with thumbnails.
+"""Rows that were found, or groups of rows, as a self-contained page of HTML with thumbnails.
 
 The page loads nothing: its Content-Security-Policy allows the images inside it alone. So thumbnails
 are made of cells that hold an image, or name a file below a folder that the caller names; an image
@@ -8,6 +8,7 @@ behind a URL is named by it, and not fetched, neither now nor when the page is o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,34 @@ def as_html(title: str, subtitle: str, hits: Sequence[Hit], root: Path) -> str:
     figures = "\n".join(_figure(hit, root.resolve()) for hit in hits)
     body = f'<div class="images">\n{figures}\n</div>' if hits else "<p>No row was found.</p>"
     return webpage.page(title, subtitle, body, _STYLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A group of rows, below a heading and a note."""
+
+    heading: str
+    note: str
+    hits: Sequence[Hit]
+
+
+def sections_as_html(
+    title: str, subtitle: str, sections: Sequence[Section], root: Path, nothing: str
+) -> str:
+    """The page of several groups. nothing: what it says if there are none. The other arguments are
+    those of `as_html`."""
+    body = "\n".join(_section(section, root.resolve()) for section in sections)
+    body = body or f"<p>{escape(nothing)}</p>"
+    return webpage.page(title, subtitle, body, _STYLE)
+
+
+def _section(section: Section, root: Path) -> str:
+    figures = "\n".join(_figure(hit, root) for hit in section.hits)
+    heading = escape(shown(section.heading, _LONGEST))
+    return (
+        f'<section><h2>{heading}</h2><p class="quiet">{escape(section.note)}</p>'
+        f'<div class="images">\n{figures}\n</div></section>'
+    )
 
 
 def _figure(hit: Hit, root: Path) -> str:

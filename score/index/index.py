@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from score.errors import RequestError
+from score.extras import missing
+from score.index.duplicates import find_groups, with_cosines
 from score.index.lance import LanceTable
 from score.index.ledger import Ledger
 from score.index.origin import Origin
@@ -22,7 +24,8 @@ from score.type_aliases import Vector
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A result: a row, and the cosine of its vector with the query's, from -1 to 1."""
+    """A result: a row, and the cosine of its vector with the query's, from -1 to 1; in a group of
+    duplicates with the first row's, in a cluster with the centre's."""
 
     score: float
     row: dict[str, Any]
@@ -51,6 +54,11 @@ class Index:
     def fingerprint(self) -> str:
         """Of the model that made its vectors; empty if their files did not name it."""
         return self._ledger.origin.fingerprint
+
+    @property
+    def column(self) -> str:
+        """What it holds the vectors of: `image_features` or `text_features`."""
+        return self._ledger.column
 
     def check(self, dimension: int, fingerprint: str = "", model: str = "") -> None:
         """Raises RequestError unless a model's vectors can be compared with the index's.
@@ -91,6 +99,46 @@ class Index:
         rows, cosines = self._table.nearest(unit(self._checked(query)), top, where, trained)
         return [Hit(cosine, row) for cosine, row in zip(cosines, rows, strict=True)]
 
+    def duplicates(self, threshold: float = 0.95) -> list[list[Hit]]:
+        """Groups of near-duplicates: rows that pairs of a cosine of `threshold` or more connect.
+
+        A chain connects, too: its ends may be less similar. The largest group comes first; in a
+        group the rows are in the index's order. All their rows are in memory. Raises RequestError
+        for a threshold outside (0, 1], and for an empty index.
+        """
+        groups = find_groups(self._table, threshold, self._ledger.trained)
+        found: list[list[Hit]] = [[] for _ in range(len(groups))]
+        for numbers, cosines, rows in with_cosines(self._table, groups):
+            for number, cosine, row in zip(numbers, cosines, rows.to_pylist(), strict=True):
+                found[number].append(Hit(float(cosine), row))
+        return found
+
+    def clusters(
+        self, count: int = 20, *, hdbscan: bool = False, min_size: int = 5
+    ) -> list[list[Hit]]:
+        """Clusters by spherical k-means, `count` of them or fewer, or by HDBSCAN, of `min_size`
+        rows or more; needs scikit-learn.
+
+        The largest cluster comes first; in a cluster the row nearest to its centre. HDBSCAN leaves
+        out rows that are in no cluster. All rows are in memory. Raises RequestError for more
+        clusters than rows, for more rows than HDBSCAN takes, and for an empty index; ImportError.
+        """
+        try:
+            from score.index import clusters
+        except ImportError as error:  # scikit-learn is of an extra of its own
+            raise ImportError(missing(error), name=error.name) from error
+        if hdbscan:
+            clustering = clusters.hdbscan(self._table, min_size)
+        else:
+            clustering = clusters.k_means(self._table, count)
+        found = []
+        for number in range(len(clustering)):
+            places = clustering.nearest(number)
+            rows = self._table.rows_at(places).to_pylist()
+            cosines = clustering.cosines[places].tolist()
+            found.append([Hit(c, row) for c, row in zip(cosines, rows, strict=True)])
+        return found
+
     def _checked(self, query: Vector) -> Vector:
         try:
             vector = np.asarray(query, np.float64)
@@ -105,6 +153,12 @@ class Index:
             raise RequestError("the query is all zeros, which is no direction")
         scaled: Vector = (vector / np.abs(vector).max()).astype(np.float32)
         return scaled
+
+
+def table_of(index: Index) -> tuple[LanceTable, int]:
+    """An index's table, and the number of vectors that its approximate index was trained on. For
+    this package's own modules, which read rows in batches."""
+    return index._table, index._ledger.trained
 
 
 def _opened(folder: Path) -> tuple[Ledger, LanceTable]:

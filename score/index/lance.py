@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lancedb
+import numpy as np
 import pyarrow as pa
 from lancedb.index import IvfSq
 
@@ -43,11 +44,14 @@ _PROBED = 0.2  # the part of the groups that a query looks into; at most `_MOST_
 _MOST_PROBED = 200
 _SPREAD = 10  # so many times as many rows as are wanted are in the groups that are looked into
 _REFINE = 5  # so many times as many rows as are wanted are compared exactly
+_REFINE_NEAR = 2  # the same where only near-duplicates matter
 _FEW = 10_000  # rows that fulfil a condition: all of them are compared
 _RETRAIN = 4  # times the vectors that it was trained on: the groups become too large
 _KEPT = timedelta(days=1)  # how old replaced versions become, for those who still read them
 _FOREVER = timedelta(days=36_500)
 _RESERVED = ("_distance", "_score", "_relevance_score", "_row")
+_BATCH = 2048  # rows of a batch
+_AHEAD = 16_384  # rows that are read at once: Lance reads on while a batch is worked on
 _WHERE_IN_RUST = re.compile(r",\s*\S*\.rs:\d+:\d+.*", re.DOTALL)
 _SQL = re.compile(r"Error parsing statement: .*\((?P<what>sql parser error: .*)\)", re.DOTALL)
 _KIND = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, |Arrow error: )+")
@@ -233,10 +237,89 @@ class LanceTable:
         wanted = groups * _SPREAD * top / count
         return min(groups, math.ceil(max(probes, wanted)))
 
+    def vectors(self, start: int = 0) -> Iterator[tuple[np.ndarray, Matrix]]:
+        """All vectors from a place on in the order of the table, in batches: the rows' ids, uint64
+        [N], which ascend, and unit vectors, float32 [N, D].
+
+        Raises RequestError for one that is missing, or no direction.
+        """
+        for batch in self._batches([self._column], start):
+            yield batch.column("_rowid").to_numpy(), self._checked(batch.column(self._column))
+
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """The columns beside the vectors in the order of the table, in batches. Raises
+        RequestError."""
+        names = self.schema.names[:-1]
+        for batch in self._batches(names):
+            yield batch.select(names)
+
+    def vectors_at(self, places: Sequence[int] | np.ndarray) -> Matrix:
+        """The vectors of some rows, which their places in the table name, in the order of these:
+        float32 [N, D]. Raises RequestError."""
+        return self._checked(self._taken(places, [self._column]).column(0))
+
+    def rows_at(self, places: Sequence[int] | np.ndarray) -> pa.RecordBatch:
+        """The columns beside the vectors of some rows. Raises RequestError."""
+        return self._taken(places, self.schema.names[:-1])
+
+    def neighbours(
+        self, directions: Matrix, top: int, probes: int
+    ) -> tuple[np.ndarray, np.ndarray, Matrix]:
+        """The `top` rows nearest to each of some unit vectors [Q, D], as the approximate index
+        finds them in `probes` of its groups: the number of the vector that each is near to, the
+        ids of the rows, uint64 [N], and their vectors, float32 [N, D]. Raises RequestError."""
+        with explained("the index cannot be searched"):
+            query = self._table.search(list(directions), vector_column_name=self._column)
+            query = query.distance_type("cosine").limit(top).with_row_id(True)
+            query = query.select([self._column, "_distance"]).nprobes(probes)
+            found = query.refine_factor(_REFINE_NEAR).to_arrow().combine_chunks()
+            if "query_index" in found.schema.names:  # there is none for a single vector
+                numbers = found.column("query_index").to_numpy()
+            else:
+                numbers = np.zeros(len(found), np.int32)
+            ids = found.column("_rowid").to_numpy()
+        return numbers, ids, self._checked(_one(found.column(self._column)))
+
+    def _batches(self, names: Sequence[str], start: int = 0) -> Iterator[pa.RecordBatch]:
+        """Batches of columns, with `_rowid`, from a place in the table on."""
+        count = len(self)
+        with explained("the index cannot be read"):
+            for first in range(start, count, _AHEAD):
+                query = self._table.search().select(list(names)).with_row_id(True)
+                query = query.offset(first).limit(min(_AHEAD, count - first))
+                for batch in query.to_batches(batch_size=_BATCH):
+                    if len(batch):
+                        yield batch
+
+    def _taken(self, places: Sequence[int] | np.ndarray, names: Sequence[str]) -> pa.RecordBatch:
+        """Lance gives rows in the order of the table, each once."""
+        wanted, order = np.unique(np.asarray(places, np.int64), return_inverse=True)
+        with explained("the index cannot be read"):
+            rows = self._table.take_offsets(wanted.tolist()).select(list(names)).to_arrow()
+            arrays = [_one(column).take(pa.array(order)) for column in rows.columns]
+        return pa.record_batch(arrays, schema=rows.schema)
+
+    def _checked(self, lists: pa.Array) -> Matrix:
+        """Raises RequestError for a vector that `build_index` would have refused."""
+        is_whole = not lists.null_count
+        matrix: Matrix = lists.flatten().to_numpy(zero_copy_only=False)
+        matrix = matrix.reshape(-1, lists.type.list_size)
+        if not (is_whole and np.isfinite(matrix).all() and matrix.any(axis=1).all()):
+            raise RequestError(
+                "the index holds a vector that is missing, NaN, infinite or all zeros: build it "
+                "again with `score index --overwrite`"
+            )
+        return matrix
+
     def matching(self, where: str) -> int:
         """The number of rows that fulfil a condition. Raises RequestError."""
         with explained(_condition(where)):
             return int(self._table.count_rows(f"({where})"))
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
 
 
 def _groups(vectors: int) -> int:

@@ -45,6 +45,11 @@ def as_table(hits: Sequence[Hit]) -> list[str]:
     lines += [
         [f"{hit.score:.4f}", *(shown(hit.row[name], _WIDEST) for name in names)] for hit in hits
     ]
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells that stand below each other."""
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

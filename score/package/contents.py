@@ -55,7 +55,7 @@ CODE: Mapping[str, Sequence[str]] = {
     "score/dialects": ("*.py",),
     "score/entry": ("*.py",),
     "score/evaluation": ("*.py",),
-    "score/evaluation/data": ("imagenet.json", "templates.json"),
+    "score/evaluation/data": ("emoji.json", "imagenet.json", "templates.json"),
     "score/executors": ("*.py",),
     "score/fetch": ("*.py",),
     "score/folder": ("*.py",),

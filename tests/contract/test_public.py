@@ -50,7 +50,10 @@ Hit(score: float, row: dict[str, Any]) -> None
 Index(folder: str | Path) -> None
 Index.check(self, dimension: int, fingerprint: str = , model: str = ) -> None
 Index.check_condition(self, where: str) -> None
+Index.clusters(self, count: int = 20, *, hdbscan: bool = False, min_size: int = 5) -> list[list[Hit]]
+Index.column -> str
 Index.dimension -> int
+Index.duplicates(self, threshold: float = 0.95) -> list[list[Hit]]
 Index.fingerprint -> str
 Index.search(self, query: Vector, top: int = 10, *, where: str | None = None, exact: bool = False) -> list[Hit]
 Labels(names: tuple[str, ...], prompts: tuple[tuple[str, ...], ...]) -> None

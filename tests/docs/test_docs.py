@@ -28,7 +28,7 @@ from tests.support.surfaces import BIN
 
 PAGES = pages.pages()
 RUN = [page for page in PAGES if any(block.is_run for block in pages.blocks(page))]
-_WRITES = r"--output|--report|-d|checkpoint \S+"  # what stands before an output's name
+_WRITES = r"--output|--html|--report|-d|checkpoint \S+"  # what stands before an output's name
 _PORTS = re.compile(r"\b500[123]\b")
 # A process that has OpenVINO's compiled model is ready in less than half the time of importing
 # PyTorch; compiling a model of full size takes longer.
