@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _AHEAD = 2  # tasks of an actor, at most
 _LOOK = 1.0  # seconds between two looks for signals
+_STARTS = 3  # of actors that die in a row before they have the model
+_PATIENCE = 30.0  # seconds without a place for the first actor after which a warning tells so
 
 
 class Actor:
@@ -64,9 +66,14 @@ class Actor:
 
 @dataclass
 class _Handle:
-    """An actor, and the tasks that it has, by their calls. alone: whether it gets no other."""
+    """An actor, and the tasks that it has, by their calls.
+
+    loading: the call that loads its model; None once it has. Until then it may still wait for a
+    place in the cluster, and gets no task. alone: whether it gets no other beside its task.
+    """
 
     actor: Any
+    loading: Any = None
     calls: dict[Any, Task] = field(default_factory=dict)
     alone: bool = False
 
@@ -88,21 +95,28 @@ class Ray:
         self._of_machine = here
         cores = int(min(node.get("CPU", 1) for node in nodes))
         self._needs = {"num_gpus": 1} if gpus else {"num_cpus": max(1, cores // here)}
+        _check_places(nodes, "GPU" if gpus else "CPU", self._count, *self._needs.values())
         self._work: Work | None = None
         self._actors = list[_Handle]()
+        self._failed_starts = 0  # in a row
 
     def begin(self, work: Work) -> Begun:
         """As `Executor.begin`."""
         self._work = work.shared_by(self._count, self._of_machine)
         handle = self._start()
+        waited = 0.0
+        while not ray.wait([handle.loading], timeout=_LOOK)[0]:
+            waited += _LOOK
+            if waited % _PATIENCE == 0:
+                log.warning(
+                    "after %.0f s no worker has loaded the model: the cluster may have no free "
+                    "place (`ray status`), or the model is large",
+                    waited,
+                )
         try:
-            begun: Begun | Refusal = ray.get(handle.actor.begun.remote())
+            begun = self._loaded(handle)
         except RayError as error:
-            raise ScoreError(
-                f"an actor of Ray's cannot load the model: {first_line(error)}"
-            ) from error
-        if isinstance(begun, Refusal):
-            raise ScoreError(begun.why)
+            raise _no_model(error) from error
         self._work = self._work.as_begun(begun)
         return begun
 
@@ -112,10 +126,13 @@ class Ray:
         while True:
             self._give(queue)
             calls = {call: handle for handle in self._actors for call in handle.calls}
-            if not calls:
+            if not calls and queue.peek() is None:
                 return
-            for call in ray.wait(list(calls), timeout=_LOOK)[0]:
-                if call in calls[call].calls:  # else its actor was found dead just now
+            loading = {handle.loading: handle for handle in self._actors if handle.loading}
+            for call in ray.wait([*calls, *loading], timeout=_LOOK)[0]:
+                if call in loading:
+                    self._try_loaded(loading[call], queue)
+                elif call in calls[call].calls:  # else its actor was found dead just now
                     yield from self._taken(call, calls[call], queue)
             seen(())
 
@@ -138,18 +155,40 @@ class Ray:
             handle.calls[handle.actor.result.remote(task)] = task
 
     def _free(self, *, suspect: bool) -> _Handle | None:
-        handles = sorted(self._actors, key=lambda handle: len(handle.calls))
+        ready = (handle for handle in self._actors if handle.loading is None)
+        handles = sorted(ready, key=lambda handle: len(handle.calls))
         if handles and not handles[0].calls:
             return handles[0]
-        if len(handles) < self._count:
-            return self._start()
+        if len(self._actors) < self._count:
+            self._start()
         free = (one for one in handles if not one.alone and len(one.calls) < _AHEAD)
         return None if suspect else next(free, None)
 
     def _start(self) -> _Handle:
         actor = ray.remote(Actor).options(max_restarts=0, **self._needs).remote(self._work)
-        self._actors.append(_Handle(actor))
+        self._actors.append(_Handle(actor, actor.begun.remote()))
         return self._actors[-1]
+
+    def _loaded(self, handle: _Handle) -> Begun:
+        """What an actor found when it loaded the model. Raises ScoreError, RayError."""
+        begun: Begun | Refusal = ray.get(handle.loading)
+        if isinstance(begun, Refusal):
+            raise ScoreError(begun.why)
+        handle.loading = None
+        return begun
+
+    def _try_loaded(self, handle: _Handle, queue: TaskQueue) -> None:
+        """One that died when it loaded the model is replaced, but not for ever. Raises
+        ScoreError."""
+        try:
+            self._loaded(handle)
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts == _STARTS or isinstance(error, RayTaskError):
+                raise _no_model(error) from error
+            self._died(handle, error, queue)
+        else:
+            self._failed_starts = 0
 
     def _taken(self, call: Any, handle: _Handle, queue: TaskQueue) -> Iterator[Result | Failure]:
         try:
@@ -171,6 +210,21 @@ class Ray:
         handle.calls.clear()
         log.warning("an actor of Ray's died; its rows are given to another: %s", first_line(error))
         return queue.died(tasks, first_line(error))
+
+
+def _no_model(error: RayError) -> ScoreError:
+    return ScoreError(f"an actor of Ray's cannot load the model: {first_line(error)}")
+
+
+def _check_places(nodes: Sequence[Mapping[str, float]], kind: str, count: int, each: int) -> None:
+    """Raises ScoreError where actors would wait for ever for a place. each: of a kind of resource,
+    which an actor takes."""
+    places = sum(int(node.get(kind, 0) // each) for node in nodes)
+    if places < count:
+        raise ScoreError(
+            f"Ray's cluster has a place for {places} workers of {each} {kind} each, not for "
+            f"{count}: --workers {max(1, places)}"
+        )
 
 
 @contextmanager

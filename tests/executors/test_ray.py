@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from score.contract.params import Params
+from score.errors import ScoreError
 from score.executors.work import Refusal, Task, Work
 from score.folder.model_folder import EMBEDDED
 from score.job_folder.ranges import Range
@@ -23,7 +24,7 @@ from tests.support.surfaces import ROOT
 
 pytest.importorskip("ray")
 
-from score.executors.ray import Actor
+from score.executors.ray import Actor, _check_places
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -69,6 +70,37 @@ def test_an_actor_is_killed_and_then_the_driver_is_stopped(tmp_path: Path) -> No
     assert content(folder)["n"].to_pylist() == [str(number) for number in range(6_000)]
     after = {entry.first: (folder / entry.file).stat().st_ino for entry in entries(folder)}
     assert {first: after[first] for first in before} == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "nodes", "each", "places"),
+    [
+        ("CPU", [{"CPU": 2.0}], 1, 2),
+        ("CPU", [{"CPU": 3.0}, {"CPU": 8.0}], 2, 5),
+        ("CPU", [{"CPU": 0.0}, {}], 1, 0),
+        ("GPU", [{"GPU": 4.0, "CPU": 1.0}, {"CPU": 64.0}], 1, 4),
+    ],
+)
+def test_more_actors_than_the_cluster_has_places_for_are_refused(
+    kind: str, nodes: list[dict[str, float]], each: int, places: int
+) -> None:
+    if places:
+        _check_places(nodes, kind, places, each)
+    with pytest.raises(ScoreError, match=f"place for {places} workers of {each} {kind} each"):
+        _check_places(nodes, kind, places + 1, each)
+
+
+def test_an_actor_without_a_place_gets_no_rows(tmp_path: Path) -> None:
+    """Of two actors one never comes: the other does all, and the job ends."""
+    table, folder = long_table(tmp_path, 300), tmp_path / "job"
+    code = "import score.executors.ray as r, sys\n"
+    code += "r._check_places = lambda *_: None\n"
+    code += "from score.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    words = ["embed", str(table), "--output", str(folder), "--quiet", "--shard-rows", "20"]
+    job = [sys.executable, "-c", code, *words, "--on", "ray", "--workers", "64"]
+    done = subprocess.run(job, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(content(folder)) == 300
 
 
 def test_what_no_actor_can_do_is_said(tmp_path: Path) -> None:
