@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -85,6 +86,7 @@ class Manifest:
             options={
                 "vectors": vectors,
                 "columns": dict(sorted(chosen.items())),
+                "root": _other_root(lines),
                 **_shaping(settings, params),
             },
             columns=tuple(lines.columns),
@@ -181,6 +183,18 @@ def _shaping(settings: Settings, params: Params) -> dict[str, Any]:
     }
 
 
+def _other_root(lines: Lines) -> str | None:
+    """The folder of images, where it is not the one that follows from the input's own place: both
+    may be moved together."""
+    if lines.root is None:
+        return None
+    files = [file for file in lines.files if isinstance(file, Path)]
+    own = {*files, *(file.parent for file in files)}
+    if files:
+        own.add(Path(os.path.commonpath([file.parent for file in files])))
+    return None if lines.root in own else str(lines.root.absolute())
+
+
 def exists(folder: Path) -> bool:
     """Whether a folder holds a job."""
     return (folder / NAME).is_file()
@@ -189,4 +203,6 @@ def exists(folder: Path) -> bool:
 def _shown(value: object) -> str:
     if isinstance(value, dict):
         return quoted(",".join(f"{ours}={theirs}" for ours, theirs in value.items()))
+    if value is None:
+        return "that of the input"
     return json.dumps(value) if isinstance(value, bool) else quoted(str(value))

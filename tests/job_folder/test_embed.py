@@ -356,6 +356,32 @@ def test_a_job_of_another_kind_is_refused(
     assert {file: file.read_bytes() for file in before} == before
 
 
+def test_images_of_another_folder_are_another_job(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same names are other images there. What lies beside its table may be moved with it."""
+    for number, name in enumerate(("here", "there", "beside")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(random_image(number))
+    table = tmp_path / "beside" / "in.csv"
+    table.write_text("image\na.png\n")
+    assert embed(table, folder, "--root", str(tmp_path / "here")) == 0
+    capsys.readouterr()
+    for flags, now in (
+        (["--root", str(tmp_path / "there")], "there' now"),
+        ([], "that of the input now"),
+    ):
+        assert embed(table, folder, *flags) == 2
+        said = capsys.readouterr().err
+        assert "holds another job: root was" in said
+        assert now in said
+    assert embed(table, folder, "--root", str(tmp_path / "here")) == 0
+    assert embed(table, folder, "--force-new") == 0
+    (tmp_path / "beside").rename(tmp_path / "moved")
+    assert embed(tmp_path / "moved" / "in.csv", folder) == 0
+    assert embed(tmp_path / "moved" / "in.csv", folder, "--root", str(tmp_path / "moved")) == 0
+
+
 def test_a_changed_model_is_refused(
     table: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
