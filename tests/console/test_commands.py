@@ -32,6 +32,7 @@ DISTRIBUTIONS = {
     "azureml_inference_server_http": "azureml-inference-server-http",
     "marshmallow": "azure-ai-ml",
     "opentelemetry": "opentelemetry-sdk",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
 
