@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 
 from score.contract.params import Params
 from score.contract.rows import Record, Row
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, parts_of
 from score.errors import ROW_CODES, RowsFailed
 from score.fetch import address_rule
 from score.settings import Settings
@@ -278,13 +279,16 @@ def test_the_table_is_long_and_knows_every_code():
 
 @pytest.mark.slow
 def test_all_bad_rows_may_come_at_once(impatient, servers, wanted):
-    """Every row of the table in one stream, each followed by a good one."""
+    """Every row of the table in one stream, each followed by a good one; with time for a busy
+    machine, on which every row would be late else."""
     mixed = [row for *_, bad in rows() for row in (at(servers, bad), GOOD[1])]
-    records = list(impatient.embed(mixed, PARAMS))
+    settings = replace(SETTINGS, connect_timeout=4, read_timeout=4, row_deadline=8)
+    records = list(Embedder(*parts_of(impatient), settings).embed(mixed, PARAMS))
     assert len(records) == 2 * len(TABLE)
     said = [(record.error.code if record.error else None) for record in records[::2]]
-    # Rows of a host that has answered none of several are given up with another code.
-    as_good = {("fetch_timeout", "fetch_failed")}
+    # Rows of a host that has answered none of several are given up with another code; and which of
+    # two ends of a download comes first is a matter of time.
+    as_good = {("fetch_timeout", "fetch_failed"), ("fetch_failed", "fetch_timeout")}
     table = zip(said, rows(), strict=True)
     wrong = [(name, code, got) for got, (name, code, *_) in table if got != code]
     assert [case for case in wrong if case[1:] not in as_good] == []

@@ -80,7 +80,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (ONLINE, "environment_variables/SCORE_DEVICE", "cuda", "has no GPU, and SCORE_DEVICE is cuda"),
     (ONLINE, "environment_variables/SCORE_DEVISE", "cpu", "did you mean SCORE_DEVICE?"),
     (ONLINE, "environment_variables/SCORE_BATCHSIZE", "8", "did you mean SCORE_BATCH_SIZE?"),
-    (ONLINE, "environment_variables/SCORE_BATCH_SIZE", "0", "environment_variables"),
+    (ONLINE, "environment_variables/SCORE_BATCH_SIZE", "-1", "environment_variables"),
     (ONLINE, "environment_variables/WORKER_COUNT", "0", "is no number of processes"),
     (ONLINE, "environment_variables/WORKER_COUNT", "4", "2 at once, and WORKER_COUNT: 4"),
     (ONLINE, "environment_variables/WORKER_COUNT", "1", "2 at once, and WORKER_COUNT: 1"),
