@@ -73,9 +73,10 @@ def test_a_single_row_is_no_longer_than_its_texts() -> None:
 
 def test_rows_can_be_made_longer() -> None:
     ((batch, _),) = packed(texts_of([5, 7]))
-    wider = batch.padded(16, 4)
-    assert wider.ids.shape == (1, 16)
-    assert wider.ends.shape == (1, 4)
+    wider = batch.padded(3, 16, 4)
+    assert wider.ids.shape == (3, 16)
+    assert wider.ends.shape == (3, 4)
+    assert (wider.owners[1:] == -1).all()
     for place in (0, 1):
         assert unpacked(wider, 0, place) == unpacked(batch, 0, place)
     assert (wider.owners[0, 12:] == -1).all()
