@@ -12,28 +12,14 @@ import numpy as np
 
 from score.core.batching import Compute
 from score.errors import OutOfMemory
+from score.hardware.out_of_memory import is_out_of_memory
 from score.type_aliases import Matrix
 
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 60.0  # seconds after which passes of the whole size are tried again
-# Beginnings and parts of messages, in lower case: of PyTorch's CPU allocator, of CUDA's, which may
-# also come as a plain RuntimeError from its libraries, and of OpenVINO, which shows C++'s.
-_MESSAGES = (
-    *("can't allocate memory", "out of memory", "alloc_failed"),
-    *("bad_alloc", "failed to allocate"),
-)
 
 _now = time.monotonic
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an engine's error says that memory is lacking. PyTorch's own class for it, which the
-    core does not import, is a RuntimeError."""
-    message = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(part in message for part in _MESSAGES)
-    )
 
 
 class Halving:

@@ -14,8 +14,9 @@ from score.contract.rows import Row
 from score.core import out_of_memory
 from score.core.batching import Batcher
 from score.core.embedder import Embedder, parts_of
-from score.core.out_of_memory import Halving, is_out_of_memory
+from score.core.out_of_memory import Halving
 from score.errors import OutOfMemory
+from score.hardware.out_of_memory import is_out_of_memory
 from score.settings import Settings
 from score.type_aliases import Matrix
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from score.images.preprocess import Pixels
-from score.texts.packing import Packed
+from score.texts.packing import MOST_ROWS, Packed
 from score.type_aliases import Matrix
 
 
@@ -20,7 +20,7 @@ class PassSizes(NamedTuple):
     rows: int
 
 
-ON_CPU = PassSizes(32, 32)
+ON_CPU = PassSizes(32, MOST_ROWS)
 """Larger passes are no faster on CPUs, and need more memory."""
 
 

@@ -28,6 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from score.hardware.out_of_memory import is_out_of_memory
+
 log = logging.getLogger(__name__)
 
 Encode = Callable[..., Tensor]
@@ -112,7 +114,7 @@ class Recorder:
             self._graphs[shapes] = self._recorded(inputs)
         except RuntimeError as error:
             self._unrecorded.add(shapes)
-            self._failed = not _is_out_of_memory(error)
+            self._failed = not is_out_of_memory(error)
             log.warning("passes are computed without further CUDA graphs: %s", error)
         return self._graphs.get(shapes)
 
@@ -136,14 +138,6 @@ class Recorder:
                 raise
             graph.capture_end()
         return _Graph(graph, held, vectors)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """PyTorch's own class, or CUDA's and cuBLAS's words."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in said for words in ("out of memory", "alloc_failed")
-    )
 
 
 def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
