@@ -72,12 +72,7 @@ class RandomWeights:
         shape = self._shapes[name]
         self._random.manual_seed(zlib.crc32(name.encode()))
         values = torch.randn(shape, device=DEVICE, generator=self._random)
-        if "norm" in name or "layrnorm" in name:
-            values = values * 0.1 + name.endswith("weight")
-        elif "embedding" in name or len(shape) < 2:
-            values = values * 0.02
-        else:
-            values = values / float(np.prod(shape[1:])) ** 0.5
+        random_checkpoint.scale(name, values)
         return values.to(dtype or self._dtype)
 
 

@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,14 +76,20 @@ class RandomTensors:
             return torch.tensor(math.log(1 / 0.07))  # CLIP paper, section 2.5
         random = np.random.default_rng((self._seed, zlib.crc32(name.encode())))
         values = random.standard_normal(shape, dtype=np.float32)
-        if "norm" in name or "layrnorm" in name:
-            values *= 0.1
-            values += name.endswith("weight")
-        elif "embedding" in name or len(shape) < 2:
-            values *= 0.02
-        else:
-            values /= math.sqrt(math.prod(shape[1:]))
+        scale(name, values)
         return torch.from_numpy(values)
+
+
+def scale(name: str, values: Any) -> None:
+    """Scales a tensor's normal values, an array of NumPy's or PyTorch's, as `RandomTensors` has
+    them, in place."""
+    if "norm" in name or "layrnorm" in name:
+        values *= 0.1
+        values += name.endswith("weight")
+    elif "embedding" in name or len(values.shape) < 2:
+        values *= 0.02
+    else:
+        values /= math.sqrt(math.prod(values.shape[1:]))
 
 
 def write(

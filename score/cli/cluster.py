@@ -142,12 +142,12 @@ def _show(
     options: argparse.Namespace,
 ) -> None:
     """The table of clusters, and the page."""
-    from score.index.grouped_rows import cluster_sections, examples_of
-    from score.index.index import table_of
+    from score.index.grouped_rows import cluster_sections
+    from score.index.index import cluster_hits, table_of
 
     table, _ = table_of(index)
     count = _PAGE_EXAMPLES if options.html else _EXAMPLES
-    examples = examples_of(table, clustering, count)
+    examples = cluster_hits(table, clustering, count)
     summary = _summary(index, clustering, options)
     if options.html:
         from score.index.contact_sheet import sections_as_html

@@ -12,7 +12,7 @@ import pyarrow as pa
 from score.contract.rows import IMAGE, TEXT
 from score.index.contact_sheet import Section
 from score.index.duplicates import Groups, with_cosines
-from score.index.index import Hit
+from score.index.index import Hit, group_hits
 from score.index.lance import LanceTable
 from score.index.listing import shown
 from score.index.row_file import JsonLines, beside, row_file
@@ -73,10 +73,7 @@ def group_sections(
     table: LanceTable, groups: Groups, most: int, most_rows: int
 ) -> Iterator[Section]:
     """The first `most` groups, and of each the first `most_rows` rows."""
-    hits: list[list[Hit]] = [[] for _ in groups.sizes[:most]]
-    for numbers, cosines, rows in with_cosines(table, groups, most, most_rows):
-        for number, cosine, row in zip(numbers, cosines, rows.to_pylist(), strict=True):
-            hits[number].append(Hit(float(cosine), row))
+    hits = group_hits(table, groups, most, most_rows)
     for number, (size, some) in enumerate(zip(groups.sizes.tolist(), hits, strict=True), start=1):
         note = f"{size:,} rows"
         if size > len(some):
@@ -87,23 +84,12 @@ def group_sections(
 def cluster_sections(
     examples: Sequence[Sequence[Hit]], sizes: Iterable[int], names: Sequence[Sequence[str]]
 ) -> Iterator[Section]:
-    """A section a cluster. examples: rows of each, as of `examples_of`; names: of each."""
+    """A section a cluster. examples: rows of each, as of `cluster_hits`; names: of each."""
     for number, (hits, size, called) in enumerate(zip(examples, sizes, names, strict=True), 1):
         heading = f"{number}: {called[0]}" if called else f"Cluster {number}"
         others = f"also near: {', '.join(called[1:])}; " if called[1:] else ""
         note = f"{size:,} {'row' if size == 1 else 'rows'}; {others}those nearest to the centre"
         yield Section(heading, note, hits)
-
-
-def examples_of(table: LanceTable, clustering: Clustering, count: int) -> list[list[Hit]]:
-    """Of each cluster the rows that are nearest to its centre, with their cosines."""
-    found = []
-    for number in range(len(clustering)):
-        places = clustering.nearest(number, count)
-        rows = table.rows_at(places).to_pylist()
-        cosines = clustering.cosines[places].tolist()
-        found.append([Hit(c, row) for c, row in zip(cosines, rows, strict=True)])
-    return found
 
 
 def example(row: dict[str, Any]) -> str:

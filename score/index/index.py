@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from score.errors import RequestError
 from score.extras import missing
-from score.index.duplicates import find_groups, with_cosines
+from score.index.duplicates import Groups, find_groups, with_cosines
 from score.index.lance import LanceTable
 from score.index.ledger import Ledger
 from score.index.origin import Origin
 from score.model.zeroshot import unit
 from score.type_aliases import Vector
+
+if TYPE_CHECKING:  # imports scikit-learn, which an index does without
+    from score.index.clusters import Clustering
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +109,7 @@ class Index:
         group the rows are in the index's order. All their rows are in memory. Raises RequestError
         for a threshold outside (0, 1], and for an empty index.
         """
-        groups = find_groups(self._table, threshold, self._ledger.trained)
-        found: list[list[Hit]] = [[] for _ in range(len(groups))]
-        for numbers, cosines, rows in with_cosines(self._table, groups):
-            for number, cosine, row in zip(numbers, cosines, rows.to_pylist(), strict=True):
-                found[number].append(Hit(float(cosine), row))
-        return found
+        return group_hits(self._table, find_groups(self._table, threshold, self._ledger.trained))
 
     def clusters(
         self, count: int = 20, *, hdbscan: bool = False, min_size: int = 5
@@ -131,13 +129,7 @@ class Index:
             clustering = clusters.hdbscan(self._table, min_size)
         else:
             clustering = clusters.k_means(self._table, count)
-        found = []
-        for number in range(len(clustering)):
-            places = clustering.nearest(number)
-            rows = self._table.rows_at(places).to_pylist()
-            cosines = clustering.cosines[places].tolist()
-            found.append([Hit(c, row) for c, row in zip(cosines, rows, strict=True)])
-        return found
+        return cluster_hits(self._table, clustering)
 
     def _checked(self, query: Vector) -> Vector:
         try:
@@ -153,6 +145,30 @@ class Index:
             raise RequestError("the query is all zeros, which is no direction")
         scaled: Vector = (vector / np.abs(vector).max()).astype(np.float32)
         return scaled
+
+
+def group_hits(
+    table: LanceTable, groups: Groups, most: int | None = None, most_rows: int | None = None
+) -> list[list[Hit]]:
+    """The rows of each group; most, most_rows: as of `with_cosines`."""
+    found: list[list[Hit]] = [[] for _ in groups.sizes[:most]]
+    for numbers, cosines, rows in with_cosines(table, groups, most, most_rows):
+        for number, cosine, row in zip(numbers, cosines, rows.to_pylist(), strict=True):
+            found[number].append(Hit(float(cosine), row))
+    return found
+
+
+def cluster_hits(
+    table: LanceTable, clustering: Clustering, count: int | None = None
+) -> list[list[Hit]]:
+    """Of each cluster the rows that are nearest to its centre, with their cosines; all for None."""
+    found = []
+    for number in range(len(clustering)):
+        places = clustering.nearest(number, count)
+        rows = table.rows_at(places).to_pylist()
+        cosines = clustering.cosines[places].tolist()
+        found.append([Hit(c, row) for c, row in zip(cosines, rows, strict=True)])
+    return found
 
 
 def table_of(index: Index) -> tuple[LanceTable, int]:
