@@ -110,7 +110,7 @@ def annotation(function: Any, name: str) -> str:
 def shown_default(value: Any, module: str) -> str:
     """A default: a constant's name if it has one, since the value may depend on the machine."""
     for name, constant in vars(sys.modules[module]).items():
-        if constant is value and name.isupper():
+        if constant is value and name.isupper() and not isinstance(value, bool):
             return name
     return repr(value)
 
