@@ -28,8 +28,8 @@ from score.images import decode
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.encoder import Encoder
 from score.model.engines.pytorch import DTYPES, PyTorch
+from score.model.heads import Projection
 from score.model.probes import difference
-from score.model.towers import Head
 from score.settings import Settings
 from score.texts.tokenizer import Ids, Tokenizer
 
@@ -58,7 +58,7 @@ class Inputs(NamedTuple):
 class RoundedHead:
     """A head that computes in the layers' precision."""
 
-    def __init__(self, head: Head, dtype: torch.dtype) -> None:
+    def __init__(self, head: Projection, dtype: torch.dtype) -> None:
         self.norm = [tensor.to(dtype) for tensor in head._norm]
         self.projection, self.epsilon = head._projection.to(dtype), head._epsilon
 

@@ -85,7 +85,7 @@ def _gemm_torch(precision: str) -> Callable[[], float]:
 
     from score.model.engines import one_dnn
     from score.model.engines.pytorch import DTYPES
-    from score.model.towers import MakeLinear, Plain
+    from score.model.transformer import MakeLinear, Plain
 
     sizes = (BATCH * 50, 768), (3072, 768), (768, 3072)
     x, wide, narrow = (torch.randn(size).to(DTYPES[precision]) for size in sizes)

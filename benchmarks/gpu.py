@@ -44,8 +44,9 @@ from score.hardware.processor import keep_share
 from score.images.preprocess import Preprocessor
 from score.model.encoder import Encoder
 from score.model.engines.pytorch import DTYPES, Placement, PyTorch, layout_of
+from score.model.image_tower import ImageTower
 from score.model.probes import difference
-from score.model.towers import ImageTower, TextTower
+from score.model.text_tower import TextTower
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 

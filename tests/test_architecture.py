@@ -154,7 +154,8 @@ SHARED = {"type_aliases", "wording.durations", "wording.quoting", "wording.sugge
 
 # Who may use what: a room, or a module. NumPy is everybody's.
 DOORS = {
-    "torch": "model.engines model.towers folder.weights checkpoints package.reference training",
+    "torch": "model.engines model.heads model.image_tower model.text_tower model.transformer "
+    "folder.weights checkpoints package.reference training",
     "transformers": "package.reference training",
     "huggingface_hub": "checkpoints.hub",
     "h5py": "checkpoints.hdf5",

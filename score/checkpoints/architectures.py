@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from score.folder.architecture import Activation, Architecture, Kind, Text, Transformer, Vision
+from score.folder.architecture import Architecture, Text, Transformer, Vision
+from score.folder.families import Activation, Kind
 
 CLIP_VOCABULARY = 49408  # 256 bytes, twice; 48,894 merges; begin and end (openai/CLIP)
 CLIP_TOKENIZER = Path(__file__).parent / "data" / "clip"
@@ -55,3 +56,44 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     for suffix, activation in _ACTIVATIONS.items()
 }
 """Architectures by OpenCLIP's names: `ViT-B-32` has plain GELU, `ViT-B-32-quickgelu` QuickGELU."""
+
+# (width, layers, heads, MLP) of SigLIP's towers; those of its text tower are the image tower's,
+# but for giant-opt.
+_SIGLIP_BASE = (768, 12, 12, 3072)
+_SIGLIP_LARGE = (1024, 24, 16, 4096)
+_SO400M = (1152, 27, 16, 4304)
+_GIANT_OPT = (1536, 40, 16, 6144)
+
+_Sizes = tuple[int, int, int, int]
+
+
+def _siglip(vision: _Sizes, text: _Sizes, patch: int, image: int, words: int) -> Architecture:
+    activation: Activation = "gelu_pytorch_tanh"
+    epsilon = 1e-6
+    return Architecture(
+        kind="siglip",
+        dimension=vision[0],
+        vision=Vision(Transformer(*vision, activation, epsilon), image, patch, pooling="attention"),
+        # transformers' begin and end ids are CLIP's, and decide nothing.
+        text=Text(
+            Transformer(*text, activation, epsilon), words, 64, 49406, 49407, 1, pooling="last"
+        ),
+    )
+
+
+_SIGLIPS: Mapping[str, tuple[_Sizes, _Sizes, int, tuple[int, ...], tuple[int, ...]]] = {
+    "ViT-B-16": (_SIGLIP_BASE, _SIGLIP_BASE, 16, (224, 256, 384, 512), (224, 256, 384, 512)),
+    "ViT-B-32": (_SIGLIP_BASE, _SIGLIP_BASE, 32, (), (256,)),
+    "ViT-L-16": (_SIGLIP_LARGE, _SIGLIP_LARGE, 16, (256, 384), (256, 384, 512)),
+    "ViT-SO400M-14": (_SO400M, _SO400M, 14, (224, 384), (224, 378, 384)),
+    "ViT-SO400M-16": (_SO400M, _SO400M, 16, (), (256, 384, 512)),
+    "ViT-gopt-16": (_GIANT_OPT, _SO400M, 16, (), (256, 384)),
+}
+
+SIGLIP_ARCHITECTURES: Mapping[str, Architecture] = {
+    f"{name}-SigLIP{number}-{image}": _siglip(vision, text, patch, image, words)
+    for name, (vision, text, patch, first, second) in _SIGLIPS.items()
+    for number, images, words in (("", first, 32_000), ("2", second, 256_000))
+    for image in images
+}
+"""SigLIP's and SigLIP 2's, by OpenCLIP's names with the side of an image in pixels."""

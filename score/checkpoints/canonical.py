@@ -45,6 +45,7 @@ _XLM_TOKENS = {
     "sep_token": "{end}",
     "unk_token": "<unk>",
 }
+_SIGLIP_TOKENS = {"eos_token": "{end}", "unk_token": "<unk>"}
 
 
 def write(source: Source, folder: Path, precision: FloatPrecision | None = None) -> Path:
@@ -77,19 +78,29 @@ def tokenizer_config(source: Source) -> dict[str, Any]:
 
     It also records the cleaning of texts, which transformers ignores.
     """
-    clip, context = source.architecture.kind == "clip", source.architecture.text.context
-    texts = Tokenizer.parse(source.tokenizer, context)
-    vocabulary, (begin, end) = texts.vocabulary(), texts.ends
-    tokens = {
-        name: token.format(begin=begin, end=end)
-        for name, token in (_CLIP_TOKENS if clip else _XLM_TOKENS).items()
-    }
+    text = source.architecture.text
+    texts = Tokenizer.parse(source.tokenizer, text.context, pads=text.pooling == "last")
+    vocabulary, (begin, end) = texts.vocabulary(), texts.ends or ("", "")
+    named, name_of_class = _class(source, texts)
+    tokens = {name: token.format(begin=begin, end=end) for name, token in named.items()}
     return {
         **{name: token for name, token in tokens.items() if token in vocabulary},
-        "model_max_length": context,
-        "tokenizer_class": "CLIPTokenizer" if clip else "XLMRobertaTokenizer",
+        **(texts.padding.config() if texts.padding else {}),
+        "model_max_length": text.context,
+        "tokenizer_class": name_of_class,
         **source.cleaning.config(),
     }
+
+
+def _class(source: Source, texts: Tokenizer) -> tuple[Mapping[str, str], str]:
+    """The named tokens of a tokenizer, and transformers' class that reads it."""
+    kind = source.architecture.kind
+    if kind == "clip":
+        return _CLIP_TOKENS, "CLIPTokenizer"
+    if kind == "metaclip_2":
+        return _XLM_TOKENS, "XLMRobertaTokenizer"
+    # SiglipTokenizer reads no tokenizer.json.
+    return _SIGLIP_TOKENS, "Siglip2Tokenizer" if texts.byte_pairs else "PreTrainedTokenizerFast"
 
 
 def _dtypes(source: Source, precision: FloatPrecision | None) -> Dtypes:

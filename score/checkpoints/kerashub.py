@@ -21,7 +21,6 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from score.checkpoints import sentencepiece_model
 from score.checkpoints.hdf5 import H5
 from score.checkpoints.source import Part, Source
 from score.errors import ModelError
@@ -30,6 +29,7 @@ from score.folder.model_folder import LFS_POINTER, is_lfs_pointer, read_json
 from score.folder.small_files import read_bytes
 from score.images.preprocess import BICUBIC, Preprocessor
 from score.images.processors import CLIP_MEAN, CLIP_STD
+from score.texts import sentencepiece_model
 from score.texts.tokenizer import Tokenizer
 from score.texts.xlm_unigram import xlm_tokenizer
 from score.type_aliases import Json

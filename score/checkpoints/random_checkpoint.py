@@ -18,12 +18,21 @@ import torch
 from torch import Tensor
 
 from score.checkpoints import canonical
-from score.checkpoints.architectures import ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
+from score.checkpoints.architectures import (
+    ARCHITECTURES,
+    CLIP_TOKENIZER,
+    CLIP_VOCABULARY,
+    SIGLIP_ARCHITECTURES,
+)
 from score.checkpoints.source import Source
 from score.console.commands import Parser, run
 from score.folder.architecture import Architecture, Shape, Text, Transformer, Vision
 from score.model.engines.pytorch import DTYPES
 from score.storage.outputs import check_files
+from score.texts import siglip
+from score.texts.padding import Padding
+from score.texts.sentencepiece_model import Pieces
+from score.texts.tokenizer import Tokenizer
 from score.texts.xlm_unigram import xlm_tokenizer
 from score.type_aliases import FloatPrecision
 
@@ -73,7 +82,7 @@ class RandomTensors:
         """As `Tensors.read`."""
         shape = self._shapes[name]
         if name == "logit_scale":
-            return torch.tensor(math.log(1 / 0.07))  # CLIP paper, section 2.5
+            return torch.full(shape, math.log(1 / 0.07))  # CLIP paper, section 2.5
         random = np.random.default_rng((self._seed, zlib.crc32(name.encode())))
         values = random.standard_normal(shape, dtype=np.float32)
         scale(name, values)
@@ -115,6 +124,8 @@ def source(architecture: Architecture, seed: int = 0, tokenizer: str | None = No
 def _vocabulary(architecture: Architecture) -> str:
     if architecture.kind == "clip":
         return clip_vocabulary()
+    if architecture.kind == "siglip":
+        return siglip_vocabulary(architecture.text.vocabulary, architecture.text.context)
     return xlm_vocabulary(architecture.text.vocabulary)
 
 
@@ -124,21 +135,33 @@ def clip_vocabulary() -> str:
 
 
 def xlm_vocabulary(entries: int) -> str:
-    """A `tokenizer.json` of XLM-V's kind and size: letters of some scripts, then made-up words."""
+    """A `tokenizer.json` of XLM-V's kind and size."""
+    pieces = _pieces(entries - 5)  # ids 0 to 3 and the last are special
+    text: str = xlm_tokenizer(pieces, b"", mask=True).to_str()
+    return text
+
+
+def siglip_vocabulary(entries: int, context: int) -> str:
+    """A `tokenizer.json` of SigLIP's kind and size, which pads to the context."""
+    tokenizer = siglip.unigram_tokenizer(Pieces(_pieces(entries - 3), b""))
+    padding = Padding.named(tokenizer, "</s>", "right")
+    return Tokenizer(tokenizer, context, padding=padding).to_json()
+
+
+def _pieces(entries: int) -> list[tuple[str, float]]:
+    """Unigram pieces and their scores: letters of some scripts, then made-up words."""
     ranges = ((33, 127), (0xA1, 0x180), (0x391, 0x3CA), (0x410, 0x450), (0x3041, 0x3097))
     letters = [chr(code) for first, last in ranges for code in range(first, last)]
     real = ["▁", "▁a", "▁the", "▁photo", "ca", "cat", "▁猫", *letters]
-    pieces = real[: entries - 5]  # ids 0 to 3 and the last are special
-    pieces += [f"▁word{number}" for number in range(entries - 5 - len(pieces))]
-    scored = [(piece, -1.0 - rank / 1000) for rank, piece in enumerate(pieces)]
-    text: str = xlm_tokenizer(scored, b"", mask=True).to_str()
-    return text
+    pieces = real[:entries]
+    pieces += [f"▁word{number}" for number in range(entries - len(pieces))]
+    return [(piece, -1.0 - rank / 1000) for rank, piece in enumerate(pieces)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m score.checkpoints.random_checkpoint ViT-B-32-quickgelu FOLDER`."""
     parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
-    known = {"tiny": TINY, **ARCHITECTURES}
+    known = {"tiny": TINY, **ARCHITECTURES, **SIGLIP_ARCHITECTURES}
     parser.add_argument("architecture", choices=known, help="its sizes")
     parser.add_argument("folder", type=Path, help="where it is written")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")

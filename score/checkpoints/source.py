@@ -23,6 +23,7 @@ from score.folder.architecture import Architecture, Shape
 from score.folder.weights import Weights, printable_name, shape_text, tensors_present
 from score.images.preprocess import Preprocessor
 from score.texts.cleaning import Cleaning
+from score.type_aliases import Json
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -156,11 +157,23 @@ class Source:
     def own(
         cls, layout: str, architecture: Architecture, tokenizer: str, tensors: Tensors
     ) -> Source:
-        """A model of this project: canonical names of tensors, CLIP's image processor."""
+        """A model of this project: canonical names of tensors, its family's image processor."""
         size = architecture.vision.image
-        preprocessor = Preprocessor.from_config({"size": size, "crop_size": size})
-        parts = unchanged(architecture)
-        return cls(layout, architecture, preprocessor, tokenizer, tensors, parts)
+        config: Json = {"size": size, "crop_size": size}
+        cleaning = Cleaning()
+        if architecture.kind == "siglip":
+            square = {"height": size, "width": size}
+            config = {"image_processor_type": "SiglipImageProcessor", "size": square}
+            cleaning = Cleaning("siglip")
+        return cls(
+            layout=layout,
+            architecture=architecture,
+            preprocessor=Preprocessor.from_config(config),
+            tokenizer=tokenizer,
+            tensors=tensors,
+            parts=unchanged(architecture),
+            cleaning=cleaning,
+        )
 
     def unused(self) -> list[str]:
         """Tensors that are not part of the architecture, buffers apart."""

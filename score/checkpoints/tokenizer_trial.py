@@ -29,7 +29,7 @@ from score.wording.quoting import quoted
 
 _log = logging.getLogger(__name__)
 
-_ALTERNATIVES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_ALTERNATIVES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 _FILES = (
     "tokenizer*.json",
     "vocab.json",

@@ -244,8 +244,10 @@ class Stream:
         if self._label_vectors is None or self._params.labels is None:
             return []
         names, least = self._params.labels.names, self._params.confidence
-        scale = self._pipeline.encoder.logit_scale
-        probabilities = zeroshot.probabilities(vectors, self._label_vectors, scale)
+        encoder = self._pipeline.encoder
+        probabilities = zeroshot.probabilities(
+            vectors, self._label_vectors, encoder.logit_scale, encoder.logit_bias
+        )
         return [zeroshot.ranked(names, probs, least) for probs in probabilities]
 
     def _by_row(self, vectors: Matrix, indices: Iterable[int]) -> dict[int, Vector]:

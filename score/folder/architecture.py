@@ -1,8 +1,8 @@
 """The architecture of a CLIP model: `config.json` → `Architecture`, and back.
 
-Field names and defaults are those of transformers' `CLIPConfig` and `MetaClip2Config`; tensor names
-and shapes those of `CLIPModel` and `MetaClip2Model`. Values are checked here, before memory is
-allocated for them. Independent of files and torch.
+Field names and defaults are those of transformers' `CLIPConfig`, `MetaClip2Config` and
+`SiglipConfig`. Values are checked here, before memory is allocated for them. Independent of files
+and torch.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from score.errors import ModelError
+from score.folder.families import FAMILIES, Activation, Family, ImagePooling, Kind, TextPooling
 from score.type_aliases import Json
 from score.wording.quoting import quoted
 
 Shape = tuple[int, ...]
-
-Kind = Literal["clip", "metaclip_2"]
-Activation = Literal["quick_gelu", "gelu"]
 
 _LARGEST = 2**24  # of any size in a config: more than ten times the largest known vocabulary
 _MOST_LAYERS = 1024
@@ -46,11 +44,12 @@ class Vision:
     tower: Transformer
     image: int
     patch: int
+    pooling: ImagePooling = "class"
 
     @property
     def tokens(self) -> int:
-        """Number of tokens: the class token and the patches."""
-        return (self.image // self.patch) ** 2 + 1
+        """Number of tokens: the patches, and the class token where there is one."""
+        return (self.image // self.patch) ** 2 + (self.pooling == "class")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ class Text:
     begin: int
     end: int
     pad: int
+    pooling: TextPooling = "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +77,35 @@ class Architecture:
     @classmethod
     def from_config(cls, config: Json) -> Architecture:
         """From the content of a `config.json`, old key names included. Raises ModelError."""
-        kind = _choice(config, "model_type", get_args(Kind), None)
-        vision, text = _tower(config, "vision_config"), _tower(config, "text_config")
-        width = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+        kind: Kind = _choice(config, "model_type", get_args(Kind))
+        family = FAMILIES[kind]
+        vision = {**family.vision, **_tower(config, "vision_config")}
+        text = {**family.text, **_tower(config, "text_config")}
         architecture = cls(
             kind=kind,
-            dimension=_size(config, "projection_dim", 512),
+            dimension=_dimension(config, family, text),
             vision=Vision(
-                tower=_transformer({**width, **vision}),
-                image=_size(vision, "image_size", 224),
-                patch=_size(vision, "patch_size", 32),
+                tower=_transformer(vision),
+                image=_size(vision, "image_size"),
+                patch=_size(vision, "patch_size"),
+                pooling=family.images,
             ),
             text=Text(
                 tower=_transformer(text),
-                vocabulary=_size(text, "vocab_size", 49408),
-                context=_size(text, "max_position_embeddings", 77, _LONGEST_CONTEXT),
-                begin=_id(text, "bos_token_id", 49406),
-                end=_id(text, "eos_token_id", 49407),
-                pad=_id(text, "pad_token_id", 1),
+                vocabulary=_size(text, "vocab_size"),
+                context=_size(text, "max_position_embeddings", _LONGEST_CONTEXT),
+                begin=_id(text, "bos_token_id", family.text),
+                end=_id(text, "eos_token_id", family.text),
+                pad=_id(text, "pad_token_id", family.text),
+                pooling=family.texts,
             ),
         )
         if vision.get("num_channels", 3) != 3:
             raise ModelError(f"num_channels {quoted(vision['num_channels'])}: images have 3")
         if architecture.vision.patch > architecture.vision.image:
             raise ModelError("patch_size is larger than image_size")
+        if family.images == "attention":
+            _check_attention_pooling(architecture, vision)
         return architecture
 
     def config(self) -> dict[str, Any]:
@@ -115,7 +120,6 @@ class Architecture:
                 "num_attention_heads": tower.heads,
                 "hidden_act": tower.activation,
                 "layer_norm_eps": tower.epsilon,
-                "projection_dim": self.dimension,
                 **more,
             }
 
@@ -126,13 +130,18 @@ class Architecture:
         }
         words = {"vocab_size": self.text.vocabulary, "max_position_embeddings": self.text.context}
         image = {"image_size": self.vision.image, "patch_size": self.vision.patch}
+        size = {"projection_dim": self.dimension}
+        whole: Json = {**size, "logit_scale_init_value": 2.6592}  # ln(1/0.07), transformers' figure
+        text, vision = {**size, **words, **ids}, {**size, **image}
+        if self.text.pooling == "last":
+            whole, vision = {}, image
+            text = {"projection_size": self.dimension, **words, **ids}
         return {
-            "architectures": ["CLIPModel" if self.kind == "clip" else "MetaClip2Model"],
+            "architectures": [FAMILIES[self.kind].models],
             "model_type": self.kind,
-            "projection_dim": self.dimension,
-            "logit_scale_init_value": 2.6592,  # ln(1/0.07), as transformers rounds it
-            "text_config": tower("text", self.text.tower, {**words, **ids}),
-            "vision_config": tower("vision", self.vision.tower, image),
+            **whole,
+            "text_config": tower("text", self.text.tower, text),
+            "vision_config": tower("vision", self.vision.tower, vision),
         }
 
     def differences(self, other: Architecture) -> dict[str, tuple[Any, Any]]:
@@ -155,34 +164,68 @@ class Architecture:
         return self.kind == "clip" and self.text.end == 2
 
     @property
+    def has_bias(self) -> bool:
+        """Whether a bias is added to an image's and a text's scaled cosine, whose sigmoid is the
+        probability that they belong together, each text by itself."""
+        return self.vision.pooling == "attention"
+
+    @property
     def parameters(self) -> int:
         """The number of parameters."""
         return _parameters(self)
 
     def shapes(self) -> dict[str, Shape]:
         """Every tensor's name and shape, in a fixed order."""
-        vision, text = self.vision.tower.width, self.text.tower.width
-        side = self.vision.patch
+        scalar = (1,) if self.has_bias else ()
         return {
-            "logit_scale": (),
-            "text_model.embeddings.token_embedding.weight": (self.text.vocabulary, text),
-            "text_model.embeddings.position_embedding.weight": (self.text.context, text),
-            **dict(_layers("text_model", self.text.tower)),
-            **dict(_affine("text_model.final_layer_norm", (text,))),
-            "text_projection.weight": (self.dimension, text),
-            "vision_model.embeddings.class_embedding": (vision,),
-            "vision_model.embeddings.patch_embedding.weight": (vision, 3, side, side),
-            "vision_model.embeddings.position_embedding.weight": (self.vision.tokens, vision),
-            **dict(_affine("vision_model.pre_layrnorm", (vision,))),  # sic, in transformers
-            **dict(_layers("vision_model", self.vision.tower)),
-            **dict(_affine("vision_model.post_layernorm", (vision,))),
-            "visual_projection.weight": (self.dimension, vision),
+            "logit_scale": scalar,
+            **dict(_text_tower(self.text, self.dimension)),
+            **dict(_image_tower(self.vision, self.dimension)),
+            **({"logit_bias": scalar} if self.has_bias else {}),
         }
 
 
 @functools.cache  # a plan asks for it with each number of workers and each size of batch
 def _parameters(architecture: Architecture) -> int:
     return sum(math.prod(shape) for shape in architecture.shapes().values())
+
+
+def _text_tower(text: Text, dimension: int) -> Iterator[tuple[str, Shape]]:
+    width = text.tower.width
+    yield "text_model.embeddings.token_embedding.weight", (text.vocabulary, width)
+    yield "text_model.embeddings.position_embedding.weight", (text.context, width)
+    yield from _layers("text_model", text.tower)
+    yield from _affine("text_model.final_layer_norm", (width,))
+    if text.pooling == "end":
+        yield "text_projection.weight", (dimension, width)
+    else:
+        yield from _affine("text_model.head", (dimension, width))
+
+
+def _image_tower(vision: Vision, dimension: int) -> Iterator[tuple[str, Shape]]:
+    width, hidden, side = vision.tower.width, vision.tower.hidden, vision.patch
+    embeddings, classes = "vision_model.embeddings", vision.pooling == "class"
+    if classes:
+        yield f"{embeddings}.class_embedding", (width,)
+    yield f"{embeddings}.patch_embedding.weight", (width, 3, side, side)
+    if not classes:
+        yield f"{embeddings}.patch_embedding.bias", (width,)
+    yield f"{embeddings}.position_embedding.weight", (vision.tokens, width)
+    if classes:
+        yield from _affine("vision_model.pre_layrnorm", (width,))  # sic, in transformers
+    yield from _layers("vision_model", vision.tower)
+    yield from _affine("vision_model.post_layernorm", (width,))
+    if classes:
+        yield "visual_projection.weight", (dimension, width)
+        return
+    head = "vision_model.head"
+    yield f"{head}.probe", (1, 1, width)
+    yield f"{head}.attention.in_proj_weight", (3 * width, width)
+    yield f"{head}.attention.in_proj_bias", (3 * width,)
+    yield from _affine(f"{head}.attention.out_proj", (width, width))
+    yield from _affine(f"{head}.layernorm", (width,))
+    yield from _affine(f"{head}.mlp.fc1", (hidden, width))
+    yield from _affine(f"{head}.mlp.fc2", (width, hidden))
 
 
 def _layers(prefix: str, tower: Transformer) -> Iterator[tuple[str, Shape]]:
@@ -210,16 +253,35 @@ def _tower(config: Json, name: str) -> Json:
     return part
 
 
+def _dimension(config: Json, family: Family, text: Json) -> int:
+    """The length of vectors; of SigLIP's that of the text tower's projection."""
+    if family.texts == "end":
+        return _size({"projection_dim": 512, **config}, "projection_dim")
+    key = "hidden_size" if text.get("projection_size") is None else "projection_size"
+    return _size(text, key)
+
+
+def _check_attention_pooling(architecture: Architecture, vision: Json) -> None:
+    """Raises ModelError unless the pooled vectors of images are as long as those of texts."""
+    if vision.get("vision_use_head", True) is not True:
+        raise ModelError("vision_use_head is off: without its head the image tower has no vector")
+    width = architecture.vision.tower.width
+    if architecture.dimension != width:
+        raise ModelError(
+            f"vectors of texts have {architecture.dimension} numbers, those of images {width}"
+        )
+
+
 def _transformer(config: Json) -> Transformer:
-    epsilon = config.get("layer_norm_eps", 1e-5)
+    epsilon = config["layer_norm_eps"]
     if not isinstance(epsilon, float) or not 0 < epsilon < 1:
         raise ModelError(f"layer_norm_eps {quoted(epsilon)} is not between 0 and 1")
     tower = Transformer(
-        width=_size(config, "hidden_size", 512),
-        layers=_size(config, "num_hidden_layers", 12, _MOST_LAYERS),
-        heads=_size(config, "num_attention_heads", 8),
-        hidden=_size(config, "intermediate_size", 2048),
-        activation=_choice(config, "hidden_act", get_args(Activation), "quick_gelu"),
+        width=_size(config, "hidden_size"),
+        layers=_size(config, "num_hidden_layers", _MOST_LAYERS),
+        heads=_size(config, "num_attention_heads"),
+        hidden=_size(config, "intermediate_size"),
+        activation=_choice(config, "hidden_act", get_args(Activation)),
         epsilon=epsilon,
     )
     if tower.width % tower.heads:
@@ -227,24 +289,24 @@ def _transformer(config: Json) -> Transformer:
     return tower
 
 
-def _choice(config: Json, name: str, choices: tuple[Any, ...], default: str | None) -> Any:
-    value = config.get(name, default)
+def _choice(config: Json, name: str, choices: tuple[Any, ...]) -> Any:
+    value = config.get(name)
     if value not in choices:
         raise ModelError(f"{name} {quoted(value)} is not one of {', '.join(choices)}")
     return value
 
 
-def _size(config: Json, name: str, default: int, most: int = _LARGEST) -> int:
-    value = config.get(name, default)
+def _size(config: Json, name: str, most: int = _LARGEST) -> int:
+    value = config[name]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
         raise ModelError(f"{name} {quoted(value)} is not a number from 1 to {most:,}")
     return value
 
 
-def _id(config: Json, name: str, default: int) -> int:
-    value = config.get(name, default)
+def _id(config: Json, name: str, defaults: Json) -> int:
+    value = config[name]
     if value is None:
-        return default
+        value = defaults[name]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LARGEST:
         raise ModelError(f"{name} {quoted(value)} is not a token id")
     return value

@@ -3,7 +3,7 @@
 The model folder says what happens to an image (`preprocessor_config.json`). The steps, their order
 and their rounding are those of transformers' PIL image processors (5.x): resize, then crop or pad
 to the centre. Rescaling and normalising are left to the model, which has them multiplied into its
-first weights (`towers`).
+first weights (`image_tower`).
 
 Knows nothing of torch or URLs.
 """

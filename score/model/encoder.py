@@ -20,7 +20,7 @@ from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.engines.base import Engine
 from score.settings import Settings
-from score.texts.packing import Parts, packed, powers, whole
+from score.texts.packing import SHARE, Parts, packed, powers, whole
 from score.texts.tokenizer import Ids
 from score.type_aliases import Matrix
 
@@ -32,7 +32,7 @@ class Encoder:
         """`batch_size`: images in one forward pass; 0: as many as suit the engine."""
         self.architecture = architecture
         self.dimension = architecture.dimension
-        self.logit_scale = engine.logit_scale
+        self.logit_scale, self.logit_bias = engine.logit_scale, engine.logit_bias
         self.engine = engine
         self.batch_size = batch_size or engine.pass_sizes.images
 
@@ -62,7 +62,8 @@ class Encoder:
         vectors = self._empty(len(texts))
         parts: Parts = whole if self.engine.pads_passes else powers
         ended = [self._ended(ids) for ids in texts]
-        for batch, rows in packed(ended, self.engine.pass_sizes.rows, parts):
+        share = SHARE if self.architecture.text.pooling == "end" else None
+        for batch, rows in packed(ended, self.engine.pass_sizes.rows, parts, share):
             alone = self.engine.new_shapes_are_costly and len(rows) == 1
             for of_row, row in zip(
                 self.engine.texts(batch.roomy() if alone else batch), rows, strict=True
@@ -73,8 +74,12 @@ class Encoder:
     def _ended(self, ids: Ids) -> Ids:
         """A text's ids up to the pooled token: the first end token or, where a configuration has
         `eos_token_id` 2 as OpenAI's, the largest id. The causal mask hides what follows it.
+
+        Of padded texts, where no mask hides anything, all ids.
         """
         architecture = self.architecture
+        if architecture.text.pooling == "last":
+            return ids
         end = max(ids) if architecture.pools_largest else architecture.text.end
         return ids[: ids.index(end) + 1] if end in ids else ids[:1]
 

@@ -3,7 +3,8 @@
 The formulas are those of the CLIP paper (Radford et al. 2021, section 3.1) and of openai/CLIP's
 notebook: a label's vector is the mean of its prompts' unit vectors, normalised again; an
 image's probabilities are the softmax of its cosines with them, times the checkpoint's own
-temperature. Knows no model and does no I/O.
+temperature. SigLIP's (Zhai et al. 2023, section 3.2) are the sigmoid of each scaled cosine and the
+checkpoint's bias: each label's by itself. Knows no model and does no I/O.
 """
 
 from __future__ import annotations
@@ -34,13 +35,20 @@ def label_vectors(prompts: Matrix, counts: Sequence[int]) -> Matrix:
     return unit(np.stack([group.mean(axis=0) for group in groups]))
 
 
-def probabilities(images: Matrix, labels: Matrix, scale: float) -> Matrix:
-    """float32 [images, labels], each row summing to one.
+def probabilities(
+    images: Matrix, labels: Matrix, scale: float, bias: float | None = None
+) -> Matrix:
+    """float32 [images, labels]; each row sums to one, unless there is a `bias`.
 
     `images`: vectors of any length; `labels`: unit vectors; `scale`: exp(logit_scale), which may be
-    infinite.
+    infinite; `bias`: logit_bias, of models whose labels are judged each by itself.
     """
     cosines = unit(images).astype(np.float64) @ labels.T.astype(np.float64)
+    if bias is not None:
+        # σ(x) = (1 + tanh(x / 2)) / 2 overflows nowhere.
+        logits = cosines * min(scale, _STEEPEST) + bias
+        each: Matrix = ((1 + np.tanh(logits / 2)) / 2).astype(np.float32)
+        return each
     # The maximum is subtracted before scaling, so that no exponent is positive.
     behind = cosines - cosines.max(axis=1, keepdims=True)
     powers = np.exp(behind * min(scale, _STEEPEST))

@@ -1,26 +1,29 @@
-"""How texts are cleaned before they are tokenized: not at all, or as OpenCLIP does.
+"""How texts are cleaned before they are tokenized: not at all, as OpenCLIP does, or as SigLIP does.
 
 OpenAI's, LAION's and MetaCLIP's models were trained and evaluated on texts that went through
 `ftfy.fix_text` and twice through `html.unescape` (`open_clip.tokenizer.basic_clean`).
-transformers' tokenizers do neither. Independent of token ids.
+transformers' tokenizers do neither. SigLIP's texts were lower-cased, without punctuation; its
+tokenizer in transformers does that itself (`SiglipTokenizer.canonicalize_text`). Independent of
+token ids.
 """
 
 from __future__ import annotations
 
 import html
 import re
+import string
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from score.errors import ModelError
 from score.extras import install
 from score.wording.quoting import quoted
 
-Name = Literal["transformers", "openclip"]
+Name = Literal["transformers", "openclip", "siglip"]
 
-_NAMES: tuple[Name, ...] = ("transformers", "openclip")
+_NAMES: tuple[Name, ...] = get_args(Name)
 
 # Texts in which ftfy and html.unescape change nothing but white space: ftfy repairs only non-ASCII
 # characters, entities (`&`) and control characters other than tabs and line breaks.
@@ -38,7 +41,8 @@ class Cleaning:
     """How a text is cleaned before it is tokenized.
 
     name: `transformers` leaves texts as they are; `openclip` repairs encodings, ligatures, quotes
-        and widths (ftfy), resolves HTML entities, and replaces white space by single spaces.
+        and widths (ftfy), resolves HTML entities, and replaces white space by single spaces;
+        `siglip` lower-cases, removes ASCII punctuation, and replaces white space likewise.
     lower: whether `openclip` also lower-cases. OpenCLIP does so before CLIP's own byte-pair
         tokenizer (`SimpleTokenizer`), not before others (`HFTokenizer`).
     """
@@ -48,16 +52,21 @@ class Cleaning:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Cleaning:
-        """The cleaning in a `tokenizer_config.json`; `transformers` if it has none.
+        """The cleaning in a `tokenizer_config.json`; by default that of the class it names.
 
         Raises ModelError for an unknown cleaning, or one whose library is not installed.
         """
-        name = config.get("text_cleaning", "transformers")
+        siglips = config.get("tokenizer_class") == "SiglipTokenizer"
+        if siglips and config.get("do_lower_case", True) is not True:
+            raise ModelError("tokenizer_config.json: SigLIP's texts without do_lower_case")
+        name = config.get("text_cleaning", "siglip" if siglips else "transformers")
         if name not in _NAMES:
-            known = " or ".join(_NAMES)
-            raise ModelError(f"tokenizer_config.json: text_cleaning {quoted(name)} is not {known}")
-        if name == "transformers":
-            return cls()
+            known = ", ".join(_NAMES)
+            raise ModelError(
+                f"tokenizer_config.json: text_cleaning {quoted(name)} is not one of {known}"
+            )
+        if name != "openclip":
+            return cls(name)
         _ftfy()
         return cls("openclip", lower=config.get("do_lower_case") is True)
 
@@ -70,11 +79,33 @@ class Cleaning:
         """The cleaned text. Raises UnicodeEncodeError for a lone surrogate."""
         if self.name == "transformers":
             return text
+        if self.name == "siglip":
+            return _canonical(text)
         if not _PLAIN.fullmatch(text):
             text.encode()  # ftfy would replace a lone surrogate by U+FFFD
             text = html.unescape(html.unescape(_fixed(text)))
         text = " ".join(text.split())
         return _split_special(text.lower()) if self.lower else text
+
+
+_SIGLIP_SPECIAL = re.compile(r"\s*(</s>|<unk>)\s*")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _canonical(text: str) -> str:
+    """As transformers' `SiglipTokenizer`: the special tokens in a text stay, and an end token at
+    its end is the one that every text has."""
+    text = text.replace("▁", " ")
+    if "</s>" not in text and "<unk>" not in text:
+        return _lower_words(text)
+    parts = _SIGLIP_SPECIAL.split(text)
+    parts[::2] = map(_lower_words, parts[::2])
+    return "".join(parts).removesuffix("</s>")
+
+
+def _lower_words(text: str) -> str:
+    """Lower-cased words with single spaces between them, without punctuation."""
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
 
 
 def _ftfy() -> Any:

@@ -74,27 +74,34 @@ def powers(count: int, most: int) -> Iterator[slice]:
 
 
 def packed(
-    texts: Sequence[Ids], most: int = MOST_ROWS, parts: Parts = powers
+    texts: Sequence[Ids],
+    most: int = MOST_ROWS,
+    parts: Parts = powers,
+    share: int | None = SHARE,
 ) -> Iterator[tuple[Packed, list[list[int]]]]:
     """The passes over texts, and for each row of a pass the indices of its texts.
 
     Passes have up to `most` rows of the same length; a single row is only as long as its texts.
-    `parts`: how rows are divided into passes.
+    `parts`: how rows are divided into passes. `share`: tokens of a row per text; None puts each
+    text into a row of its own.
     """
     length = max(ROW, max(map(len, texts), default=0))
-    rows = _rows([len(ids) for ids in texts], length)
+    texts_of_row = length // share if share else 1
+    rows = _rows([len(ids) for ids in texts], length, texts_of_row)
     for part in parts(len(rows), most):
         several = rows[part]
         if len(several) == 1:
             tokens, room = sum(len(texts[index]) for index in several[0]), len(several[0])
         else:
-            tokens, room = length, length // SHARE
+            tokens, room = length, texts_of_row
         yield _pack(texts, several, tokens, room), several
 
 
-def _rows(lengths: Sequence[int], length: int) -> list[list[int]]:
-    """Indices of texts, grouped so that each group fits in a row: best fit, the longest first."""
-    most = length // SHARE
+def _rows(lengths: Sequence[int], length: int, most: int) -> list[list[int]]:
+    """Indices of texts, grouped so that each group fits in a row: best fit, the longest first.
+
+    `most`: texts in a row.
+    """
     open_rows: list[list[list[int]]] = [[] for _ in range(length + 1)]  # by tokens left in them
     rows = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):

@@ -19,6 +19,7 @@ from score.folder.model_folder import LFS_POINTER, ModelFolder, is_lfs_pointer, 
 from score.texts import tokenizer_files, tokenizer_limits
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning
+from score.texts.padding import Padding
 from score.type_aliases import Truncate
 from score.wording.quoting import quoted
 
@@ -39,11 +40,16 @@ class Tokenizer:
     """A model folder's tokenizer, truncating to its context. Safe to share between threads."""
 
     def __init__(
-        self, tokenizer: tokenizers.Tokenizer, context: int, cleaning: Cleaning | None = None
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        context: int,
+        cleaning: Cleaning | None = None,
+        padding: Padding | None = None,
     ) -> None:
         """`context`: most token ids a text may have, begin and end tokens included.
 
-        `cleaning`: of texts before they are tokenized; None leaves them as they are.
+        `cleaning`: of texts before they are tokenized; None leaves them as they are. `padding`: of
+        every text to the context; None for none.
         """
         self.context = context
         self.cleaning = cleaning or Cleaning()
@@ -54,23 +60,36 @@ class Tokenizer:
             # By dropout, which is for training, a text has other ids each time. transformers'
             # CLIPTokenizer, which is made of vocabulary and merges, has none either.
             tokenizer.model.dropout = None
-        self._specials = len(tokenizer.encode("").ids)
+        empty = tokenizer.encode("")
+        self._specials = len(empty.ids)
+        self.ends: tuple[str, str] | None = None
+        """The begin and end tokens of every text; None for a tokenizer without any."""
+        if empty.tokens:
+            self.ends = empty.tokens[0], empty.tokens[-1]
+        self.padding = padding
+        if padding:
+            padding.enable(tokenizer, context)
 
     @classmethod
     def load(cls, folder: ModelFolder) -> Tokenizer:
         """The tokenizer of a model folder. Raises ModelError for one that is not the model's."""
-        texts = cls.of(folder.tokenizer, folder.architecture.text.context)
+        text = folder.architecture.text
+        texts = cls.of(folder.tokenizer, text.context, pads=text.pooling == "last")
         texts.check(folder.architecture)
         return texts
 
     @classmethod
-    def of(cls, path: Path, context: int) -> Tokenizer:
-        """The tokenizer whose files lie in `path`. Raises ModelError."""
+    def of(cls, path: Path, context: int, *, pads: bool = False) -> Tokenizer:
+        """The tokenizer whose files lie in `path`. Raises ModelError.
+
+        `pads`: whether texts are padded to the context.
+        """
         config = read_optional_json(path / CONFIG)
         try:
             with no_panics():
-                tokenizer = tokenizer_files.read(path, config)
-                return cls(tokenizer, context, Cleaning.from_config(config))
+                tokenizer = tokenizer_files.read(path, config, pads=pads)
+                padding = tokenizer_files.padding(path, config, tokenizer) if pads else None
+                return cls(tokenizer, context, Cleaning.from_config(config), padding)
         except ModelError:
             raise
         except Exception as error:  # tokenizers raises bare Exception on a broken file
@@ -80,15 +99,17 @@ class Tokenizer:
             raise ModelError(f"cannot read the tokenizer in {path}: {reason}") from error
 
     @classmethod
-    def parse(cls, text: str, context: int, cleaning: Cleaning | None = None) -> Tokenizer:
-        """The tokenizer that a `tokenizer.json` spells out."""
-        return cls(tokenizers.Tokenizer.from_str(text), context, cleaning)
+    def parse(
+        cls, text: str, context: int, cleaning: Cleaning | None = None, *, pads: bool = False
+    ) -> Tokenizer:
+        """The tokenizer that a `tokenizer.json` spells out, its padding included if it `pads`."""
+        tokenizer = tokenizers.Tokenizer.from_str(text)
+        return cls(tokenizer, context, cleaning, Padding.stated(tokenizer) if pads else None)
 
     @property
-    def ends(self) -> tuple[str, str]:
-        """The begin and end tokens of every text."""
-        tokens: list[str] = self._tokenizer.encode("").tokens
-        return tokens[0], tokens[-1]
+    def byte_pairs(self) -> bool:
+        """Whether its pieces are byte pairs, as CLIP's and Gemma's are."""
+        return isinstance(self._tokenizer.model, BPE)
 
     def vocabulary(self) -> dict[str, int]:
         """Every token and its id, added tokens included."""
@@ -135,6 +156,8 @@ class Tokenizer:
                 f"the tokenizer's post_processor makes {longest:,} ids of a long text, the model's "
                 f"context is {self.context:,}"
             )
+        if text.pooling == "last":
+            return
         ids = self._tokenizer.encode("a photo").ids
         end = max(ids, default=None) if architecture.pools_largest else text.end
         if not ids or ids[-1] != end or not self._specials:
@@ -142,7 +165,7 @@ class Tokenizer:
             raise ModelError(f"the tokenizer ends a text with id {last}, the model pools at {end}")
 
     def to_json(self) -> str:
-        """The `tokenizer.json` of this tokenizer, without padding and truncation."""
+        """The `tokenizer.json` of this tokenizer, without truncation."""
         tokenizer = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
         tokenizer.no_truncation()
         text: str = tokenizer.to_str()
@@ -171,8 +194,8 @@ class Tokenizer:
                 raise
             return BadType(f"the model's tokenizer fails on it: {str(error)[:200]}")
         if truncate == "error" and (encoding.overflowing or is_cut):
-            count = len(encoding.ids) + sum(
-                len(part.ids) - self._specials for part in encoding.overflowing
+            count = sum(encoding.attention_mask) + sum(
+                sum(part.attention_mask) - self._specials for part in encoding.overflowing
             )
             tokens = f"{count} tokens"
             if is_cut:

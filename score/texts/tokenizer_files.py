@@ -1,7 +1,7 @@
 """The files of a tokenizer in a folder → a `tokenizers.Tokenizer`, as transformers 5 reads them.
 
-`tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`; in both cases with the tokens that the
-files beside them add (`added_tokens`).
+`tokenizer.json`, CLIP's `vocab.json` and `merges.txt`, or SigLIP's `spiece.model`; with the tokens
+that the files beside them add (`added_tokens`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from tokenizers.models import BPE, Unigram
 from score.errors import ModelError
 from score.folder.model_folder import read_json
 from score.folder.small_files import TABLE, read_bytes, read_text
+from score.texts import sentencepiece_model, siglip
 from score.texts.added_tokens import CONFIG, AddedTokens
 from score.texts.clip_bpe import CLIP_BEGIN, CLIP_END, clip_pairs, enclose
+from score.texts.padding import Padding
 from score.texts.tokenizer_limits import check_charsmaps, check_growth
 from score.type_aliases import Json
 
@@ -24,6 +26,8 @@ JSON = "tokenizer.json"
 
 LARGEST = 2**27
 """Bytes of it: twice XLM-V's."""
+
+_GEMMAS = ("GemmaTokenizer", "Siglip2Tokenizer")  # transformers pads them on the left by default
 
 # The special tokens of transformers' tokenizer classes where a configuration names none.
 _CLIP_NAMES = {"bos_token": CLIP_BEGIN} | dict.fromkeys(
@@ -39,17 +43,55 @@ _XLM_NAMES = {
 }
 
 
-def read(path: Path, config: Json) -> Tokenizer:
+_SIGLIP_NAMES = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+_GEMMA_NAMES = {name: f"<{name[:3]}>" for name in ("bos_token", "eos_token", "unk_token")} | {
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+
+
+def read(path: Path, config: Json, *, pads: bool = False) -> Tokenizer:
     """The tokenizer whose files lie in `path`.
 
-    `config`: of `tokenizer_config.json`, empty where there is none. Raises ModelError, and for a
-    broken file any Exception, as the library does.
+    `config`: of `tokenizer_config.json`, empty where there is none. `pads`: whether it is that of a
+    model whose texts are padded (SigLIP). Raises ModelError, and for a broken file any Exception,
+    as the library does.
     """
+    if pads and (path / siglip.VOCABULARY).is_file():  # which comes first in transformers, too
+        return _from_pieces(path, config)
     if (path / JSON).is_file():
-        return _from_json(path / JSON, config)
+        tokenizer = _from_json(path / JSON, config)
+        gemmas = pads and _kind(config) in _GEMMAS
+        return siglip.lower_cased(tokenizer) if gemmas else tokenizer
     if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         return _from_merges(path, config)
     raise ModelError(f"no {JSON}, nor vocab.json and merges.txt, in {path}")
+
+
+def padding(path: Path, config: Json, tokenizer: Tokenizer) -> Padding:
+    """What pads the texts of a tokenizer whose files lie in `path`. Raises ModelError."""
+    names = _names(config, tokenizer)
+    token = AddedTokens.read(path, names).name("pad_token", "")
+    side = config.get("padding_side", "left" if _kind(config) in _GEMMAS else "right")
+    if token:
+        return Padding.named(tokenizer, token, side)
+    stated = Padding.stated(tokenizer)
+    if stated is None:
+        raise ModelError(f"the model's texts are padded, and {path / CONFIG} names no pad_token")
+    return stated
+
+
+def _from_pieces(folder: Path, config: Json) -> Tokenizer:
+    """SigLIP's tokenizer from `spiece.model`."""
+    kind = _kind(config)
+    if kind not in ("", "SiglipTokenizer"):
+        raise ModelError(
+            f"{siglip.VOCABULARY} is read as SiglipTokenizer's; {folder / CONFIG} says {kind[:80]}"
+        )
+    data = read_bytes(folder / siglip.VOCABULARY, LARGEST)
+    tokenizer = siglip.unigram_tokenizer(sentencepiece_model.parse(data, siglip.FIRST))
+    AddedTokens.read(folder, _SIGLIP_NAMES).add_to(tokenizer)
+    return tokenizer
 
 
 def _from_json(file: Path, config: Json) -> Tokenizer:
@@ -92,6 +134,10 @@ def _names(config: Json, tokenizer: Tokenizer) -> Mapping[str, str]:
         # KerasHub's vocabulary may lack the mask, which no text needs and which has no embedding.
         has_mask = tokenizer.token_to_id("<mask>") is not None
         return _XLM_NAMES | ({"mask_token": "<mask>"} if has_mask else {})
+    if kind == "SiglipTokenizer":
+        return _SIGLIP_NAMES
+    if kind in _GEMMAS:
+        return _GEMMA_NAMES
     return {}
 
 

@@ -23,7 +23,8 @@ import sentencepiece
 import torch
 from transformers import AutoTokenizer, XLMRobertaTokenizer
 
-from score.checkpoints import canonical, kerashub, resolve, sentencepiece_model
+from score.checkpoints import canonical, kerashub, resolve
+from score.texts import sentencepiece_model
 from score.checkpoints.hdf5 import FILE, H5, INDEX
 from score.contract.rows import Row
 from score.core.embedder import Embedder

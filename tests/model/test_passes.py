@@ -17,7 +17,7 @@ from score.model.engines import passes
 from score.model.engines.passes import RecordedPasses, padded_size
 from score.model.engines.pytorch import PyTorch
 from score.model.probes import difference
-from score.model.towers import SLOPE, ScaledLinear, quick_gelu, sloped_quick_gelu
+from score.model.transformer import SLOPE, ScaledLinear, quick_gelu, sloped_quick_gelu
 from score.settings import Settings
 from score.texts.packing import packed, powers, whole
 from score.texts.tokenizer import Ids

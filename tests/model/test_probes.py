@@ -20,8 +20,9 @@ from score.checkpoints import random_checkpoint
 from score.core.embedder import Embedder, parts_of
 from score.core.verify import table, verify
 from score.errors import ModelError
+from score.model import transformer
 from score.model.probes import FILE, Finding, Probes, difference, sample
-from score.model.towers import SLOPE
+from score.model.transformer import SLOPE
 from score.package import probe_set
 from score.package.build import package
 from score.settings import Settings
@@ -74,9 +75,9 @@ def wrongly_computed(
     monkeypatch: pytest.MonkeyPatch, activation: Activation = torch.nn.functional.gelu
 ) -> None:
     """Our own towers with GELU, say, for QuickGELU."""
-    monkeypatch.setattr("score.model.towers.quick_gelu", activation)
+    monkeypatch.setitem(transformer._ACTIVATIONS, "quick_gelu", activation)
     monkeypatch.setattr(
-        "score.model.towers.sloped_quick_gelu", lambda x: SLOPE * activation(x / SLOPE)
+        "score.model.transformer.sloped_quick_gelu", lambda x: SLOPE * activation(x / SLOPE)
     )
 
 

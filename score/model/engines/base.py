@@ -55,6 +55,10 @@ class Engine(Protocol):
     def logit_scale(self) -> float:
         """The factor of cosines: exp of the checkpoint's logit_scale."""
 
+    @property
+    def logit_bias(self) -> float | None:
+        """Added to scaled cosines, where labels are judged each by itself (SigLIP)."""
+
     def images(self, images: Sequence[Pixels]) -> Matrix:
         """uint8 images of one size [height, width, 3] → vectors [images, dimension]."""
 

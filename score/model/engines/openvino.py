@@ -38,7 +38,7 @@ class OpenVINO:
 
     def __init__(self, towers: Towers, precision: str) -> None:
         self.precision = precision
-        self.logit_scale = towers.logit_scale
+        self.logit_scale, self.logit_bias = towers.facts
         self._one_pass = ForkSafeLock()
         self._images, self._texts = towers.images, towers.texts
 

@@ -63,7 +63,10 @@ COMPILING = (
 TRACING = (
     "score.model.engines.openvino_conversion",
     "score.model.engines.pytorch",
-    "score.model.towers",
+    "score.model.heads",
+    "score.model.image_tower",
+    "score.model.text_tower",
+    "score.model.transformer",
     "score.texts.packing",
 )
 """Our modules that decide what is traced and converted, unless int8 models come with the folder."""

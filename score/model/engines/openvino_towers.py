@@ -13,6 +13,7 @@ import numpy as np
 from score.folder.model_folder import ModelFolder
 from score.folder.small_files import read_bytes
 from score.hardware.processor import cores
+from score.model.engines.base import Engine
 from score.model.engines.openvino_conversion import convert
 from score.model.engines.telemetry import no_telemetry
 from score.settings import Settings
@@ -93,12 +94,36 @@ class _MappedFile:
         self.tensor = openvino.Tensor(np.frombuffer(self.mapped, np.uint8), shared_memory=True)
 
 
+class Facts(NamedTuple):
+    """What a model needs beside its towers, as `Engine` has it."""
+
+    logit_scale: float
+    logit_bias: float | None
+
+    @classmethod
+    def of(cls, engine: Engine) -> Facts:
+        """Those of a loaded model."""
+        return cls(engine.logit_scale, engine.logit_bias)
+
+    @classmethod
+    def read(cls, folder: Path) -> Facts:
+        """Those that `write` wrote. Raises what is in `BROKEN`."""
+        content = json.loads(read_bytes(folder / FACTS))
+        bias = content.get("logit_bias")
+        return cls(float(content["logit_scale"]), None if bias is None else float(bias))
+
+    def write(self, folder: Path) -> None:
+        """Writes them. Raises OSError."""
+        stated = {name: value for name, value in self._asdict().items() if value is not None}
+        (folder / FACTS).write_text(json.dumps(stated) + "\n", encoding="utf-8")
+
+
 class Towers(NamedTuple):
     """The image tower and the text tower of a model, compiled."""
 
     images: Tower
     texts: Tower
-    logit_scale: float
+    facts: Facts
 
     @classmethod
     def of_pytorch(cls, folder: ModelFolder, settings: Settings, precision: str) -> Towers:
@@ -110,13 +135,13 @@ class Towers(NamedTuple):
         parts = _PARTS[precision].values()
         towers = convert(engine, folder.architecture.vision.image, head_apart=len(parts) > 1)
         images, texts = (Tower(list(map(compiled, models, parts))) for models in towers)
-        return cls(images, texts, engine.logit_scale)
+        return cls(images, texts, Facts.of(engine))
 
     @classmethod
     def of_int8(cls, folder: Path) -> Towers:
         """The int8 models that `save` wrote. Raises what is in `BROKEN`."""
         images, texts = (_read(folder / name) for name in (IMAGES, TEXTS))
-        return cls(images, texts, _logit_scale(folder))
+        return cls(images, texts, Facts.read(folder))
 
     @classmethod
     def of_blobs(cls, folder: Path, precision: str, side: int) -> Towers:
@@ -130,7 +155,7 @@ class Towers(NamedTuple):
             _imported(folder, name, precision).warmed(*inputs)
             for name, inputs in zip(_BLOBS, first, strict=True)
         )
-        return cls(images, texts, _logit_scale(folder))
+        return cls(images, texts, Facts.read(folder))
 
     def warmed(self, side: int) -> Towers:
         """Both after `Tower.warmed`. `side`: of an image, in pixels."""
@@ -146,7 +171,7 @@ class Towers(NamedTuple):
         for name, tower in zip(_BLOBS, (self.images, self.texts), strict=True):
             for model, suffix in zip(tower.models, _PARTS[precision], strict=True):
                 (folder / f"{name}{suffix}").write_bytes(model.export_model().getbuffer())
-        _write_facts(folder, self.logit_scale)
+        self.facts.write(folder)
 
 
 def _first_image(side: int) -> tuple[np.ndarray]:
@@ -173,19 +198,11 @@ def _imported(folder: Path, name: str, precision: str) -> Tower:
     return Tower(models, files)
 
 
-def _logit_scale(folder: Path) -> float:
-    return float(json.loads(read_bytes(folder / FACTS))["logit_scale"])
-
-
-def _write_facts(folder: Path, logit_scale: float) -> None:
-    (folder / FACTS).write_text(json.dumps({"logit_scale": logit_scale}) + "\n", encoding="utf-8")
-
-
-def save(models: list[Any], logit_scale: float, folder: Path) -> None:
+def save(models: list[Any], engine: Engine, folder: Path) -> None:
     """Writes int8 models, image tower first, that any CPU can load. Raises OSError."""
     for name, model in zip((IMAGES, TEXTS), models, strict=True):
         openvino.save_model(model, folder / name, compress_to_fp16=False)
-    _write_facts(folder, logit_scale)
+    Facts.of(engine).write(folder)
 
 
 def compiled(model: openvino.Model, precision: str) -> openvino.CompiledModel:

@@ -23,7 +23,9 @@ from score.model.engines import cuda_graphs
 from score.model.engines.base import ON_CPU, PassSizes
 from score.model.engines.one_dnn import OneDnnLinear, pays
 from score.model.engines.passes import DirectPasses, Passes, RecordedPasses
-from score.model.towers import ImageTower, Layout, Plain, ScaledLinear, TextTower
+from score.model.image_tower import ImageTower
+from score.model.text_tower import TextTower
+from score.model.transformer import Layout, Plain, ScaledLinear
 from score.settings import Settings
 from score.texts.packing import Packed
 from score.type_aliases import Matrix
@@ -189,13 +191,14 @@ class PyTorch:
         images: ImageTower,
         texts: TextTower,
         logit_scale: float,
+        logit_bias: float | None,
         placement: Placement,
         *,
         plain: bool,
         new_shapes_are_costly: bool,
     ) -> None:
         self._images, self._texts = images, texts
-        self.logit_scale = logit_scale
+        self.logit_scale, self.logit_bias = logit_scale, logit_bias
         self.new_shapes_are_costly = new_shapes_are_costly
         self.precision, self.device = placement.precision, placement.device.type
         self.pads_passes = records(placement.device)
@@ -217,8 +220,10 @@ class PyTorch:
         weights = Weights.open(folder.path)
         weights.check(architecture.shapes())
         scale = weights.read("logit_scale").float().exp()
-        if scale.isnan():
-            raise ModelError(f"{folder.path}: logit_scale is NaN")
+        bias = weights.read("logit_bias").float() if architecture.has_bias else None
+        for name, value in (("logit_scale", scale), ("logit_bias", bias)):
+            if value is not None and value.isnan():
+                raise ModelError(f"{folder.path}: {name} is NaN")
 
         def take(name: str, dtype: torch.dtype | None = None) -> Tensor:
             return weights.read(name).to(placement.device, dtype or placement.dtype)
@@ -233,7 +238,13 @@ class PyTorch:
             placement.device.type == "cpu" and placement.dtype != torch.float32
         )
         return cls(
-            images, texts, float(scale), placement, plain=plain, new_shapes_are_costly=costly
+            images,
+            texts,
+            float(scale),
+            None if bias is None else float(bias),
+            placement,
+            plain=plain,
+            new_shapes_are_costly=costly,
         )
 
     def modules(self, *, head_apart: bool = False) -> tuple[list[TowerModule], list[TowerModule]]:

@@ -1,8 +1,8 @@
 """SentencePiece's vocabulary file (`.spm`, `.model`): bytes → pieces and normalisation table.
 
 A reader for the few fields of `sentencepiece_model.proto` (google/sentencepiece) that make token
-ids, so that packaging needs neither sentencepiece nor protobuf. Only models like XLM-V's are
-accepted: Unigram, with SentencePiece's own treatment of spaces. Knows nothing of files or
+ids, so that packaging needs neither sentencepiece nor protobuf. Only models like XLM-V's and T5's
+are accepted: Unigram, with SentencePiece's own treatment of spaces. Knows nothing of files or
 tokenizers.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from score.errors import ModelError
@@ -25,7 +25,7 @@ _LONGEST_PIECE = 256  # characters; a tokenizer may take the square of it for ea
 _LONGEST_VARINT = 10  # bytes
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
-_NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3
+_NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # types of pieces
 _TYPES = {4: "user-defined", 5: "unused", 6: "a byte"}
 _MODELS = {1: "Unigram", 2: "BPE", 3: "word", 4: "character"}
 
@@ -34,7 +34,7 @@ _MODELS = {1: "Unigram", 2: "BPE", 3: "word", 4: "character"}
 class Pieces:
     """What a vocabulary file holds.
 
-    pieces: each piece with its score, in order, after `<unk> <s> </s>`, the first three.
+    pieces: each piece with its score, in order, after the special ones that come first.
     charsmap: the compiled table by which texts are normalised; empty for none.
     """
 
@@ -42,8 +42,15 @@ class Pieces:
     charsmap: bytes
 
 
-def parse(data: bytes) -> Pieces:
-    """The pieces in a vocabulary file. Raises ModelError unless it is a complete Unigram model."""
+XLM = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
+"""The special pieces of XLM-V and their types."""
+
+
+def parse(data: bytes, first: Sequence[tuple[str, int]] = XLM) -> Pieces:
+    """The pieces in a vocabulary file. Raises ModelError unless it is a complete Unigram model.
+
+    `first`: the special pieces that it has to begin with, and their types.
+    """
     pieces: list[tuple[str, float, int]] = []
     trainer: dict[int, Value] = {}
     normalizer: dict[int, Value] = {}
@@ -57,11 +64,11 @@ def parse(data: bytes) -> Pieces:
         elif number == 3:
             normalizer |= dict(_fields(_message(value)))
     _check_settings(trainer, normalizer)
-    _check_pieces(pieces)
+    _check_pieces(pieces, first)
     table = _message(normalizer.get(2, b""))
     if table:
         charsmap.check(table)
-    return Pieces([(text, score) for text, score, _ in pieces[3:]], table)
+    return Pieces([(text, score) for text, score, _ in pieces[len(first) :]], table)
 
 
 def _fields(data: bytes, most: int = _MOST_FIELDS) -> Iterator[tuple[int, Value]]:
@@ -140,20 +147,22 @@ def _check_settings(trainer: dict[int, Value], normalizer: dict[int, Value]) -> 
     ):
         if value != wanted:
             raise ModelError(
-                f"the SentencePiece model has {name} {'off' if wanted else 'on'}, unlike XLM-V's"
+                f"the SentencePiece model has {name} {'off' if wanted else 'on'}: not supported"
             )
 
 
-def _check_pieces(pieces: list[tuple[str, float, int]]) -> None:
-    first = [(text, kind) for text, _, kind in pieces[:3]]
-    if first != [("<unk>", _UNKNOWN), ("<s>", _CONTROL), ("</s>", _CONTROL)]:
-        raise ModelError("the SentencePiece vocabulary does not begin with <unk>, <s> and </s>")
+def _check_pieces(pieces: list[tuple[str, float, int]], first: Sequence[tuple[str, int]]) -> None:
+    if [(text, kind) for text, _, kind in pieces[: len(first)]] != [*first]:
+        *some, last = (text for text, _ in first)
+        raise ModelError(
+            f"the SentencePiece vocabulary does not begin with {', '.join(some)} and {last}"
+        )
     seen = {"<unk>", "<s>", "</s>", "<pad>", "<mask>"}
-    for text, _, kind in pieces[3:]:
+    for text, _, kind in pieces[len(first) :]:
         if kind != _NORMAL:
             what = _TYPES.get(kind, "of a special type")
             raise ModelError(
-                f"the SentencePiece piece {quoted(text)} is {what}; XLM-V has none such"
+                f"the SentencePiece piece {quoted(text)} is {what}; such are not supported"
             )
         if text in seen:
             raise ModelError(f"the SentencePiece vocabulary has {quoted(text)} twice")

@@ -1,0 +1,79 @@
+"""The text tower: token ids in, vectors out.
+
+An architecture says which tokens see each other, and which is pooled (`families.TextPooling`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from score.folder.architecture import Text
+from score.model.heads import BiasedProjection, Head, Projection
+from score.model.transformer import Layout, TensorLoader, Tower
+
+
+class TextTower:
+    """Token ids [n, t] → vectors [n, k, dimension] of the texts in each row."""
+
+    def __init__(self, take: TensorLoader, config: Text, layout: Layout) -> None:
+        embeddings = "text_model.embeddings"
+        self._tokens = take(f"{embeddings}.token_embedding.weight")
+        self._positions = take(f"{embeddings}.position_embedding.weight")
+        dtype = self._tokens.dtype
+        tower = Tower(take, "text_model", config.tower, layout, dtype)
+        last = config.pooling == "last"
+        self._pooling: _Pooling = _LastToken(tower, config.context) if last else _EndTokens(tower)
+        head, prefix = (
+            (BiasedProjection, "text_model.head") if last else (Projection, "text_projection")
+        )
+        self.head: Head = head(take, "text_model.final_layer_norm", prefix, config.tower.epsilon)
+
+    def encode(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
+        """The vectors of texts, as `packing.Packed` describes them, in fp32."""
+        return self.head(self.pool(ids, positions, owners, ends))
+
+    def pool(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
+        """The pooled tokens of texts [n, k, width], for `head`."""
+        x = F.embedding(ids, self._tokens) + F.embedding(positions, self._positions)
+        return self._pooling(x, owners, ends)
+
+
+class _Pooling(Protocol):
+    """The layers of a text tower, and how they pool."""
+
+    def __call__(self, x: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
+        """Tokens with their positions [n, t, width] → pooled tokens [n, k, width]."""
+
+
+class _EndTokens:
+    """Each text's end token is pooled; a token sees those of its text up to itself (CLIP)."""
+
+    def __init__(self, tower: Tower) -> None:
+        self._tower = tower
+
+    def __call__(self, x: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
+        return self._tower.pooled(x, ends, _mask(owners, x.dtype))
+
+
+class _LastToken:
+    """The last token of a text of `context` tokens is pooled; each token sees all (SigLIP).
+
+    There is one text a row, which begins it; what follows is padding.
+    """
+
+    def __init__(self, tower: Tower, context: int) -> None:
+        self._tower, self._context = tower, context
+
+    def __call__(self, x: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
+        return self._tower.pooled(x[:, : self._context], slice(-1, None))
+
+
+def _mask(owners: Tensor, dtype: torch.dtype) -> Tensor:
+    """The attention mask [n, t, t]: 0 for tokens of the same text up to its own, else -∞."""
+    index = torch.arange(owners.shape[1], device=owners.device)
+    seen = (owners[:, :, None] == owners[:, None]) & (index[:, None] >= index)
+    return torch.zeros(seen.shape, dtype=dtype, device=owners.device).masked_fill(~seen, -torch.inf)

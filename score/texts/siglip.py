@@ -1,0 +1,50 @@
+"""SigLIP's tokenizers: T5's Unigram pieces of SigLIP, and Gemma's byte pairs of SigLIP 2.
+
+The rules are those of `transformers.SiglipTokenizer` and `Siglip2Tokenizer` (5.x). Texts of both
+are padded to the context (`padding`); those of the first are cleaned before (`Cleaning`).
+"""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE, Unigram
+
+from score.errors import ModelError
+from score.texts.sentencepiece_model import CONTROL, UNKNOWN, Pieces
+
+VOCABULARY = "spiece.model"
+"""The file of SigLIP's pieces."""
+
+FIRST = (("<pad>", CONTROL), ("</s>", CONTROL), ("<unk>", UNKNOWN))
+"""The first pieces of it, whose ids are 0 to 2."""
+
+
+def unigram_tokenizer(pieces: Pieces) -> Tokenizer:
+    """SigLIP's tokenizer from SentencePiece's pieces: `$A </s>`, every word after a space."""
+    specials = [(text, 0.0) for text, _ in FIRST]
+    tokenizer = Tokenizer(Unigram([*specials, *pieces.pieces], unk_id=2, byte_fallback=False))
+    if pieces.charsmap:
+        tokenizer.normalizer = normalizers.Precompiled(pieces.charsmap)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return tokenizer
+
+
+def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
+    """Gemma's tokenizer with the rules of SigLIP 2, which was trained on lower-cased texts.
+
+    The files of its checkpoints name `GemmaTokenizer`, which keeps case. Raises ModelError for
+    another kind of tokenizer.
+    """
+    if not isinstance(tokenizer.model, BPE):
+        raise ModelError("tokenizer.json is no byte-pair tokenizer, as SigLIP 2's is")
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    return tokenizer
