@@ -57,7 +57,7 @@ os.environ["SCORE_ENGINE"] = "torch"
 # A tokenizer other than CLIP's is tried in a process of its own, for some seconds: in the tests of
 # that alone (`tokenizers_are_tried`), and in the processes that tests start.
 _try_tokenizer = tokenizer_trial._try
-tokenizer_trial._try = lambda folder, context: None
+tokenizer_trial._try = lambda folder, context, pads: None
 
 # Reading the certificate authorities takes 0.1 s, which every model that is loaded would do again.
 _read_authorities = connections._trust

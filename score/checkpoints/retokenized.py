@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from score.checkpoints.architectures import CLIP_TOKENIZER
 from score.checkpoints.source import Source
+from score.errors import ModelError
 from score.texts.cleaning import Cleaning, Name
 from score.texts.clip_bpe import open_clip_tokenizer
 from score.texts.tokenizer import Tokenizer
@@ -20,6 +21,8 @@ def cleaned(source: Source, asked: Name | None = None) -> Source:
     stays, after the cleaning, as in OpenCLIP's `HFTokenizer`. Raises ModelError where
     the cleaning's library is not installed.
     """
+    if "siglip" in (asked, source.cleaning.name) or source.architecture.kind == "siglip":
+        return _siglips(source, asked)
     wanted = Cleaning.from_config({"text_cleaning": asked or source.cleaning.name})
     if wanted.name == "transformers":
         return _uncleaned(source)
@@ -29,6 +32,14 @@ def cleaned(source: Source, asked: Name | None = None) -> Source:
         return replace(source, cleaning=wanted)
     tokenizer = _open_clips(source.architecture.text.context)
     return replace(source, cleaning=replace(wanted, lower=True), tokenizer=tokenizer)
+
+
+def _siglips(source: Source, asked: Name | None) -> Source:
+    """A SigLIP as it is: its cleaning is a part of its tokenizer. Raises ModelError for another."""
+    if asked in (None, source.cleaning.name):
+        return source
+    kind = "SigLIP" if source.architecture.kind == "siglip" else "CLIP"
+    raise ModelError(f"--cleaning {asked} is not for a {kind}'s texts")
 
 
 def _uncleaned(source: Source) -> Source:

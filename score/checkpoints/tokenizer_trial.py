@@ -48,16 +48,16 @@ _CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from score.checkpoints.tokenizer_trial import _child
-_child(sys.argv[2], int(sys.argv[3]))
+_child(sys.argv[2], int(sys.argv[3]), bool(int(sys.argv[4])))
 """
 _ROOT = Path(__file__).resolve().parents[2]
 _REFUSED = 3  # exit code; the message is the last line
 
 
-def check(folder: Path, context: int) -> None:
+def check(folder: Path, context: int, *, pads: bool = False) -> None:
     """Raises ModelError for a tokenizer in `folder` that fails, takes long, or ends the process.
 
-    `context`: as in `Tokenizer.of`.
+    `context`, `pads`: as in `Tokenizer.of`.
     """
     # transformers, the reference, reads more of them than this package does.
     for file in (file for pattern in _FILES for file in folder.glob(pattern)):
@@ -65,7 +65,7 @@ def check(folder: Path, context: int) -> None:
             raise ModelError(f"{file} is larger than {LARGEST:,} bytes")
     digest = _digest(folder)
     if digest not in (*_passed, _digest(CLIP_TOKENIZER)):
-        _try(folder, context)
+        _try(folder, context, pads)
         _passed.add(digest)
 
 
@@ -84,15 +84,16 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _try(folder: Path, context: int) -> None:
+def _try(folder: Path, context: int, pads: bool) -> None:
     """Starts the child process. Raises ModelError."""
     if not hasattr(signal, "SIGVTALRM") or not find_spec("resource"):
         _log.warning(
             "the tokenizer in %s is not tried first: this system cannot limit a process", folder
         )
         return
+    arguments = [str(_ROOT), str(folder), str(context), str(int(pads))]
     result = subprocess.run(  # noqa: S603 - our own code; names of files are its arguments
-        [sys.executable, "-X", "utf8", "-c", _CHILD, str(_ROOT), str(folder), str(context)],
+        [sys.executable, "-X", "utf8", "-c", _CHILD, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -121,7 +122,7 @@ def _seconds(context: int) -> int:
     return _SECONDS * longest(context) // MOST_CHARACTERS
 
 
-def _child(folder: str, context: int) -> None:
+def _child(folder: str, context: int, pads: bool) -> None:
     """What the child process does: prints each probe before it is tried."""
     import resource
 
@@ -129,7 +130,7 @@ def _child(folder: str, context: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         _say("it", 30 * _SECONDS)
-        texts = Tokenizer.of(Path(folder), context)
+        texts = Tokenizer.of(Path(folder), context, pads=pads)
         texts.cleaning = Cleaning()  # another would strip the ends and the blanks of probes
         for name, probe in _probes(texts):
             _say(name, _seconds(context))

@@ -42,7 +42,8 @@ def folder(
     `base`, `tokenizer`: as in `ModelFolder.open`. `weights`: as in `state_dict.find`.
     """
     folder = ModelFolder.open(path, base, tokenizer)
-    tokenizer_trial.check(folder.tokenizer, folder.architecture.text.context)
+    text = folder.architecture.text
+    tokenizer_trial.check(folder.tokenizer, text.context, pads=text.pooling == "last")
     texts = Tokenizer.load(folder)
     model = state_dict.find(_tensors(folder.path), (NAMES,), weights)
     return Source(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from score import __version__
 from score.checkpoints.resolve import ResolvedCheckpoint
 from score.checkpoints.source import Source
 from score.core.verify import table
+from score.folder.architecture import Architecture
+from score.folder.families import Activation
 from score.model.probes import Finding, Probes
 
 _UNCONFIRMED = (
@@ -48,12 +50,18 @@ def write(
     (root / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
+_ACTIVATIONS: Mapping[Activation, str] = {
+    "gelu": "GELU",
+    "gelu_pytorch_tanh": "GELU, approximated by tanh",
+    "quick_gelu": "QuickGELU",
+}
+
+
 def _facts(root: Path, checkpoint: ResolvedCheckpoint) -> str:
     architecture, entry = checkpoint.source.architecture, checkpoint.entry
     preprocessor = checkpoint.source.preprocessor
     vision, text, base = architecture.vision, architecture.text, checkpoint.base
     revision = f", revision `{checkpoint.revision}`" if checkpoint.revision else ""
-    pooled = "the largest id" if architecture.pools_largest else f"token {text.end}"
     squash = isinstance(preprocessor.resize, tuple)
     facts = {
         "source": checkpoint.origin + revision,
@@ -67,8 +75,12 @@ def _facts(root: Path, checkpoint: ResolvedCheckpoint) -> str:
         + ("squashed to a square" if squash else "shortest edge resized, centre cropped")
         + f", {preprocessor.resample.name.lower()}",
         "texts": f"{texts(checkpoint)}; up to {text.context} tokens of {text.vocabulary:,}; "
-        f"pooled at {pooled}",
-        "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
+        + _pooling(architecture),
+        "activation": _ACTIVATIONS[vision.tower.activation],
+        "probabilities of labels": "each label's by itself, a sigmoid of the scaled cosine and a "
+        "bias; they do not sum to one"
+        if architecture.has_bias
+        else "a softmax over the labels",
         "languages": entry.languages if entry else "see the source",
         "ImageNet-1k zero-shot top-1": f"{entry.accuracy} % ({entry.figures})"
         if entry and entry.accuracy
@@ -76,6 +88,14 @@ def _facts(root: Path, checkpoint: ResolvedCheckpoint) -> str:
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"| | |\n|---|---|\n{rows}"
+
+
+def _pooling(architecture: Architecture) -> str:
+    if architecture.text.pooling == "last":
+        return f"always padded to {architecture.text.context}, pooled at the last"
+    if architecture.pools_largest:
+        return "pooled at the largest id"
+    return f"pooled at token {architecture.text.end}"
 
 
 def _precisions(written: Source) -> str:
@@ -92,7 +112,10 @@ def texts(checkpoint: ResolvedCheckpoint) -> str:
     entry, name = checkpoint.entry, checkpoint.source.cleaning.name
     cleaning = {
         "openclip": "cleaned as OpenCLIP does (ftfy, html.unescape twice, single spaces)",
-        "transformers": "not cleaned, as in transformers",
+        "siglip": "lower-cased, without punctuation, as SigLIP's tokenizer does",
+        "transformers": "lower-cased, as SigLIP 2's tokenizer does"
+        if checkpoint.source.architecture.kind == "siglip"
+        else "not cleaned, as in transformers",
     }[name]
     if entry and entry.cleaning != name:
         cleaning += f" (its authors' own code cleans as `--cleaning {entry.cleaning}`)"

@@ -28,24 +28,34 @@ from transformers import (
     CLIPModel,
     MetaClip2Config,
     MetaClip2Model,
+    Siglip2Tokenizer,
+    SiglipConfig,
+    SiglipModel,
+    SiglipTokenizer,
 )
 
 from score.checkpoints.source import Source, Tensors
 from score.errors import ModelError
 from score.extras import install
+from score.folder.architecture import Architecture
 from score.folder.model_folder import image_processor, read_json
 from score.folder.weights import FILE, INDEX, Weights
 from score.hardware.processor import release_free_memory
 from score.images import processors
 from score.images.preprocess import Pixels
 from score.model.engines.pytorch import DTYPES
+from score.texts import siglip
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import Ids, no_panics
 from score.type_aliases import FloatPrecision, Matrix
 
 NAME = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}, fp32"
 
-_KINDS = {"clip": (CLIPConfig, CLIPModel), "metaclip_2": (MetaClip2Config, MetaClip2Model)}
+_KINDS = {
+    "clip": (CLIPConfig, CLIPModel),
+    "metaclip_2": (MetaClip2Config, MetaClip2Model),
+    "siglip": (SiglipConfig, SiglipModel),
+}
 
 
 class Reference:
@@ -85,9 +95,8 @@ class Reference:
                     dtype=torch.float32,  # the default is the precision that config.json states
                     local_files_only=True,
                 ).eval()
-                context = self.architecture.text.context
                 with no_panics():
-                    self._tokenizer = _tokenizer(tokenizer, context, source.cleaning)
+                    self._tokenizer = _tokenizer(tokenizer, self.architecture, source.cleaning)
                 self._processor = _processor(processor)
         except Exception as error:  # transformers raises many types
             raise ModelError(f"transformers cannot read {folder.name}: {error}") from error
@@ -250,7 +259,46 @@ class _OpenClip:
         return self._added
 
 
-def _tokenizer(folder: Path, context: int, cleaning: Cleaning) -> _Transformers | _OpenClip:
+class _Siglip:
+    """SigLIP's tokenizer, and SigLIP 2's, padding texts to the context.
+
+    A folder may name a class that leaves out what the models were trained with: SigLIP 2's name
+    Gemma's, which keeps case, and this package's an all-purpose one, which keeps punctuation, too.
+    """
+
+    def __init__(self, folder: Path, context: int, cleaning: Cleaning) -> None:
+        pieces = (folder / siglip.VOCABULARY).is_file()
+        kind = SiglipTokenizer if pieces else AutoTokenizer
+        if cleaning.name == "transformers":
+            kind = Siglip2Tokenizer
+        self._tokenizer = kind.from_pretrained(folder, local_files_only=True)
+        self._context, self._canonicalizes = context, cleaning.name == "siglip" and not pieces
+
+    def ids(self, text: str) -> Ids:
+        if self._canonicalizes:
+            text = SiglipTokenizer.canonicalize_text(_LowerCasing(), text)
+        options = {"truncation": True, "padding": "max_length", "max_length": self._context}
+        ids: Ids = self._tokenizer([text], **options)["input_ids"][0]
+        return ids
+
+    def added_tokens(self) -> dict[str, int]:
+        added: dict[str, int] = self._tokenizer.get_added_vocab()
+        return added
+
+
+class _LowerCasing:
+    """What `SiglipTokenizer.canonicalize_text` asks of its tokenizer."""
+
+    do_lower_case = True
+    remove_punctuation = SiglipTokenizer.remove_punctuation
+
+
+def _tokenizer(
+    folder: Path, architecture: Architecture, cleaning: Cleaning
+) -> _Transformers | _OpenClip | _Siglip:
+    context = architecture.text.context
+    if architecture.text.pooling == "last":
+        return _Siglip(folder, context, cleaning)
     if cleaning.name == "transformers":
         return _Transformers(folder, context)
     return _OpenClip(folder, context, own=cleaning.lower)
@@ -280,7 +328,7 @@ def _open_clip() -> ModuleType:
 
 def _name(cleaning: Cleaning) -> str:
     """The reference's libraries and versions."""
-    if cleaning.name == "transformers":
+    if cleaning.name != "openclip":
         return NAME
     return f"{NAME}; texts: open_clip {version('open_clip_torch')}, ftfy {version('ftfy')}"
 

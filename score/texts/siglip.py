@@ -6,7 +6,7 @@ are padded to the context (`padding`); those of the first are cleaned before (`C
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 
 from score.errors import ModelError
@@ -23,12 +23,20 @@ def unigram_tokenizer(pieces: Pieces) -> Tokenizer:
     """SigLIP's tokenizer from SentencePiece's pieces: `$A </s>`, every word after a space."""
     specials = [(text, 0.0) for text, _ in FIRST]
     tokenizer = Tokenizer(Unigram([*specials, *pieces.pieces], unk_id=2, byte_fallback=False))
-    if pieces.charsmap:
-        tokenizer.normalizer = normalizers.Precompiled(pieces.charsmap)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    table = [normalizers.Precompiled(pieces.charsmap)] if pieces.charsmap else []
+    # SentencePiece removes the white space that its table makes, at the end and of several in a
+    # row; that at the start comes after the space that begins each text. A word right after a
+    # special token, which transformers cuts out first, has no space before it.
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            *table,
+            normalizers.Replace(Regex(" {2,}"), " "),
+            normalizers.Strip(left=False, right=True),
+            normalizers.Replace(Regex(r"\A "), "▁ "),
+        ]
     )
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 1)]
     )

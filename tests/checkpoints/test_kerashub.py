@@ -24,7 +24,6 @@ import torch
 from transformers import AutoTokenizer, XLMRobertaTokenizer
 
 from score.checkpoints import canonical, kerashub, resolve
-from score.texts import sentencepiece_model
 from score.checkpoints.hdf5 import FILE, H5, INDEX
 from score.contract.rows import Row
 from score.core.embedder import Embedder
@@ -32,6 +31,7 @@ from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
 from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.settings import Settings
+from score.texts import sentencepiece_model
 from score.texts.tokenizer import Tokenizer
 from tests.model.test_reference import TEXTS, relative_error, rewrite, saved, scene
 from tests.support.images import normalised
