@@ -77,6 +77,11 @@ class Architecture:
     @classmethod
     def from_config(cls, config: Json) -> Architecture:
         """From the content of a `config.json`, old key names included. Raises ModelError."""
+        if config.get("model_type") == "siglip2":
+            raise ModelError(
+                "model_type 'siglip2' (NaFlex: images of any shape) is not supported; SigLIP 2's "
+                "models of one size of image, whose model_type is siglip, are"
+            )
         kind: Kind = _choice(config, "model_type", get_args(Kind))
         family = FAMILIES[kind]
         vision = {**family.vision, **_tower(config, "vision_config")}

@@ -25,14 +25,14 @@ def unigram_tokenizer(pieces: Pieces) -> Tokenizer:
     tokenizer = Tokenizer(Unigram([*specials, *pieces.pieces], unk_id=2, byte_fallback=False))
     table = [normalizers.Precompiled(pieces.charsmap)] if pieces.charsmap else []
     # SentencePiece removes the white space that its table makes, at the end and of several in a
-    # row; that at the start comes after the space that begins each text. A word right after a
+    # row; that at the start becomes the one that begins each text. A word right after a
     # special token, which transformers cuts out first, has no space before it.
     tokenizer.normalizer = normalizers.Sequence(
         [
             *table,
             normalizers.Replace(Regex(" {2,}"), " "),
             normalizers.Strip(left=False, right=True),
-            normalizers.Replace(Regex(r"\A "), "▁ "),
+            normalizers.Replace(Regex(r"\A "), "▁"),
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")

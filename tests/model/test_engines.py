@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from score.__main__ import main
 from score.checkpoints import random_checkpoint
+from score.checkpoints.architectures import SIGLIP_ARCHITECTURES
 from score.contract.rows import Row
 from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
@@ -76,6 +77,13 @@ def made(kind: str, folder: Path) -> Path:
     if kind == "metaclip_2":
         text = replace(tiny.text, vocabulary=1000, begin=0, end=2, pad=1)
         return random_checkpoint.write(folder, replace(tiny, kind="metaclip_2", text=text))
+    if kind == "siglip":
+        tower = Transformer(64, 2, 2, 256, "gelu_pytorch_tanh", 1e-6)
+        base = SIGLIP_ARCHITECTURES["ViT-B-16-SigLIP-224"]
+        vision = replace(base.vision, tower=tower, patch=32)
+        text = replace(base.text, tower=tower, vocabulary=1000)
+        siglip = replace(base, dimension=64, vision=vision, text=text)
+        return random_checkpoint.write(folder, siglip)
     return random_checkpoint.write(folder, tiny)
 
 
@@ -84,12 +92,14 @@ def encoder_of(model: Path, settings: Settings) -> Encoder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["clip", "largest id", "gelu", "metaclip_2"])
+@pytest.mark.parametrize("kind", ["clip", "largest id", "gelu", "metaclip_2", "siglip"])
 def test_openvino_computes_pytorchs_vectors(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path / "c")
     ours, theirs = (encoder_of(model, settings) for settings in (OPENVINO, TORCH))
     assert (ours.engine.precision, ours.engine.device) == ("fp32", "cpu")
     assert ours.logit_scale == theirs.logit_scale
+    assert ours.logit_bias == theirs.logit_bias
+    assert (ours.logit_bias is None) == (kind != "siglip")
     cosine, error = difference(vectors_of(model, OPENVINO), vectors_of(model, TORCH))
     assert (cosine > 0.999999, error < 1e-5) == (True, True)
 
@@ -105,7 +115,7 @@ def vectors_of(model: Path, settings: Settings) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("kind", ["clip", "gelu"])
+@pytest.mark.parametrize("kind", ["clip", "gelu", "siglip"])
 def test_weights_in_blocks_compute_the_same(
     kind: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -867,8 +867,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "model_type None is not one of clip",
     ),
     "another model": (
-        _edit("config.json", lambda config: config.update(model_type="siglip")),
-        "model_type 'siglip' is not one of clip",
+        _edit("config.json", lambda config: config.update(model_type="align")),
+        "model_type 'align' is not one of clip, metaclip_2, siglip",
     ),
     "weights of another width": (_edit("config.json", _other_width), "config.json wants 49408×32"),
     "no weights": (_no("model.safetensors"), "no model.safetensors in"),
