@@ -36,7 +36,7 @@ class ImageTower:
         self._patches = _Patches(take, config, normalisation, layout)
         pooling = _ClassToken if config.pooling == "class" else _AttentionPooling
         self._pooling: _Pooling = pooling(take, config, layout, self._patches.dtype)
-        self.head = self._pooling.head
+        self.head = _head(take, config)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """The vectors of images, in fp32."""
@@ -78,10 +78,6 @@ class _Patches:
 class _Pooling(Protocol):
     """The layers of an image tower, and how they pool."""
 
-    @property
-    def head(self) -> Head:
-        """What makes vectors of pooled tokens."""
-
     def __call__(self, patches: Tensor) -> Tensor:
         """The tokens of patches [n, patches, width] → pooled tokens [n, width]."""
 
@@ -95,10 +91,6 @@ class _ClassToken:
         self._class = take(f"{_EMBEDDINGS}.class_embedding")
         self._positions = take(f"{_EMBEDDINGS}.position_embedding.weight")
         self._norm = affine(take, "vision_model.pre_layrnorm")  # so spelled in every checkpoint
-        epsilon = config.tower.epsilon
-        self.head: Head = Projection(
-            take, "vision_model.post_layernorm", "visual_projection", epsilon
-        )
         self._tower = Tower(take, "vision_model", config.tower, layout, dtype)
 
     def __call__(self, patches: Tensor) -> Tensor:
@@ -119,7 +111,6 @@ class _AttentionPooling:
         self._positions = take(f"{_EMBEDDINGS}.position_embedding.weight")
         self._norm = affine(take, "vision_model.post_layernorm")
         self._tower = Tower(take, "vision_model", config.tower, layout, dtype, pools=False)
-        self.head: Head = Perceptron(take, "vision_model.head", config.tower)
         prefix, width = "vision_model.head.attention", config.tower.width
         weight = take(f"{prefix}.in_proj_weight", torch.float32)
         bias = take(f"{prefix}.in_proj_bias", torch.float32)
@@ -135,6 +126,13 @@ class _AttentionPooling:
         query = self._query.expand(x.shape[0], -1, -1, -1)
         attended = F.scaled_dot_product_attention(query, k, v)
         return self._out(attended.transpose(1, 2).flatten(2))[:, 0]
+
+
+def _head(take: TensorLoader, config: Vision) -> Head:
+    if config.pooling == "attention":
+        return Perceptron(take, "vision_model.head", config.tower)
+    epsilon = config.tower.epsilon
+    return Projection(take, "vision_model.post_layernorm", "visual_projection", epsilon)
 
 
 def _normalising(
