@@ -52,15 +52,18 @@ class _Known(RowError):
 class _Part:
     """The image or the text of a row that is under way, and what comes of it.
 
-    key: equal for equal cells; None for a cell that is not recognised. earlier: the same cell in an
+    key: equal for equal cells; None for a cell that is not recognised. cell: one that is, which is
+    not large. earlier: the same cell in an
     earlier row, which comes out before this one. vector or error: what came of it; neither where
     the row failed by its other cell. sha256: of an image's bytes.
     """
 
-    __slots__ = ("earlier", "error", "key", "sha256", "vector")
+    __slots__ = ("cell", "earlier", "error", "key", "sha256", "vector")
 
-    def __init__(self, key: bytes | None, earlier: _Part | None = None) -> None:
-        self.key, self.earlier = key, earlier
+    def __init__(
+        self, key: bytes | None = None, cell: str | None = None, earlier: _Part | None = None
+    ) -> None:
+        self.key, self.cell, self.earlier = key, cell, earlier
         self.vector: Vector | None = None
         self.error: RowError | None = None
         self.sha256: str | None = None
@@ -78,13 +81,17 @@ class _Part:
 @dataclass(slots=True)
 class _Asked:
     """A row that is under way. image, text: None where it has none. computed: those of them that
-    the embedder is asked for. row: the cells that are recognised, which are not large."""
+    the embedder is asked for."""
 
     digest: Digest
     image: _Part | None
     text: _Part | None
-    row: Row
-    computed: tuple[_Part, ...] = ()
+    computed: tuple[_Part, ...]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the embedder is asked for all that it has."""
+        return len(self.computed) == (self.image is not None) + (self.text is not None)
 
 
 class Known:
@@ -116,8 +123,8 @@ class Known:
         params: Params,
         root: Path | None,
     ) -> Generator[tuple[T, Record], None, None]:
-        """As `embed_pairs`, with the place for the hash of each row's image. The records tell no
-        numbers of tokens."""
+        """As `embed_pairs`, with the place for the hash of each row's image. Not all records tell
+        their numbers of tokens."""
 
         def asked() -> Iterator[tuple[tuple[T, _Asked], Row]]:
             for item, digest, row in items:
@@ -133,17 +140,21 @@ class Known:
 
     def _asked(self, row: Row, digest: Digest) -> _Asked:
         image, text = self._image(row.image), self._text(row.text)
-        kept = Row(
-            row.image if image and image.key else None, row.text if text and text.key else None
-        )
-        return _Asked(digest, image, text, kept)
+        computed = tuple([part for part in (image, text) if part and self._is_to_compute(part)])
+        for part in computed:
+            if part.key:
+                self._under_way[part.key] = part
+        return _Asked(digest, image, text, computed)
+
+    def _is_to_compute(self, part: _Part) -> bool:
+        return part.earlier is None and part.is_open
 
     def _image(self, cell: object) -> _Part | None:
         """A URL is recognised; other images are by their bytes, when those are there."""
         if is_empty(cell):
             return None
         if not isinstance(cell, str) or len(cell) > _LONGEST or not cell.strip().startswith(_WEB):
-            return _Part(None)
+            return _Part()
         part = self._part(b"url ", cell.strip())
         if part.earlier is None and (sha256 := self._urls.get(part.key or b"")):
             part.sha256, part.vector = sha256.hex(), self._vector(_image_key(sha256.hex()))
@@ -153,15 +164,15 @@ class Known:
         if is_empty(cell):
             return None
         if not isinstance(cell, str) or len(cell) > _LONGEST:
-            return _Part(None)
+            return _Part()
         part = self._part(b"text ", cell)
         if part.earlier is None:
             part.vector = self._vector(part.key)
         return part
 
     def _part(self, kind: bytes, cell: str) -> _Part:
-        key = hashlib.sha256(kind + cell.encode("utf-8", "surrogatepass")).digest()
-        return _Part(key, self._under_way.get(key))
+        key = _hashed(kind + cell.encode("utf-8", "surrogatepass"))
+        return _Part(key, cell, self._under_way.get(key))
 
     def _vector(self, key: bytes | None) -> Vector | None:
         found = self._vectors.get(key) if key else None
@@ -169,19 +180,15 @@ class Known:
 
     def _to_compute(self, asked: _Asked, row: Row) -> Row:
         """The row without what is known, and with the place for its image's hash."""
-        image, text = asked.image, asked.text
-        asked.computed = tuple(
-            part for part in (image, text) if part and part.is_open and part.earlier is None
-        )
-        for part in asked.computed:
-            if part.key:
-                self._under_way[part.key] = part
-        if not asked.computed and (image or text):
+        image, text, computed = asked.image, asked.text, asked.computed
+        if asked.is_new and image is None:
+            return row
+        if not computed:
             return Row(text=_Known("is known"))
-        asked.digest.is_alone = text not in asked.computed
+        asked.digest.is_alone = text not in computed
         return Row(
-            digests.carrying(row.image, asked.digest) if image in asked.computed else None,
-            row.text if text in asked.computed else None,
+            digests.carrying(row.image, asked.digest) if image in computed else None,
+            row.text if text in computed else None,
         )
 
     def _fetched(self, cell: object, data: bytes) -> None:
@@ -223,37 +230,43 @@ class Known:
 
     def _record(self, asked: _Asked, record: Record, embedder: Embedder, params: Params) -> Record:
         """The row's record, of all its parts."""
+        if asked.is_new and not isinstance(record.error, _Known):
+            return record
         image, text = asked.image, asked.text
-        for part in (image, text):
-            if part and part.earlier:
+        parts = [part for part in (text, image) if part]
+        for part in parts:
+            if part.earlier:
                 part.take(part.earlier)
-        failed = any(part.error for part in (image, text) if part)
-        for part, row in ((text, Row(text=asked.row.text)), (image, Row(image=asked.row.image))):
+        failed = any(part.error for part in parts)
+        for part in parts:
             # The earlier row failed by its other cell, so that nothing came of this one.
-            if part and part.is_open and not failed:
-                self._compute(part, row, embedder, params, is_image=part is image)
+            if part.is_open and not failed:
+                self._compute(part, embedder, params, is_image=part is image)
                 if part.earlier:
                     part.earlier.take(part)  # for the others that wait for it
         if image:
             asked.digest.sha256 = image.sha256
-        errors = [part.error for part in (text, image) if part and part.error]
-        if errors or not (image or text):
-            return Record(error=errors[0] if errors else record.error)
+        errors = [part.error for part in parts if part.error]
+        if errors:
+            return Record(error=errors[0])
         return Record(
             image_features=image.vector if image else None,
             text_features=text.vector if text else None,
         )
 
-    def _compute(
-        self, part: _Part, row: Row, embedder: Embedder, params: Params, *, is_image: bool
-    ) -> None:
+    def _compute(self, part: _Part, embedder: Embedder, params: Params, *, is_image: bool) -> None:
         digest = Digest()
-        carried = Row(digests.carrying(row.image, digest), row.text)
-        (record,) = embedder.embed([carried], params, on_fetched=digests.note)
+        row = Row(digests.carrying(part.cell, digest)) if is_image else Row(text=part.cell)
+        (record,) = embedder.embed([row], params, on_fetched=digests.note)
         part.error, part.sha256 = record.error, digest.sha256
         part.vector = record.image_features if is_image else record.text_features
         self._keep(part, is_image=is_image)
 
 
 def _image_key(sha256: str) -> bytes:
-    return hashlib.sha256(b"image " + bytes.fromhex(sha256)).digest()
+    return _hashed(b"image " + bytes.fromhex(sha256))
+
+
+def _hashed(content: bytes) -> bytes:
+    """A key: short, since the stores' indexes hold all keys."""
+    return hashlib.blake2b(content, digest_size=16).digest()

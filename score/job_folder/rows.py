@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from score.contract.params import Params
 from score.contract.rows import Record, Row
@@ -17,11 +17,8 @@ from score.job_folder.known import Known
 from score.job_folder.ranges import Range
 from score.tables.lines import Line, Lines
 
-_NO_ROW = Row()
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A row that is under way: its number in the input, the rows it was read for, its line without
     the row itself, and the hash of its image."""
 
@@ -68,9 +65,7 @@ def embedded(
 def _items(lines: Lines, rows: Range) -> Iterator[tuple[Item, Row]]:
     number = rows.first
     for line in islice(lines.after(rows.mark), rows.rows):
-        # The row is not kept with the item: it may hold many megabytes.
-        bare = Line(_NO_ROW, line.kept, line.position, line.mark)
-        yield Item(number, rows, bare, Digest()), line.row
+        yield Item(number, rows, line.bare(), Digest()), line.row
         number += 1
     if rows.end is not None and number < rows.end:
         raise RequestError(

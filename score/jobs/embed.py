@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from score.contract.params import Params
-from score.contract.rows import Record, Row
+from score.contract.rows import Record
 from score.core.embedder import Embedder
 from score.core.identity import Identity
 from score.core.pairs import embed_pairs
@@ -20,8 +19,6 @@ from score.jobs.summary import Summary, count
 from score.storage.outputs import check_inputs
 from score.tables.lines import Line, Lines
 from score.tables.writers import writer_for
-
-_NO_ROW = Row()
 
 
 def embed_file(
@@ -79,5 +76,5 @@ def _about(embedder: Embedder) -> dict[str, str]:
 
 def line_records(embedder: Embedder, lines: Lines, params: Params) -> Iterator[tuple[Line, Record]]:
     """Each line, without its row, beside its record."""
-    items = ((replace(line, row=_NO_ROW), line.row) for line in lines)
+    items = ((line.bare(), line.row) for line in lines)
     return embed_pairs(embedder, items, params, root=lines.root)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -20,7 +22,10 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_UNWRITTEN = 1000  # values in memory before they are written together
+# Values in memory before they are written together. Keys are hashes, so that each value changes
+# another page of the table's index: the more at once, the more of them share a page.
+_UNWRITTEN = 4000
+_TOGETHER = 250  # of them that one statement inserts: SQLite takes 999 parameters at least
 _PATIENCE = 10.0  # seconds that another process is waited for
 _OVERHEAD = 100  # bytes that a value takes beside its own, in the table and its index
 _SLACK = 1.1  # times the bound before older values are removed, many at a time
@@ -29,6 +34,8 @@ create table if not exists blobs (
   number integer primary key autoincrement, key blob not null unique, value blob not null
 )
 """
+
+_INSERT = "insert or ignore into blobs (key, value) values"
 
 
 class BlobStore:
@@ -163,9 +170,11 @@ class BlobStore:
         if self._connection is None or not self._unwritten:
             return
         with _transaction(self._connection):
-            self._connection.executemany(
-                "insert or ignore into blobs (key, value) values (?, ?)", self._unwritten.items()
-            )
+            # Several rows a statement: after each statement SQLite waits for Python's lock.
+            values = chain.from_iterable(self._unwritten.items())
+            while some := list(islice(values, 2 * _TOGETHER)):
+                places = ", ".join(["(?, ?)"] * (len(some) // 2))
+                self._connection.execute(f"{_INSERT} {places}", some)
             self._size += sum(len(value) + _OVERHEAD for value in self._unwritten.values())
             if self._size > _SLACK * self._most:
                 self._remove_oldest(self._connection)
@@ -207,19 +216,22 @@ class BloomFilter:
     """
 
     _MASK = 2**27 - 1  # bits
+    _numbers = struct.Struct("<III").unpack_from  # of a key, each of which names a bit
 
     def __init__(self) -> None:
         self._bits = bytearray((self._MASK + 1) // 8)
 
     def add(self, key: bytes) -> None:
         """Adds a key."""
-        number = int.from_bytes(key[:12], "little")
-        for bit in (number & self._MASK, number >> 32 & self._MASK, number >> 64 & self._MASK):
-            self._bits[bit >> 3] |= 1 << (bit & 7)
+        bits = self._bits
+        for number in self._numbers(key):
+            bit = number & self._MASK
+            bits[bit >> 3] |= 1 << (bit & 7)
 
     def __contains__(self, key: bytes) -> bool:
-        number = int.from_bytes(key[:12], "little")
-        return all(
-            self._bits[bit >> 3] >> (bit & 7) & 1
-            for bit in (number & self._MASK, number >> 32 & self._MASK, number >> 64 & self._MASK)
-        )
+        bits = self._bits
+        for number in self._numbers(key):
+            bit = number & self._MASK
+            if not bits[bit >> 3] >> (bit & 7) & 1:
+                return False
+        return True
