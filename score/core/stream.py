@@ -6,9 +6,9 @@ Theory of operation. The caller's thread pulls records, and drives everything by
 
 1. Admit. Rows are read from the source while there is room. A row with an image goes to a thread
    that downloads it and has it decoded; a row with a text alone is tokenized at once.
-2. Collect. Prepared rows arrive in a queue in whatever order they become ready. A batch is what is
-   in the queue, up to `batch_size` images; the thread waits 10 ms for each further row while any
-   are on their way.
+2. Collect. Rows with an image arrive in a queue in whatever order they become ready. A batch is
+   what is in the queue, up to `batch_size` images, and all other rows; the thread waits 10 ms for
+   each further row while any are on their way.
 3. Encode. The batch's images and texts are encoded in forward passes that all streams of the
    embedder share (`batching`). An image or text that came lately is not encoded again.
 4. Order. Records wait until all rows before them have been handed out.
@@ -39,8 +39,8 @@ import queue
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from score.contract.params import Params
 from score.contract.rows import Record, Row
@@ -58,8 +58,7 @@ _LOOK = 0.25  # seconds without a ready row after which rows in doubt are counte
 _LINGER = 0.01  # seconds that a ready row waits for the next one, while any are on their way
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Ready(NamedTuple):
     """A row that is prepared, failed (RowError), or crashed (any other exception)."""
 
     index: int
@@ -97,6 +96,7 @@ class Stream:
         self._window = min(_WINDOW, _WINDOW_FLOATS // pipeline.encoder.dimension)
         # No SimpleQueue: its `get` may ignore its timeout on a busy machine.
         self._ready: queue.Queue[_Ready] = queue.Queue()
+        self._quick: list[_Ready] = []  # rows that this thread itself has prepared
         self._waiting: dict[int, Record] = {}
         # Counts of rows.
         self._admitted = self._answered = self._yielded = 0
@@ -137,10 +137,10 @@ class Stream:
             index = self._admitted
             self._admitted += 1
             if self._pipeline.preparer.is_quick(row, self._options):
-                self._prepare(index, row, image=False)
+                self._quick.append(self._prepared(index, row, image=False))
             else:
                 self._images_under_way += 1
-                workers.submit(copy_context().run, partial(self._prepare, index, row, image=True))
+                workers.submit(copy_context().run, partial(self._prepare_image, index, row))
         return self._admitted > self._answered
 
     def _in_doubt(self) -> int:
@@ -159,7 +159,10 @@ class Stream:
                 self._exhausted, self._source_error = True, error
         return None
 
-    def _prepare(self, index: int, row: Row, *, image: bool) -> None:
+    def _prepare_image(self, index: int, row: Row) -> None:
+        self._ready.put(self._prepared(index, row, image=True))
+
+    def _prepared(self, index: int, row: Row, *, image: bool) -> _Ready:
         result: Inputs | BaseException
         try:
             result = self._pipeline.preparer.inputs(row, self._params.truncate, self._options)
@@ -169,7 +172,7 @@ class Stream:
             result = error
         except BaseException as error:
             result = error
-        self._ready.put(_Ready(index, image, result))
+        return _Ready(index, image, result)
 
     def _batch(self) -> list[_Ready]:
         """Rows that are ready: a full batch where it comes without much waiting; none where none is
@@ -177,10 +180,11 @@ class Stream:
 
         Raises Cancelled, RequestTimeout.
         """
-        batch = self._first()
+        batch, self._quick = self._quick or self._first(), []
+        self._call.check()
         if not batch:
             return []
-        images = int(batch[0].image)
+        images = sum(item.image for item in batch)
         under_way = self._admitted - self._answered
         while len(batch) < under_way and images < self._batch_size:
             try:
@@ -202,7 +206,6 @@ class Stream:
             except queue.Empty:
                 if self._call.left == 0:
                     self._call.expire()
-        self._call.check()
         return first
 
     def _wake(self) -> None:
