@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,9 @@ class LanceTable:
         """That of the table now."""
         return int(self._table.version)
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
-        """The columns, and the vectors last."""
+        """The columns, and the vectors last. Asking Lance takes as long as counting rows does."""
         return self._table.schema
 
     def __len__(self) -> int:
@@ -208,7 +209,8 @@ class LanceTable:
         approximate index was trained on; 0: every vector is compared. Raises RequestError for a
         condition that cannot be used.
         """
-        count = len(self) if where is None else self.matching(where)
+        total = len(self)
+        count = total if where is None else self.matching(where)
         top = min(top, count)  # Lance allocates as many results
         if not top:
             return [], []
@@ -218,24 +220,11 @@ class LanceTable:
         if where is not None:
             query = query.where(f"({where})", prefilter=True)
         with explained(_condition(where)):
-            if probes := self._probes(top, count, trained):
+            if probes := _probes(top, count, total, trained):
                 found = query.nprobes(probes).refine_factor(_REFINE).to_arrow()
                 if len(found) == top:
                     return _sorted(found)
             return _sorted(query.bypass_vector_index().to_arrow())
-
-    def _probes(self, top: int, count: int, trained: int) -> int:
-        """How many groups a query looks into; 0 for a query that is compared with every vector.
-
-        top, count: of how many rows so many are wanted. The fewer fulfil a condition, and the more
-        are wanted, the more groups the nearest of them are spread over.
-        """
-        if not trained or (count < len(self) and count <= _FEW):
-            return 0
-        groups = _groups(trained)
-        probes = min(_MOST_PROBED, math.ceil(groups * _PROBED)) * len(self) / count
-        wanted = groups * _SPREAD * top / count
-        return min(groups, math.ceil(max(probes, wanted)))
 
     def vectors(self, start: int = 0) -> Iterator[tuple[np.ndarray, Matrix]]:
         """All vectors from a place on in the order of the table, in batches: the rows' ids, uint64
@@ -325,6 +314,20 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 def _groups(vectors: int) -> int:
     """How many groups so many vectors are divided into."""
     return min(_MOST_GROUPS, math.isqrt(vectors))
+
+
+def _probes(top: int, count: int, total: int, trained: int) -> int:
+    """How many groups a query looks into; 0 for a query that is compared with every vector.
+
+    top, count, total: so many rows are wanted of so many that fulfil a condition, of all. The fewer
+    these are, and the more are wanted, the more groups the nearest of them are spread over.
+    """
+    if not trained or (count < total and count <= _FEW):
+        return 0
+    groups = _groups(trained)
+    probes = min(_MOST_PROBED, math.ceil(groups * _PROBED)) * total / count
+    wanted = groups * _SPREAD * top / count
+    return min(groups, math.ceil(max(probes, wanted)))
 
 
 def _condition(where: str | None) -> str:
