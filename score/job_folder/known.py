@@ -81,17 +81,13 @@ class _Part:
 @dataclass(slots=True)
 class _Asked:
     """A row that is under way. image, text: None where it has none. computed: those of them that
-    the embedder is asked for."""
+    the embedder is asked for. is_new: whether these are all."""
 
     digest: Digest
     image: _Part | None
     text: _Part | None
-    computed: tuple[_Part, ...]
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the embedder is asked for all that it has."""
-        return len(self.computed) == (self.image is not None) + (self.text is not None)
+    computed: list[_Part]
+    is_new: bool
 
 
 class Known:
@@ -140,14 +136,12 @@ class Known:
 
     def _asked(self, row: Row, digest: Digest) -> _Asked:
         image, text = self._image(row.image), self._text(row.text)
-        computed = tuple([part for part in (image, text) if part and self._is_to_compute(part)])
+        parts = [part for part in (image, text) if part]
+        computed = [part for part in parts if part.earlier is None and part.vector is None]
         for part in computed:
             if part.key:
                 self._under_way[part.key] = part
-        return _Asked(digest, image, text, computed)
-
-    def _is_to_compute(self, part: _Part) -> bool:
-        return part.earlier is None and part.is_open
+        return _Asked(digest, image, text, computed, len(computed) == len(parts))
 
     def _image(self, cell: object) -> _Part | None:
         """A URL is recognised; other images are by their bytes, when those are there."""

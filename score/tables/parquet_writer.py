@@ -53,7 +53,7 @@ class Rows:
     def add(self, row: tuple[object, ...], kept: Sequence[str | None]) -> None:
         """Adds a row, whose cells are in the schema's order. kept: those that may be long."""
         self._rows.append(row)
-        self._characters += sum(len(cell) for cell in kept if cell)
+        self._characters += sum([len(cell) for cell in kept if cell])
         if len(self._rows) >= _ROW_GROUP or self._characters >= _ROW_GROUP_CHARACTERS:
             self._flush()
 

@@ -51,7 +51,7 @@ class Tokenizer:
         `cleaning`: of texts before they are tokenized; None leaves them as they are. `padding`: of
         every text to the context; None for none.
         """
-        self.context = context
+        self.context, self._longest = context, longest(context)
         self.cleaning = cleaning or Cleaning()
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
@@ -183,7 +183,7 @@ class Tokenizer:
         if not isinstance(text, str):
             return BadType(f"must be a string, not {type(text).__name__}")
         try:
-            read, is_cut = _readable(text, longest(self.context))
+            read, is_cut = _readable(text, self._longest)
             encoding = self._tokenizer.encode(self.cleaning(read))
         except (UnicodeEncodeError, TypeError):
             return BadType("holds half a character (a lone surrogate), so it is not Unicode")
@@ -199,7 +199,7 @@ class Tokenizer:
             )
             tokens = f"{count} tokens"
             if is_cut:
-                tokens = f"at least {tokens} in the first {longest(self.context):,} characters"
+                tokens = f"at least {tokens} in the first {self._longest:,} characters"
             return TextTooLong(f"{tokens}; the model's context is {self.context}")
         ids: Ids = encoding.ids
         return ids
