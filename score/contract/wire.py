@@ -212,8 +212,10 @@ def _finite(value: object) -> bool:
         return all(map(_finite, value.values()))
     if not isinstance(value, (list, tuple)):
         return not isinstance(value, float) or math.isfinite(value)
-    of_floats = set(map(type, value)) == {float}
-    return all(map(math.isfinite if of_floats else _finite, value))
+    if set(map(type, value)) != {float}:
+        return all(map(_finite, value))
+    # A sum is finite only if all are, and much faster; it may overflow nevertheless.
+    return math.isfinite(sum(value)) or all(map(math.isfinite, value))
 
 
 def _from_split(table: Mapping[str, Any], key: str) -> list[Row]:

@@ -39,7 +39,6 @@ import queue
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import partial
 from typing import NamedTuple
 
 from score.contract.params import Params
@@ -94,9 +93,9 @@ class Stream:
         self._most_images = max(1, images // len(pipeline.streams))
         self._most_in_doubt = _MOST_IN_DOUBT // len(pipeline.streams) if options.in_batch else 0
         self._window = min(_WINDOW, _WINDOW_FLOATS // pipeline.encoder.dimension)
-        # No SimpleQueue: its `get` may ignore its timeout on a busy machine.
-        self._ready: queue.Queue[_Ready] = queue.Queue()
-        self._quick: list[_Ready] = []  # rows that this thread itself has prepared
+        self._workers: ThreadPoolExecutor | None = None  # made with the first image
+        self._ready: queue.Queue[_Ready]  # what they have prepared
+        self._at_hand: list[_Ready] = []  # rows without an image
         self._waiting: dict[int, Record] = {}
         # Counts of rows.
         self._admitted = self._answered = self._yielded = 0
@@ -107,11 +106,8 @@ class Stream:
     def records(self, rows: Iterable[Row]) -> Iterator[Record]:
         """A record for each row, in the rows' order. Call it once."""
         source = iter(rows)
-        # A thread for each image that is admitted: those that wait for a slow or busy host hold up
-        # no others. The fetcher limits how many download at a time.
-        workers = ThreadPoolExecutor(self._most_images + self._most_in_doubt, "prepare")
         try:
-            while self._admit(source, workers):
+            while self._admit(source):
                 if batch := self._batch():
                     self._encode(batch)
                 while (record := self._waiting.pop(self._yielded, None)) is not None:
@@ -123,9 +119,10 @@ class Stream:
             self._call.cancel()
             raise
         finally:
-            workers.shutdown(wait=False, cancel_futures=True)
+            if self._workers:
+                self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def _admit(self, source: Iterator[Row], workers: ThreadPoolExecutor) -> bool:
+    def _admit(self, source: Iterator[Row]) -> bool:
         """Reads rows while there is room. Returns whether any are under way."""
         beside = self._in_doubt()
         while (
@@ -137,11 +134,25 @@ class Stream:
             index = self._admitted
             self._admitted += 1
             if self._pipeline.preparer.is_quick(row, self._options):
-                self._quick.append(self._prepared(index, row, image=False))
+                self._at_hand.append(self._prepared(index, row, image=False))
             else:
                 self._images_under_way += 1
-                workers.submit(copy_context().run, partial(self._prepare_image, index, row))
+                self._submit(index, row)
         return self._admitted > self._answered
+
+    def _submit(self, index: int, row: Row) -> None:
+        """Has a row with an image prepared by a thread of its own: those that wait for a slow or
+        busy host hold up no others. The fetcher limits how many download at a time."""
+        if self._workers is None:
+            # No SimpleQueue: its `get` may ignore its timeout on a busy machine.
+            self._ready = queue.Queue()
+            most = self._most_images + self._most_in_doubt
+            self._workers = ThreadPoolExecutor(most, "prepare")
+
+        def prepare() -> None:
+            self._ready.put(self._prepared(index, row, image=True))
+
+        self._workers.submit(copy_context().run, prepare)
 
     def _in_doubt(self) -> int:
         """Rows under way that take no room from others."""
@@ -158,9 +169,6 @@ class Stream:
             except Exception as error:
                 self._exhausted, self._source_error = True, error
         return None
-
-    def _prepare_image(self, index: int, row: Row) -> None:
-        self._ready.put(self._prepared(index, row, image=True))
 
     def _prepared(self, index: int, row: Row, *, image: bool) -> _Ready:
         result: Inputs | BaseException
@@ -180,7 +188,7 @@ class Stream:
 
         Raises Cancelled, RequestTimeout.
         """
-        batch, self._quick = self._quick or self._first(), []
+        batch, self._at_hand = self._at_hand or self._first(), []
         self._call.check()
         if not batch:
             return []

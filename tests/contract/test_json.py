@@ -34,6 +34,17 @@ def test_what_json_does_not_have_is_refused(number: float, place: str) -> None:
         wire.dump(payload)
 
 
+@pytest.mark.parametrize("pair", [(math.inf, -math.inf), (math.nan, math.inf)])
+def test_infinities_that_cancel_each_other_are_refused(pair: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="neither NaN nor infinity"):
+        wire.dump({"vector": [*pair, 0.5]})
+
+
+def test_numbers_whose_sum_is_infinite_are_written() -> None:
+    payload = {"vector": [1e308, 1e308, -1e308]}
+    assert json.loads(wire.dump(payload)) == payload
+
+
 def test_what_orjson_refuses_is_written_all_the_same() -> None:
     payload = {"message": "\ud800 is half of a pair", "index": 2**70, "vector": [0.5]}
     assert json.loads(wire.dump(payload)) == payload
