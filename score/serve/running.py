@@ -227,6 +227,7 @@ def _config(app: ASGIApp, settings: Settings, log: RequestLog) -> uvicorn.Config
     return uvicorn.Config(
         cast("Any", app),
         http=cast("Any", connection.factory(settings, log)),
+        loop="asyncio",  # not uvloop where it happens to be installed: workers share less evenly
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from types import ModuleType
 from typing import cast
 
 import pytest
@@ -59,6 +61,14 @@ def error(answer: bytes) -> tuple[int, str]:
     assert b"x-request-id: " in head.lower()
     assert b"connection: close" in head.lower()
     return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+def test_the_event_loop_does_not_depend_on_what_else_is_installed(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", ModuleType("uvloop"))
+    with serving(embedder) as server:
+        assert alive(server)
 
 
 def test_answers_do_not_wait_for_acknowledgements(server: Running) -> None:
