@@ -1,5 +1,5 @@
-"""Invariant: a request of at most 1 MiB takes at most 100 MiB and 2 s of a core beyond its answer's
-cost, a larger one 6 times its size besides; it is answered, below 500; probes within 100 ms.
+"""Invariant: a request takes at most 100 MiB, or 8 times its size where that is more, and for each
+MiB 2 s of a core, beyond its answer's cost; it is answered, below 500; probes within 100 ms.
 
     python -m fuzz.requests --examples 10000 --room 1
 

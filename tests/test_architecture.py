@@ -96,7 +96,7 @@ ROOMS = {
     "entry": Room(
         5,
         "what the entry scripts of Azure, MLflow and Spark share",
-        "concurrency contract core errors extras fetch folder settings tables",
+        "concurrency contract core errors extras fetch folder hardware settings tables",
     ),
     "serve": Room(
         5,

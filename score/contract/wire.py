@@ -18,13 +18,14 @@ from itertools import chain
 from threading import Lock
 from typing import Any, NotRequired, TypedDict
 
+import numpy as np
 import orjson
 
 from score.contract import json_reader
 from score.contract.json_reader import TooManyValues
 from score.contract.limits import check_column_count
 from score.contract.params import Params
-from score.contract.rows import IMAGE, TEXT, Record, Row, check_columns, check_spelling
+from score.contract.rows import FEATURES, IMAGE, TEXT, Record, Row, check_columns, check_spelling
 from score.errors import RequestError, RowProblem, ScoreError
 from score.wording.quoting import listed, quoted
 
@@ -42,6 +43,9 @@ _LARGE = 2**20  # bytes
 _one_large_body = Lock()
 """No two threads can parse at once, and each that tries takes others' turns."""
 _FEW = 64  # values that are written in a turn; other threads run between two
+_COMPOSED = (list, dict, np.ndarray)
+_OF_ARRAYS = orjson.OPT_SERIALIZE_NUMPY
+_NUMBERS = 2**15  # of an array, likewise
 
 
 def _renew() -> None:
@@ -109,14 +113,22 @@ def parse_table(table: object, key: str = "input_data") -> list[Row]:
 
 def render(record: Record) -> dict[str, Any]:
     """A record as JSON values: vectors as lists of floats; only what the row has."""
+    answer = content(record)
+    lists = {name: answer[name].tolist() for name in FEATURES if name in answer}
+    return answer | lists
+
+
+def content(record: Record) -> dict[str, Any]:
+    """As `render`, with vectors as they are, for `dump`: their floats as Python's would take 32
+    bytes each, and for an answer of many rows a long time to be freed."""
     if record.error is not None:
         error = record.error
         return {"error": {"code": error.code, "message": str(error), "retryable": error.retryable}}
     answer: dict[str, Any] = {}
     if record.image_features is not None:
-        answer["image_features"] = record.image_features.tolist()
+        answer["image_features"] = record.image_features
     if record.text_features is not None:
-        answer["text_features"] = record.text_features.tolist()
+        answer["text_features"] = record.text_features
     if record.labels is not None and record.probs is not None:
         answer |= {"labels": [*record.labels], "probs": [*record.probs]}
     return answer
@@ -140,34 +152,66 @@ def error_body(error: ScoreError) -> ErrorBody:
 
 
 def dump(payload: object) -> bytes:
-    """A payload of Python's own types as JSON. Numbers are read back as the same floats.
+    """A payload of Python's own types, and of arrays of floats [numbers], as JSON. Numbers are read
+    back as the same floats.
 
     Raises ValueError for NaN or infinity, which JSON does not have.
     """
     if not _finite(payload):
         raise ValueError("JSON has neither NaN nor infinity")
-    try:
-        return b"".join(_written(payload))
-    except TypeError:  # lone surrogates, which UTF-8 does not have either, and very large integers
-        return json.dumps(payload).encode()
+    return b"".join(_written(payload))
 
 
 def _written(payload: object) -> Iterator[bytes]:
     """JSON piece by piece: while a piece is written no other thread runs."""
-    if isinstance(payload, dict) and any(isinstance(x, (list, dict)) for x in payload.values()):
+    if isinstance(payload, dict) and any(isinstance(x, _COMPOSED) for x in payload.values()):
         before = b"{"
         for key, value in payload.items():
-            yield before + orjson.dumps(key) + b":"
+            yield before + _piece(key) + b":"
             yield from _written(value)
             before = b","
         yield b"}"
-    elif isinstance(payload, list) and len(payload) > _FEW and isinstance(payload[0], (list, dict)):
-        for begin in range(0, len(payload), _FEW):
-            yield b"," if begin else b"["
-            yield orjson.dumps(payload[begin : begin + _FEW])[1:-1]
-        yield b"]"
+    elif isinstance(payload, list) and payload and isinstance(payload[0], _COMPOSED):
+        yield from _parts(payload, _FEW) if len(payload) > _FEW else _each(payload)
+    elif isinstance(payload, np.ndarray) and len(payload) > _NUMBERS:
+        yield from _parts(payload, _NUMBERS)
     else:
-        yield orjson.dumps(payload)
+        yield _piece(payload)
+
+
+def _each(values: list[object]) -> Iterator[bytes]:
+    """A list of few values, which may be large."""
+    before = b"["
+    for value in values:
+        yield before
+        yield from _written(value)
+        before = b","
+    yield b"]"
+
+
+def _parts(values: Any, few: int) -> Iterator[bytes]:
+    """A list or an array, so many values at a time."""
+    for begin in range(0, len(values), few):
+        yield b"," if begin else b"["
+        yield _piece(values[begin : begin + few])[1:-1]
+    yield b"]"
+
+
+def _piece(value: object) -> bytes:
+    try:
+        return orjson.dumps(value, default=_array)
+    except TypeError:  # lone surrogates, which UTF-8 does not have either, and very large integers
+        if isinstance(value, list):
+            return b"[%s]" % b",".join(map(_piece, value))
+        return json.dumps(value, default=np.ndarray.tolist).encode()
+
+
+def _array(values: object) -> orjson.Fragment:
+    """An array's numbers as those of Python's floats: float32 would be written shorter, and be read
+    back as other numbers."""
+    if not isinstance(values, np.ndarray):
+        raise TypeError
+    return orjson.Fragment(orjson.dumps(values.astype(np.float64), option=_OF_ARRAYS))
 
 
 def decode(body: bytes | str, most_rows: int, hint: str = "") -> object:
@@ -210,6 +254,8 @@ def _finite(value: object) -> bool:
     """Whether all numbers are; orjson would write null for those that are not."""
     if isinstance(value, dict):
         return all(map(_finite, value.values()))
+    if isinstance(value, np.ndarray):
+        return bool(np.isfinite(value).all())
     if not isinstance(value, (list, tuple)):
         return not isinstance(value, float) or math.isfinite(value)
     if set(map(type, value)) != {float}:

@@ -44,7 +44,7 @@ def parse(message: Message) -> Call:
 
 def render(records: Sequence[Record], model: ModelFacts) -> object:
     """A list of records."""
-    return [wire.render(record) for record in records]
+    return [wire.content(record) for record in records]
 
 
 def refuse(refusal: Refusal) -> Reply:

@@ -18,7 +18,7 @@ from score.contract.wire import TABLES
 from score.dialects.base import Call, Message, ModelFacts
 from score.dialects.schemas import A_TEXT, IMAGE_TEXT, STRING, Bounds, Schema, closed, nullable
 from score.dialects.schemas import listed as list_of
-from score.dialects.vectors import floats
+from score.dialects.vectors import vector_of
 from score.errors import BadField, BadType
 from score.wording.quoting import listed, quoted
 
@@ -83,7 +83,7 @@ def _inputs(content: dict[str, Any]) -> Call:
 
 
 def _vector(records: Sequence[Record], model: ModelFacts) -> object:
-    return {"vector": floats(records[0])}
+    return {"vector": vector_of(records[0])}
 
 
 def _records(content: dict[str, Any]) -> Call:
@@ -160,7 +160,7 @@ def _value(name: str, record: Record, warnings: Sequence[str]) -> dict[str, Any]
     error = record.error
     return {
         "recordId": name,
-        "data": {} if error else {"vector": floats(record)},
+        "data": {} if error else {"vector": vector_of(record)},
         "errors": [{"message": f"{error.code}: {error}"}] if error else None,
         "warnings": [{"message": message} for message in warnings] or None,
     }

@@ -72,7 +72,8 @@ class ModelFacts(NamedTuple):
 
 
 Render = Callable[[Sequence[Record], ModelFacts], object]
-"""The records of a call → the content of the answer, as JSON values."""
+"""The records of a call → the content of the answer, as JSON values, vectors as `wire.dump` takes
+them."""
 
 
 @dataclass(frozen=True, slots=True)

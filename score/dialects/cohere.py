@@ -16,11 +16,11 @@ from score.dialects.base import Call, Message, ModelFacts, Refusal, Reply, Route
 from score.dialects.fields import Fields
 from score.dialects.items import row_of_part
 from score.dialects.schemas import Bounds, Schema
-from score.dialects.vectors import PACKED, floats, packed
+from score.dialects.vectors import PACKED, packed, vector_of
 from score.errors import BadField
 from score.wording.quoting import quoted
 
-_TYPES: dict[str, Callable[[Record], object]] = {"float": floats, "base64": packed}
+_TYPES: dict[str, Callable[[Record], object]] = {"float": vector_of, "base64": packed}
 _PURPOSES = ("search_document", "search_query", "classification", "clustering", "image")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+import numpy as np
+
 from score.contract import wire
 from score.contract.params import Params
 from score.contract.rows import FEATURES, IMAGE, TEXT, Record, Row, is_empty
@@ -70,10 +72,11 @@ def _answer(
 ) -> object:
     outputs = []
     for column in columns:
-        vectors = [
+        each = (
             record.image_features if column == IMAGE else record.text_features for record in records
-        ]
-        data = [value for vector in vectors if vector is not None for value in vector.tolist()]
+        )
+        vectors = [vector for vector in each if vector is not None]
+        data = np.concatenate(vectors) if vectors else []
         shape = [len(records), model.dimension]
         about = {"name": f"{column}_features", "datatype": "FP32", "shape": shape}
         outputs.append({**about, "data": data})

@@ -20,7 +20,7 @@ from score.dialects.base import Call, Message, ModelFacts, Page, Refusal, Reply,
 from score.dialects.fields import Fields
 from score.dialects.items import row_of_part, rows_of
 from score.dialects.schemas import Bounds, Schema
-from score.dialects.vectors import PACKED, floats, packed
+from score.dialects.vectors import PACKED, packed, vector_of
 from score.errors import BadField, TextTooLong
 
 _ENCODINGS = ("float", "base64")
@@ -102,7 +102,7 @@ def _contents(message: object) -> list[Row]:
 
 
 def _answer(encoding: str, records: Sequence[Record], model: ModelFacts) -> object:
-    encode = packed if encoding == "base64" else floats
+    encode = packed if encoding == "base64" else vector_of
     tokens = sum(record.tokens for record in records)
     return {
         "object": "list",

@@ -38,7 +38,7 @@ def parse(message: Message) -> Call:
 def _answer(first: int, records: Sequence[Record], model: ModelFacts) -> object:
     vectors = np.array([vector_of(record) for record in records], np.float64)
     matrix = vectors[:first] @ (vectors[first:] if len(records) > first else vectors).T
-    return {"object": "similarity", "data": np.clip(matrix, -1, 1).tolist(), "model": model.name}
+    return {"object": "similarity", "data": [*np.clip(matrix, -1, 1)], "model": model.name}
 
 
 def _schema(bounds: Bounds) -> Schema:

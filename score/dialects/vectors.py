@@ -22,12 +22,6 @@ PACKED = 6
 """Bytes that a number takes as base64, about."""
 
 
-def floats(record: Record) -> list[float]:
-    """A record's vector as a list."""
-    values: list[float] = vector_of(record).tolist()
-    return values
-
-
 def packed(record: Record) -> str:
     """A record's vector as base64 of little-endian float32."""
     return base64.b64encode(vector_of(record).astype(np.dtype("<f4")).tobytes()).decode("ascii")

@@ -12,7 +12,7 @@ from score.dialects import schemas
 from score.dialects.base import Call, Message, ModelFacts, Page, Reply, Route, refuse_plainly
 from score.dialects.fields import Fields
 from score.dialects.schemas import Bounds, Schema
-from score.dialects.vectors import floats
+from score.dialects.vectors import vector_of
 from score.errors import BadField
 
 
@@ -36,7 +36,7 @@ def _cells(fields: Fields, name: str) -> list[object]:
 
 
 def _answer(texts: int, records: Sequence[Record], model: ModelFacts) -> object:
-    vectors = [floats(record) for record in records]
+    vectors = [vector_of(record) for record in records]
     return {"textVectors": vectors[:texts], "imageVectors": vectors[texts:]}
 
 

@@ -22,6 +22,7 @@ from score.contract.rows import COLUMNS, is_empty
 from score.core.bodies import Bodies
 from score.entry.mlflow_errors import mlflow_errors
 from score.entry.mlflow_process import SERVER, is_server, is_server_process
+from score.hardware import garbage
 from score.settings import Settings
 from score.tables import frames
 
@@ -59,7 +60,10 @@ def accept_input_data(settings: Settings) -> Callable[[], None]:
             _originals.setdefault(name, getattr(server, name))
         else:
             log.warning("this version of MLflow has no %s: some request bodies will fail", name)
-    release = do_nothing if is_server_process() else _restore
+    release = _restore
+    if is_server_process():
+        release = do_nothing
+        garbage.leave_out_what_is_loaded()
     readers = _Readers(settings, _originals, release)
     for name in _originals:
         setattr(server, name, getattr(readers, name))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from score.core.embedder import Embedder
 from score.folder.model_folder import EMBEDDED
+from score.hardware import garbage
 from score.settings import Settings
 
 
@@ -20,4 +21,6 @@ def load(environ: Mapping[str, str], folder: str | Path | None = None) -> Embedd
 
     Raises ModelError, SettingError.
     """
-    return Embedder.load(folder or model_folder(environ), Settings.from_env(environ))
+    embedder = Embedder.load(folder or model_folder(environ), Settings.from_env(environ))
+    garbage.leave_out_what_is_loaded()
+    return embedder

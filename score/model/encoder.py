@@ -5,7 +5,6 @@ Makes the batches that an engine computes. Knows nothing of rows, strings or ima
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from score.extras import install
 from score.folder.architecture import Architecture
 from score.folder.model_folder import ModelFolder
 from score.folder.weights import Weights
+from score.hardware import garbage
 from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.engines.base import Engine
@@ -126,7 +126,7 @@ def _check_image_size(folder: ModelFolder) -> None:
 
 def release_memory() -> None:
     """Returns to the system, and to GPUs' drivers, what models have taken that nobody uses now."""
-    gc.collect()  # the parts of a model refer to each other
+    garbage.collect()  # the parts of a model refer to each other
     if "score.model.engines.pytorch" in sys.modules:  # else it is not worth a second to import
         from score.model.engines import pytorch
 

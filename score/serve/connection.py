@@ -39,12 +39,14 @@ class _HttpParser(h11.Connection):
     """h11's parser, which gives out the head of a response with what follows it: one packet, one
     system call.
 
-    Refuses a body of too many small chunks. fault: why the client's bytes were refused.
+    Refuses a body of too many small chunks. fault: why the client's bytes were refused. sent: bytes
+    of responses, on their way or taken.
     """
 
     _head: Sequence[bytes] = ()
     _pieces = _bytes = 0
     fault = _NO_HTTP
+    sent = 0
 
     def next_event(self) -> Any:
         """What the client has sent. Raises h11.RemoteProtocolError."""
@@ -68,6 +70,7 @@ class _HttpParser(h11.Connection):
             self._head, data = data or (), []
         elif self._head and data is not None:
             self._head, data = (), [*self._head, *data]
+        self.sent += sum(map(len, data or ()))
         return data
 
 
@@ -90,7 +93,7 @@ class Connection(H11Protocol):
         self._cancel: Callable[[], None] | None = None
         self._owed: tuple[Owed | None, object] = (None, None)
         self._since = 0.0
-        self._unsent = 0
+        self._taken = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admits a connection, marks it as surplus, or closes it."""
@@ -127,7 +130,7 @@ class Connection(H11Protocol):
         """Ends the connection if its client has kept it waiting too long. now: the loop's time."""
         owed = (self._what_is_owed(), self.cycle)
         if owed != self._owed:
-            self._owed, self._since, self._unsent = owed, now, self._to_send()
+            self._owed, self._since, self._taken = owed, now, self._taken_now()
         elif owed[0] is not None:
             self._judge(owed[0], now - self._since, now)
 
@@ -154,15 +157,20 @@ class Connection(H11Protocol):
     def _judge_reading(self, waited: float, now: float) -> None:
         if waited <= self._settings.body_timeout:
             return
-        left = self._to_send()
-        if left and self._unsent - left >= self._settings.min_body_rate * waited:
-            self._since, self._unsent = now, left
+        taken = self._taken_now()
+        if self._to_send() and taken - self._taken >= self._settings.min_body_rate * waited:
+            self._since, self._taken = now, taken
         else:
             self.transport.abort()
 
     def _to_send(self) -> int:
         """Bytes of answers that the client has not taken."""
         return self.transport.get_write_buffer_size()
+
+    def _taken_now(self) -> int:
+        """Bytes of answers that the client has taken. With TLS a little less: what is to be sent
+        is encrypted."""
+        return self._parser.sent - self._to_send()
 
     def _partial(self) -> bool:
         """Whether a part of a request's headers has arrived."""

@@ -5,19 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from score.core import endpoint
 from score.core.endpoint import Answer
 from score.dialects import table
 
 FAILED = "the server failed; its log says why"
+_PIECE = 2**18  # bytes of a body that are sent at a time
 _RETRY_AFTER = 1  # seconds after which a request that was refused with 503 may be sent again
+
+
+class _Pieces(Response):
+    """A response whose body is sent piece by piece, as the client takes it: in one piece it would
+    be copied three times before its first byte is sent, and the server answer nobody meanwhile."""
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, headers = self.status_code, self.raw_headers
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        body = memoryview(self.body)
+        for begin in range(0, len(body), _PIECE):
+            piece = body[begin : begin + _PIECE]
+            more = begin + _PIECE < len(body)
+            await send({"type": "http.response.body", "body": bytes(piece), "more_body": more})
 
 
 def response(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as a response."""
-    return Response(
+    kind = _Pieces if len(answer.body) > _PIECE else Response
+    return kind(
         answer.body, answer.status, {**answer.headers, **(headers or {})}, media_type=answer.kind
     )
 

@@ -36,6 +36,7 @@ from score.core.model_source import Loaded, Source
 from score.core.models import Models
 from score.core.served_model import Watcher
 from score.errors import ModelError
+from score.hardware import garbage
 from score.serve import connection, information, listener, logs, web_page
 from score.serve.access import Access, protected
 from score.serve.app import application
@@ -137,6 +138,7 @@ class Server(uvicorn.Server, Watcher):
         self._health.loaded(name, loaded.embedder)
         self._metrics.loaded(name, loaded)
         self._traces.watch(loaded.embedder)
+        garbage.leave_out_what_is_loaded()
         log.info("the model %r is loaded", name)
 
     @override

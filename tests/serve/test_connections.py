@@ -17,10 +17,12 @@ import requests
 from starlette.types import Message
 
 from score.core.embedder import Embedder
+from score.core.endpoint import Answer
 from score.dialects import table
 from score.serve import connection
 from score.serve.lifecycle import Lifecycle
 from score.serve.pace import _Body
+from score.serve.refusals import response
 from score.settings import Settings
 from tests.support.in_process import GIVE_UP, Running, rest, serving, until
 
@@ -237,6 +239,36 @@ def test_a_client_that_does_not_read_is_given_up(server: Running) -> None:
         sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
         until(lambda: server.connections == 1)
         until(lambda: not server.connections)
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_answer(server: Running) -> None:
+    """It is sent piece by piece: what the server has still to send does not become less."""
+    body = json.dumps({"input_data": [{"text": "a cat"}] * 2000}).encode()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        received = bytearray()
+        while piece := sock.recv(65536):
+            received += piece
+            time.sleep(0.005)
+            if received.endswith(b"}]"):
+                break
+    assert len(json.loads(received.partition(b"\r\n\r\n")[2])) == 2000
+
+
+def test_large_answers_are_sent_in_pieces() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    answer = Answer(200, bytes(range(256)) * 4096)
+    asyncio.run(response(answer)({"type": "http"}, None, send))  # type: ignore[arg-type]
+    bodies = [message["body"] for message in sent[1:]]
+    assert b"".join(bodies) == answer.body
+    assert max(map(len, bodies)) <= 2**18
+    assert [message["more_body"] for message in sent[1:]] == [True, True, True, False]
 
 
 def test_many_idle_connections_do_no_harm(server: Running) -> None:

@@ -34,7 +34,7 @@ def test_generated_requests_are_cheap(watch: Watched) -> None:
 
 def test_the_documentation_names_the_bounds_that_are_asserted() -> None:
     page = " ".join((ROOT / "docs/security.md").read_text(encoding="utf-8").split())
-    assert f"a larger one {TIMES} times its size besides" in page
+    assert f"or {TIMES} times its size where that is more" in page
     assert f"keeps at most {KEPT // MIB} MiB more than at its start" in page
     assert f"probes are answered within {PROBE * 1000:.0f} ms" in page
     assert inspect.signature(watched).parameters["room"].default == 1
