@@ -16,9 +16,10 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
+from typing import cast
 
 from score.contract.json_shape import DEEPEST
-from score.errors import RequestError, RequestTooLarge
+from score.errors import BadType, RequestError, RequestTooLarge
 from score.wording.quoting import quoted
 
 LONGEST_KEY = 4_000
@@ -27,6 +28,12 @@ LONGEST_KEY = 4_000
 LONGEST_WIDE = 2**20
 """Characters of a text that is not ASCII: one emoji makes four bytes of each. No more of a text is
 read than this, and images are ASCII."""
+
+TOO_WIDE = (
+    f"has more than {LONGEST_WIDE:,} characters, which are not all ASCII: no text is read as "
+    "far, and images are ASCII"
+)
+"""What is wrong with a cell that is longer."""
 
 _MOST_DIGITS = 1_000  # reading them takes time that is square in their number
 _PIECE = 2**16  # bytes of a string that are read in a turn; other threads run between two
@@ -98,8 +105,8 @@ def read(body: bytes, most: int, errors: str = "strict") -> object:
 
     Raises ValueError for what is no JSON (UnicodeDecodeError for what is not UTF-8), RepeatedKey,
     TooManyValues; RequestError for more than `DEEPEST` lists and objects within each other,
-    RequestTooLarge for a key of more than `LONGEST_KEY` characters, or another text of more than
-    `LONGEST_WIDE` that is not ASCII.
+    RequestTooLarge for a key of more than `LONGEST_KEY` characters. Another text of more than
+    `LONGEST_WIDE` that is not ASCII becomes a BadType: it is its row's error, if it is a cell.
     """
     return _Reader(body, most, errors).content()
 
@@ -198,7 +205,7 @@ class _Reader:
         self._skip()
         if self._body[self._at : self._at + 1] != b'"':
             raise self._error("Expecting property name enclosed in double quotes")
-        key = self._string(LONGEST_KEY)
+        key = cast("str", self._string(LONGEST_KEY))
         match = self._match(_NEXT)
         if match is None or match[1] != b":":
             raise self._error("Expecting ':' delimiter")
@@ -233,8 +240,9 @@ class _Reader:
         while match := _BLANKS.match(self._body, self._at):
             self._at = match.end()
 
-    def _string(self, most: int | None = None) -> str:
-        """A string that begins here, of at most so many characters."""
+    def _string(self, most: int | None = None) -> str | BadType:
+        """A string that begins here, of at most so many characters; what is wrong with one that is
+        wider than any that is read."""
         pieces: list[str] = []
         length, is_ascii = 0, True
         for piece in self._pieces():
@@ -244,10 +252,9 @@ class _Reader:
             if most is not None and length > most:
                 raise RequestTooLarge(f"a key of the body has more than {most:,} characters")
             if length > LONGEST_WIDE and not is_ascii:
-                raise RequestTooLarge(
-                    f"a text of more than {LONGEST_WIDE:,} characters that are not all ASCII; no "
-                    "more than its beginning would be read: cut it"
-                )
+                pieces.clear()  # and the rest is read for its end
+        if length > LONGEST_WIDE and not is_ascii:
+            return BadType(TOO_WIDE)
         return pieces[0] if len(pieces) == 1 else "".join(pieces)
 
     def _pieces(self) -> Iterator[str]:

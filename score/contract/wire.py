@@ -26,7 +26,7 @@ from score.contract.json_reader import TooManyValues
 from score.contract.limits import check_column_count
 from score.contract.params import Params
 from score.contract.rows import FEATURES, IMAGE, TEXT, Record, Row, check_columns, check_spelling
-from score.errors import RequestError, RowProblem, ScoreError
+from score.errors import BadType, RequestError, RowProblem, ScoreError
 from score.wording.quoting import listed, quoted
 
 TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs", "instances")
@@ -216,8 +216,7 @@ def _array(values: object) -> orjson.Fragment:
 
 def decode(body: bytes | str, most_rows: int, hint: str = "") -> object:
     """The content of a JSON body. Raises RequestError, also for a key that is repeated;
-    RequestTooLarge before objects are made of more values than `most_rows` rows can have, or of
-    texts that are longer than any that are read.
+    RequestTooLarge before objects are made of more values than `most_rows` rows can have.
 
     hint: the end of the message about what is no JSON.
     """
@@ -332,5 +331,7 @@ def kind(value: object) -> str:
     """A value's type, in JSON's words."""
     if value is None:
         return "null"
+    if isinstance(value, BadType):
+        return f"a text that {value}"
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
     return names.get(type(value), "a number")

@@ -45,8 +45,8 @@ class PixelBudget:
             if self._most and pixels > self._left:
                 raise TooManyPixels(
                     f"its {pixels:,} pixels are more than are left of the {self._most:,} that all "
-                    "images of a request may have together (max_request_pixels); send fewer at a "
-                    "time"
+                    "images of a request may have together (max_request_pixels; those of a JPEG "
+                    "2000 count sixfold); send fewer at a time"
                 )
             self._left -= pixels
 

@@ -76,7 +76,7 @@ def _answer(
             record.image_features if column == IMAGE else record.text_features for record in records
         )
         vectors = [vector for vector in each if vector is not None]
-        data = np.concatenate(vectors) if vectors else []
+        data: object = np.concatenate(vectors) if vectors else []
         shape = [len(records), model.dimension]
         about = {"name": f"{column}_features", "datatype": "FP32", "shape": shape}
         outputs.append({**about, "data": data})

@@ -69,7 +69,7 @@ def decode(
         image = _open(data)
         _check(image, data, max_pixels)
         if spend:
-            spend(image.width * image.height)
+            spend(_work(image, data))
         return _loaded(image, data, exif_orientation, wide, draft)
 
 
@@ -90,6 +90,12 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
         avif.check_frames(data, max_pixels)
     elif image.info.get("compression") in _BMP_RUNS:
         _check_runs(data, width, height)
+
+
+def _work(image: Image.Image, data: bytes) -> int:
+    """Pixels, by the time that their decoding takes: those of a JPEG 2000 count several times."""
+    pixels = image.width * image.height
+    return jpeg2000.as_pixels(data, pixels) if image.format == "JPEG2000" else pixels
 
 
 def _loaded(

@@ -33,11 +33,17 @@ _PACKETS, _PIXELS_PER_PACKET = 20_000, 64
 
 _SECONDS_A_PIXEL, _SECONDS_A_BYTE = 25e-9, 125e-9  # of a core; noise has most bytes
 _LONG = 0.03  # seconds
+_PIXELS, _PIXELS_A_BYTE = 6, 16  # of a PNG that take as long as one pixel, and one byte of noise
 
 
 def takes_long(data: bytes, pixels: int) -> bool:
     """Whether other threads would notice how long a file takes to decode."""
     return pixels * _SECONDS_A_PIXEL + len(data) * _SECONDS_A_BYTE > _LONG
+
+
+def as_pixels(data: bytes, pixels: int) -> int:
+    """How many pixels of another format take as long to decode."""
+    return _PIXELS * pixels + _PIXELS_A_BYTE * len(data)
 
 
 def check_boxes(data: bytes) -> None:

@@ -13,7 +13,7 @@ from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from score.contract.json_reader import LONGEST_KEY, LONGEST_WIDE
+from score.contract.json_reader import LONGEST_KEY, LONGEST_WIDE, TOO_WIDE
 from score.contract.limits import MAX_COLUMNS
 from score.contract.rows import COLUMNS, IMAGE, TEXT, Row
 from score.errors import BadColumns, BadType, RequestError, RequestTooLarge
@@ -21,10 +21,6 @@ from score.tables.csv_reader import MAX_DELIMITERS, NOT_UTF8, many_delimiters
 from score.tables.lines import check_header
 
 _NAME = "the body"
-_TOO_WIDE = (
-    f"has more than {LONGEST_WIDE:,} characters, which are not all ASCII: no text is read as "
-    "far, and images are ASCII"
-)
 _PIECE = 2**16  # bytes that are looked at in a turn; other threads run between two
 _MOST_BLANK = 10_000  # rows before the header
 _BLANK = re.compile(rb"[\r\n]{1,65536}+")
@@ -101,13 +97,13 @@ def _rows(scanner: _Scanner, wanted: dict[int, str], width: int) -> Iterator[Row
 
 def _text(cell: bytes) -> object:
     if len(cell) > 4 * LONGEST_WIDE and not cell.isascii():
-        return BadType(_TOO_WIDE)
+        return BadType(TOO_WIDE)
     try:
         text = cell.decode()
     except UnicodeDecodeError:
         return BadType(NOT_UTF8)
     if len(text) > LONGEST_WIDE and not text.isascii():
-        return BadType(_TOO_WIDE)
+        return BadType(TOO_WIDE)
     return text
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from score.contract.params import Params
@@ -243,6 +245,16 @@ def test_the_images_of_a_request_are_bounded_together(embedder: Embedder) -> Non
     assert "its 3,072 pixels are more than are left of the 15,360" in errors[0].message
     assert not any(record.error for record in model.answer(rows[:5])), "each request has its own"
     assert not any(record.error for record in model.embed(rows)), "streams have no such limit"
+
+
+def test_a_jpeg_2000_counts_as_many_pixels_as_take_as_long(embedder: Embedder) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(stream, "JPEG2000")
+    model = small(embedder, max_request_pixels=5 * 64 * 48)
+    (record,) = model.answer([Row(stream.getvalue())], Params(on_error="report"))
+    assert record.error is not None
+    assert record.error.code == "too_many_pixels"
+    assert "those of a JPEG 2000 count sixfold" in str(record.error)
 
 
 def test_an_image_that_is_refused_is_not_decoded(
