@@ -16,6 +16,7 @@ WORKERS ?= 2
 COVERAGE ?= --cov
 SYSMON  := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 12) and print("COVERAGE_CORE=sysmon")')
 TWEMOJI := $(CACHE)/twemoji-15.0.0
+AZURITE := $(CACHE)/azurite-3.37.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-fast lint style lowest newest docs reference bench bench-server venv clean
@@ -24,10 +25,10 @@ demo: $(VENV)/demo.installed  ## Embed, search and classify images by URL, and c
 	$(BIN)/python samples/demo.py
 
 # mypy runs beside the tests, which do not keep the cores busy while they wait; what it says comes last.
-test: style $(TWEMOJI)  ## Lint and all tests, as CI runs them. Fails below the coverage that pyproject.toml asks for.
+test: style $(TWEMOJI) $(AZURITE)  ## Lint and all tests, as CI runs them. Fails below the coverage that pyproject.toml asks for.
 	@mkdir -p out
 	$(BIN)/mypy > out/mypy.txt 2>&1 & types=$$!; \
-	TWEMOJI='$(TWEMOJI)/package' $(SYSMON) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(COVERAGE); \
+	TWEMOJI='$(TWEMOJI)/package' AZURITE='$(AZURITE)/node_modules' $(SYSMON) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(COVERAGE); \
 	tests=$$?; wait $$types; types=$$?; cat out/mypy.txt; exit $$(( tests ? tests : types ))
 
 test-fast: $(VENV)/dev.installed  ## What one runs while working: no real processes, no references.
@@ -39,6 +40,12 @@ $(TWEMOJI):
 	{ cd $@.part && npm pack --silent --fetch-retries=0 --fetch-timeout=30000 '@twemoji/svg@15.0.0' \
 	  && tar -xzf *.tgz && rm *.tgz && mv $@.part $@; } 2> /dev/null \
 	  || { rm -rf $@.part; echo 'No Twemoji (npm pack @twemoji/svg): its test is skipped.'; }
+
+# Stands in for Azure Blob Storage. Without npm its tests are skipped.
+$(AZURITE):
+	rm -rf $@.part
+	npm install --silent --no-fund --no-audit --fetch-retries=0 --prefix $@.part 'azurite@3.37.0' > /dev/null 2>&1 \
+	  && mv $@.part $@ || { rm -rf $@.part; echo 'No Azurite (npm): its tests are skipped.'; }
 
 lint: style
 	$(BIN)/mypy
@@ -102,7 +109,7 @@ venv: $(VENV)/demo.installed  ## Prints where the environment is.
 	@echo $(VENV)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(TWEMOJI)
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(TWEMOJI) $(AZURITE)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

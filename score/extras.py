@@ -11,6 +11,7 @@ from pathlib import Path
 
 EXTRAS: Mapping[str, str] = {
     "adlfs": "azure-storage",
+    "aiohttp": "web",
     "anyio": "serve",
     "azure": "azure",
     "azureml": "collect",

@@ -46,7 +46,7 @@ ROOMS = {
     "fetch": Room(
         2,
         "an image cell → bytes; the network's only door",
-        "concurrency contract errors settings validation",
+        "concurrency contract errors settings storage validation",
     ),
     "images": Room(2, "bytes → RGB → pixels", "errors settings"),
     "texts": Room(2, "text → token ids", "errors extras folder"),
@@ -188,6 +188,7 @@ DOORS = {
     "s3fs": "storage.remote",
     "adlfs": "storage.remote",
     "gcsfs": "storage.remote",
+    "aiohttp": "storage.remote",
     "mlflow": "entry folder.registry package.register deploy.simulate.nocode_batch "
     "deploy.simulate.nocode_online",
     "azure": "deploy.rules.schemas",

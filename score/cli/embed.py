@@ -366,7 +366,7 @@ def _opened(options: argparse.Namespace, reserved: Sequence[str]) -> Iterator[Li
 
     with open_lines(options.input, options.columns) as lines:
         if options.root:
-            lines.root = _root(options.root, _local(lines.files))
+            lines.root = _root(options.root, lines.files)
         if lost := replaced(lines.columns, reserved):
             name = Path(options.input[0]).name
             say(f"{name} is a table of results: its columns {', '.join(lost)} are replaced")
@@ -391,9 +391,11 @@ def _local(files: Iterable[File]) -> list[Path]:
     return [file for file in files if isinstance(file, Path)]
 
 
-def _root(root: str, files: Sequence[Path]) -> Path:
+def _root(root: str, files: Sequence[File]) -> Path:
     """The folder of a table's images. Raises RequestError."""
-    if any(file.is_dir() for file in files):
+    from score.storage.remote import RemoteFolder
+
+    if any(isinstance(file, RemoteFolder) or Path(str(file)).is_dir() for file in files):
         raise RequestError("--root is for tables: a folder's images are below the folder")
     if not Path(root).is_dir():
         raise RequestError(f"--root: no such folder: {root}")

@@ -1,4 +1,5 @@
-"""Image cell → bytes: a URL is downloaded; base64, a `data:` URI or a path needs no network.
+"""Image cell → bytes: a URL is downloaded, an object store's file read; base64, a `data:` URI or a
+path needs no network.
 
 Knows nothing of images.
 """
@@ -10,13 +11,14 @@ from pathlib import Path
 
 from score.concurrency.cancellation import Cancellation
 from score.contract.rows import looks_missing
-from score.errors import BadBase64, BadType, RowError
+from score.errors import BadBase64, BadType, FetchFailed, RowError
 from score.fetch import cells, urls
 from score.fetch.byte_budget import ByteBudget
 from score.fetch.cells import check_size
 from score.fetch.deadline import Deadline
 from score.fetch.download import Downloader
 from score.settings import Settings
+from score.storage.remote import RemoteFile
 from score.wording.quoting import quoted
 
 _LONGEST_QUICK = 2_048  # characters of a URL; a longer one is as costly to send as a thread
@@ -45,7 +47,7 @@ class Fetcher:
         Such a cell needs no thread, which would cost more than the refusal. `root`: as of `fetch`.
         """
         if not isinstance(image, str):
-            return not isinstance(image, (bytes, bytearray, memoryview))
+            return not isinstance(image, (bytes, bytearray, memoryview, RemoteFile))
         cell = image[:_LONGEST_QUICK].strip()
         try:
             if urls.is_web(cell):
@@ -74,16 +76,28 @@ class Fetcher:
         if isinstance(image, (bytes, bytearray, memoryview)):
             check_size(memoryview(image).nbytes, limit)
             return bytes(image)
+        deadline = Deadline(self._settings.row_deadline, until, cancellation)
+        if isinstance(image, RemoteFile):
+            with self.holding():
+                return self._stored(image, deadline)
         if not isinstance(image, str):
             hint = "; give its bytes, as in path.read_bytes()" if isinstance(image, Path) else ""
             kind = type(image).__name__
             raise BadType(f"must be a URL, base64 or a data: URI, not {kind}{hint}")
         cell = image.strip()
-        deadline = Deadline(self._settings.row_deadline, until, cancellation)
         with self.holding():
             if urls.is_web(cell):
                 return self._downloader.download(cell, deadline, in_batch=in_batch)
             return self._inline(cell, root, deadline)
+
+    def _stored(self, file: RemoteFile, deadline: Deadline) -> bytes:
+        """A file in an object store, which its library reads within its own time limits."""
+        check_size(file.size, self._settings.max_image_bytes)
+        self._budget.reserve(file.size, deadline)
+        try:
+            return file.read()
+        except OSError as error:
+            raise FetchFailed(f"cannot be read: {error}", retryable=True) from None
 
     def _inline(self, cell: str, root: Path | None, deadline: Deadline) -> bytes:
         """A cell that needs no network."""

@@ -7,7 +7,9 @@ hash of its bytes belongs.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
+from score.storage.remote import RemoteFile
 from score.type_aliases import Vector
 
 
@@ -34,6 +36,11 @@ class _Bytes(bytes):
     digest: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class _Remote(RemoteFile):
+    digest: Digest
+
+
 def carrying(cell: object, digest: Digest) -> object:
     """An image cell equal to `cell`, for `note`. One that holds no image stays as it is."""
     if isinstance(cell, str):
@@ -44,6 +51,8 @@ def carrying(cell: object, digest: Digest) -> object:
         data = _Bytes(cell)
         data.digest = digest
         return data
+    if isinstance(cell, RemoteFile):
+        return _Remote(cell.url, cell.size, cell.version, cell._store, cell._path, digest)
     return cell
 
 
@@ -55,4 +64,4 @@ def note(cell: object, data: bytes) -> None:
 
 def carried(cell: object) -> Digest | None:
     """What a cell of `carrying` carries; None for any other cell."""
-    return cell.digest if isinstance(cell, (_Text, _Bytes)) else None
+    return cell.digest if isinstance(cell, (_Text, _Bytes, _Remote)) else None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from score.storage.remote import File, RemoteFile
+from score.storage.remote import File, RemoteFolder
 from score.tables.lines import Lines
 from score.type_aliases import Json
 from score.wording.quoting import quoted
@@ -24,8 +24,8 @@ class InputFile:
     """A file, or a folder as a whole.
 
     bytes: of all its files. modified: of the file, in nanoseconds; 0 of a folder. sha256: of the
-    content, of which only some is read where it is large; of a folder, of the names and sizes; of a
-    file in an object store, of its version there.
+    content, of which only some is read where it is large; of a folder, of the names and sizes; in
+    an object store, of the versions there.
     """
 
     name: str
@@ -36,7 +36,7 @@ class InputFile:
     @classmethod
     def of(cls, file: File) -> Self:
         """Reads a file, lists a folder, or takes an object store's word. Raises OSError."""
-        if isinstance(file, RemoteFile):
+        if not isinstance(file, Path):
             version = hashlib.sha256(file.version.encode()).hexdigest()
             return cls(file.name, file.size, 0, version)
         return cls._of_folder(file) if file.is_dir() else cls._of_file(file)
@@ -102,10 +102,13 @@ def of(files: Sequence[File]) -> tuple[InputFile, ...]:
 
 def sizes_of(lines: Lines) -> tuple[int, ...]:
     """The bytes of each input file; 0 for a folder of images. Raises OSError."""
-    return tuple(
-        file.size if isinstance(file, RemoteFile) else 0 if file.is_dir() else file.stat().st_size
-        for file in lines.files
-    )
+    return tuple(map(_size_of, lines.files))
+
+
+def _size_of(file: File) -> int:
+    if isinstance(file, Path):
+        return 0 if file.is_dir() else file.stat().st_size
+    return 0 if isinstance(file, RemoteFolder) else file.size
 
 
 def change(before: Sequence[InputFile], now: Sequence[InputFile]) -> str:

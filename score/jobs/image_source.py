@@ -16,6 +16,7 @@ from score.errors import BadColumns, EmptyRow, RequestError, RowError
 from score.fetch.cells import file_below
 from score.images.formats import ENDINGS
 from score.jobs.image_files import image_cell, image_files
+from score.storage.remote import RemoteFolder
 from score.tables.csv_reader import CsvTable
 
 _URL = re.compile(r"\s*https?://[^/?#]*([^?#]*)", re.IGNORECASE)
@@ -90,6 +91,20 @@ class Folder:
         for position, path in enumerate(paths, count + 1):
             shown = os.fsencode(path).decode("utf-8", "replace")
             yield SourceImage(image_cell(root, path), PurePath(path).name, [shown], position)
+
+
+class RemoteImages:
+    """The images below a folder in an object store. Each cell is the `RemoteFile`."""
+
+    def __init__(self, folder: RemoteFolder) -> None:
+        self.columns = [IMAGE]
+        self._files = folder.files
+        self.size = len(self._files)
+
+    def after(self, count: int) -> Iterator[SourceImage]:
+        """As `Folder.after`."""
+        for position, (file, path) in enumerate(islice(self._files, count, None), count + 1):
+            yield SourceImage(file, file.name, [str(path)], position)
 
 
 class Table:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from score.errors import RequestError
-from score.storage.remote import File, files_at
+from score.images.formats import ENDINGS
+from score.storage.remote import File, RemoteFolder, files_at
 from score.wording.quoting import quoted
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -54,17 +55,28 @@ def files_of_pattern(pattern: str, format_of: Callable[[str], str]) -> list[Inpu
 
 
 def files_of_url(url: str, format_of: Callable[[str], str]) -> list[InputFile]:
-    """The tables that a URL names: a file, those below a folder, or those that a pattern fits.
+    """What a URL names: a table, the images or tables below a folder, or what a pattern fits.
 
     Raises RequestError, FileNotFoundError.
     """
-    root, found = files_at(url, lambda name: bool(format_of(name)))
-    return _files(root, found, format_of)
+    found = files_at(url, lambda name: _is_image(name) or bool(format_of(name)))
+    if not found.is_folder:
+        return _files(found.root, found.files, format_of)
+    if images := [item for item in found.files if _is_image(item[0].name)]:
+        return [InputFile(RemoteFolder(found.root, images), {})]
+    tables = [item for item in found.files if not any(part[0] == "_" for part in item[1].parts)]
+    if not tables:
+        raise FileNotFoundError(f"no table and no image at {url}")
+    return _files(found.root, tables, format_of)
 
 
 def is_pattern(source: str) -> bool:
     """Whether a source stands for the files that it fits."""
     return glob.has_magic(source) and not os.path.lexists(source)
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in ENDINGS
 
 
 def _tables_below(root: str | Path, format_of: Callable[[str], str]) -> Iterator[Path]:

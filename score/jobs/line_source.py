@@ -10,7 +10,7 @@ from score.contract.rows import IMAGE, Row
 from score.errors import RequestError
 from score.images.formats import ENDINGS
 from score.jobs.image_files import image_files
-from score.jobs.image_source import Folder
+from score.jobs.image_source import Folder, RemoteImages
 from score.jobs.input_files import (
     InputFile,
     files_of_folder,
@@ -19,7 +19,7 @@ from score.jobs.input_files import (
     is_pattern,
 )
 from score.jobs.table_chain import TableChain
-from score.storage.remote import File, is_remote
+from score.storage.remote import File, RemoteFolder, is_remote
 from score.tables.csv_reader import CsvTable
 from score.tables.jsonl_reader import JsonlTable
 from score.tables.lines import NO_NAMES, Line, Lines, Mark, check_chosen, places_of
@@ -56,10 +56,10 @@ def open_lines(
     """The rows of tables one after the other, or the images below a folder.
 
     sources: files, folders of images, folders of tables of one format, patterns such as
-    `data/*.parquet`; also URLs of tables in an object store, such as `s3://bucket/a.csv`. columns:
-    the tables' own names of our columns, as in `{"image": "url", "text": "caption"}`. Raises
-    BadColumns for columns that are missing, used twice, or different in two files, RequestError for
-    what holds no rows or cannot be read, FileNotFoundError, ImportError.
+    `data/*.parquet`; also URLs of such in an object store, as `s3://bucket/a.csv`, or of a table on
+    a web server. columns: the tables' own names of our columns, as in `{"image": "url", "text":
+    "caption"}`. Raises BadColumns for columns that are missing, used twice, or different in two
+    files, RequestError for what holds no rows or cannot be read, FileNotFoundError, ImportError.
     """
     check_chosen(columns)
     named = [sources] if isinstance(sources, (str, Path)) else list(sources)
@@ -103,7 +103,7 @@ def _format_of(name: str) -> str:
 
 
 def _opened(path: File, columns: Mapping[str, str]) -> Lines:
-    if isinstance(path, Path) and path.is_dir():
+    if isinstance(path, RemoteFolder) or (isinstance(path, Path) and path.is_dir()):
         return FolderLines(path, columns)
     return (reader_of(path.name) or CsvTable)(path, columns)
 
@@ -114,11 +114,11 @@ class FolderLines:
     Its marks are numbers of images.
     """
 
-    def __init__(self, root: Path, chosen: Mapping[str, str] = NO_NAMES) -> None:
+    def __init__(self, root: Path | RemoteFolder, chosen: Mapping[str, str] = NO_NAMES) -> None:
         """`chosen`: as for `places_of`. Raises BadColumns, RequestError for one without images."""
         places_of([IMAGE], f"the folder {root}", chosen)
-        self._folder = Folder(root)
-        self.root: Path | None = root
+        self.root = root if isinstance(root, Path) else None
+        self._folder = Folder(root) if isinstance(root, Path) else RemoteImages(root)
         self.columns, self.size = self._folder.columns, self._folder.size
         self.files: list[File] = [root]
 

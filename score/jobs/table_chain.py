@@ -14,7 +14,7 @@ from score.errors import BadBase64, BadColumns, RequestError
 from score.fetch.cells import file_below, is_data_uri
 from score.jobs.image_files import image_files
 from score.jobs.input_files import InputFile
-from score.storage.remote import File, RemoteFile
+from score.storage.remote import File, RemoteFolder
 from score.tables.lines import Line, Lines, Mark, distinct
 from score.wording.quoting import listed, quoted
 
@@ -47,7 +47,7 @@ class TableChain:
             self._own = first.columns
         self._partition = [name for name in inputs[0].partition if name not in self._own]
         self.columns = distinct([*self._own, *self._partition])
-        is_afar = any(isinstance(file, RemoteFile) for file in self.files)
+        is_afar = any(not isinstance(file, Path) for file in self.files)
         for number in range(1, min(len(inputs), _CHECKED_AFAR if is_afar else _CHECKED)):
             with self._open(number) as table:
                 self._order(number, table)
@@ -138,6 +138,8 @@ class TableChain:
 
 
 def _size(file: File) -> int:
+    if isinstance(file, RemoteFolder):
+        return len(file.files)
     if not isinstance(file, Path):
         return file.size
     return sum(1 for _ in image_files(file)) if file.is_dir() else file.stat().st_size

@@ -1,26 +1,36 @@
-"""Files in object stores, read by fsspec. Credentials come from the environment alone."""
+"""Files in object stores and on web servers, read by fsspec.
+
+Credentials come from the environment alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from typing_extensions import override
 
 from score.errors import RequestError
+from score.storage.store_errors import as_os_error
 from score.wording.quoting import quoted
 
-SCHEMES = ("s3", "s3a", "az", "abfs", "abfss", "gs", "gcs", "memory")
+WEB = ("http", "https")
+SCHEMES = ("s3", "s3a", "az", "abfs", "abfss", "gs", "gcs", *WEB, "memory")
 """The schemes of URLs whose files can be read; `memory` is fsspec's store within the process."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRET = re.compile(r"://[^/@]*:[^/@]*@|\?[^/]*=")  # `user:password@`, or a query, often signed
+_WEB_SECRET = re.compile(r"://[^/]*@|[?#]")
 _PATTERN = re.compile(r"[*?\[]")
+_LOGGERS = ("azure", "botocore", "aiobotocore", "fsspec", "gcsfs", "google", "s3fs")
+_NOWHERE = logging.NullHandler()
 _BUFFER = 2**20
 _AHEAD = 8 * 2**20  # bytes that are downloaded beyond those asked for
 
@@ -50,15 +60,53 @@ class RemoteFile:
     def open(self) -> IO[bytes]:
         """The content, which can be read from any place on. Raises RequestError; OSError later."""
         try:
-            with _as_os_error():
+            with as_os_error():
                 raw = self._store.open(self._path, "rb", block_size=_AHEAD)
         except OSError as error:
             raise RequestError(f"{self.url} cannot be read: {error}") from None
         return io.BufferedReader(_Stream(raw), _BUFFER)
 
+    def read(self) -> bytes:
+        """The whole content, in one request. Raises OSError."""
+        with as_os_error():
+            return bytes(self._store.cat_file(self._path))
 
-File = Path | RemoteFile
-"""A file that is an input: here, or in an object store."""
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder of images in an object store, as it was when it was listed.
+
+    url: without credentials. files: the images, each with its path below the folder, in the order
+    of these.
+    """
+
+    url: str
+    files: Sequence[tuple[RemoteFile, PurePosixPath]]
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return PurePosixPath(self.url).name
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file, _ in self.files)
+
+    @cached_property
+    def version(self) -> str:
+        """What changes with the names, sizes and versions of the files."""
+        listing = hashlib.sha256()
+        for file, path in self.files:
+            listing.update(repr((str(path), file.size, file.version)).encode())
+        return listing.hexdigest()
+
+
+File = Path | RemoteFile | RemoteFolder
+"""A file, or a folder of images, that is an input: here, or in an object store."""
 
 
 def is_remote(source: object) -> bool:
@@ -66,49 +114,70 @@ def is_remote(source: object) -> bool:
     return isinstance(source, str) and bool(_URL.match(source))
 
 
-def files_at(
-    url: str, is_table: Callable[[str], bool]
-) -> tuple[str, list[tuple[RemoteFile, PurePosixPath]]]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The files that a URL names, with their paths below a folder.
+
+    root: the URL of that folder; for a pattern, of the part that has none of its characters.
+    is_folder: whether the URL names a folder, and the files are all below it that are not hidden.
+    """
+
+    root: str
+    files: Sequence[tuple[RemoteFile, PurePosixPath]]
+    is_folder: bool
+
+
+def files_at(url: str, is_wanted: Callable[[str], bool]) -> Found:
     """The files that a URL names: one, those below a folder, or those that a pattern fits.
 
-    is_table: whether a file below a folder counts, by its name. The second value are the files with
-    their paths below the folder, or below the part of a pattern that has none of its characters;
-    the first is that folder's URL. Raises RequestError for what cannot be read,
-    FileNotFoundError.
+    is_wanted: whether a file below a folder counts, by its name. Raises RequestError for what
+    cannot be read, FileNotFoundError.
     """
     scheme = _checked_scheme(url)
     try:
-        with _as_os_error():
+        with as_os_error():
             store, path = _store(scheme, url)
-            root, found = _found(store, path, is_table)
+            root, found, is_folder = _found(store, path, is_wanted)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{url}: {error}") from None
     except OSError as error:
         raise RequestError(f"{url} cannot be read: {error}") from None
     files = []
-    for name, info in sorted(found.items()):
+    for name, info in found.items():
         if info["type"] == "file":
             inner = PurePosixPath(name[len(root) :].lstrip("/"))
-            version = str(info.get("ETag") or info.get("etag") or _changed(info))
-            file = RemoteFile(_shown(scheme, name), int(info["size"]), version, store, name)
+            size = _size(info, url)
+            file = RemoteFile(_shown(scheme, name), size, _version(info), store, name)
             files.append((file, inner))
     if not files:
-        raise FileNotFoundError(f"no table at {url}")
-    return _shown(scheme, root), files
+        raise FileNotFoundError(f"no table and no image at {url}")
+    if scheme in WEB:
+        _check_parts(files[0][0])
+    return Found(_shown(scheme, root), sorted(files, key=lambda item: item[1].parts), is_folder)
 
 
 def _found(
-    store: Any, path: str, is_table: Callable[[str], bool]
-) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The folder that the files are below, and what the store says of each."""
+    store: Any, path: str, is_wanted: Callable[[str], bool]
+) -> tuple[str, dict[str, dict[str, Any]], bool]:
+    """The folder that the files are below, what the store says of each, and whether the path is
+    that folder."""
     store.invalidate_cache()
-    if store.isfile(path):
-        return path.rpartition("/")[0], {path: store.info(path)}
-    if pattern := _PATTERN.search(path):
+    pattern = _PATTERN.search(path)
+    try:
+        info = store.info(path)
+    except FileNotFoundError:
+        if not pattern:
+            raise
+    else:
+        if info["type"] == "file":
+            return path.rpartition("/")[0], {path: info}, False
+    if pattern:
         root, found = path[: pattern.start()].rpartition("/")[0], store.glob(path, detail=True)
-        return root, {name: info for name, info in found.items() if _is_shown(name, root, ".")}
-    found = {name: info for name, info in store.find(path, detail=True).items() if is_table(name)}
-    return path, {name: info for name, info in found.items() if _is_shown(name, path, "._")}
+    else:
+        root, found = path, store.find(path, detail=True)
+        found = {name: info for name, info in found.items() if is_wanted(name)}
+    shown = {name: info for name, info in found.items() if _is_shown(name, root)}
+    return root, shown, not pattern
 
 
 def _checked_scheme(url: str) -> str:
@@ -118,11 +187,13 @@ def _checked_scheme(url: str) -> str:
         raise RequestError(
             f"an input cannot be read from {quoted(f'{scheme}://')}; {', '.join(SCHEMES)} can"
         )
-    if _SECRET.search(url):
+    if (_WEB_SECRET if scheme in WEB else _SECRET).search(url):
         raise RequestError(
-            f"a {scheme}:// URL of an input holds a password or a query; give credentials by the "
-            "environment, as its library describes"
+            f"a {scheme}:// URL of an input holds a user, a password or a query, which may be "
+            "secret: give credentials by the environment, as docs/embed.md describes"
         )
+    if scheme in WEB and _PATTERN.search(url.split("/", 3)[-1]):
+        raise RequestError(f"a web server lists no files: name each {scheme}:// URL in full")
     return scheme
 
 
@@ -136,41 +207,51 @@ def _store(scheme: str, url: str) -> tuple[Any, str]:
         import adlfs  # noqa: F401
     elif scheme in ("gs", "gcs"):
         import gcsfs  # noqa: F401
-    store, path = fsspec.core.url_to_fs(url)
-    return store, str(path).rstrip("/")
+    elif scheme in WEB:
+        import aiohttp  # noqa: F401
+    for name in _LOGGERS:  # they would print what goes wrong on the way, also if nobody asked
+        logging.getLogger(name).addHandler(_NOWHERE)
+    try:
+        store, path = fsspec.core.url_to_fs(url)
+    except ValueError:  # such as a connection string that is none
+        raise RequestError(
+            f"{url} cannot be read: the environment does not say how to sign in, or says it wrongly"
+        ) from None
+    return store, str(path) if scheme in WEB else str(path).rstrip("/")
 
 
-def _is_shown(name: str, root: str, hidden: str) -> bool:
-    """Whether no part of a path below `root` begins with one of some characters."""
-    return not any(part[0] in hidden for part in PurePosixPath(name[len(root) :].lstrip("/")).parts)
+def _check_parts(file: RemoteFile) -> None:
+    """Raises RequestError for a web server that sends whole files only."""
+    try:
+        with file.open() as stream:
+            stream.seek(max(0, file.size - 1))
+            stream.read(1)
+    except OSError as error:
+        raise RequestError(
+            f"{file.url} cannot be read: its server does not send parts of files (HTTP range "
+            "requests), by which a job goes on: download it first"
+        ) from error
+
+
+def _is_shown(name: str, root: str) -> bool:
+    """Whether no part of a path below `root` is hidden."""
+    parts = PurePosixPath(name[len(root) :].lstrip("/")).parts
+    return not any(part.startswith(".") for part in parts)
 
 
 def _shown(scheme: str, path: str) -> str:
-    return f"{scheme}://{path.lstrip('/')}"
+    return path if scheme in WEB else f"{scheme}://{path.lstrip('/')}"
 
 
-def _changed(info: dict[str, Any]) -> object:
-    return info.get("LastModified") or info.get("last_modified") or info.get("created") or ""
+def _size(info: dict[str, Any], url: str) -> int:
+    if info["size"] is None:
+        raise RequestError(f"{url} cannot be read: its server does not tell how long it is")
+    return int(info["size"])
 
 
-@contextmanager
-def _as_os_error() -> Iterator[None]:
-    """Makes an OSError of whatever a store's library raises.
-
-    Their messages may hold what was signed, and headers: only the kind of the error is told.
-    """
-    try:
-        yield
-    except ImportError:
-        raise
-    except FileNotFoundError:
-        raise FileNotFoundError("there is no such file, container or bucket") from None
-    except PermissionError:
-        raise PermissionError("access is denied") from None
-    except Exception as error:
-        kind = type(error).__name__
-        hint = "; are credentials missing?" if "Credential" in kind or "Auth" in kind else ""
-        raise OSError(f"the store cannot be read ({kind}){hint}") from None
+def _version(info: dict[str, Any]) -> str:
+    names = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "created")
+    return str(next(filter(None, map(info.get, names)), ""))
 
 
 class _Stream(io.RawIOBase):
@@ -189,14 +270,14 @@ class _Stream(io.RawIOBase):
 
     @override
     def readinto(self, buffer: Any) -> int:
-        with _as_os_error():
+        with as_os_error():
             data = self._raw.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     @override
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with _as_os_error():
+        with as_os_error():
             return int(self._raw.seek(offset, whence))
 
     @override
@@ -206,6 +287,6 @@ class _Stream(io.RawIOBase):
     @override
     def close(self) -> None:
         if not self.closed:
-            with _as_os_error():
+            with as_os_error():
                 self._raw.close()
         super().close()

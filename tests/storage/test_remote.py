@@ -1,14 +1,9 @@
-"""Tables in object stores: fsspec's own within the process, and S3 as moto answers it."""
+"""Inputs in object stores: fsspec's own within the process. `test_stores.py` tries the others."""
 
 from __future__ import annotations
 
 import gzip
-import os
 import re
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +12,13 @@ from uuid import uuid4
 import fsspec
 import pytest
 
-from score.deploy.simulate.ports import free_port
-from score.errors import RequestError
+from score.errors import FetchFailed, RequestError, TooManyBytes
+from score.fetch.fetcher import Fetcher
+from score.job_folder.input_files import InputFile, change
 from score.jobs.line_source import open_lines
+from score.settings import Settings
 from score.storage import remote
 from score.storage.remote import SCHEMES, RemoteFile, is_remote
-from tests.support.processes import started
 from tests.support.tables import archive, check_marks, errors_of, lines_of, parquet
 
 TABLES = {
@@ -91,6 +87,9 @@ SECRETS = [
     "s3://bucket/a.csv?X-Amz-Signature=hidden",
     "s3://bucket/a.csv?aws_secret_access_key=hidden",
     "gs://bucket/a.csv?access_token=hidden&x=1",
+    "https://account.blob.core.windows.net/c/a.csv?sv=2024&sig=hidden",
+    "https://host.example/a.csv?hidden",
+    "https://hidden@host.example/a.csv",
 ]
 
 
@@ -101,10 +100,48 @@ def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
     assert "hidden" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["https://host.example/a.csv", "file:///etc/passwd", "x://a"])
+@pytest.mark.parametrize("url", ["ftp://host.example/a.csv", "file:///etc/passwd", "x://a"])
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(RequestError, match=r"cannot be read from .*s3, s3a, az, abfs"):
         open_lines(url)
+
+
+def test_a_folder_of_images_in_a_store(here: str) -> None:
+    """As of a folder here: hidden files are left out, and tables beside images."""
+    store = fsspec.filesystem("memory")
+    for name in ("b/2.png", "a.PNG", ".hidden/3.png", "b/.4.jpg", "in.csv", "b/10.jpg"):
+        store.pipe(f"{here}/images/{name}", name.encode())
+    with open_lines(f"{here}/images/") as table:
+        lines = check_marks(table)
+        assert table.root is None
+        assert table.columns == ["image"]
+        assert table.size == 3
+        before = InputFile.of(table.files[0])
+    assert [line.kept for line in lines] == [["a.PNG"], ["b/10.jpg"], ["b/2.png"]]
+    cells = [line.row.image for line in lines]
+    assert [cell.read() for cell in cells if isinstance(cell, RemoteFile)] == [
+        b"a.PNG",
+        b"b/10.jpg",
+        b"b/2.png",
+    ]
+    assert len(lines_of([f"{here}/images", f"{here}/images/b"])) == 5
+    store.pipe(f"{here}/images/b/2.png", b"longer than it was")
+    with open_lines(f"{here}/images") as table:
+        assert "'images' had" in change([before], [InputFile.of(table.files[0])])
+
+
+def test_an_image_of_a_store_is_fetched_within_bounds(here: str) -> None:
+    fsspec.filesystem("memory").pipe(f"{here}/images/a.png", b"12345")
+    (line,) = lines_of([f"{here}/images"])
+    file = line.row.image
+    assert Fetcher(Settings()).fetch(file) == b"12345"
+    assert not Fetcher(Settings()).is_quick(file)
+    with pytest.raises(TooManyBytes):
+        Fetcher(Settings(max_image_bytes=4)).fetch(file)
+    fsspec.filesystem("memory").rm(f"{here}/images/a.png")
+    with pytest.raises(FetchFailed, match=r"^cannot be read: there is no such file") as caught:
+        Fetcher(Settings()).fetch(file)
+    assert caught.value.retryable
 
 
 def test_what_is_not_there_is_said_to_be_missing(here: str) -> None:
@@ -135,11 +172,24 @@ class NoCredentialsError(Exception):
     pass
 
 
+class ServiceRequestError(Exception):
+    """azure-core's, where no connection can be made."""
+
+
+class ResponseError(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__("hidden")
+        self.status_code = status
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (NoCredentialsError("hidden"), "(NoCredentialsError); are credentials missing?"),
         (PermissionError("hidden"), "access is denied"),
+        (ResponseError(403), "access is denied"),
+        (ResponseError(503), "the server answers 503"),
+        (ServiceRequestError("hidden"), "the server does not answer"),
         (FileNotFoundError("hidden"), "there is no such file"),
         (ValueError("hidden"), "the store cannot be read (ValueError)"),
         (OSError(5, "hidden"), "the store cannot be read (OSError)"),
@@ -155,68 +205,6 @@ def test_errors_of_a_store_do_not_say_what_was_signed(error: Exception, said: st
         remote._Stream(Failing(error)).read(1)
     assert "hidden" not in f"{caught.value}{later.value}"
     assert caught.value.__suppress_context__
-
-
-# -- S3 ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket on a local server. `s3fs` finds it by the environment."""
-    for name in ("moto.server", "flask_cors", "s3fs"):
-        pytest.importorskip(name, exc_type=ImportError)
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    endpoint = f"http://127.0.0.1:{port}"
-    with pytest.MonkeyPatch.context() as patch, started(command) as server:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        patch.setenv("AWS_ENDPOINT_URL", endpoint)
-        patch.setenv("AWS_ACCESS_KEY_ID", "hidden-id")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        wait_for(f"{endpoint}/moto-api/data.json", server)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        store = fsspec.filesystem("s3")
-        store.mkdir("bucket")
-        for name, content in TABLES.items():
-            store.pipe(f"bucket/in/{name}", content)
-        yield "s3://bucket/in"
-        store.clear_instance_cache()
-
-
-def wait_for(url: str, server: subprocess.Popen[str]) -> None:
-    for _ in range(600):
-        assert server.poll() is None
-        try:
-            with urllib.request.urlopen(url, timeout=10):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(url)
-
-
-@pytest.mark.process
-@pytest.mark.slow
-def test_tables_in_s3_are_read(s3: str) -> None:
-    check(s3)
-
-
-@pytest.mark.process
-@pytest.mark.slow
-def test_what_s3_refuses_is_said_without_secrets(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in (f"{s3}/gone.csv", "s3://no-such-bucket/a.csv", "s3://no-such-bucket/*.csv"):
-        with pytest.raises(FileNotFoundError, match=re.escape(url)) as missing:
-            open_lines(url)
-        assert "hidden" not in str(missing.value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    fsspec.filesystem("s3").clear_instance_cache()
-    with pytest.raises(RequestError, match=r"a\.csv cannot be read: ") as caught:
-        open_lines("s3://bucket/a.csv")
-    assert "hidden" not in str(caught.value)
-    fsspec.filesystem("s3").clear_instance_cache()
 
 
 def test_every_scheme_has_a_library() -> None:
