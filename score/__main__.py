@@ -16,7 +16,7 @@ from types import ModuleType
 
 from score import __version__
 from score.cli import VERBS
-from score.cli.arguments import settings
+from score.cli.arguments import check_local, settings
 from score.console.commands import (
     UNUSABLE,
     LogUntilConfigured,
@@ -45,6 +45,7 @@ def _run(words: Sequence[str]) -> int:
     modules = {name: importlib.import_module(_module(name)) for name in verbs}
     options = _parser(modules).parse_args(words)
     verb_module = modules[options.verb]
+    check_local(options, getattr(verb_module, "REMOTE", ()))
     log = LogUntilConfigured()  # the settings, of which unknown ones are logged, say how
     with log:
         chosen = settings(options, os.environ)

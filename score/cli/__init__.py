@@ -1,4 +1,5 @@
 """The verbs of the command line, a module each: `HELP`, `add(parser)` and `run(options, settings)`.
+`REMOTE`, where there is one, names the arguments that may be URLs of object stores.
 
 Each imports what it needs when it runs, so a verb needs only its own libraries.
 """

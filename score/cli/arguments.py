@@ -6,8 +6,11 @@ import argparse
 from collections.abc import Collection, Mapping
 
 from score.console.commands import SETTINGS, Parser, Switch
+from score.errors import RequestError
 from score.folder.model_folder import EMBEDDED
 from score.settings import PREFIX, SERVER, Settings, choices, names, setting_fields
+from score.storage.remote import STORES, is_remote
+from score.wording.quoting import quoted
 
 _METAVARS = {float: "SECONDS", int: "N", str: "TEXT", tuple: "LIST"}
 
@@ -16,6 +19,22 @@ _ABOUT_SETTINGS = (
     f"each is also an environment variable: --batch-size is {PREFIX}BATCH_SIZE; defaults are in "
     "parentheses"
 )
+
+
+def check_local(options: argparse.Namespace, remote: Collection[str]) -> None:
+    """Raises RequestError for the URL of an object store where a verb takes a path.
+
+    remote: the arguments that may be such URLs.
+    """
+    for name, value in vars(options).items():
+        for url in value if isinstance(value, list) else [value]:
+            if name in remote or not is_remote(url):
+                continue
+            if name == "output" or url.lower().startswith(tuple(f"{one}://" for one in STORES)):
+                raise RequestError(
+                    f"{name}: {quoted(url)} is a URL, and `score {options.verb}` takes a path: "
+                    "name one of this machine, or of a disk that is mounted, and copy what is in it"
+                )
 
 
 def add_model(parser: Parser) -> None:

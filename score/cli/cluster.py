@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # import NumPy, PyArrow and scikit-learn, which `--help` does
     from score.type_aliases import Matrix
 
 HELP = "divide an index into clusters, and name them"
+REMOTE = ("index",)
 
 _NONE = "none"
 _EXAMPLES, _PAGE_EXAMPLES = 3, 12
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     from score.index.index import Index, table_of
 
     check_outputs(options.output, options.html, overwrite=options.overwrite)
-    index = Index(Path(options.index))
+    index = Index(options.index)
     vocabulary = _vocabulary(index, options)
     table, _ = table_of(index)
     if options.hdbscan:

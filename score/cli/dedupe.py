@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from score.index.lance import LanceTable
 
 HELP = "find near-duplicates in an index"
+REMOTE = ("index",)
 
 _GROUPS_SHOWN, _ROWS_SHOWN = 100, 12  # of a page
 
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
     check_threshold(options.threshold)
     check_outputs(options.output, options.html, overwrite=options.overwrite)
-    index = Index(Path(options.index))
+    index = Index(options.index)
     table, trained = table_of(index)
     groups = find_groups(table, options.threshold, trained)
     write_groups(table, groups, Path(options.output) if options.output else sys.stdout)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from score.tables.lines import Lines
 
 HELP = "embed the rows of tables, or a folder of images"
+REMOTE = ("input",)
 
 
 _KEPT = "what is done is kept, and the same command goes on"

@@ -11,8 +11,10 @@ from score.cli.arguments import add_overwrite
 from score.console.commands import DONE, Parser
 from score.errors import RequestError
 from score.settings import Settings
+from score.storage.remote import is_remote
 
 HELP = "make tables of vectors searchable"
+REMOTE = ("output",)
 
 
 def add(parser: Parser) -> None:
@@ -23,7 +25,7 @@ def add(parser: Parser) -> None:
         help="a .parquet file of `score embed` or `score merge`, a folder of them or a pattern",
     )
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--output", metavar="DIR", help="a new folder")
+    target.add_argument("--output", metavar="DIR", help="a new folder, also in an object store")
     target.add_argument(
         "--push",
         metavar="URL",
@@ -53,7 +55,13 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Builds the index, and prints the number of its vectors."""
     if options.push is not None:
         return _push(options)
-    folder = Path(options.output)
+    is_url = is_remote(options.output)
+    folder = options.output if is_url else Path(options.output)
+    if is_url and (options.append or options.overwrite or options.export):
+        raise RequestError(
+            "--append, --overwrite and --export are for a folder here, not for one in an object "
+            "store: change the index here, and write it to a new URL"
+        )
     if options.append and (options.overwrite or options.export):
         raise RequestError(
             "--append adds to an index: it goes with neither --overwrite nor --export"
@@ -61,7 +69,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if options.export:
         from score.index.npy_export import export_npy
 
-        count = export_npy(options.table, folder, options.column, overwrite=options.overwrite)
+        count = export_npy(options.table, Path(folder), options.column, overwrite=options.overwrite)
     else:
         from score.index.build import build_index
 

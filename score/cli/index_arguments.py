@@ -16,7 +16,9 @@ ROWS_OUTPUT = "FILE.csv|.parquet|.jsonl"
 
 def add_index(parser: Parser) -> None:
     """The index."""
-    parser.add_argument("index", metavar="DIR", help="what `score index` wrote")
+    parser.add_argument(
+        "index", metavar="DIR", help="what `score index` wrote: a folder or its URL"
+    )
 
 
 def add_page(parser: Parser) -> None:

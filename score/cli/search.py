@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from score.index.index import Hit
 
 HELP = "find the rows of an index nearest to a text or an image"
+REMOTE = ("index", "query")
 
 _NO_FILE = re.compile(r"(https?|data):|[A-Za-z0-9+/_=\s-]{100,}", re.IGNORECASE)
 _IMAGE_FILE = re.compile(r".+\.(avif|bmp|gif|jpe?g|jp2|png|tiff?|webp)", re.IGNORECASE)
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     text, image = _query(options)
     if options.output:
         check_files([Path(options.output)], overwrite=options.overwrite)
-    index = Index(Path(options.index))
+    index = Index(options.index)
     check_model(index, options.model)
     if options.where is not None:
         index.check_condition(options.where)

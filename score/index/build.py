@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from score.index.origin import Origin
 from score.index.vector_table import NUMBER, VectorTable
 from score.storage import atomic
 from score.storage.outputs import check_folder, is_empty
+from score.storage.remote import is_remote, upload
 from score.type_aliases import FeatureColumn
 from score.wording.quoting import quoted
 
@@ -34,14 +36,18 @@ def build_index(
     """Indexes the vectors of parquet files of `score embed` or `score merge`; returns their number.
 
     `table`: a file, a folder of `.parquet` files, a pattern such as `out/part-*.parquet`, or
-    several of these; a content counts once. Rows without a vector in `column` are skipped. Of
+    several of these; a content counts once. `folder`: also a URL of an object store, where nothing
+    is yet; then without `overwrite` and `append`. Rows without a vector in `column` are skipped. Of
     tables of vectors alone the index keeps each row's number, from 0, as `row`. `overwrite`: the
     folder may hold an older index. `append`: only files that are not yet in the folder's index are
     indexed, and added; a folder without an index gets one.
     Raises RequestError for a table without vectors, for a row whose vector cannot be indexed, for
     vectors of different models, and for a folder that may not be written; nothing is written then.
     """
-    files, folder = files_of(table), Path(folder)
+    files = files_of(table)
+    if is_remote(folder):
+        return _upload(files, str(folder), column)
+    folder = Path(folder)
     if append and folder.is_dir() and not is_empty(folder):
         return _append(files, folder, column)
     check_folder(folder, is_index, overwrite=overwrite, inputs=files)
@@ -56,6 +62,14 @@ def build_index(
         ledger = replace(ledger, sources=tuple(_add(store, sources, 0)))
         _commit(store, ledger, new)
     return ledger.vectors
+
+
+def _upload(files: Sequence[Path], url: str, column: FeatureColumn) -> int:
+    """Builds an index in a temporary folder, and copies it into an object store."""
+    with tempfile.TemporaryDirectory(prefix="score-index-") as folder:
+        count = build_index(files, Path(folder) / "index", column)
+        upload(Path(folder) / "index", url, last=NAME)
+    return count
 
 
 @dataclass(frozen=True, slots=True)

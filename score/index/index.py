@@ -19,6 +19,7 @@ from score.index.lance import LanceTable
 from score.index.ledger import Ledger
 from score.index.origin import Origin
 from score.model.zeroshot import unit
+from score.storage.remote import is_remote
 from score.type_aliases import Vector
 
 if TYPE_CHECKING:  # imports scikit-learn, which an index does without
@@ -38,8 +39,9 @@ class Index:
     """An index that `build_index` wrote to a folder, as it is when it is opened."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Opens the index. Raises RequestError for a folder that holds none."""
-        folder = Path(folder)
+        """Opens the index in a folder, or at a URL of an object store. Raises RequestError where
+        there is none."""
+        folder = str(folder).rstrip("/") if is_remote(folder) else Path(folder)
         self._ledger, self._table = _opened(folder)
         width = self._table.schema.field(self._ledger.column).type
         if getattr(width, "list_size", None) != self.dimension:
@@ -177,7 +179,7 @@ def table_of(index: Index) -> tuple[LanceTable, int]:
     return index._table, index._ledger.trained
 
 
-def _opened(folder: Path) -> tuple[Ledger, LanceTable]:
+def _opened(folder: Path | str) -> tuple[Ledger, LanceTable]:
     """The ledger and the version of the table that it names. Raises RequestError."""
     ledger = Ledger.read(folder)
     try:

@@ -56,6 +56,9 @@ _AHEAD = 16_384  # rows that are read at once: Lance reads on while a batch is w
 _WHERE_IN_RUST = re.compile(r",\s*\S*\.rs:\d+:\d+.*", re.DOTALL)
 _SQL = re.compile(r"Error parsing statement: .*\((?P<what>sql parser error: .*)\)", re.DOTALL)
 _KIND = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, |Arrow error: )+")
+_SIGNED = re.compile(
+    r"(?<=\S)\?[^\s?]*=[^\s)\"',]*"
+)  # the query of a URL, which may hold a signature
 _LONGEST = 300  # characters of a reason
 
 
@@ -76,7 +79,7 @@ def explained(what: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """What Lance says, on one line, without the place in its source code."""
-    text = _KIND.sub("", _WHERE_IN_RUST.sub("", str(error)))
+    text = _SIGNED.sub("?…", _KIND.sub("", _WHERE_IN_RUST.sub("", str(error))))
     text = _SQL.sub(lambda match: match["what"], text)
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
@@ -117,15 +120,19 @@ class LanceTable:
         return cls(table, schema.names[-1])
 
     @classmethod
-    def open(cls, folder: Path, column: str, version: int, *, writing: bool = False) -> LanceTable:
-        """A version of the table below a folder. `writing`: later versions are taken back.
+    def open(
+        cls, folder: Path | str, column: str, version: int, *, writing: bool = False
+    ) -> LanceTable:
+        """A version of the table below a folder, or a URL: Lance reads object stores by itself, with
+        credentials of the environment. `writing`: later versions are taken back.
 
         Raises RequestError.
         """
         with explained(f"{folder} holds no index"):
-            if not (folder / FOLDER).is_dir():
+            if isinstance(folder, Path) and not (folder / FOLDER).is_dir():
                 raise ValueError(f"there is no {FOLDER}")
-            table = lancedb.connect(str(folder.absolute())).open_table(TABLE)
+            where = str(folder.absolute()) if isinstance(folder, Path) else folder
+            table = lancedb.connect(where).open_table(TABLE)
             if not writing or table.version != version:
                 table.checkout(version)
                 if writing:

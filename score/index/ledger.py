@@ -17,6 +17,7 @@ from typing import Any
 from score.errors import RequestError
 from score.index.origin import Origin
 from score.storage import atomic
+from score.storage.remote import read_file
 
 NAME = "index.json"
 FORMAT = 1
@@ -89,8 +90,11 @@ class Ledger:
             part.write_text(json.dumps({"format": FORMAT, **asdict(self)}), encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> Ledger:
-        """Raises RequestError for a folder that holds no index."""
+    def read(cls, folder: Path | str) -> Ledger:
+        """Of a folder, or of one in an object store by its URL. Raises RequestError for one that
+        holds no index."""
+        if isinstance(folder, str):
+            return cls._at(folder)
         file = folder / NAME
         if not file.exists() and all((folder / name).exists() for name in OLD):
             raise RequestError(
@@ -103,6 +107,13 @@ class Ledger:
             return cls._of(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise RequestError(f"{folder} holds no index: {_what(error)}") from error
+
+    @classmethod
+    def _at(cls, url: str) -> Ledger:
+        try:
+            return cls._of(json.loads(read_file(f"{url.rstrip('/')}/{NAME}", _LARGEST)))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RequestError(f"{url} holds no index: {_what(error)}") from error
 
     @classmethod
     def _of(cls, said: Any) -> Ledger:

@@ -25,6 +25,8 @@ WEB = ("http", "https")
 SCHEMES = ("s3", "s3a", "az", "abfs", "abfss", "gs", "gcs", *WEB, "memory")
 """The schemes of URLs whose files can be read; `memory` is fsspec's store within the process."""
 
+STORES = tuple(scheme for scheme in SCHEMES if scheme not in WEB)
+
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRET = re.compile(r"://[^/@]*:[^/@]*@|\?[^/]*=")  # `user:password@`, or a query, often signed
 _WEB_SECRET = re.compile(r"://[^/]*@|[?#]")
@@ -154,6 +156,38 @@ def files_at(url: str, is_wanted: Callable[[str], bool]) -> Found:
     if scheme in WEB:
         _check_parts(files[0][0])
     return Found(_shown(scheme, root), sorted(files, key=lambda item: item[1].parts), is_folder)
+
+
+def read_file(url: str, most: int) -> bytes:
+    """A file's content. Raises RequestError, also for more than `most` bytes; FileNotFoundError."""
+    (file, _), *others = files_at(url, lambda _: True).files
+    if others or file.size > most:
+        raise RequestError(f"{url} is no file of up to {most:,} bytes")
+    try:
+        return file.read()
+    except OSError as error:
+        raise RequestError(f"{url} cannot be read: {error}") from None
+
+
+def upload(folder: Path, url: str, last: str) -> None:
+    """Copies a folder to a place in an object store; the file `last` when all others are there.
+
+    Raises RequestError where there is something already, or that cannot be written.
+    """
+    scheme = _checked_scheme(url)
+    if scheme in WEB:
+        raise RequestError(f"{url} is on a web server, where nothing is written")
+    files = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
+    try:
+        with as_os_error():
+            store, path = _store(scheme, url)
+            store.invalidate_cache()
+            if store.exists(path):
+                raise RequestError(f"{url} is there already: name another place, or remove it")
+            for file in sorted(files, key=lambda file: file == Path(last)):
+                store.put_file(str(folder / file), f"{path}/{file.as_posix()}")
+    except OSError as error:
+        raise RequestError(f"{url} cannot be written: {error}") from None
 
 
 def _found(
