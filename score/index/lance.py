@@ -116,14 +116,14 @@ class LanceTable:
     def create(cls, folder: Path, schema: pa.Schema) -> LanceTable:
         """A new, empty table below a folder. Raises RequestError."""
         with explained(f"{folder.name}: the index cannot be written"):
-            table = lancedb.connect(str(folder.absolute())).create_table(TABLE, schema=schema)
+            table = _connected(folder).create_table(TABLE, schema=schema)
         return cls(table, schema.names[-1])
 
     @classmethod
     def open(
         cls, folder: Path | str, column: str, version: int, *, writing: bool = False
     ) -> LanceTable:
-        """A version of the table below a folder, or a URL: Lance reads object stores by itself, with
+        """A version of the table below a folder, or a URL: Lance reads object stores itself, with
         credentials of the environment. `writing`: later versions are taken back.
 
         Raises RequestError.
@@ -131,8 +131,7 @@ class LanceTable:
         with explained(f"{folder} holds no index"):
             if isinstance(folder, Path) and not (folder / FOLDER).is_dir():
                 raise ValueError(f"there is no {FOLDER}")
-            where = str(folder.absolute()) if isinstance(folder, Path) else folder
-            table = lancedb.connect(where).open_table(TABLE)
+            table = _connected(folder).open_table(TABLE)
             if not writing or table.version != version:
                 table.checkout(version)
                 if writing:
@@ -311,6 +310,13 @@ class LanceTable:
         """The number of rows that fulfil a condition. Raises RequestError."""
         with explained(_condition(where)):
             return int(self._table.count_rows(f"({where})"))
+
+
+def _connected(folder: Path | str) -> Any:
+    if isinstance(folder, Path):
+        return lancedb.connect(str(folder.absolute()))
+    # A server without TLS is one that the environment names, as for the other files of a store.
+    return lancedb.connect(folder, storage_options={"allow_http": "true"})
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

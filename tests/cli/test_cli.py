@@ -701,3 +701,25 @@ def test_every_surface_warns_where_people_look(surface: str, tmp_path: Path) -> 
     assert "SCORE_BATCHSIZE is no setting, and is ignored; did you mean SCORE_BATCH_SIZE?" in (
         done.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "argument"),
+    [
+        (["embed", "in.csv", "--output", "s3://bucket/job"], "output"),
+        (["embed", "in.csv", "--output", "https://host/job"], "output"),
+        (["embed", "in.csv", "--output", "o", "--root", "az://container"], "root"),
+        (["index", "s3://bucket/in.parquet", "--output", "o"], "table"),
+        (["label", "gs://bucket/in.csv", "--ontology", "o.json", "--output", "o"], "input"),
+        (["status", "abfs://container/job"], "folder"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value[:2]),
+)
+def test_a_url_is_refused_where_a_path_is_meant(
+    words: list[str], argument: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"score: {argument}: '")
+    assert "is a URL, and `score" in said
+    assert "Traceback" not in said

@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from score.__main__ import main
 from score.deploy.simulate.ports import free_port
 from score.errors import RequestError
+from score.index.build import build_index
+from score.index.index import Index
 from score.jobs.line_source import open_lines
 from tests.storage.test_remote import TABLES, check
 from tests.support.hostile import Authority
@@ -25,6 +30,7 @@ from tests.support.object_stores import (
     SECRETS,
     STORES,
     azure_environment,
+    lance_environment,
     s3_environment,
     web,
 )
@@ -152,6 +158,29 @@ def test_s3_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RequestError, match=r"a\.csv cannot be read: the server does not answer"):
         open_lines("s3://bucket/a.csv")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_an_index_is_written_and_searched_there(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.startswith("gs"):
+        pytest.skip("Lance's reader asks Google's own servers")
+    for name, value in lance_environment().items():
+        monkeypatch.setenv(name, value)
+    vectors = np.eye(3, 8, dtype=np.float32)
+    column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 8)
+    table = tmp_path / "vectors.parquet"
+    pq.write_table(pa.table({"image": ["a", "b", "c"], "image_features": column}), table)
+    assert build_index(table, f"{store}/index") == 3
+    index = Index(f"{store}/index/")
+    assert [hit.row for hit in index.search(vectors[1], 1)] == [{"image": "b"}]
+    assert index.duplicates(0.9) == []
+    with pytest.raises(RequestError, match=r"index is there already: name another place"):
+        build_index(table, f"{store}/index")
+    with pytest.raises(RequestError, match=rf"{store}/none holds no index: "):
+        Index(f"{store}/none")
+    with pytest.raises(RequestError, match=r"-missing/index cannot be written: "):
+        build_index(table, f"{store}-missing/index")
 
 
 # -- Web servers -------------------------------------------------------------------------------

@@ -49,7 +49,6 @@ def moto() -> Iterator[Environment]:
 def s3_environment(port: int) -> Environment:
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ALLOW_HTTP": "true",
         "AWS_ACCESS_KEY_ID": "hidden-id",
         "AWS_SECRET_ACCESS_KEY": "hidden-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -77,6 +76,19 @@ def azure_environment(port: int, key: str = AZURE_KEY) -> Environment:
     account = f"AccountName=devstoreaccount1;AccountKey={key}"
     connection = f"DefaultEndpointsProtocol=http;{account};{endpoint};"
     return {"AZURE_STORAGE_CONNECTION_STRING": connection}
+
+
+def lance_environment() -> Environment:
+    """What Lance needs beside: of Azure it reads no connection string."""
+    connection = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    if not connection:
+        return {}
+    said = dict(part.split("=", 1) for part in connection.split(";") if part)
+    return {
+        "AZURE_STORAGE_ACCOUNT_NAME": said["AccountName"],
+        "AZURE_STORAGE_ACCOUNT_KEY": said["AccountKey"],
+        "AZURE_STORAGE_ENDPOINT": said["BlobEndpoint"],
+    }
 
 
 @contextmanager
