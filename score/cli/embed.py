@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from score.executors.executor import Executor
     from score.executors.work import Work
     from score.job_folder.embed import JobOptions
-    from score.storage.remote import File
+    from score.storage.remote import Input
     from score.tables.lines import Lines
 
 HELP = "embed the rows of tables, or a folder of images"
@@ -387,12 +387,12 @@ def _names(text: str) -> dict[str, str]:
     return names
 
 
-def _local(files: Iterable[File]) -> list[Path]:
+def _local(files: Iterable[Input]) -> list[Path]:
     """Those that are not in an object store."""
     return [file for file in files if isinstance(file, Path)]
 
 
-def _root(root: str, files: Sequence[File]) -> Path:
+def _root(root: str, files: Sequence[Input]) -> Path:
     """The folder of a table's images. Raises RequestError."""
     from score.storage.remote import RemoteFolder
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from score.storage.remote import File, RemoteFolder
+from score.storage.remote import Input, RemoteFolder
 from score.tables.lines import Lines
 from score.type_aliases import Json
 from score.wording.quoting import quoted
@@ -34,7 +34,7 @@ class InputFile:
     sha256: str
 
     @classmethod
-    def of(cls, file: File) -> Self:
+    def of(cls, file: Input) -> Self:
         """Reads a file, lists a folder, or takes an object store's word. Raises OSError."""
         if not isinstance(file, Path):
             version = hashlib.sha256(file.version.encode()).hexdigest()
@@ -86,7 +86,7 @@ class InputFile:
         return ""
 
 
-def of(files: Sequence[File]) -> tuple[InputFile, ...]:
+def of(files: Sequence[Input]) -> tuple[InputFile, ...]:
     """Each of a job's input files, named below the folder that all of them are below. Raises
     OSError."""
     here = [file.absolute() for file in files if isinstance(file, Path)]
@@ -105,7 +105,7 @@ def sizes_of(lines: Lines) -> tuple[int, ...]:
     return tuple(map(_size_of, lines.files))
 
 
-def _size_of(file: File) -> int:
+def _size_of(file: Input) -> int:
     if isinstance(file, Path):
         return 0 if file.is_dir() else file.stat().st_size
     return 0 if isinstance(file, RemoteFolder) else file.size

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 from score.errors import RequestError
 from score.images.formats import ENDINGS
-from score.storage.remote import File, RemoteFolder, files_at
+from score.storage.remote import File, Input, RemoteFolder, files_at
 from score.wording.quoting import quoted
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -24,7 +24,7 @@ class InputFile:
     partition: the columns that the folders on its way stand for, as in `year=2024/part-0.parquet`.
     """
 
-    path: File
+    path: Input
     partition: Mapping[str, str | None]
 
 

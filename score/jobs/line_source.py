@@ -19,7 +19,7 @@ from score.jobs.input_files import (
     is_pattern,
 )
 from score.jobs.table_chain import TableChain
-from score.storage.remote import File, RemoteFolder, is_remote
+from score.storage.remote import File, Input, RemoteFolder, is_remote
 from score.tables.csv_reader import CsvTable
 from score.tables.jsonl_reader import JsonlTable
 from score.tables.lines import NO_NAMES, Line, Lines, Mark, check_chosen, places_of
@@ -90,7 +90,7 @@ def _inputs(source: str | Path) -> list[InputFile]:
     return [InputFile(path, {})]
 
 
-def _is_itself(source: str | Path, file: File) -> bool:
+def _is_itself(source: str | Path, file: Input) -> bool:
     """Whether a source names a file, or a folder of images, and not what holds it."""
     if isinstance(file, Path):
         return file == Path(source)
@@ -102,7 +102,7 @@ def _format_of(name: str) -> str:
     return getattr(reader, "__name__", "")
 
 
-def _opened(path: File, columns: Mapping[str, str]) -> Lines:
+def _opened(path: Input, columns: Mapping[str, str]) -> Lines:
     if isinstance(path, RemoteFolder) or (isinstance(path, Path) and path.is_dir()):
         return FolderLines(path, columns)
     return (reader_of(path.name) or CsvTable)(path, columns)
@@ -120,7 +120,7 @@ class FolderLines:
         self.root = root if isinstance(root, Path) else None
         self._folder = Folder(root) if isinstance(root, Path) else RemoteImages(root)
         self.columns, self.size = self._folder.columns, self._folder.size
-        self.files: list[File] = [root]
+        self.files: list[Input] = [root]
 
     def __enter__(self) -> FolderLines:
         return self

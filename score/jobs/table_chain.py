@@ -14,7 +14,7 @@ from score.errors import BadBase64, BadColumns, RequestError
 from score.fetch.cells import file_below, is_data_uri
 from score.jobs.image_files import image_files
 from score.jobs.input_files import InputFile
-from score.storage.remote import File, RemoteFolder
+from score.storage.remote import Input, RemoteFolder
 from score.tables.lines import Line, Lines, Mark, distinct
 from score.wording.quoting import listed, quoted
 
@@ -35,10 +35,10 @@ class TableChain:
     what `opened` raises.
     """
 
-    def __init__(self, inputs: Sequence[InputFile], opened: Callable[[File], Lines]) -> None:
+    def __init__(self, inputs: Sequence[InputFile], opened: Callable[[Input], Lines]) -> None:
         """`inputs`: at least one. `opened`: the reader of each."""
         self._inputs, self._opened = inputs, opened
-        self.files: list[File] = [file.path for file in inputs]
+        self.files: list[Input] = [file.path for file in inputs]
         _check_distinct(self.files)
         sizes = [_size(file) for file in self.files]
         self._before = list(accumulate(sizes, initial=0))
@@ -137,7 +137,7 @@ class TableChain:
         return [table.columns.index(name) for name in self._own]
 
 
-def _size(file: File) -> int:
+def _size(file: Input) -> int:
     if isinstance(file, RemoteFolder):
         return len(file.files)
     if not isinstance(file, Path):
@@ -145,7 +145,7 @@ def _size(file: File) -> int:
     return sum(1 for _ in image_files(file)) if file.is_dir() else file.stat().st_size
 
 
-def _check_distinct(files: Sequence[File]) -> None:
+def _check_distinct(files: Sequence[Input]) -> None:
     """Raises RequestError for a file that several inputs name: its rows would come twice."""
     names = (str(file.resolve() if isinstance(file, Path) else file) for file in files)
     ((name, count),) = Counter(names).most_common(1)
@@ -153,7 +153,7 @@ def _check_distinct(files: Sequence[File]) -> None:
         raise RequestError(f"the inputs name {name} {count} times")
 
 
-def _shared_folder(files: Sequence[File]) -> Path | None:
+def _shared_folder(files: Sequence[Input]) -> Path | None:
     """The innermost folder that all files, or folders of images, are in that are here."""
     here = [file for file in files if isinstance(file, Path)]
     folders = {(file if file.is_dir() else file.parent).resolve() for file in here}

@@ -107,8 +107,11 @@ class RemoteFolder:
         return listing.hexdigest()
 
 
-File = Path | RemoteFile | RemoteFolder
-"""A file, or a folder of images, that is an input: here, or in an object store."""
+File = Path | RemoteFile
+"""A file here, or in an object store."""
+
+Input = File | RemoteFolder
+"""What is read: a file, or a folder of images."""
 
 
 def is_remote(source: object) -> bool:

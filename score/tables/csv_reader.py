@@ -14,7 +14,7 @@ from score.contract.rows import IMAGE, TEXT, Row
 from score.errors import BadColumns, BadType, RequestError
 from score.storage.byte_source import ByteSource, packing_of
 from score.storage.inputs import MAX_LINE, bytes_of, lines_of, longer_than, text_stream
-from score.storage.remote import File
+from score.storage.remote import File, Input
 from score.tables.lines import (
     MAX_KEPT_IMAGE,
     NO_NAMES,
@@ -194,7 +194,7 @@ class CsvTable(CsvRows):
         """`chosen`: as for `places_of`."""
         self._check_name(path.name)
         self.path, self.root = path, folder_of(path)
-        self.files: list[File] = [path]
+        self.files: list[Input] = [path]
         with ExitStack() as files:
             self._source = files.enter_context(ByteSource(path))
             self.size = self._source.size

@@ -14,7 +14,7 @@ from score.contract.rows import IMAGE, TEXT, Row
 from score.errors import BadColumns, BadType, RequestError
 from score.storage.byte_source import ByteSource
 from score.storage.inputs import MAX_LINE, longer_than
-from score.storage.remote import File
+from score.storage.remote import File, Input
 from score.tables.lines import (
     NO_NAMES,
     Line,
@@ -50,7 +50,7 @@ class JsonlTable:
     def __init__(self, path: File, chosen: Mapping[str, str] = NO_NAMES) -> None:
         """`chosen`: as for `places_of`."""
         self.path, self.root = path, folder_of(path)
-        self.files: list[File] = [path]
+        self.files: list[Input] = [path]
         with ExitStack() as files:
             self._source = files.enter_context(ByteSource(path))
             self.size = self._source.size

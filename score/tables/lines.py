@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from score.contract.limits import check_column_count
 from score.contract.rows import COLUMNS, IMAGE, Row, check_columns
 from score.errors import BadColumns
-from score.storage.remote import File
+from score.storage.remote import Input
 from score.wording.quoting import listed, quoted
 
 MAX_KEPT_IMAGE = 2048
@@ -58,7 +58,7 @@ class Lines(Protocol):
     columns: list[str]
     root: Path | None
     size: int
-    files: list[File]
+    files: list[Input]
 
     def __enter__(self) -> Lines: ...
     def __exit__(self, *_: object) -> None: ...
@@ -73,7 +73,7 @@ class Lines(Protocol):
         ...
 
 
-def folder_of(file: File) -> Path | None:
+def folder_of(file: Input) -> Path | None:
     """The folder of a file that is here."""
     return file.parent if isinstance(file, Path) else None
 

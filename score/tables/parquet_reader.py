@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from score.contract.rows import FEATURES, IMAGE, Row, is_result
 from score.errors import RequestError
-from score.storage.remote import File
+from score.storage.remote import File, Input
 from score.tables.lines import (
     NO_NAMES,
     Line,
@@ -44,7 +44,7 @@ class ParquetTable:
     def __init__(self, path: File, chosen: Mapping[str, str] = NO_NAMES) -> None:
         """`chosen`: as for `places_of`."""
         self.path, self.root = path, folder_of(path)
-        self.files: list[File] = [path]
+        self.files: list[Input] = [path]
         with ExitStack() as files:
             try:
                 self._raw = files.enter_context(_opened(path))

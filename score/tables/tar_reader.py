@@ -9,7 +9,7 @@ from itertools import islice
 from score.contract.rows import IMAGE, TEXT, Row
 from score.errors import BadType, RequestError, RowError, TooManyBytes
 from score.storage.byte_source import ByteSource
-from score.storage.remote import File
+from score.storage.remote import File, Input
 from score.tables.lines import NO_NAMES, Line, Mark, as_utf8, folder_of, places_of
 from score.tables.tar_members import Member, TarMembers
 from score.wording.quoting import quoted
@@ -76,7 +76,7 @@ class TarTable:
     ) -> None:
         """`chosen`: as for `places_of`. `image_endings`: in lower case."""
         self.path, self.root = path, folder_of(path)
-        self.files: list[File] = [path]
+        self.files: list[Input] = [path]
         self.columns = list(_COLUMNS)
         self._places = places_of(self.columns, path.name, chosen)
         self._endings = image_endings
