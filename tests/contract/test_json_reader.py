@@ -140,7 +140,7 @@ def test_a_string_is_in_memory_once(body: str, times: float) -> None:
 def test_a_long_text_is_ascii(place: str) -> None:
     """No more of it would be read, and images are ASCII."""
     body = (place % ("a" * 16 * MIB + "😀" + "a" * 16 * MIB)).encode()
-    assert _peak(body, RequestError) < 1.2 * len(body)
+    assert _peak(body, None if place.endswith("]") else RequestError) < 1.2 * len(body)
     longest = "😀" + "a" * (json_reader.LONGEST_WIDE - 1)
     assert wire.decode(json.dumps(longest, ensure_ascii=False).encode(), 1) == longest
     assert wire.decode(json.dumps(longest).encode(), 1) == longest
@@ -159,7 +159,6 @@ def test_a_text_that_is_too_wide_is_its_rows_error(embedder: Embedder) -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/score", '{"input_data":{"columns":["text",%s],"data":[["a","a"]]}}'),
         ("/score", '{"input_data":[{"text":"a"}],"params":{"labels":%s}}'),
         ("/score", '{"input_data":[{"text":"a"}],"params":%s}'),
         ("/score", '{"input_data":%s}'),

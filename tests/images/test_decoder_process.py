@@ -70,10 +70,8 @@ def test_a_large_file_takes_no_time_of_this_process() -> None:
     assert other - before > own
 
 
-@pytest.mark.parametrize(
-    "image", [Image.new("RGB", (3000, 3000), "red"), noise(1000)], ids=["one colour", "noise"]
-)
-def test_the_time_of_a_file_is_bounded_by_what_it_counts(image: Image.Image) -> None:
+@pytest.mark.parametrize("side", [3000, 1000])
+def test_the_time_of_a_file_is_bounded_by_what_it_counts(side: int) -> None:
     """A pixel of other formats takes some 15 ns. Where each counted once, these would take ten."""
     image = noise(side) if side == 1000 else Image.new("RGB", (side, side), "red")
     data, counted = encoded(image), list[int]()
