@@ -29,7 +29,7 @@ from benchmarks.server import (
     vectors,
     watch,
 )
-from benchmarks.server.bad_requests import Case
+from benchmarks.server.bad_requests import Case, cases
 from benchmarks.server.clients import CUT, REFUSED, UNSENT, Answer, Load, Stream, summary
 from benchmarks.server.context import Context, Report
 from benchmarks.server.servers import ROOT
@@ -177,7 +177,7 @@ def test_vectors_that_differ_are_found() -> None:
 def test_bad_requests_are_judged_by_status_code_and_neighbours() -> None:
     row, text = b'{"text_features": [1, 2]}', b'{"error": {"code": "bad_type"}}'
     body = b"[" + row + b", " + text + b", " + row + b"]"
-    case = Case("a case", b"", frozenset({200}), "bad_type")
+    case = Case("a case", b"", frozenset({200}), frozenset({"bad_type"}))
     alone = vectors.of(b"[" + row + b", " + row + b"]")
     for change, said in (
         ((b"", b""), ""),
@@ -192,6 +192,11 @@ def test_bad_requests_are_judged_by_status_code_and_neighbours() -> None:
     judged.good(Answer(0, 0, 1, 0, CUT), alone)
     judged.good(Answer(0, 0, 1, 200, body=b"[" + row + b"]"), alone)
     assert (len(judged.faults), judged.wrong) == (4, 2)
+
+
+def test_of_silent_servers_inside_clients_may_be_told_less() -> None:
+    between = [case for case in cases({"{mute}": "http://127.0.0.1:1"}) if "{mute}" in case.name]
+    assert {"fetch_failed", "fetch_timeout"} in [case.codes for case in between]
 
 
 def test_growth_is_from_after_the_warm_up() -> None:
