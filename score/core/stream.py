@@ -39,7 +39,7 @@ import queue
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from score.contract.params import Params
 from score.contract.rows import Record, Row
@@ -57,7 +57,8 @@ _LOOK = 0.25  # seconds without a ready row after which rows in doubt are counte
 _LINGER = 0.01  # seconds that a ready row waits for the next one, while any are on their way
 
 
-class _Ready(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Ready:
     """A row that is prepared, failed (RowError), or crashed (any other exception)."""
 
     index: int
