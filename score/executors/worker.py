@@ -132,6 +132,7 @@ class Worker:
             self._about,
             vectors=self._work.vectors,
             image=self._image,
+            types=self._lines.types,
         )
 
     def _retried(self, task: Task) -> Result:

@@ -26,7 +26,7 @@ from score.job_folder.retry import has_unasked, retry, turns
 from score.job_folder.rows import Item, embedded
 from score.job_folder.shard import Shard
 from score.jobs.summary import Summary, add_earlier, count, is_above_now
-from score.tables.lines import Lines
+from score.tables.lines import ALL_TEXT, Lines
 from score.type_aliases import VectorType
 
 SHARD_ROWS = 10_000
@@ -118,10 +118,11 @@ class _Run:
         self._progress, self._summary = progress, summary
         self._about = job.manifest.identity.metadata()
         self._shard: Shard | None = None
+        self._types = ALL_TEXT
 
     def go_on(self, lines: Lines, params: Params) -> None:
         """Embeds what no whole shard holds."""
-        job, summary = self._job, self._summary
+        job, summary, self._types = self._job, self._summary, lines.types
         todo = missing(job.ledger.entries, job.manifest.rows)
         before, began = summary.seconds, time.monotonic()
         with closing(embedded(self._embedder, lines, todo, params, self._known)) as rows:
@@ -158,6 +159,7 @@ class _Run:
             self._about,
             vectors=self._options.vectors,
             image=manifest.image_column,
+            types=self._types,
         )
 
     def _finish(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -38,8 +38,9 @@ class Manifest:
     """What a job computes, and of what.
 
     identity: of the model. options: what shapes a vector, by the name that messages give it.
-    columns: of the input, kept beside the vectors. size: how far the input can be read, in the unit
-    of `Lines.size`. rows: of the input; None until all have been read.
+    columns: of the input, kept beside the vectors; types: of those that hold no text. size: how far
+    the input can be read, in the unit of `Lines.size`. rows: of the input; None until all have been
+    read.
     """
 
     created: str
@@ -50,6 +51,7 @@ class Manifest:
     inputs: tuple[InputFile, ...]
     size: int
     rows: int | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -92,6 +94,7 @@ class Manifest:
             columns=tuple(lines.columns),
             inputs=input_files.of(lines.files),
             size=lines.size,
+            types={name: str(kind) for name, kind in lines.types.items()},
         )
 
     def change(self, now: Manifest) -> str:
@@ -112,7 +115,14 @@ class Manifest:
                 f"the input's columns were {', '.join(map(quoted, self.columns))}, and are "
                 f"{', '.join(map(quoted, now.columns))} now"
             )
-        return input_files.change(self.inputs, now.inputs)
+        return input_files.change(self.inputs, now.inputs) or self._change_of_types(now)
+
+    def _change_of_types(self, now: Manifest) -> str:
+        for name in self.columns:
+            before, after = (one.types.get(name, "text") for one in (self, now))
+            if before != after:
+                return f"the column {quoted(name)} was kept as {before}, and would be {after} now"
+        return ""
 
     @property
     def image_column(self) -> str:
@@ -132,6 +142,7 @@ class Manifest:
             "dimension": self.dimension,
             "options": dict(self.options),
             "columns": list(self.columns),
+            "types": dict(self.types),
             "rows": self.rows,
             "size": self.size,
             "inputs": [file.json() for file in self.inputs],
@@ -153,10 +164,11 @@ class Manifest:
             model = content["model"]
             return cls(
                 created=str(content["created"]),
-                identity=Identity(*(str(model[field.name]) for field in fields(Identity))),
+                identity=Identity(*(str(model[one.name]) for one in fields(Identity))),
                 dimension=int(content["dimension"]),
                 options=dict(content["options"]),
                 columns=tuple(map(str, content["columns"])),
+                types=dict(content.get("types", {})),  # an older version kept text alone
                 inputs=tuple(map(InputFile.parse, content["inputs"])),
                 size=int(content["size"]),
                 rows=None if content["rows"] is None else int(content["rows"]),

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from score.contract.rows import IMAGE, Record
 from score.errors import HostDown
 from score.job_folder.ledger import Entry
-from score.tables.lines import Line
+from score.tables.lines import ALL_TEXT, Line, Types
 from score.tables.shard_writer import IMAGE_COLUMN, ShardWriter
 from score.type_aliases import VectorType
 
@@ -34,12 +34,13 @@ class Shard:
         *,
         vectors: VectorType,
         image: str = IMAGE,
+        types: Types = ALL_TEXT,
     ) -> None:
         """file: its name below the job's folder. first: number of its first row. image: what the
-        input calls its column of images."""
+        input calls its column of images. types: of the columns."""
         self._path, self._file = folder / file, file
         told = about if image == IMAGE else {**about, IMAGE_COLUMN: image}
-        self._writer = ShardWriter(self._path, columns, dimension, told, vectors=vectors)
+        self._writer = ShardWriter(self._path, columns, dimension, told, types, vectors=vectors)
         self._image = columns.index(image) if image in columns else None
         self.first, self.rows = first, 0
         self._failed = Counter[str]()
@@ -65,7 +66,8 @@ class Shard:
             self._retryable += error.retryable
             self._unasked += isinstance(error, HostDown)
             if self._image is not None and error.column == IMAGE:
-                self._images.append(line.kept[self._image])
+                cell = line.kept[self._image]
+                self._images.append(cell if isinstance(cell, str) else None)
         self._is_sound = True
 
     def finish(self) -> Entry | None:

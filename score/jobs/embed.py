@@ -60,7 +60,7 @@ def embed_lines(
     began = time.perf_counter()
     writer_of = writer_for(output)
     about = _about(embedder) if writer_of.says_about else {}
-    with writer_of(output, lines.columns, embedder.dimension, about) as writer:
+    with writer_of(output, lines.columns, embedder.dimension, about, lines.types) as writer:
         for line, record in line_records(embedder, lines, params):
             writer.write(line.kept, record)
             count(summary, record, line.position, time.perf_counter() - began)

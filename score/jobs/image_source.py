@@ -34,7 +34,7 @@ class SourceImage:
 
     cell: object
     name: str
-    kept: list[str | None]
+    kept: list[object]
     position: int
 
 

@@ -22,7 +22,7 @@ from score.jobs.table_chain import TableChain
 from score.storage.remote import File, Input, RemoteFolder, is_remote
 from score.tables.csv_reader import CsvTable
 from score.tables.jsonl_reader import JsonlTable
-from score.tables.lines import NO_NAMES, Line, Lines, Mark, check_chosen, places_of
+from score.tables.lines import ALL_TEXT, NO_NAMES, Line, Lines, Mark, check_chosen, places_of
 from score.tables.parquet_reader import SUFFIXES, ParquetTable
 from score.tables.tar_reader import TarTable
 from score.tables.tsv_reader import TsvTable
@@ -120,6 +120,7 @@ class FolderLines:
         self.root = root if isinstance(root, Path) else None
         self._folder = Folder(root) if isinstance(root, Path) else RemoteImages(root)
         self.columns, self.size = self._folder.columns, self._folder.size
+        self.types = ALL_TEXT
         self.files: list[Input] = [root]
 
     def __enter__(self) -> FolderLines:

@@ -10,11 +10,12 @@ from itertools import accumulate
 from pathlib import Path
 
 from score.contract.rows import Row
-from score.errors import BadBase64, BadColumns, RequestError
+from score.errors import BadBase64, BadColumns, BadType, RequestError
 from score.fetch.cells import file_below, is_data_uri
 from score.jobs.image_files import image_files
 from score.jobs.input_files import InputFile
 from score.storage.remote import Input, RemoteFolder
+from score.tables.column_types import fitted, widened
 from score.tables.lines import Line, Lines, Mark, distinct
 from score.wording.quoting import listed, quoted
 
@@ -27,12 +28,13 @@ _SCHEME = 16  # characters of a cell in which a URL has its ://
 class TableChain:
     """Files with the same columns, in any order, read one after the other, one open at a time.
 
-    The columns of partitions come after those of the files, unless the files have them too. A mark
-    is the number of a file and a mark in it. size: bytes of all files as they are stored (of a
-    folder of images: images). root: the folder that all files are below; an image cell that names a
-    file below its own table's folder finds it there, unless `root` is set to another folder.
-    Use it as a context manager. Raises BadColumns, which names two files whose columns differ, and
-    what `opened` raises.
+    The columns of partitions come after those of the files, unless the files have them too. Where
+    a column has two types in the first files it has the one that holds both, else text; a later
+    cell that does not fit fails its row. A mark is the number of a file and a mark in it. size:
+    bytes of all files as they are stored (of a folder of images: images). root: the folder that all
+    files are below; an image cell that names a file below its own table's folder finds it there,
+    unless `root` is set to another folder. Use it as a context manager. Raises BadColumns, which
+    names two files whose columns differ, and what `opened` raises.
     """
 
     def __init__(self, inputs: Sequence[InputFile], opened: Callable[[Input], Lines]) -> None:
@@ -44,13 +46,14 @@ class TableChain:
         self._before = list(accumulate(sizes, initial=0))
         self.size = self._before[-1]
         with self._open(0) as first:
-            self._own = first.columns
+            self._own, self.types = first.columns, first.types
         self._partition = [name for name in inputs[0].partition if name not in self._own]
         self.columns = distinct([*self._own, *self._partition])
         is_afar = any(not isinstance(file, Path) for file in self.files)
         for number in range(1, min(len(inputs), _CHECKED_AFAR if is_afar else _CHECKED)):
             with self._open(number) as table:
                 self._order(number, table)
+                self.types = widened(self.types, table.types)
         self._shared = _shared_folder(self.files)
         self.root = self._shared
 
@@ -96,10 +99,15 @@ class TableChain:
         # Cells are read below `root`: those of a table in another folder are named from there.
         root = table.root.resolve() if table.root else None
         same = self.root != self._shared or root == self._shared
+        has_types = table.types == self.types
         for line in table.after(mark):
+            row = line.row if same else self._moved(line.row, root)
+            kept, misfit = [line.kept[place] for place in order], None
+            if not has_types:
+                kept, misfit = fitted(kept, self._own, self.types)
             yield Line(
-                line.row if same else self._moved(line.row, root),
-                [*(line.kept[place] for place in order), *beside],
+                _failed(row, f"{self.files[number]} {misfit}") if misfit else row,
+                [*kept, *beside],
                 before + line.position * size // max(table.size, 1),
                 (number, *line.mark),
             )
@@ -135,6 +143,10 @@ class TableChain:
                 f"has {listed(sorted(own - other))}, only the second {listed(sorted(other - own))}"
             )
         return [table.columns.index(name) for name in self._own]
+
+
+def _failed(row: Row, message: str) -> Row:
+    return Row(text=BadType(message)) if row.text is not None else Row(image=BadType(message))
 
 
 def _size(file: Input) -> int:

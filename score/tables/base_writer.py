@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 from score.contract.rows import ERRORS, FEATURES, Record, is_result
 from score.errors import BadColumns, RequestError
 from score.storage import atomic
+from score.tables.lines import ALL_TEXT, Types
 from score.type_aliases import Vector
 from score.wording.quoting import quoted
 
@@ -32,14 +33,15 @@ class Output(ABC):
         columns: Sequence[str],
         dimension: int,
         about: Mapping[str, str] = MappingProxyType({}),
+        types: Types = ALL_TEXT,
     ) -> None:
-        """`dimension`: of the vectors. `about`: which model made them. Raises BadColumns,
-        RequestError, OSError."""
+        """`dimension`: of the vectors. `about`: which model made them. `types`: of the columns.
+        Raises BadColumns, RequestError, OSError."""
         dropped = replaced(columns, self.reserved)
         self._kept = [number for number, name in enumerate(columns) if name not in dropped]
         self.path = path
         self.columns = [columns[number] for number in self._kept]
-        self.dimension, self.about = dimension, about
+        self.dimension, self.about, self.types = dimension, about, types
         path.parent.mkdir(parents=True, exist_ok=True)
         files = self.files_of(path)
         for file in files:
@@ -54,7 +56,7 @@ class Output(ABC):
     def _open(self, *parts: Path) -> None:
         """`parts`: where to write each of `files_of(path)` until they are complete."""
 
-    def _cells(self, kept: Sequence[str | None]) -> list[str | None]:
+    def _cells(self, kept: Sequence[object]) -> list[object]:
         """The cells of `columns`."""
         return [kept[number] for number in self._kept]
 
@@ -88,12 +90,12 @@ class Output(ABC):
 class Writer(Output):
     """An `Output` whose rows are records and nothing else."""
 
-    def write(self, kept: Sequence[str | None], record: Record) -> None:
+    def write(self, kept: Sequence[object], record: Record) -> None:
         """Adds a record beside the cells of the columns that it came with."""
         self._write(self._cells(kept), record)
 
     @abstractmethod
-    def _write(self, kept: Sequence[str | None], record: Record) -> None: ...
+    def _write(self, kept: Sequence[object], record: Record) -> None: ...
 
 
 def replaced(columns: Sequence[str], reserved: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from score.storage.byte_source import ByteSource, packing_of
 from score.storage.inputs import MAX_LINE, bytes_of, lines_of, longer_than, text_stream
 from score.storage.remote import File, Input
 from score.tables.lines import (
+    ALL_TEXT,
     MAX_KEPT_IMAGE,
     NO_NAMES,
     Line,
@@ -137,7 +138,7 @@ class CsvRows:
         where = f"{name}, line {self._reading.start},"
         self._places = places_of(header, where, chosen)
         self.header = header  # unchanged, unlike `columns`
-        self.columns = distinct(header)
+        self.columns, self.types = distinct(header), ALL_TEXT
 
     def _header(self) -> list[str]:
         for cells in self._reading.rows():
@@ -175,7 +176,7 @@ class CsvRows:
             return Row(**{TEXT if TEXT in self._places else IMAGE: error})
         return Row(**{name: _readable(cells[number]) for name, number in self._places.items()})
 
-    def _kept(self, cells: list[str], image: int | None) -> list[str | None]:
+    def _kept(self, cells: list[str], image: int | None) -> list[object]:
         width = len(self.columns)
         if self._reading.ended or len(cells) != width:
             cut = (cell[:MAX_KEPT_IMAGE] for cell in cells)

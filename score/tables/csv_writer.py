@@ -25,7 +25,7 @@ class CsvWriter(Writer):
         self._csv.writerow([*self.columns, *self.reserved])
 
     @override
-    def _write(self, kept: Sequence[str | None], record: Record) -> None:
+    def _write(self, kept: Sequence[object], record: Record) -> None:
         vectors = ["" if v is None else wire.dump(v.tolist()).decode() for v in vectors_of(record)]
         self._csv.writerow([*kept, *vectors, *error_cells(record)])
 

@@ -15,11 +15,11 @@ from score.errors import BadColumns, BadType, RequestError
 from score.storage.byte_source import ByteSource
 from score.storage.inputs import MAX_LINE, longer_than
 from score.storage.remote import File, Input
+from score.tables.column_types import fitted, json_kinds, json_types
 from score.tables.lines import (
     NO_NAMES,
     Line,
     Mark,
-    cell_text,
     distinct,
     folder_of,
     is_unicode,
@@ -40,11 +40,12 @@ class JsonlTable:
     """JSON objects with an `image` field, a `text` field or both, one a line, read lazily.
 
     Use it as a context manager. The columns are the fields of the first 1,000 lines (of 8 MiB);
-    a field that a line lacks is empty. Other fields than `image` and `text` are kept as text,
-    lists and objects as JSON. A line that is no such object, has a field that none of the first
-    lines has, or exceeds a bound fails its row. `.gz` and `.zst` are read, too. Marks: as of
-    `CsvTable`. Raises BadColumns for a file without a usable field, RequestError for one without
-    an object.
+    a field that a line lacks is empty. Other fields than `image` and `text` that hold only numbers
+    or booleans in the first lines keep that type; others are text, lists and objects as JSON. A
+    line that is no such object, has a field that none of the first lines has, or a value that does
+    not fit its field's type, or exceeds a bound fails its row. `.gz` and `.zst` are read, too.
+    Marks: as of `CsvTable`. Raises BadColumns for a file without a usable field, RequestError for
+    one without an object.
     """
 
     def __init__(self, path: File, chosen: Mapping[str, str] = NO_NAMES) -> None:
@@ -54,11 +55,19 @@ class JsonlTable:
         with ExitStack() as files:
             self._source = files.enter_context(ByteSource(path))
             self.size = self._source.size
-            names = self._fields_of_head()
+            kinds = self._fields_of_head()
+            names = list(kinds)
             self._places = places_of(names, path.name, chosen)
             self._files = files.pop_all()
         self._numbers = {name: number for number, name in enumerate(names)}
         self.columns = distinct(names)
+        read = {names[number] for number in self._places.values()}
+        self._kinds = json_types({name: kinds[name] for name in names if name not in read})
+        self.types = {
+            column: self._kinds[name]
+            for name, column in zip(names, self.columns, strict=True)
+            if name in self._kinds
+        }
 
     def __enter__(self) -> JsonlTable:
         return self
@@ -82,10 +91,10 @@ class JsonlTable:
             except BadType as bad:
                 fields, error = {}, bad
             row = self._row(fields)
-            if error:
-                shown = BadType(f"line {place[1]} {error}")
+            kept, misfit = fitted(map(fields.get, self._numbers), self._numbers, self._kinds)
+            if error or misfit:
+                shown = BadType(f"line {place[1]} {error or misfit}")
                 row = Row(**{TEXT if TEXT in self._places else IMAGE: shown})
-            kept = [cell_text(fields.get(name)) for name in self._numbers]
             kept = kept_cells(kept, self._places.get(IMAGE))
             yield Line(row, kept, self._source.position(place[0]), place)
 
@@ -103,14 +112,15 @@ class JsonlTable:
                 )
         return None
 
-    def _fields_of_head(self) -> list[str]:
-        """The names of all fields of the first lines."""
-        names: dict[str, None] = {}
+    def _fields_of_head(self) -> dict[str, set[str]]:
+        """All fields of the first lines, and the kinds of their values."""
+        names: dict[str, set[str]] = {}
         first: RequestError | None = None
         objects = 0
         for lines, (line, place) in enumerate(self._lines((0, 0)), 1):
             try:
-                names.update(dict.fromkeys(_object(line)))
+                for name, value in _object(line).items():
+                    names.setdefault(name, set()).update(json_kinds(value))
                 objects += 1
             except BadType as error:
                 first = first or RequestError(f"{self.path.name}: line {place[1]} {error}")
@@ -118,7 +128,7 @@ class JsonlTable:
                 break
         if not objects:
             raise first or BadColumns(f"{self.path.name} is empty: it needs a line")
-        return list(names)
+        return names
 
     def _lines(self, place: Place) -> Iterator[tuple[bytes | BadType, Place]]:
         """Each line that is not blank, or the error of one that is too long, and where it ends."""

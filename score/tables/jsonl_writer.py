@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,6 +12,7 @@ from typing_extensions import override
 from score.contract import wire
 from score.contract.rows import FEATURES, Record
 from score.tables.base_writer import Writer, error_cells, vectors_of
+from score.tables.lines import cell_text
 
 
 class JsonLinesWriter(Writer):
@@ -24,8 +26,8 @@ class JsonLinesWriter(Writer):
         self._file: IO[str] = part.open("w", encoding="utf-8")
 
     @override
-    def _write(self, kept: Sequence[str | None], record: Record) -> None:
-        line: dict[str, Any] = dict(zip(self.columns, kept, strict=True))
+    def _write(self, kept: Sequence[object], record: Record) -> None:
+        line: dict[str, Any] = dict(zip(self.columns, map(_value, kept), strict=True))
         for name, vector in zip(FEATURES, vectors_of(record), strict=True):
             if vector is not None:
                 line[name] = vector.tolist()
@@ -37,3 +39,9 @@ class JsonLinesWriter(Writer):
     @override
     def _close(self) -> None:
         self._file.close()
+
+
+def _value(cell: object) -> object:
+    """A cell as JSON has it: numbers but NaN and infinity, booleans, else text."""
+    is_json = isinstance(cell, (str, int)) or (isinstance(cell, float) and isfinite(cell))
+    return cell if is_json else cell_text(cell)

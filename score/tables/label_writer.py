@@ -34,7 +34,7 @@ class LabelWriter(CsvWriter):
 
     def add(
         self,
-        kept: Sequence[str | None],
+        kept: Sequence[object],
         record: Record,
         confidence: float = 0.0,
         file: str | None = None,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from score.contract.limits import check_column_count
 from score.contract.rows import COLUMNS, IMAGE, Row, check_columns
@@ -21,6 +21,11 @@ MAX_KEPT_IMAGE = 2048
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 """Of a table whose columns have our names."""
 
+Types = Mapping[str, Any]
+"""Column → its Arrow type. Columns that are not named hold text."""
+
+ALL_TEXT: Types = MappingProxyType({})
+
 Mark = tuple[int, ...]
 """A place in a table, between two lines. Its numbers, which a file may keep as a JSON list, mean
 something to the table's reader alone."""
@@ -29,12 +34,13 @@ something to the table's reader alone."""
 class Line(NamedTuple):  # which is made in a third of the time of a frozen dataclass
     """A line of a table.
 
-    row: to answer. kept: the cells to write beside the answer. position: how far the table has been
+    row: to answer. kept: the cells to write beside the answer, of the types that `Lines.types`
+    tells. position: how far the table has been
     read with this line, in the unit of `Lines.size`. mark: where the table goes on after this line.
     """
 
     row: Row
-    kept: list[str | None]
+    kept: list[object]
     position: int
     mark: Mark
 
@@ -49,13 +55,14 @@ _NO_ROW = Row()
 class Lines(Protocol):
     """A job's rows, read as they are asked for. Use it as a context manager.
 
-    columns: of the cells that the lines keep. root: the folder below which image cells may name
-    files; None for a table in an object store. size: the last line's position: bytes of a CSV
-    file, rows of a parquet file, images of a folder. files: those whose content is the input; for a
-    folder of images the folder.
+    columns: of the cells that the lines keep. types: of those that hold no text. root: the folder
+    below which image cells may name files; None for a table in an object store. size: the last
+    line's position: bytes of a CSV file, rows of a parquet file, images of a folder. files: those
+    whose content is the input; for a folder of images the folder.
     """
 
     columns: list[str]
+    types: Types
     root: Path | None
     size: int
     files: list[Input]
@@ -125,12 +132,14 @@ def check_chosen(chosen: Mapping[str, str]) -> None:
         )
 
 
-def kept_cells(cells: list[str | None], image: int | None) -> list[str | None]:
+def kept_cells(cells: list[object], image: int | None) -> list[object]:
     """A line's cells as an output keeps them: without an inline image in the column `image`."""
-    if image is not None and (cell := cells[image]):
+    if image is not None and isinstance(cell := cells[image], str):
         inline = len(cell) > MAX_KEPT_IMAGE or cell[:5].lower() == "data:"
         cells[image] = None if inline else cell
-    return [cell if cell is None or cell.isascii() else as_utf8(cell) for cell in cells]
+    return [
+        as_utf8(cell) if isinstance(cell, str) and not cell.isascii() else cell for cell in cells
+    ]
 
 
 def distinct(header: list[str]) -> list[str]:

@@ -40,7 +40,7 @@ class NumpyWriter(Writer):
             np.lib.format.write_array_header_1_0(file, header)
 
     @override
-    def _write(self, kept: Sequence[str | None], record: Record) -> None:
+    def _write(self, kept: Sequence[object], record: Record) -> None:
         for (name, file), vector in zip(self._matrices.items(), vectors_of(record), strict=True):
             if vector is not None:
                 self._used.add(name)

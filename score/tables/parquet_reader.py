@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from score.contract.rows import FEATURES, IMAGE, Row, is_result
 from score.errors import RequestError
 from score.storage.remote import File, Input
+from score.tables.column_types import types_of
 from score.tables.lines import (
     NO_NAMES,
     Line,
@@ -29,16 +30,17 @@ from score.tables.parquet_sizes import check_pages, check_schema
 SUFFIXES = (".parquet", ".pqt")
 
 _BATCH = 64  # rows in memory at a time: their images may be inline
+_NO_TIME = (OverflowError, KeyError)  # of years beyond 9999, of a time zone that is none
 _BUFFER = 2**20  # bytes of a column that are read at a time: else all of a row group
 
 
 class ParquetTable:
     """A parquet file with an `image` column, a `text` column or both, read lazily.
 
-    Use it as a context manager. Cells of the other columns are kept as text, lists and structs as
-    JSON; the vectors of a table that `score embed` wrote are not read. Its marks are numbers of
-    rows; of the row groups before a mark nothing is read. Raises BadColumns for a
-    file without a usable column, RequestError for what is no parquet.
+    Use it as a context manager. The other columns keep their types, as of `types_of`; the vectors
+    of a table that `score embed` wrote are not read. Its marks are numbers of rows; of the row
+    groups before a mark nothing is read. Raises BadColumns for a file without a usable column,
+    RequestError for what is no parquet.
     """
 
     def __init__(self, path: File, chosen: Mapping[str, str] = NO_NAMES) -> None:
@@ -51,7 +53,8 @@ class ParquetTable:
                 check_schema(self._raw, path.name)
                 # A file here is opened by pyarrow, which then reads it without Python's lock.
                 source = path if isinstance(path, Path) else files.enter_context(_opened(path))
-                textual = [f.name for f in pq.read_schema(source) if is_textual(f.type)]
+                schema = pq.read_schema(source)
+                textual = [field.name for field in schema if is_textual(field.type)]
                 # As a dictionary, a string that many rows share is in memory once.
                 file = pq.ParquetFile(source, read_dictionary=textual, buffer_size=_BUFFER)
                 self._file = files.enter_context(file)
@@ -61,6 +64,8 @@ class ParquetTable:
             self._places = places_of(self._names, path.name, chosen)
             self._files = files.pop_all()
         self.columns = distinct(self._names)
+        kinds = enumerate(zip(self.columns, schema.types, strict=True))
+        self.types = types_of(kept for at, kept in kinds if at not in self._places.values())
         self.size = self._file.metadata.num_rows
 
     def __enter__(self) -> ParquetTable:
@@ -85,7 +90,10 @@ class ParquetTable:
     def _after(self, skipped: int) -> Iterator[Line]:
         for position, cells in enumerate(self._rows(skipped), skipped + 1):
             row = Row(**{name: cells[number] for name, number in self._places.items()})
-            kept = [cell_text(cells.get(number)) for number in range(len(self.columns))]
+            kept = [
+                cells.get(number) if name in self.types else cell_text(cells.get(number))
+                for number, name in enumerate(self.columns)
+            ]
             yield Line(row, kept_cells(kept, self._places.get(IMAGE)), position, (position,))
 
     def _rows(self, skipped: int) -> Iterator[dict[int, object]]:
@@ -109,7 +117,7 @@ class ParquetTable:
                     skipped -= batch.num_rows - unread.num_rows
                     for cells in zip(*map(cells_of, unread.columns), strict=True):
                         yield dict(zip(numbers, cells, strict=True))
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, *_NO_TIME) as error:
             raise RequestError(f"{self.path.name} cannot be read: {error}") from error
 
     def _batches(self, group: int, names: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:

@@ -11,28 +11,29 @@ from typing_extensions import override
 
 from score.contract.rows import ERRORS, FEATURES, Record
 from score.tables.base_writer import Writer, error_cells, vectors_of
+from score.tables.column_types import stored_as
 
 _ROW_GROUP = 4096  # rows, or fewer where their cells are long
 _ROW_GROUP_CHARACTERS = 32 * 2**20
 
 
 class ParquetWriter(Writer):
-    """Parquet: the columns as strings, vectors as lists of float32, errors as three columns; the
-    file's key-value metadata says which model made them."""
+    """Parquet: the columns with their types, vectors as lists of float32, errors as three columns;
+    the file's key-value metadata says which model made them."""
 
     says_about = True
 
     @override
     def _open(self, *parts: Path) -> None:
         vector = pa.list_(pa.float32())
-        types = [(name, pa.string()) for name in self.columns]
+        types = [(name, stored_as(name, self.types)) for name in self.columns]
         types += [(name, vector) for name in FEATURES]
         types += list(zip(ERRORS, (pa.string(), pa.string(), pa.bool_()), strict=True))
         (part,) = parts
         self._rows = Rows(part, pa.schema(types, metadata=dict(self.about) or None))
 
     @override
-    def _write(self, kept: Sequence[str | None], record: Record) -> None:
+    def _write(self, kept: Sequence[object], record: Record) -> None:
         self._rows.add((*kept, *vectors_of(record), *error_cells(record)), kept)
 
     @override
@@ -50,10 +51,10 @@ class Rows:
         self._rows: list[tuple[object, ...]] = []
         self._characters = 0
 
-    def add(self, row: tuple[object, ...], kept: Sequence[str | None]) -> None:
+    def add(self, row: tuple[object, ...], kept: Sequence[object]) -> None:
         """Adds a row, whose cells are in the schema's order. kept: those that may be long."""
         self._rows.append(row)
-        self._characters += sum([len(cell) for cell in kept if cell])
+        self._characters += sum([len(cell) for cell in kept if isinstance(cell, str)])
         if len(self._rows) >= _ROW_GROUP or self._characters >= _ROW_GROUP_CHARACTERS:
             self._flush()
 

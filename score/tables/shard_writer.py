@@ -13,6 +13,8 @@ from typing_extensions import override
 
 from score.contract.rows import ERRORS, FEATURES, Record
 from score.tables.base_writer import Output, error_cells, vectors_of
+from score.tables.column_types import stored_as
+from score.tables.lines import ALL_TEXT, Types
 from score.tables.parquet_writer import Rows
 from score.type_aliases import VectorType
 
@@ -37,21 +39,22 @@ class ShardWriter(Output):
         columns: Sequence[str],
         dimension: int,
         about: Mapping[str, str] = MappingProxyType({}),
+        types: Types = ALL_TEXT,
         *,
         vectors: VectorType = "float32",
     ) -> None:
         """As `Output`; `vectors`: the type of their numbers."""
         self._kind = np.dtype(vectors)
-        super().__init__(path, columns, dimension, about)
+        super().__init__(path, columns, dimension, about, types)
 
     @override
     def _open(self, *parts: Path) -> None:
-        schema = schema_of(self.columns, self._kind, self.about)
+        schema = schema_of(self.columns, self._kind, self.about, self.types)
         (part,) = parts
         self._rows = Rows(part, schema)
 
     def write(
-        self, number: int, kept: Sequence[str | None], record: Record, sha256: str | None
+        self, number: int, kept: Sequence[object], record: Record, sha256: str | None
     ) -> None:
         """Adds a record beside the cells that it came with. number: of the row in the input.
         sha256: of the image's bytes, if there were any."""
@@ -71,8 +74,11 @@ def computed(record: Record, sha256: str | None, kind: np.dtype[Any]) -> tuple[o
     return *vectors, FAILED if record.error else OK, *error_cells(record), sha256
 
 
-def schema_of(columns: Sequence[str], kind: np.dtype[Any], about: Mapping[str, str]) -> pa.Schema:
+def schema_of(
+    columns: Sequence[str], kind: np.dtype[Any], about: Mapping[str, str], types: Types = ALL_TEXT
+) -> pa.Schema:
     """The columns of a shard. kind: of the vectors' numbers. about: which model made them.
+    types: of the input's columns.
 
     The lists are of no fixed size: pyarrow cannot read a missing one of those that it wrote
     ("Expected all lists to be of size=512 but index 2 had size=0", up to 25.0 at least).
@@ -80,7 +86,7 @@ def schema_of(columns: Sequence[str], kind: np.dtype[Any], about: Mapping[str, s
     text, vector = pa.string(), pa.list_(pa.from_numpy_dtype(kind))
     types = [
         (ROW, pa.int64()),
-        *((name, text) for name in columns),
+        *((name, stored_as(name, types)) for name in columns),
         *((name, vector) for name in FEATURES),
         (STATUS, text),
         *zip(ERRORS, (text, text, pa.bool_()), strict=True),

@@ -10,7 +10,7 @@ from score.contract.rows import IMAGE, TEXT, Row
 from score.errors import BadType, RequestError, RowError, TooManyBytes
 from score.storage.byte_source import ByteSource
 from score.storage.remote import File, Input
-from score.tables.lines import NO_NAMES, Line, Mark, as_utf8, folder_of, places_of
+from score.tables.lines import ALL_TEXT, NO_NAMES, Line, Mark, as_utf8, folder_of, places_of
 from score.tables.tar_members import Member, TarMembers
 from score.wording.quoting import quoted
 
@@ -51,7 +51,9 @@ class _Sample:
         if isinstance(error := values[-1], RowError):
             row = Row(text=error)
         values[1] = self.names.get(IMAGE)
-        kept = [as_utf8(value) if isinstance(value, str) else None for value in values]
+        kept: list[object] = [
+            as_utf8(value) if isinstance(value, str) else None for value in values
+        ]
         return Line(row, kept, position, (end,))
 
 
@@ -77,7 +79,7 @@ class TarTable:
         """`chosen`: as for `places_of`. `image_endings`: in lower case."""
         self.path, self.root = path, folder_of(path)
         self.files: list[Input] = [path]
-        self.columns = list(_COLUMNS)
+        self.columns, self.types = list(_COLUMNS), ALL_TEXT
         self._places = places_of(self.columns, path.name, chosen)
         self._endings = image_endings
         with ExitStack() as files:
