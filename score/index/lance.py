@@ -59,6 +59,7 @@ _KIND = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, |Arrow e
 _SIGNED = re.compile(
     r"(?<=\S)\?[^\s?]*=[^\s)\"',]*"
 )  # the query of a URL, which may hold a signature
+_OF_TEXT = "could not convert to literal of type 'Utf8'"
 _LONGEST = 300  # characters of a reason
 
 
@@ -82,7 +83,9 @@ def reason(error: BaseException) -> str:
     text = _SIGNED.sub("?…", _KIND.sub("", _WHERE_IN_RUST.sub("", str(error))))
     text = _SQL.sub(lambda match: match["what"], text)
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+    hint = "; a column of text becomes one of numbers by CAST(price AS double)"
+    line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+    return line + hint if _OF_TEXT in line else line
 
 
 def check_names(tables: Iterable[VectorTable]) -> None:

@@ -19,6 +19,7 @@ from score.index.build import build_index
 from score.index.index import Index
 from tests.support import exact_search
 from tests.support.exact_search import clustered, nearest
+from tests.support.indexes import indexed
 
 NAN, INFINITY = float("nan"), float("inf")
 FLOATS = pa.list_(pa.float32())
@@ -213,6 +214,15 @@ def test_a_condition_that_cannot_be_used_is_one_sentence(where: str, searched: I
         assert "\n" not in message
         assert ".rs" not in message
         assert len(message) < 500
+
+
+def test_a_condition_that_takes_text_for_numbers_has_a_hint(tmp_path: Path) -> None:
+    columns = {"price": ["9.5", "70", None]}
+    index = Index(indexed(tmp_path, np.eye(3), columns))
+    with pytest.raises(RequestError, match=r"by CAST\(price AS double\)$"):
+        index.check_condition("price < 50")
+    (hit,) = index.search(np.ones(3, np.float32), where="CAST(price AS double) < 50")
+    assert hit.row["price"] == "9.5"
 
 
 def test_exact_search_of_a_large_index(searched: Index, vectors: np.ndarray) -> None:

@@ -73,8 +73,13 @@ def test_what_pandas_writes_is_read(name: str, tmp_path: Path) -> None:
         assert table.files == [tmp_path / name]
         lines = check_marks(table)
     assert cells_of(lines) == WANTED
-    assert lines[0].kept[2] == "1.5"
+    assert lines[0].kept[2] == price_in(name)
     assert lines[2].kept[:2] == list(WANTED[2])
+
+
+def price_in(name: str) -> object:
+    """The first row's price: parquet and JSON have numbers, CSV has text."""
+    return 1.5 if {"parquet", "pqt", "jsonl", "ndjson"} & {*name.split(".")} else "1.5"
 
 
 @pytest.mark.process
@@ -162,7 +167,7 @@ def test_columns_may_have_other_names(ending: str, tmp_path: Path) -> None:
         assert table.columns == ["url", "caption", "text"]
         lines = check_marks(table)
     assert cells_of(lines) == WANTED
-    assert lines[0].kept[2] == "1.5"
+    assert lines[0].kept[2] == price_in(ending)
     assert lines[2].kept[:2] == list(WANTED[2])
     (only,) = {line.row.image for line in lines_of(file, {"text": "caption"})}
     assert only is None

@@ -99,7 +99,7 @@ def test_fields_are_cells(tmp_path: Path) -> None:
     ]
     assert [line.kept for line in lines] == [
         ["a", '[1, {"x": null}]', None, None],
-        ['["b"]', None, "7", "True"],
+        ['["b"]', None, "7", True],
         [None, "2.5", None, None],
         ["", None, None, None],
     ]
