@@ -16,7 +16,8 @@ from score.contract.rows import IMAGE, TEXT, Row, is_empty
 from score.core.observer import NOBODY, Observer
 from score.core.pace import Pace
 from score.core.shared import Shared
-from score.errors import EmptyRow, RowError, TooManyPixels
+from score.errors import EmptyRow, NotAnImage, RowError, TooManyPixels
+from score.fetch.cells import is_short_base64
 from score.images.preprocess import Pixels, Preprocessor
 from score.settings import Settings
 from score.texts.tokenizer import Ids, Tokenizer
@@ -140,8 +141,11 @@ class Preparer:
                     options.on_fetched(image, data)
                 decode = partial(copy_context().run, self._decode, data, options)
                 decoded = self._shared.decoders.submit(options.call, decode)
-                with options.call.interrupting(decoded.cancel):
-                    return decoded.result()
+                try:
+                    with options.call.interrupting(decoded.cancel):
+                        return decoded.result()
+                except NotAnImage as error:
+                    raise _explained(error, image, options.root) from None
 
     def _decode(self, data: bytes, options: FetchOptions) -> Pixels:
         options.call.check()  # it may have ended between the download and this turn
@@ -155,6 +159,16 @@ class Preparer:
                 fast=settings.decoding == "fast",
                 spend=options.pixels.spend if options.pixels else None,
             )
+
+
+def _explained(error: NotAnImage, image: object, root: Path | None) -> NotAnImage:
+    """The error of a cell that was perhaps meant as a file's path, but happens to be base64."""
+    if root is None or not is_short_base64(image, root):
+        return error
+    return NotAnImage(
+        f"{error.message}; the cell was read as base64, since no file below {root.resolve()} has "
+        "that name"
+    )
 
 
 class _naming:

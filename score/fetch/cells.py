@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from score.errors import BadBase64, FetchFailed, TooManyBytes
-from score.fetch.urls import start
+from score.fetch.urls import is_web, start
 from score.settings import MIB
 
 _LONGEST_PATH = 1024
@@ -111,6 +111,14 @@ def file_below(root: Path, cell: str) -> Path | None:
         return file if file.is_relative_to(root) and file.is_file() else None
     except (OSError, ValueError, RuntimeError):  # no file name; a link to itself
         return None
+
+
+def is_short_base64(cell: object, root: Path) -> bool:
+    """Whether a cell that was read as base64 may have been meant as a path below `root`."""
+    if not isinstance(cell, str) or len(cell) > _LONGEST_PATH or is_web(cell.strip()):
+        return False
+    cell = cell.strip()
+    return not is_data_uri(cell) and file_below(root.resolve(), cell) is None
 
 
 def looks_like_a_path(cell: str) -> bool:

@@ -585,3 +585,16 @@ def test_records_count_the_tokens_of_texts(embedder: Embedder) -> None:
     rows = [Row(text="a red apple"), Row(image=random_image()), Row(text="a " * 200), Row(text=5)]
     counts = [record.tokens for record in embedder.embed(rows)]
     assert counts == [5, 0, parts_of(embedder).tokenizer.context, 0]
+
+
+def test_a_name_that_happens_to_be_base64_is_told_to_be_no_file(
+    embedder: Embedder, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"no image")
+    cells = ["photos/cat", "/etc/passwd", "not an image", "file", "data:;base64,AAAA", "A" * 1200]
+    rows = [Row(image=cell) for cell in cells]
+    errors = [str(record.error) for record in embedder.embed(rows, root=tmp_path)]
+    hint = f"the cell was read as base64, since no file below {tmp_path.resolve()} has that name"
+    assert [hint in error for error in errors] == [True, True, True, False, False, False]
+    (record,) = embedder.embed([Row(image="photos/cat")])
+    assert "has that name" not in str(record.error)
