@@ -185,7 +185,8 @@ def _into_file(options: argparse.Namespace, settings: Settings, params: Params) 
         if value is not None and value is not False:
             flag = "--" + name.replace("_", "-")
             raise RequestError(
-                f"{flag} is for an output that is a folder: {options.output} is none"
+                f"{flag} is for an output that is a folder: {options.output} is none, but would be "
+                f"with a slash at its end: {options.output}/"
             )
     output = Path(options.output)
     writer = writer_for(output)

@@ -25,4 +25,7 @@ def writer_for(path: Path) -> type[Writer]:
     try:
         return WRITERS[path.suffix]
     except KeyError:
-        raise RequestError(f"{path.name} must end in {', '.join(WRITERS)}") from None
+        raise RequestError(
+            f"{path.name} must end in {', '.join(WRITERS)}; `score embed` writes into a folder of "
+            f"that name where a slash follows it: {path.name}/"
+        ) from None

@@ -85,6 +85,7 @@ LABEL = ["label", "images", "--ontology", ONTOLOGY]
         (["embed", "index", "--output", "x.csv"], "no image below index"),
         (["embed", "empty", "--output", "x.csv"], "no image below"),
         (["embed", "in.csv", "--output", "x.xlsx"], "must end in .parquet"),
+        (["embed", "in.csv", "--output", "run.v2"], "where a slash follows it: run.v2/"),
         (["embed", "in.csv", "--output", "in.csv"], "would replace the input"),
         (["embed", "in.csv", "--output", "vectors.parquet"], EXISTS),
         (["embed", "in.csv", "--output", "in.csv/x.csv"], "in.csv is not a folder"),

@@ -481,7 +481,9 @@ def test_flags_of_folders_are_refused_for_files_and_the_reverse(
     file = str(tmp_path / "out.parquet")
     for flags in (["--retry-failed"], ["--force-new"], ["--max-error-rate", "0"]):
         assert main(["embed", str(table), "--output", file, *flags]) == 2
-        assert f"{flags[0]} is for an output that is a folder" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"{flags[0]} is for an output that is a folder" in said
+        assert f"with a slash at its end: {file}/" in said
     assert embed(table, folder, "--overwrite") == 2
     assert "--overwrite is for files" in capsys.readouterr().err
 
