@@ -81,7 +81,7 @@ def schema_of(
     types: of the input's columns.
 
     The lists are of no fixed size: pyarrow cannot read a missing one of those that it wrote
-    ("Expected all lists to be of size=512 but index 2 had size=0", up to 25.0 at least).
+    ("Expected all lists to be of size=512 but index 2 had size=0", 18.0 to 25.0 at least).
     """
     text, vector = pa.string(), pa.list_(pa.from_numpy_dtype(kind))
     types = [
