@@ -20,6 +20,7 @@
     └── RowError                 one row cannot be answered; the other rows still are
         ├── EmptyRow             neither an image nor a text
         ├── BadType              a cell that is not a string (or, for images, bytes)
+        │   └── UnreadableFile   the rest of one of a job's input files
         ├── BadBase64            neither a URL, a `data:` URI nor valid base64
         ├── BadUrl               a URL that cannot be fetched as written
         ├── BlockedHost          a URL that leads to no public address
@@ -324,6 +325,17 @@ class BadType(RowError):
     """
 
     code = "bad_type"
+
+
+class UnreadableFile(BadType):
+    """In a batch job of several files: the rest of one of them, from this row on, is damaged or has
+    other columns, and is left out. It counts as one row.
+
+    What to do: mend the file that the message names, and embed it by itself; the rows before this
+    one are done.
+    """
+
+    code = "unreadable_file"
 
 
 class BadBase64(RowError):

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 from score.console.commands import DONE, TOO_MANY_ERRORS, Parser, say
 from score.console.progress import interruptible, progress_bar, repeatedly
+from score.errors import UnreadableFile
 from score.jobs.summary import Summary
 from score.type_aliases import Json
 from score.wording.durations import duration
@@ -192,5 +193,10 @@ def stage_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 def print_summary(output: Path, summary: Summary, max_errors: int | None) -> int:
     """Prints a job's summary, and returns its exit code."""
     print(f"{output}: {summary}", file=sys.stderr)
+    if unread := summary.failed[UnreadableFile.code]:
+        say(
+            f"{unread:,} input files could not be read to their end: the rows with the code "
+            f"{UnreadableFile.code} name them"
+        )
     allowed = summary.rows - 1 if max_errors is None else max_errors
-    return TOO_MANY_ERRORS if summary.errors > max(allowed, 0) else DONE
+    return TOO_MANY_ERRORS if unread or summary.errors > max(allowed, 0) else DONE

@@ -63,12 +63,14 @@ def open_lines(
     """
     check_chosen(columns)
     named = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    inputs = [file for source in named for file in _inputs(source)]
+    found = [(source, file) for source in named for file in _inputs(source)]
+    inputs = [file for _, file in found]
     if not inputs:
         raise RequestError("no input is named")
-    if len(named) == 1 and len(inputs) == 1 and _is_itself(named[0], inputs[0].path):
-        return _opened(inputs[0].path, columns)
-    return TableChain(inputs, partial(_opened, columns=columns))
+    themselves = [file.path for source, file in found if _is_itself(source, file.path)]
+    if len(named) == 1 and themselves:
+        return _opened(themselves[0], columns)
+    return TableChain(inputs, partial(_opened, columns=columns), themselves)
 
 
 def reader_of(name: str) -> Reader | None:

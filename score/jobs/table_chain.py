@@ -10,13 +10,13 @@ from itertools import accumulate
 from pathlib import Path
 
 from score.contract.rows import Row
-from score.errors import BadBase64, BadColumns, BadType, RequestError
+from score.errors import BadBase64, BadColumns, BadType, RequestError, UnreadableFile
 from score.fetch.cells import file_below, is_data_uri
 from score.jobs.image_files import image_files
 from score.jobs.input_files import InputFile
 from score.storage.remote import Input, RemoteFolder
 from score.tables.column_types import fitted, widened
-from score.tables.lines import Line, Lines, Mark, distinct
+from score.tables.lines import EmptyTable, Line, Lines, Mark, distinct
 from score.wording.quoting import listed, quoted
 
 # Files whose columns are compared before the work begins, the others in their turn: a job goes on
@@ -33,29 +33,59 @@ class TableChain:
     cell that does not fit fails its row. A mark is the number of a file and a mark in it. size:
     bytes of all files as they are stored (of a folder of images: images). root: the folder that all
     files are below; an image cell that names a file below its own table's folder finds it there,
-    unless `root` is set to another folder. Use it as a context manager. Raises BadColumns, which
-    names two files whose columns differ, and what `opened` raises.
+    unless `root` is set to another folder. Use it as a context manager.
+
+    An empty file has no rows. Where a file is damaged, or turns out to have other columns once
+    others have been read, the rest of it is one row that fails with UnreadableFile. Raises
+    BadColumns, which names two of the first files whose columns differ; RequestError where no file
+    can be read, and where one cannot be read now but perhaps later.
     """
 
-    def __init__(self, inputs: Sequence[InputFile], opened: Callable[[Input], Lines]) -> None:
-        """`inputs`: at least one. `opened`: the reader of each."""
-        self._inputs, self._opened = inputs, opened
+    def __init__(
+        self,
+        inputs: Sequence[InputFile],
+        opened: Callable[[Input], Lines],
+        named: Sequence[Input] = (),
+    ) -> None:
+        """inputs: at least one. opened: the reader of each. named: those that the user named one by
+        one, of which the first ones must be readable."""
+        self._inputs, self._opened, self._named = inputs, opened, named
         self.files: list[Input] = [file.path for file in inputs]
         _check_distinct(self.files)
         sizes = [_size(file) for file in self.files]
         self._before = list(accumulate(sizes, initial=0))
         self.size = self._before[-1]
-        with self._open(0) as first:
-            self._own, self.types = first.columns, first.types
-        self._partition = [name for name in inputs[0].partition if name not in self._own]
-        self.columns = distinct([*self._own, *self._partition])
         is_afar = any(not isinstance(file, Path) for file in self.files)
-        for number in range(1, min(len(inputs), _CHECKED_AFAR if is_afar else _CHECKED)):
-            with self._open(number) as table:
-                self._order(number, table)
-                self.types = widened(self.types, table.types)
+        self._look_at(_CHECKED_AFAR if is_afar else _CHECKED)
         self._shared = _shared_folder(self.files)
         self.root = self._shared
+
+    def _look_at(self, most: int) -> None:
+        """Takes the columns of the first files, and of more until one can be read."""
+        trouble, has_begun = None, False
+        for number in range(len(self.files)):
+            if number >= most and has_begun:
+                break
+            try:
+                with self._open(number) as table:
+                    if not has_begun:
+                        self._begin(number, table)
+                        has_begun = True
+                    self._order(number, table)
+                    self.types = widened(self.types, table.types)
+            except RequestError as error:
+                is_named = self.files[number] in self._named and not isinstance(error, EmptyTable)
+                if is_named or not _is_of_file(error, self.files[number]):
+                    raise
+                trouble = trouble or error
+        if trouble and not has_begun:
+            raise trouble
+
+    def _begin(self, number: int, table: Lines) -> None:
+        self._first, self._own, self.types = number, table.columns, table.types
+        partition = self._inputs[number].partition
+        self._partition = [name for name in partition if name not in self._own]
+        self.columns = distinct([*self._own, *self._partition])
 
     def __enter__(self) -> TableChain:
         return self
@@ -68,7 +98,7 @@ class TableChain:
     def after(self, mark: Mark | None) -> Iterator[Line]:
         """As `Lines.after`."""
         number, *inner = mark or (0,)
-        if number >= len(self.files):
+        if number > len(self.files) or (number == len(self.files) and inner):
             raise RequestError(
                 f"the input has {len(self.files):,} files, and its reading should go on in number "
                 f"{number + 1:,}: it is not as it was read before"
@@ -77,8 +107,22 @@ class TableChain:
 
     def _after(self, number: int, inner: Mark) -> Iterator[Line]:
         for at in range(number, len(self.files)):
-            with self._open(at) as table:
-                yield from self._lines(at, table, inner if at == number and inner else None)
+            try:
+                with self._open(at) as table:
+                    yield from self._lines(at, table, inner if at == number and inner else None)
+            except EmptyTable:
+                continue
+            except RequestError as error:
+                if not (isinstance(error, BadColumns) or _is_of_file(error, self.files[at])):
+                    raise
+                yield self._unread(at, error)
+
+    def _unread(self, number: int, error: RequestError) -> Line:
+        """The row that stands for the rest of a file."""
+        row = Row(text=UnreadableFile(f"the rest of {self.files[number]} is left out: {error}"))
+        beside = map(self._inputs[number].partition.get, self._partition)
+        kept = [*[None] * len(self._own), *beside]
+        return Line(row, kept, self._before[number + 1], (number + 1,))
 
     def _open(self, number: int) -> Lines:
         path = self.files[number]
@@ -87,7 +131,10 @@ class TableChain:
         except OSError as error:
             raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
         except BadColumns as error:  # which may not say of which file
-            raise BadColumns(f"{path}: {error}") from None
+            message = str(error)
+            told = message.removeprefix(path.name)
+            shown = f"{path}: {message}" if told == message else f"{path}{told}"
+            raise type(error)(shown) from None
 
     def _lines(self, number: int, table: Lines, mark: Mark | None) -> Iterator[Line]:
         """The lines of a file."""
@@ -138,11 +185,23 @@ class TableChain:
         partition = {*self._inputs[number].partition} - own
         if own != other or partition != {*self._partition}:
             own, other = own | {*self._partition}, other | partition
+            only = listed(sorted(own - other)), listed(sorted(other - own))
             raise BadColumns(
-                f"{self.files[0]} and {self.files[number]} have different columns: only the first "
-                f"has {listed(sorted(own - other))}, only the second {listed(sorted(other - own))}"
+                f"{self.files[self._first]} and {self.files[number]} have different columns: only "
+                f"the first has {only[0]}, only the second {only[1]}"
             )
         return [table.columns.index(name) for name in self._own]
+
+
+def _is_of_file(error: RequestError, file: Input) -> bool:
+    """Whether a file itself is damaged or empty. Trouble of a disk or a store may pass."""
+    if isinstance(error, BadColumns):
+        return isinstance(error, EmptyTable)
+    cause = error.__cause__
+    if not isinstance(cause, OSError):
+        return True
+    # What cannot be unpacked, and Arrow's own errors, have no number; nor have those of a store.
+    return cause.errno is None and (isinstance(file, Path) or cause.__cause__ is not None)
 
 
 def _failed(row: Row, message: str) -> Row:

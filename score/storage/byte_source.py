@@ -129,7 +129,7 @@ class _Unpacked(io.RawIOBase):
         """Unpacks the next block: a whole one but at the end. Whether there was one."""
         try:
             self._block, self._at = self._file.read(BLOCK), 0
-        except (EOFError, zlib.error, _zstd().ZstdError) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error, _zstd().ZstdError) as error:
             raise OSError(str(error)) from error
         self.stored = self._raw.tell()
         return bool(self._block)

@@ -65,7 +65,7 @@ class RemoteFile:
             with as_os_error():
                 raw = self._store.open(self._path, "rb", block_size=_AHEAD)
         except OSError as error:
-            raise RequestError(f"{self.url} cannot be read: {error}") from None
+            raise RequestError(f"{self.url} cannot be read: {error}") from error
         return io.BufferedReader(_Stream(raw), _BUFFER)
 
     def read(self) -> bytes:

@@ -19,6 +19,7 @@ from score.tables.lines import (
     ALL_TEXT,
     MAX_KEPT_IMAGE,
     NO_NAMES,
+    EmptyTable,
     Line,
     Mark,
     distinct,
@@ -148,7 +149,7 @@ class CsvRows:
                 )
             if any(cell.strip() for cell in cells):
                 return cells
-        raise BadColumns(f"{self.name} is empty: it needs a header line")
+        raise EmptyTable(f"{self.name} is empty: it needs a header line")
 
     def cells(self) -> Iterator[list[str]]:
         """Each row's cells, unchanged, without blank lines. An alternative to iterating over lines.

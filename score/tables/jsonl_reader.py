@@ -11,13 +11,14 @@ from contextlib import ExitStack
 from score.contract.json_shape import DEEPEST, has_more_values
 from score.contract.limits import MAX_COLUMNS
 from score.contract.rows import IMAGE, TEXT, Row
-from score.errors import BadColumns, BadType, RequestError
+from score.errors import BadType, RequestError
 from score.storage.byte_source import ByteSource
 from score.storage.inputs import MAX_LINE, longer_than
 from score.storage.remote import File, Input
 from score.tables.column_types import fitted, json_kinds, json_types
 from score.tables.lines import (
     NO_NAMES,
+    EmptyTable,
     Line,
     Mark,
     distinct,
@@ -127,7 +128,7 @@ class JsonlTable:
             if lines == _HEAD_LINES or place[0] > _HEAD_BYTES or len(names) > MAX_COLUMNS:
                 break
         if not objects:
-            raise first or BadColumns(f"{self.path.name} is empty: it needs a line")
+            raise first or EmptyTable(f"{self.path.name} is empty: it needs a line")
         return names
 
     def _lines(self, place: Place) -> Iterator[tuple[bytes | BadType, Place]]:

@@ -31,12 +31,19 @@ Mark = tuple[int, ...]
 something to the table's reader alone."""
 
 
+class EmptyTable(BadColumns):
+    """A file without anything in it, not even columns: of several files one of no rows.
+
+    What to do: leave the file out, or give it a header or a line.
+    """
+
+
 class Line(NamedTuple):  # which is made in a third of the time of a frozen dataclass
     """A line of a table.
 
     row: to answer. kept: the cells to write beside the answer, of the types that `Lines.types`
-    tells. position: how far the table has been
-    read with this line, in the unit of `Lines.size`. mark: where the table goes on after this line.
+    tells. position: how far the table has been read with this line, in the unit of `Lines.size`.
+    mark: where the table goes on after this line.
     """
 
     row: Row

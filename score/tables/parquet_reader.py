@@ -59,7 +59,7 @@ class ParquetTable:
                 file = pq.ParquetFile(source, read_dictionary=textual, buffer_size=_BUFFER)
                 self._file = files.enter_context(file)
             except (pa.ArrowException, OSError, ValueError) as error:
-                raise RequestError(f"{path.name} is no readable parquet table: {error}") from None
+                raise RequestError(f"{path.name} is no readable parquet table: {error}") from error
             self._names = self._file.schema_arrow.names
             self._places = places_of(self._names, path.name, chosen)
             self._files = files.pop_all()

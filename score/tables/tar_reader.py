@@ -7,10 +7,19 @@ from contextlib import ExitStack
 from itertools import islice
 
 from score.contract.rows import IMAGE, TEXT, Row
-from score.errors import BadType, RequestError, RowError, TooManyBytes
+from score.errors import BadType, NotAnImage, RequestError, RowError, TooManyBytes
 from score.storage.byte_source import ByteSource
 from score.storage.remote import File, Input
-from score.tables.lines import ALL_TEXT, NO_NAMES, Line, Mark, as_utf8, folder_of, places_of
+from score.tables.lines import (
+    ALL_TEXT,
+    NO_NAMES,
+    EmptyTable,
+    Line,
+    Mark,
+    as_utf8,
+    folder_of,
+    places_of,
+)
 from score.tables.tar_members import Member, TarMembers
 from score.wording.quoting import quoted
 
@@ -86,7 +95,7 @@ class TarTable:
             self._source = files.enter_context(ByteSource(path))
             self.size = self._source.size
             if not self.size:
-                raise RequestError(f"{path.name} is empty, and no tar archive")
+                raise EmptyTable(f"{path.name} is empty, and no tar archive")
             list(islice(self._members(0), 1))  # whether it is an archive
             self._files = files.pop_all()
 
@@ -152,7 +161,7 @@ def _content(reader: TarMembers, member: Member, kind: str) -> object:
         return TooManyBytes(f"{shown} has {member.size:,} bytes; at most {most:,}")
     content = reader.read()
     if kind == IMAGE:
-        return content
+        return content or NotAnImage(f"{shown} is empty")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

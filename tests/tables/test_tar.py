@@ -262,3 +262,8 @@ def test_bombs_take_little_memory(tmp_path: Path) -> None:
     )
     assert "extended headers of more than" in costs[1].said
     assert max(cost.mebibytes for cost in costs) < 150
+
+
+def test_an_empty_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in.tar").write_bytes(archive(("a.jpg", b""), ("b.txt", b"b")))
+    assert errors_of(lines_of(tmp_path / "in.tar")) == ["the member 'a.jpg' is empty", None]
