@@ -36,8 +36,10 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
     leaves = range(metadata.num_columns)
     with (
         path.open("rb") as stream,
-        pq.ParquetFile(path, metadata=metadata) as file,
-        pq.ParquetFile(path, metadata=_without_arrow_schema(path)) as plain,
+        pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file,
+        pq.ParquetFile(
+            path, metadata=_without_arrow_schema(path), page_checksum_verification=True
+        ) as plain,
     ):
         for group in range(metadata.num_row_groups):
             check_pages(stream, str(path), metadata, group, leaves)

@@ -165,11 +165,19 @@ def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def _read(result: Path) -> pa.Table:
+    """Raises RequestError for a result that is damaged."""
+    try:
+        return pq.read_table(result, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise RequestError(f"{result} cannot be read: {error}") from error
+
+
 def _groups(results: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of all, in tables of some thousand rows: small row groups are slow to read."""
     held: list[pa.Table] = []
     for result in results:
-        held.append(_conformed(pq.read_table(result), schema))
+        held.append(_conformed(_read(result), schema))
         if sum(len(rows) for rows in held) >= _ROW_GROUP:
             yield pa.concat_tables(held)
             held = []

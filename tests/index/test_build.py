@@ -21,6 +21,7 @@ from score.index.build import build_index
 from score.index.index import Index
 from score.index.ledger import Ledger
 from score.index.vector_table import VectorTable
+from score.tables.parquet_writer import parquet_writer
 from tests.support import exact_search
 from tests.support.exact_search import nearest, written
 
@@ -100,6 +101,20 @@ def test_a_bad_row_in_a_later_file_leaves_nothing(folder: Path, tmp_path: Path) 
     with pytest.raises(RequestError, match=r"z\.parquet, column image_features, row 0: .* zeros"):
         build_index(folder, tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+def test_a_file_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
+    """Of the same length, and with its footer: only checksums tell."""
+    vectors = np.random.default_rng(1).normal(size=(8, 8)).astype(np.float32)
+    rows = exact_search.table(vectors, {"n": range(8)}, "f1")
+    file = tmp_path / "in.parquet"
+    with parquet_writer(file, rows.schema) as writer:
+        writer.write_table(rows)
+    content = bytearray(file.read_bytes())
+    content[content.index(vectors[3, 3:5].tobytes())] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RequestError, match=r"in\.parquet .*(CRC|checksum)"):
+        build_index(file, tmp_path / "index")
 
 
 # -- columns -----------------------------------------------------------------------------------
