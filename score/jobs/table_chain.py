@@ -16,7 +16,7 @@ from score.jobs.image_files import image_files
 from score.jobs.input_files import InputFile
 from score.storage.remote import Input, RemoteFolder
 from score.tables.column_types import fitted, widened
-from score.tables.lines import EmptyTable, Line, Lines, Mark, distinct
+from score.tables.lines import ALL_TEXT, EmptyTable, Line, Lines, Mark, Types, distinct
 from score.wording.quoting import listed, quoted
 
 # Files whose columns are compared before the work begins, the others in their turn: a job goes on
@@ -50,6 +50,7 @@ class TableChain:
         """inputs: at least one. opened: the reader of each. named: those that the user named one by
         one, of which the first ones must be readable."""
         self._inputs, self._opened, self._named = inputs, opened, named
+        self.types: Types = ALL_TEXT
         self.files: list[Input] = [file.path for file in inputs]
         _check_distinct(self.files)
         sizes = [_size(file) for file in self.files]
@@ -121,7 +122,7 @@ class TableChain:
         """The row that stands for the rest of a file."""
         row = Row(text=UnreadableFile(f"the rest of {self.files[number]} is left out: {error}"))
         beside = map(self._inputs[number].partition.get, self._partition)
-        kept = [*[None] * len(self._own), *beside]
+        kept: list[object] = [*[None] * len(self._own), *beside]
         return Line(row, kept, self._before[number + 1], (number + 1,))
 
     def _open(self, number: int) -> Lines:
@@ -149,7 +150,8 @@ class TableChain:
         has_types = table.types == self.types
         for line in table.after(mark):
             row = line.row if same else self._moved(line.row, root)
-            kept, misfit = [line.kept[place] for place in order], None
+            kept: list[object] = [line.kept[place] for place in order]
+            misfit = None
             if not has_types:
                 kept, misfit = fitted(kept, self._own, self.types)
             yield Line(

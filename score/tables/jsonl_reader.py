@@ -21,6 +21,7 @@ from score.tables.lines import (
     EmptyTable,
     Line,
     Mark,
+    Types,
     distinct,
     folder_of,
     is_unicode,
@@ -64,7 +65,7 @@ class JsonlTable:
         self.columns = distinct(names)
         read = {names[number] for number in self._places.values()}
         self._kinds = json_types({name: kinds[name] for name in names if name not in read})
-        self.types = {
+        self.types: Types = {
             column: self._kinds[name]
             for name, column in zip(names, self.columns, strict=True)
             if name in self._kinds

@@ -305,3 +305,12 @@ def test_workers_share_the_limits_of_downloads(table: Path) -> None:
     assert (shared.per_host, shared.fetch_workers, shared.decode_workers) == (8, 1, 0)
     shared = work.shared_by(200, 2).settings
     assert (shared.per_host, shared.fetch_workers) == (1, 3)
+
+
+def test_workers_keep_the_types_of_columns(
+    folder: Path, tmp_path: Path, embedder: Embedder
+) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(f'{{"text": "{n}", "price": {n}.5}}\n' for n in range(30)))
+    spread(InProcess(), file, folder, embedder)
+    assert content(folder)["price"].to_pylist() == [n + 0.5 for n in range(30)]
