@@ -17,6 +17,10 @@ from score.tables.lines import ALL_TEXT, Types
 from score.type_aliases import Vector
 from score.wording.quoting import quoted
 
+STATUS, SHA256 = "row_status", "image_sha256"
+"""Columns that only a job's shards have: of a table of results they are as outdated as its errors,
+whatever is written."""
+
 
 class Output(ABC):
     """A file of records beside the columns they came with. Use it as a context manager: leaving
@@ -105,7 +109,7 @@ def replaced(columns: Sequence[str], reserved: Sequence[str]) -> list[str]:
     columns, may have some of them. Raises BadColumns where another table has one.
     """
     if is_result(columns):
-        return [name for name in columns if name in (*reserved, *ERRORS)]
+        return [name for name in columns if name in (*reserved, *ERRORS, STATUS, SHA256)]
     for name in columns:
         if name in reserved:
             raise BadColumns(

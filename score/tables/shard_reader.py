@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from score.contract.rows import ERRORS, IMAGE, TEXT
 from score.errors import RequestError
-from score.tables.shard_writer import IMAGE_COLUMN, ROW, SHA256
+from score.tables.base_writer import SHA256
+from score.tables.shard_writer import IMAGE_COLUMN, ROW
 
 _CODE, _MESSAGE, _ = ERRORS
 _BATCH, _HASHES = 1024, 2**16  # rows at a time

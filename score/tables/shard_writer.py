@@ -12,13 +12,13 @@ import pyarrow as pa
 from typing_extensions import override
 
 from score.contract.rows import ERRORS, FEATURES, Record
-from score.tables.base_writer import Output, error_cells, vectors_of
+from score.tables.base_writer import SHA256, STATUS, Output, error_cells, vectors_of
 from score.tables.column_types import stored_as
 from score.tables.lines import ALL_TEXT, Types
 from score.tables.parquet_writer import Rows
 from score.type_aliases import VectorType
 
-ROW, STATUS, SHA256 = "row_id", "row_status", "image_sha256"
+ROW = "row_id"
 COMPUTED = (*FEATURES, STATUS, *ERRORS, SHA256)
 """The columns of `computed`; a shard has its rows' numbers and the input's columns before them."""
 OK, FAILED = "ok", "failed"
@@ -84,7 +84,7 @@ def schema_of(
     ("Expected all lists to be of size=512 but index 2 had size=0", 18.0 to 25.0 at least).
     """
     text, vector = pa.string(), pa.list_(pa.from_numpy_dtype(kind))
-    types = [
+    fields = [
         (ROW, pa.int64()),
         *((name, stored_as(name, types)) for name in columns),
         *((name, vector) for name in FEATURES),
@@ -92,4 +92,4 @@ def schema_of(
         *zip(ERRORS, (text, text, pa.bool_()), strict=True),
         (SHA256, text),
     ]
-    return pa.schema(types, metadata=dict(about) or None)
+    return pa.schema(fields, metadata=dict(about) or None)

@@ -638,3 +638,15 @@ def test_several_inputs_and_names_of_columns(
         with pytest.raises(SystemExit):
             main(["embed", "x.csv", "--output", str(folder), "--columns", value])
         assert "is not of the form image=NAME,text=NAME" in capsys.readouterr().err
+
+
+def test_a_job_that_is_embedded_into_a_file_leaves_its_verdicts_behind(
+    table: Path, folder: Path, tmp_path: Path
+) -> None:
+    assert embed(table, folder) == 0
+    output = tmp_path / "again.parquet"
+    assert main(["embed", str(folder / "shards"), "--output", str(output), "--quiet"]) == 0
+    names = pq.read_schema(output).names
+    assert names.count("error_code") == names.count("row_id") == 1
+    assert "row_status" not in names
+    assert "image_sha256" not in names
