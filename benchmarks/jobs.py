@@ -5,10 +5,10 @@
     python -m benchmarks.jobs resume [--shards 10000]
 
 `rates`: the same rows into a file and into a folder, in turns, so that other load on the machine
-affects both. `memory`: the resident memory of one job after its first shard and later. `resume`:
-from the start of the command to the first new row of a job with many finished shards. The embedded
-model, so that what is measured is the job; images come from a server of this machine that answers
-after 50 ms.
+affects both; loading counts in no rate, and in no difference of processor times. `memory`: the
+resident memory of one job after its first shard and later. `resume`: from the start of the command
+to the first new row of a job with many finished shards. The embedded model, so that what is
+measured is the job; images come from a server of this machine that answers after 50 ms.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -64,28 +65,43 @@ def command(table: Path, output: Path) -> list[str]:
     return [*words, "--allow-hosts", fixtures.HERE, "--quiet", "--max-errors", "0"]
 
 
-def rate(table: Path, output: Path) -> float:
-    """Rows a second, as the command itself counts them after loading."""
+def rate(table: Path, output: Path) -> tuple[float, float]:
+    """Rows a second, as the command itself counts them after loading; and the processor time of
+    the whole command, in seconds."""
+    before = _processor_time()
     done = subprocess.run(command(table, output), check=True, capture_output=True, text=True)
     speed = re.search(r"([0-9][0-9.,]*) rows/s", done.stderr)
     assert speed, done.stderr
-    return float(speed[1].replace(",", ""))
+    return float(speed[1].replace(",", "")), _processor_time() - before
+
+
+def _processor_time() -> float:
+    """Of all commands that have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def rates(options: argparse.Namespace, folder: Path, urls: list[str]) -> None:
-    """Prints the medians of both outputs, and their ratio."""
+    """Prints the medians of both outputs, their ratio, and what a row costs more in a folder."""
+    texts, images = options.texts or 100_000, options.urls or 5_000
     tables = {
-        "texts": write_texts(folder / "texts.csv", options.texts or 100_000),
-        "URLs": write_urls(folder / "urls.csv", options.urls or 5_000, urls),
+        "texts": (texts, write_texts(folder / "texts.csv", texts)),
+        "URLs": (images, write_urls(folder / "urls.csv", images, urls)),
     }
-    for name, table in tables.items():
+    for name, (rows, table) in tables.items():
         pairs = []
         for turn in range(options.turns):
             file = rate(table, folder / f"{name}-{turn}.parquet")
             pairs.append((file, rate(table, folder / f"{name}-{turn}")))
-        file, job = (statistics.median(column) for column in zip(*pairs, strict=True))
-        share = statistics.median(job / file for file, job in pairs)
-        print(f"{name}: {file:,.0f} rows/s into a file, {job:,.0f} into a folder ({share:.1%})")
+        file, job = (
+            statistics.median(run[0] for run in column) for column in zip(*pairs, strict=True)
+        )
+        share = statistics.median(job[0] / file[0] for file, job in pairs)
+        more = statistics.median(job[1] - file[1] for file, job in pairs) / rows
+        print(
+            f"{name}: {file:,.0f} rows/s into a file, {job:,.0f} into a folder ({share:.1%}), "
+            f"where a row takes {1e6 * more:.0f} µs more of processor time"
+        )
 
 
 def resident(process: int) -> float:
