@@ -229,7 +229,7 @@ def _config(app: ASGIApp, settings: Settings, log: RequestLog) -> uvicorn.Config
     return uvicorn.Config(
         cast("Any", app),
         http=cast("Any", connection.factory(settings, log)),
-        loop="asyncio",  # not uvloop where it happens to be installed: workers share less evenly
+        loop="asyncio",  # though uvloop be installed: nothing here is tested with it
         ws="none",
         lifespan="off",
         interface="asgi3",
