@@ -65,8 +65,8 @@ class ScoreError(Exception):
 class ModelError(ScoreError):
     """A model folder that cannot be loaded, or whose vectors differ from its probes.
 
-    What to do: the message names the file or the probe. Complete the folder (`git lfs pull`, or
-    `score package` with `--base`); for a failed probe, run `score verify`, try `--precision fp32`.
+    What to do: the message names the file or the probe. Complete the folder (`git lfs pull`, `score
+    package --base`); for a failed probe, run `score verify`, try `--precision fp32`.
     """
 
 
@@ -259,11 +259,9 @@ class Cancelled(RequestError):
 
 
 class OutOfMemory(RequestError):
-    """The device has too little free memory for one of the request's inputs alone; larger forward
-    passes are divided until they fit.
+    """The device has too little memory for one input alone; larger passes are divided to fit.
 
-    What to do: send the request again later; if it stays, use a device with more memory, or
-    another precision, and look for other processes on the device.
+    What to do: send it again later; else look for other processes on the device.
     """
 
     code = "out_of_memory"
@@ -320,19 +318,16 @@ class EmptyRow(RowError):
 class BadType(RowError):
     """A cell that is not a string (or, for images in Python and Spark, bytes).
 
-    What to do: send the cell as a string. Write numbers as text; send raw image bytes as base64 in
-    JSON.
+    What to do: send the cell as a string: numbers as text, an image's bytes as base64.
     """
 
     code = "bad_type"
 
 
 class UnreadableFile(BadType):
-    """In a batch job of several files: the rest of one of them, from this row on, is damaged or has
-    other columns, and is left out. It counts as one row.
+    """The rest of one of a job's files, which is damaged or has other columns: one row, left out.
 
-    What to do: mend the file that the message names, and embed it by itself; the rows before this
-    one are done.
+    What to do: mend the file that the message names, and embed it by itself.
     """
 
     code = "unreadable_file"
@@ -397,7 +392,7 @@ class FetchTimeout(RowError):
     """The download did not finish in time.
 
     What to do: send the row again later, or raise `SCORE_ROW_DEADLINE`, `SCORE_READ_TIMEOUT`,
-    `SCORE_CONNECT_TIMEOUT` or, for requests of many URLs, `SCORE_REQUEST_DEADLINE`.
+    `SCORE_CONNECT_TIMEOUT` or `SCORE_REQUEST_DEADLINE`.
     """
 
     code = "fetch_timeout"
@@ -407,8 +402,7 @@ class FetchTimeout(RowError):
 class TooManyBytes(RowError):
     """The encoded image is larger than `SCORE_MAX_IMAGE_BYTES`.
 
-    What to do: send a smaller image (the model sees a few hundred pixels a side), or raise the
-    limit.
+    What to do: send a smaller image (the model sees some hundred pixels a side), or raise that.
     """
 
     code = "too_many_bytes"
@@ -417,8 +411,7 @@ class TooManyBytes(RowError):
 class NotAnImage(RowError):
     """Bytes that are no image of a supported format, or whose kind of pixels is not supported.
 
-    What to do: open the URL in a browser: it often shows an HTML page. Convert other formats to
-    JPEG, PNG, GIF, WebP, AVIF, BMP, TIFF, JPEG 2000 or PPM.
+    What to do: open the URL in a browser: it often shows an HTML page. Convert other formats.
     """
 
     code = "not_an_image"
@@ -427,8 +420,7 @@ class NotAnImage(RowError):
 class TruncatedImage(RowError):
     """An image file that ends too early or is damaged.
 
-    What to do: upload or copy the file again. Images are not decoded in part: half an image has
-    another vector.
+    What to do: copy the file again. Half an image would have another vector, so none is decoded.
     """
 
     code = "truncated_image"
@@ -438,8 +430,7 @@ class TooManyPixels(RowError):
     """The image has more pixels (width × height) than `SCORE_MAX_PIXELS`, than are left of the
     request's `SCORE_MAX_REQUEST_PIXELS`, or more parts than their decoding could be worth.
 
-    What to do: send a smaller image, or fewer in one request, or raise the limit that the message
-    names; memory use grows with the first, the time that a request takes with the second.
+    What to do: send a smaller image, or fewer in one request, or raise the limit that is named.
     """
 
     code = "too_many_pixels"
@@ -448,8 +439,7 @@ class TooManyPixels(RowError):
 class TextTooLong(RowError):
     """The text has more tokens than the model's context, under `truncate="error"`.
 
-    What to do: shorten the text, or use the default `truncate="end"`, which cuts it and keeps the
-    end-of-text token.
+    What to do: shorten the text, or use the default `truncate="end"`, which cuts it.
     """
 
     code = "text_too_long"

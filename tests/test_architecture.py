@@ -353,6 +353,7 @@ def test_outputs_are_written_by_storage() -> None:
         "deploy.simulate.folders",
         "folder.registry",
         "hardware.gpus",
+        "index.build",
         "package.register",
         "spark",
     }
