@@ -19,11 +19,10 @@ from score.errors import RequestError
 from score.hardware.locks import Held, hold, is_held
 from score.job_folder import ledger, manifest
 from score.job_folder.known import Known
-from score.job_folder.ledger import Entry, Ledger
+from score.job_folder.ledger import SHARDS, Entry, Ledger
 from score.job_folder.manifest import Manifest
 from score.storage.outputs import check_folder
 
-SHARDS = "shards"
 ATTEMPTS = "attempts"
 """Where several processes that work on one job write shards, which get their names below `SHARDS`
 from the one process that has the folder."""
@@ -55,6 +54,10 @@ class JobFolder:
             if force_new:
                 _clear(path)
             self.manifest = _agreed(path, wanted)
+            if (path / SHARDS).is_symlink():  # files of another folder would be removed
+                raise RequestError(
+                    f"{path / SHARDS} is a link: a job keeps its files in its folder"
+                )
             (path / SHARDS).mkdir(exist_ok=True)
             self.ledger = Ledger(path)
         except BaseException:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from score.job_folder.ledger import number
 from score.storage.remote import Input, RemoteFolder
 from score.tables.lines import Lines
 from score.type_aliases import Json
@@ -61,8 +62,12 @@ class InputFile:
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Self:
-        """From JSON. Raises KeyError, TypeError."""
-        return cls(*(content[name] for name in cls.__slots__))
+        """From JSON. Raises KeyError, TypeError, ValueError."""
+        name, sha256 = content["name"], content["sha256"]
+        if not isinstance(name, str) or not isinstance(sha256, str):
+            raise ValueError(f"an input is named {quoted(name)}")
+        number(abs(content["modified"]))
+        return cls(name, number(content["bytes"]), content["modified"], sha256)
 
     def json(self) -> Json:
         """As JSON."""

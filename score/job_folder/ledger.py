@@ -13,6 +13,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -22,9 +23,15 @@ from typing import Any, Self
 from score.errors import RequestError
 from score.tables.lines import Mark
 from score.type_aliases import Json
+from score.wording.quoting import quoted
 
 NAME = "ledger.jsonl"
+SHARDS = "shards"
+"""The folder of the files, below the job's."""
+
 _LONGEST = 2**20  # bytes of a line
+_LARGEST = 2**63  # of a number
+_FILE = re.compile(rf"{SHARDS}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,200}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +74,32 @@ class Entry:
         if not 0 <= seconds < math.inf:
             raise ValueError(f"seconds: {seconds}")
         return cls(
-            first=int(content["first"]),
-            rows=int(content["rows"]),
-            file=str(content["file"]),
-            bytes=int(content["bytes"]),
-            mark=tuple(map(int, content["mark"])),
-            position=int(content["position"]),
-            failed=Counter({str(code): int(n) for code, n in content["failed"].items()}),
-            hosts=Counter({str(host): int(n) for host, n in content["hosts"].items()}),
-            retryable=int(content["retryable"]),
-            unasked=int(content["unasked"]),
+            first=number(content["first"]),
+            rows=number(content["rows"]),
+            file=_below(content["file"]),
+            bytes=number(content["bytes"]),
+            mark=tuple(map(number, content["mark"])),
+            position=number(content["position"]),
+            failed=Counter({str(code): number(n) for code, n in content["failed"].items()}),
+            hosts=Counter({str(host): number(n) for host, n in content["hosts"].items()}),
+            retryable=number(content["retryable"]),
+            unasked=number(content["unasked"]),
             seconds=seconds,
         )
+
+
+def number(value: object) -> int:
+    """A count, as JSON has it. Raises ValueError."""
+    if type(value) is not int or not 0 <= value < _LARGEST:
+        raise ValueError(f"{quoted(value)} is no count")
+    return value
+
+
+def _below(file: object) -> str:
+    """A file's name, which a job removes where the file is damaged: it must not lead elsewhere."""
+    if not isinstance(file, str) or not _FILE.fullmatch(file):
+        raise ValueError(f"{quoted(file)} is no file of {SHARDS}/")
+    return file
 
 
 class Ledger:

@@ -18,6 +18,7 @@ from score.core.identity import Identity
 from score.errors import RequestError
 from score.job_folder import input_files
 from score.job_folder.input_files import InputFile
+from score.job_folder.ledger import number
 from score.settings import Settings
 from score.storage import atomic
 from score.tables.lines import NO_NAMES, Lines
@@ -165,13 +166,13 @@ class Manifest:
             return cls(
                 created=str(content["created"]),
                 identity=Identity(*(str(model[one.name]) for one in fields(Identity))),
-                dimension=int(content["dimension"]),
+                dimension=number(content["dimension"]),
                 options=dict(content["options"]),
                 columns=tuple(map(str, content["columns"])),
                 types=dict(content.get("types", {})),  # an older version kept text alone
                 inputs=tuple(map(InputFile.parse, content["inputs"])),
-                size=int(content["size"]),
-                rows=None if content["rows"] is None else int(content["rows"]),
+                size=number(content["size"]),
+                rows=None if content["rows"] is None else number(content["rows"]),
             )
         except FileNotFoundError:
             raise RequestError(f"{folder} holds no job: it has no {NAME}") from None

@@ -319,6 +319,63 @@ def test_a_damaged_folder_is_refused_by_a_sentence(
     assert len(content(folder)) == ROWS
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("file", file) for file in ("../a", "/a", "shards/../../a", "shards/", "a", "shards/\0")),
+        *(
+            ("file", file)
+            for file in ("shards/\ud800", "shards/a/b", "shards/..", 7, "../table.csv")
+        ),
+        *(
+            (name, value)
+            for name in ("first", "rows", "bytes", "position")
+            for value in (-1, 2**64)
+        ),
+        *(("rows", value) for value in (1e400, 0.5, "7", True, 10**400)),
+        *(("mark", [-1]), ("failed", {"a": 10**30}), ("hosts", {"a": -1})),
+    ],
+    ids=str,
+)
+def test_a_ledger_names_files_of_its_own_folder_and_counts(
+    name: str, value: object, table: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shard that is not as its line says is removed: it must not be a file of anybody else."""
+    embed(table, folder)
+    line = json.loads((folder / "ledger.jsonl").read_text().splitlines()[0])
+    (folder / "ledger.jsonl").write_text(json.dumps(line | {name: value}) + "\n")
+    capsys.readouterr()
+    assert embed(table, folder) == 2
+    assert "ledger.jsonl, line 1, is damaged: ValueError" in capsys.readouterr().err
+    assert table.exists()
+
+
+@pytest.mark.parametrize("name", ["rows", "size", "dimension"])
+def test_a_manifest_holds_counts(
+    name: str, table: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(table, folder)
+    content = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(content | {name: 10**400}))
+    capsys.readouterr()
+    assert embed(table, folder) == 2
+    assert "manifest.json is damaged: ValueError" in capsys.readouterr().err
+
+
+def test_shards_that_are_a_link_are_refused(
+    table: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is not in the ledger is removed from there."""
+    embed(table, folder)
+    others = tmp_path / "others"
+    (folder / "shards").rename(others)
+    (others / "part-of-another.parquet").touch()
+    (folder / "shards").symlink_to(others)
+    assert embed(table, folder) == 2
+    assert "is a link" in capsys.readouterr().err
+    assert (others / "part-of-another.parquet").exists()
+
+
 def test_a_job_of_another_kind_is_refused(
     table: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
