@@ -26,6 +26,7 @@ PROBE = 0.1  # seconds
 
 _ANSWER_MEMORY = 3  # times an answer's size: its vectors as numbers, and as text, in pieces
 _ANSWER_SECONDS = 0.5 / MIB  # of a core for a byte of an answer: a row has 10 KiB
+_SHARED = 2.0  # times as much a core takes for the same while others use its other half
 _TRIES = 5  # of a request that seems to take too long: another process may have had the machine
 
 
@@ -123,6 +124,7 @@ class Watched:
             assert cost.memory <= most, (cost, request)
             assert cost.kept <= KEPT, (cost, request)
             most_seconds = SECONDS * max(1.0, size / MIB) + _ANSWER_SECONDS * cost.answer
+            most_seconds *= min(self._room, _SHARED)
             in_time = cost.probe <= self._room * PROBE and cost.busy <= PROBE
             if cost.seconds <= most_seconds and in_time:
                 break
