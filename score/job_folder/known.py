@@ -99,6 +99,7 @@ class Known:
         self._urls = BlobStore(urls, _URLS_BYTES)
         self._vectors = BlobStore(vectors, most_bytes)
         self._under_way: dict[bytes, _Part] = {}
+        self._vector_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +122,7 @@ class Known:
     ) -> Generator[tuple[T, Record], None, None]:
         """As `embed_pairs`, with the place for the hash of each row's image. Not all records tell
         their numbers of tokens."""
+        self._vector_bytes = embedder.dimension * np.dtype(np.float32).itemsize
 
         def asked() -> Iterator[tuple[tuple[T, _Asked], Row]]:
             for item, digest, row in items:
@@ -150,7 +152,8 @@ class Known:
         if not isinstance(cell, str) or len(cell) > _LONGEST or not cell.strip().startswith(_WEB):
             return _Part()
         part = self._part(b"url ", cell.strip())
-        if part.earlier is None and (sha256 := self._urls.get(part.key or b"")):
+        sha256 = self._urls.get(part.key or b"") if part.earlier is None else None
+        if sha256 is not None and len(sha256) == hashlib.sha256().digest_size:
             part.sha256, part.vector = sha256.hex(), self._vector(_image_key(sha256.hex()))
         return part
 
@@ -170,7 +173,9 @@ class Known:
 
     def _vector(self, key: bytes | None) -> Vector | None:
         found = self._vectors.get(key) if key else None
-        return None if found is None else np.frombuffer(found, np.float32)
+        if found is None or len(found) != self._vector_bytes:  # a file that somebody has changed
+            return None
+        return np.frombuffer(found, np.float32)
 
     def _to_compute(self, asked: _Asked, row: Row) -> Row:
         """The row without what is known, and with the place for its image's hash."""

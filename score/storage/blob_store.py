@@ -35,6 +35,7 @@ create table if not exists blobs (
 )
 """
 
+_OTHERS = (TypeError, struct.error)  # keys or sizes of another type than ours
 _INSERT = "insert or ignore into blobs (key, value) values"
 
 
@@ -110,7 +111,7 @@ class BlobStore:
         """What an action gives; None where the file cannot be used."""
         try:
             return action()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, *_OTHERS) as error:
             if _is_damaged(error) and self._remade():
                 log.warning("%s was damaged, and begins anew: %s", self._file, error)
             else:
@@ -126,7 +127,7 @@ class BlobStore:
             for ending in ("", "-wal", "-shm"):
                 self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
             self._open()
-        except (sqlite3.Error, OSError):
+        except (sqlite3.Error, OSError, *_OTHERS):
             return False
         return True
 
@@ -159,7 +160,7 @@ class BlobStore:
         if self._connection is None:
             return None
         found = self._connection.execute("select value from blobs where key = ?", (key,)).fetchone()
-        return found[0] if found else None
+        return found[0] if found and isinstance(found[0], bytes) else None
 
     def _write(self) -> None:
         self._tried(self._insert)
@@ -204,8 +205,9 @@ class _transaction:
 
 
 def _is_damaged(error: Exception) -> bool:
-    """Whether a file is no database, or a broken one: SQLite has no kind of error of its own."""
-    return type(error) is sqlite3.DatabaseError
+    """Whether a file is no database, a broken one, or one that holds something else: SQLite has no
+    kind of error of its own."""
+    return type(error) is sqlite3.DatabaseError or isinstance(error, _OTHERS)
 
 
 class BloomFilter:

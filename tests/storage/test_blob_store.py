@@ -143,3 +143,22 @@ def test_a_filter_knows_its_keys_and_few_others() -> None:
         known.add(key(number))
     assert all(key(number) in known for number in range(20_000))
     assert sum(key(number) in known for number in range(20_000, 40_000)) < 10
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [("x", b"1"), (5, b"1"), (b"", b"1"), (None, None), (key(0), "text"), (key(0), 7)],
+    ids=["a text as key", "a number as key", "a short key", "null", "a text", "a number"],
+)
+def test_a_file_that_somebody_else_has_filled_does_no_harm(
+    keys: object, value: object, tmp_path: Path
+) -> None:
+    file = tmp_path / "blobs.sqlite"
+    with sqlite3.connect(file) as connection:
+        connection.execute("create table blobs (number integer primary key, key, value)")
+        connection.execute("insert into blobs (key, value) values (?, ?)", (keys, value))
+    connection.close()
+    with BlobStore(file, 10**9) as store:
+        assert store.get(key(0)) is None
+        store.put(key(1), b"1")
+        assert store.get(key(1)) == b"1"
