@@ -11,6 +11,7 @@ from score.errors import BadBase64, FetchFailed, TooManyBytes
 from score.fetch.urls import is_web, start
 from score.settings import MIB
 
+_SHORT = 64  # characters of base64 that may have been meant as a name: fewer than any image has
 _LONGEST_PATH = 1024
 _PIECE = 16 * 1024  # characters that are decoded at a time
 _PADDING = 3  # bytes that the padding of base64 would be
@@ -115,7 +116,7 @@ def file_below(root: Path, cell: str) -> Path | None:
 
 def is_short_base64(cell: object, root: Path) -> bool:
     """Whether a cell that was read as base64 may have been meant as a path below `root`."""
-    if not isinstance(cell, str) or len(cell) > _LONGEST_PATH or is_web(cell.strip()):
+    if not isinstance(cell, str) or len(cell) > _SHORT or is_web(cell.strip()):
         return False
     cell = cell.strip()
     return not is_data_uri(cell) and file_below(root.resolve(), cell) is None
