@@ -41,7 +41,7 @@ def _outcome(read: Callable[[bytes], Iterable[Row]], body: bytes) -> object:
     try:
         cells = [(row.image, row.text) for row in read(body)]
     except RequestError as error:
-        return type(error), str(error)
+        return error.code, str(error)
     return [tuple(c if isinstance(c, str) else (type(c), str(c)) for c in row) for row in cells]
 
 
