@@ -442,7 +442,7 @@ def test_parquet_tables_are_embedded_as_csv_ones(here: Path) -> None:
     pq.write_table(pa.table(kept), "in.parquet")
     assert main(["embed", "in.parquet", "--output", "o.jsonl"]) == 0
     first, second = (json.loads(line) for line in Path("o.jsonl").read_text().splitlines())
-    assert (first["n"], first["tags"], len(first["text_features"])) == ("1", '["a", "b"]', 512)
+    assert (first["n"], first["tags"], len(first["text_features"])) == (1, '["a", "b"]', 512)
     assert (second["tags"], second["error"]["code"]) == (None, "empty_row")
 
 
