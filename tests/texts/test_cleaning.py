@@ -378,7 +378,9 @@ def test_without_openclip_packaging_says_what_to_install(
 
 @pytest.mark.parametrize("record", ["ftfy", 3, None, ["openclip"]])
 def test_an_unknown_record_is_refused(record: object) -> None:
-    with pytest.raises(ModelError, match=r"text_cleaning .* is not one of transformers, openclip, siglip"):
+    with pytest.raises(
+        ModelError, match=r"text_cleaning .* is not one of transformers, openclip, siglip"
+    ):
         Cleaning.from_config({"text_cleaning": record})
 
 

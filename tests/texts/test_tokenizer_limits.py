@@ -230,7 +230,7 @@ def test_a_text_is_cut_beyond_the_context() -> None:
 
 
 def test_a_key_press_is_no_panic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("score.texts.tokenizer.tokenizer_files.read", interrupted)
