@@ -93,27 +93,10 @@ class Ledger:
     def read(cls, folder: Path | str) -> Ledger:
         """Of a folder, or of one in an object store by its URL. Raises RequestError for one that
         holds no index."""
-        if isinstance(folder, str):
-            return cls._at(folder)
-        file = folder / NAME
-        if not file.exists() and all((folder / name).exists() for name in OLD):
-            raise RequestError(
-                f"{folder} holds no index: its vectors.npy and rows.parquet are of an earlier "
-                "version, or an export: build the index again with `score index`"
-            )
         try:
-            if file.stat().st_size > _LARGEST:
-                raise ValueError(f"{NAME} is larger than {_LARGEST:,} bytes")
-            return cls._of(json.loads(file.read_text(encoding="utf-8")))
+            return cls._of(json.loads(_content(folder)))
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise RequestError(f"{folder} holds no index: {_what(error)}") from error
-
-    @classmethod
-    def _at(cls, url: str) -> Ledger:
-        try:
-            return cls._of(json.loads(read_file(f"{url.rstrip('/')}/{NAME}", _LARGEST)))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RequestError(f"{url} holds no index: {_what(error)}") from error
 
     @classmethod
     def _of(cls, said: Any) -> Ledger:
@@ -171,3 +154,18 @@ def _what(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError | KeyError | TypeError | RecursionError):
         return f"{NAME} is not what `score index` wrote"
     return str(error)
+
+
+def _content(folder: Path | str) -> bytes:
+    """What `index.json` holds. Raises OSError, ValueError, RequestError."""
+    if isinstance(folder, str):
+        return read_file(f"{folder.rstrip('/')}/{NAME}", _LARGEST)
+    file = folder / NAME
+    if not file.exists() and all((folder / name).exists() for name in OLD):
+        raise RequestError(
+            f"{folder} holds no index: its vectors.npy and rows.parquet are of an earlier "
+            "version, or an export: build the index again with `score index`"
+        )
+    if file.stat().st_size > _LARGEST:
+        raise ValueError(f"{NAME} is larger than {_LARGEST:,} bytes")
+    return file.read_bytes()

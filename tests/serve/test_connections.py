@@ -231,23 +231,26 @@ def test_what_a_client_sends_before_its_answer_is_not_stored(embedder: Embedder)
         assert len(held.conn.trailing_data[0]) < 2**21  # type: ignore[union-attr]
 
 
-def test_a_client_that_does_not_read_is_given_up(server: Running) -> None:
-    body = json.dumps({"input_data": [{"text": "a cat"}] * 3000}).encode()
+@contextlib.contextmanager
+def asking_for(rows: int, server: Running, buffer: int) -> Iterator[socket.socket]:
+    """A client that has asked for so many vectors, with room for so many bytes of the answer."""
+    body = json.dumps({"input_data": [{"text": "a cat"}] * rows}).encode()
     with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         sock.connect(("127.0.0.1", server.port))
         sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        yield sock
+
+
+def test_a_client_that_does_not_read_is_given_up(server: Running) -> None:
+    with asking_for(3000, server, 4096):
         until(lambda: server.connections == 1)
         until(lambda: not server.connections)
 
 
 def test_a_client_that_reads_slowly_gets_its_whole_answer(server: Running) -> None:
     """It is sent piece by piece: what the server has still to send does not become less."""
-    body = json.dumps({"input_data": [{"text": "a cat"}] * 2000}).encode()
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        sock.connect(("127.0.0.1", server.port))
-        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    with asking_for(2000, server, 65536) as sock:
         received = bytearray()
         while piece := sock.recv(65536):
             received += piece
