@@ -395,9 +395,9 @@ def _local(files: Iterable[Input]) -> list[Path]:
 
 def _root(root: str, files: Sequence[Input]) -> Path:
     """The folder of a table's images. Raises RequestError."""
-    from score.storage.remote import RemoteFolder
+    from score.storage.remote import is_folder
 
-    if any(isinstance(file, RemoteFolder) or Path(str(file)).is_dir() for file in files):
+    if any(map(is_folder, files)):
         raise RequestError("--root is for tables: a folder's images are below the folder")
     if not Path(root).is_dir():
         raise RequestError(f"--root: no such folder: {root}")

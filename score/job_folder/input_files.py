@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from score.job_folder.ledger import number
-from score.storage.remote import Input, RemoteFolder
+from score.storage.remote import Input, is_folder, size_of
 from score.tables.lines import Lines
 from score.type_aliases import Json
 from score.wording.quoting import quoted
@@ -107,13 +107,7 @@ def of(files: Sequence[Input]) -> tuple[InputFile, ...]:
 
 def sizes_of(lines: Lines) -> tuple[int, ...]:
     """The bytes of each input file; 0 for a folder of images. Raises OSError."""
-    return tuple(map(_size_of, lines.files))
-
-
-def _size_of(file: Input) -> int:
-    if isinstance(file, Path):
-        return 0 if file.is_dir() else file.stat().st_size
-    return 0 if isinstance(file, RemoteFolder) else file.size
+    return tuple(0 if is_folder(file) else size_of(file) for file in lines.files)
 
 
 def change(before: Sequence[InputFile], now: Sequence[InputFile]) -> str:

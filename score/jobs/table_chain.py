@@ -14,7 +14,7 @@ from score.errors import BadBase64, BadColumns, BadType, RequestError, Unreadabl
 from score.fetch.cells import file_below, is_data_uri
 from score.jobs.image_files import image_files
 from score.jobs.input_files import InputFile
-from score.storage.remote import Input, RemoteFolder
+from score.storage.remote import Input, RemoteFolder, size_of
 from score.tables.column_types import fitted, widened
 from score.tables.lines import ALL_TEXT, EmptyTable, Line, Lines, Mark, Types, distinct
 from score.wording.quoting import listed, quoted
@@ -213,9 +213,9 @@ def _failed(row: Row, message: str) -> Row:
 def _size(file: Input) -> int:
     if isinstance(file, RemoteFolder):
         return len(file.files)
-    if not isinstance(file, Path):
-        return file.size
-    return sum(1 for _ in image_files(file)) if file.is_dir() else file.stat().st_size
+    if isinstance(file, Path) and file.is_dir():
+        return sum(1 for _ in image_files(file))
+    return size_of(file)
 
 
 def _check_distinct(files: Sequence[Input]) -> None:

@@ -114,6 +114,16 @@ Input = File | RemoteFolder
 """What is read: a file, or a folder of images."""
 
 
+def is_folder(source: Input) -> bool:
+    """Whether an input is a folder of images."""
+    return source.is_dir() if isinstance(source, Path) else isinstance(source, RemoteFolder)
+
+
+def size_of(source: Input) -> int:
+    """The bytes of a file, or of all files of a folder in an object store. Raises OSError."""
+    return source.stat().st_size if isinstance(source, Path) else source.size
+
+
 def is_remote(source: object) -> bool:
     """Whether a source is a URL and no path."""
     return isinstance(source, str) and bool(_URL.match(source))
