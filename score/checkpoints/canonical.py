@@ -79,7 +79,7 @@ def tokenizer_config(source: Source) -> dict[str, Any]:
     It also records the cleaning of texts, which transformers ignores.
     """
     text = source.architecture.text
-    texts = Tokenizer.parse(source.tokenizer, text.context, pads=text.pooling == "last")
+    texts = Tokenizer.parse(source.tokenizer, text.context, pads=text.pads)
     vocabulary, (begin, end) = texts.vocabulary(), texts.ends or ("", "")
     named, name_of_class = _class(source, texts)
     tokens = {name: token.format(begin=begin, end=end) for name, token in named.items()}

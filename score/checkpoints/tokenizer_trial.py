@@ -24,12 +24,11 @@ from score.checkpoints.architectures import CLIP_TOKENIZER
 from score.errors import ModelError, RowError
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import MOST_CHARACTERS, Tokenizer, longest
-from score.texts.tokenizer_files import LARGEST
+from score.texts.tokenizer_files import LARGEST, names_in
 from score.wording.quoting import quoted
 
 _log = logging.getLogger(__name__)
 
-_ALTERNATIVES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 _FILES = (
     "tokenizer*.json",
     "vocab.json",
@@ -63,7 +62,7 @@ def check(folder: Path, context: int, *, pads: bool = False) -> None:
     for file in (file for pattern in _FILES for file in folder.glob(pattern)):
         if file.is_file() and file.stat().st_size > LARGEST:
             raise ModelError(f"{file} is larger than {LARGEST:,} bytes")
-    digest = _digest(folder)
+    digest = _digest(folder, pads=pads)
     if digest not in (*_passed, _digest(CLIP_TOKENIZER)):
         _try(folder, context, pads)
         _passed.add(digest)
@@ -73,14 +72,12 @@ _passed: set[str] = set()
 """Digests of tokenizers that passed."""
 
 
-def _digest(folder: Path) -> str:
-    """Of the file that makes a tokenizer's ids; what files beside it add takes no time."""
-    names = next((names for names in _ALTERNATIVES if (folder / names[0]).is_file()), ())
+def _digest(folder: Path, *, pads: bool = False) -> str:
+    """Of the files that make a tokenizer's ids; what files beside them add takes no time."""
     digest = hashlib.sha256()
-    for file in (folder / name for name in names):
-        if file.is_file():
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for name in names_in(folder, pads=pads):
+        with (folder / name).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 

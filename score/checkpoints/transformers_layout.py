@@ -43,7 +43,7 @@ def folder(
     """
     folder = ModelFolder.open(path, base, tokenizer)
     text = folder.architecture.text
-    tokenizer_trial.check(folder.tokenizer, text.context, pads=text.pooling == "last")
+    tokenizer_trial.check(folder.tokenizer, text.context, pads=text.pads)
     texts = Tokenizer.load(folder)
     model = state_dict.find(_tensors(folder.path), (NAMES,), weights)
     return Source(

@@ -64,6 +64,11 @@ class Text:
     pad: int
     pooling: TextPooling = "end"
 
+    @property
+    def pads(self) -> bool:
+        """Whether every text is padded to the context, and the padding takes part."""
+        return self.pooling == "last"
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -138,7 +143,7 @@ class Architecture:
         size = {"projection_dim": self.dimension}
         whole: Json = {**size, "logit_scale_init_value": 2.6592}  # ln(1/0.07), transformers' figure
         text, vision = {**size, **words, **ids}, {**size, **image}
-        if self.text.pooling == "last":
+        if self.text.pads:
             whole, vision = {}, image
             text = {"projection_size": self.dimension, **words, **ids}
         return {

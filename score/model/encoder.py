@@ -20,7 +20,7 @@ from score.hardware.processor import release_free_memory
 from score.images.preprocess import Pixels, Preprocessor
 from score.model.engines.base import Engine
 from score.settings import Settings
-from score.texts.packing import SHARE, Parts, packed, powers, whole
+from score.texts.packing import Parts, packed, powers, whole
 from score.texts.tokenizer import Ids
 from score.type_aliases import Matrix
 
@@ -62,8 +62,8 @@ class Encoder:
         vectors = self._empty(len(texts))
         parts: Parts = whole if self.engine.pads_passes else powers
         ended = [self._ended(ids) for ids in texts]
-        share = SHARE if self.architecture.text.pooling == "end" else None
-        for batch, rows in packed(ended, self.engine.pass_sizes.rows, parts, share):
+        pads = self.architecture.text.pads
+        for batch, rows in packed(ended, self.engine.pass_sizes.rows, parts, apart=pads):
             alone = self.engine.new_shapes_are_costly and len(rows) == 1
             for of_row, row in zip(
                 self.engine.texts(batch.roomy() if alone else batch), rows, strict=True
@@ -78,7 +78,7 @@ class Encoder:
         Of padded texts, where no mask hides anything, all ids.
         """
         architecture = self.architecture
-        if architecture.text.pooling == "last":
+        if architecture.text.pads:
             return ids
         end = max(ids) if architecture.pools_largest else architecture.text.end
         return ids[: ids.index(end) + 1] if end in ids else ids[:1]

@@ -25,12 +25,13 @@ class TextTower:
         self._positions = take(f"{embeddings}.position_embedding.weight")
         dtype = self._tokens.dtype
         tower = Tower(take, "text_model", config.tower, layout, dtype)
-        last = config.pooling == "last"
-        self._pooling: _Pooling = _LastToken(tower, config.context) if last else _EndTokens(tower)
-        head, prefix = (
-            (BiasedProjection, "text_model.head") if last else (Projection, "text_projection")
-        )
-        self.head: Head = head(take, "text_model.final_layer_norm", prefix, config.tower.epsilon)
+        norm, epsilon = "text_model.final_layer_norm", config.tower.epsilon
+        if config.pooling == "last":
+            self._pooling: _Pooling = _LastToken(tower, config.context)
+            self.head: Head = BiasedProjection(take, norm, "text_model.head", epsilon)
+        else:
+            self._pooling = _EndTokens(tower)
+            self.head = Projection(take, norm, "text_projection", epsilon)
 
     def encode(self, ids: Tensor, positions: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
         """The vectors of texts, as `packing.Packed` describes them, in fp32."""

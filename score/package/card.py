@@ -91,7 +91,7 @@ def _facts(root: Path, checkpoint: ResolvedCheckpoint) -> str:
 
 
 def _pooling(architecture: Architecture) -> str:
-    if architecture.text.pooling == "last":
+    if architecture.text.pads:
         return f"always padded to {architecture.text.context}, pooled at the last"
     if architecture.pools_largest:
         return "pooled at the largest id"

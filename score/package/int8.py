@@ -37,7 +37,7 @@ from score.model.engines.telemetry import no_telemetry
 from score.model.probes import Probes, Tolerance
 from score.settings import Settings
 from score.storage import atomic
-from score.texts.packing import SHARE, Tokens, packed
+from score.texts.packing import Tokens, packed
 from score.texts.tokenizer import Ids, Tokenizer
 from score.type_aliases import Matrix
 
@@ -189,8 +189,8 @@ def _write(
     assert isinstance(engine, PyTorch)
     (images,), (tokens,) = convert(engine, encoder.architecture.vision.image)
     image_vectors = [image[None] for image in pixels]
-    share = SHARE if encoder.architecture.text.pooling == "end" else None
-    texts = [list(batch) for text in ids for batch, _ in packed([text], share=share)]
+    apart = encoder.architecture.text.pads
+    texts = [list(batch) for text in ids for batch, _ in packed([text], apart=apart)]
     quantised = [
         _quantised(tower, examples, _in_fp32(tower, whole=whole))
         for tower, examples in ((images, image_vectors), (tokens, texts))

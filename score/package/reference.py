@@ -212,8 +212,11 @@ def check_installed(cleaning: Cleaning) -> None:
 class _Transformers:
     """transformers' tokenizer of a folder."""
 
-    def __init__(self, folder: Path, context: int) -> None:
-        self._tokenizer = AutoTokenizer.from_pretrained(
+    def __init__(
+        self, folder: Path, context: int, kind: Any = AutoTokenizer, padding: str | bool = False
+    ) -> None:
+        """`kind`: the class that reads it. `padding`: as transformers has it."""
+        self._tokenizer = kind.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
@@ -222,10 +225,10 @@ class _Transformers:
                 f"{folder / 'tokenizer.json'} has dropout, by which transformers makes other ids "
                 "of a text each time, which cannot be compared: set its model.dropout to null"
             )
-        self._context = context
+        self._context, self._padding = context, padding
 
     def ids(self, text: str) -> Ids:
-        options = {"truncation": True, "max_length": self._context}
+        options = {"truncation": True, "max_length": self._context, "padding": self._padding}
         ids: Ids = self._tokenizer([text], **options)["input_ids"][0]
         return ids
 
@@ -259,7 +262,7 @@ class _OpenClip:
         return self._added
 
 
-class _Siglip:
+class _Siglip(_Transformers):
     """SigLIP's tokenizer, and SigLIP 2's, padding texts to the context.
 
     A folder may name a class that leaves out what the models were trained with: SigLIP 2's name
@@ -271,19 +274,13 @@ class _Siglip:
         kind = SiglipTokenizer if pieces else AutoTokenizer
         if cleaning.name == "transformers":
             kind = Siglip2Tokenizer
-        self._tokenizer = kind.from_pretrained(folder, local_files_only=True)
-        self._context, self._canonicalizes = context, cleaning.name == "siglip" and not pieces
+        super().__init__(folder, context, kind, padding="max_length")
+        self._canonicalizes = cleaning.name == "siglip" and not pieces
 
     def ids(self, text: str) -> Ids:
         if self._canonicalizes:
             text = SiglipTokenizer.canonicalize_text(_LowerCasing(), text)
-        options = {"truncation": True, "padding": "max_length", "max_length": self._context}
-        ids: Ids = self._tokenizer([text], **options)["input_ids"][0]
-        return ids
-
-    def added_tokens(self) -> dict[str, int]:
-        added: dict[str, int] = self._tokenizer.get_added_vocab()
-        return added
+        return super().ids(text)
 
 
 class _LowerCasing:
@@ -295,9 +292,9 @@ class _LowerCasing:
 
 def _tokenizer(
     folder: Path, architecture: Architecture, cleaning: Cleaning
-) -> _Transformers | _OpenClip | _Siglip:
+) -> _Transformers | _OpenClip:
     context = architecture.text.context
-    if architecture.text.pooling == "last":
+    if architecture.text.pads:
         return _Siglip(folder, context, cleaning)
     if cleaning.name == "transformers":
         return _Transformers(folder, context)

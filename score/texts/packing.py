@@ -77,16 +77,16 @@ def packed(
     texts: Sequence[Ids],
     most: int = MOST_ROWS,
     parts: Parts = powers,
-    share: int | None = SHARE,
+    *,
+    apart: bool = False,
 ) -> Iterator[tuple[Packed, list[list[int]]]]:
     """The passes over texts, and for each row of a pass the indices of its texts.
 
     Passes have up to `most` rows of the same length; a single row is only as long as its texts.
-    `parts`: how rows are divided into passes. `share`: tokens of a row per text; None puts each
-    text into a row of its own.
+    `parts`: how rows are divided into passes. `apart`: each text has a row of its own.
     """
     length = max(ROW, max(map(len, texts), default=0))
-    texts_of_row = length // share if share else 1
+    texts_of_row = 1 if apart else length // SHARE
     rows = _rows([len(ids) for ids in texts], length, texts_of_row)
     for part in parts(len(rows), most):
         several = rows[part]

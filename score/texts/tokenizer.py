@@ -74,7 +74,7 @@ class Tokenizer:
     def load(cls, folder: ModelFolder) -> Tokenizer:
         """The tokenizer of a model folder. Raises ModelError for one that is not the model's."""
         text = folder.architecture.text
-        texts = cls.of(folder.tokenizer, text.context, pads=text.pooling == "last")
+        texts = cls.of(folder.tokenizer, text.context, pads=text.pads)
         texts.check(folder.architecture)
         return texts
 
@@ -156,7 +156,7 @@ class Tokenizer:
                 f"the tokenizer's post_processor makes {longest:,} ids of a long text, the model's "
                 f"context is {self.context:,}"
             )
-        if text.pooling == "last":
+        if text.pads:
             return
         ids = self._tokenizer.encode("a photo").ids
         end = max(ids, default=None) if architecture.pools_largest else text.end

@@ -24,6 +24,8 @@ from score.type_aliases import Json
 
 JSON = "tokenizer.json"
 
+_JSON, _MERGES, _PIECES = (JSON,), ("vocab.json", "merges.txt"), (siglip.VOCABULARY,)
+
 LARGEST = 2**27
 """Bytes of it: twice XLM-V's."""
 
@@ -57,15 +59,24 @@ def read(path: Path, config: Json, *, pads: bool = False) -> Tokenizer:
     model whose texts are padded (SigLIP). Raises ModelError, and for a broken file any Exception,
     as the library does.
     """
-    if pads and (path / siglip.VOCABULARY).is_file():  # which comes first in transformers, too
+    names = names_in(path, pads=pads)
+    if names == _PIECES:
         return _from_pieces(path, config)
-    if (path / JSON).is_file():
+    if names == _JSON:
         tokenizer = _from_json(path / JSON, config)
         gemmas = pads and _kind(config) in _GEMMAS
         return siglip.lower_cased(tokenizer) if gemmas else tokenizer
-    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+    if names == _MERGES:
         return _from_merges(path, config)
     raise ModelError(f"no {JSON}, nor vocab.json and merges.txt, in {path}")
+
+
+def names_in(path: Path, *, pads: bool = False) -> tuple[str, ...]:
+    """The files in `path` that make a tokenizer's ids, transformers' first choice of those that are
+    there; none where there is no tokenizer. `pads`: as for `read`."""
+    choices = (_PIECES, _JSON, _MERGES) if pads else (_JSON, _MERGES)
+    there = (names for names in choices if all((path / name).is_file() for name in names))
+    return next(there, ())
 
 
 def padding(path: Path, config: Json, tokenizer: Tokenizer) -> Padding:
@@ -83,11 +94,7 @@ def padding(path: Path, config: Json, tokenizer: Tokenizer) -> Padding:
 
 def _from_pieces(folder: Path, config: Json) -> Tokenizer:
     """SigLIP's tokenizer from `spiece.model`."""
-    kind = _kind(config)
-    if kind not in ("", "SiglipTokenizer"):
-        raise ModelError(
-            f"{siglip.VOCABULARY} is read as SiglipTokenizer's; {folder / CONFIG} says {kind[:80]}"
-        )
+    _check_kind(folder, config, "SiglipTokenizer", f"{siglip.VOCABULARY} is")
     data = read_bytes(folder / siglip.VOCABULARY, LARGEST)
     tokenizer = siglip.unigram_tokenizer(sentencepiece_model.parse(data, siglip.FIRST))
     AddedTokens.read(folder, _SIGLIP_NAMES).add_to(tokenizer)
@@ -106,12 +113,7 @@ def _from_json(file: Path, config: Json) -> Tokenizer:
 
 def _from_merges(folder: Path, config: Json) -> Tokenizer:
     """CLIP's tokenizer from `vocab.json` and `merges.txt`, with the tokens that other files add."""
-    kind = _kind(config)
-    if kind not in ("", "CLIPTokenizer"):
-        raise ModelError(
-            f"vocab.json and merges.txt are read as CLIPTokenizer's; {folder / CONFIG} says "
-            f"{kind[:80]}, which needs a tokenizer.json"
-        )
+    _check_kind(folder, config, "CLIPTokenizer", "vocab.json and merges.txt are")
     lines = read_text(folder / "merges.txt", TABLE).splitlines()
     pairs = [line.split(" ", 1) for line in lines if line and not line.startswith("#version")]
     added = AddedTokens.read(folder, _CLIP_NAMES)
@@ -123,6 +125,15 @@ def _from_merges(folder: Path, config: Json) -> Tokenizer:
     added.add_to(tokenizer)
     enclose(tokenizer, added.name("bos_token", CLIP_BEGIN), added.name("eos_token", CLIP_END))
     return tokenizer
+
+
+def _check_kind(folder: Path, config: Json, wanted: str, files: str) -> None:
+    """Raises ModelError where a configuration names another class than the one that files are."""
+    if (kind := _kind(config)) not in ("", wanted):
+        raise ModelError(
+            f"{files} read as {wanted}'s; {folder / CONFIG} says {kind[:80]}, which needs a "
+            "tokenizer.json"
+        )
 
 
 def _names(config: Json, tokenizer: Tokenizer) -> Mapping[str, str]:

@@ -7,7 +7,6 @@ ours, from the same files; then token ids must be equal, and vectors within `TOL
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import os
 import shutil
@@ -19,7 +18,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 from transformers import AutoTokenizer, XLMRobertaTokenizer
 
@@ -34,6 +32,7 @@ from score.settings import Settings
 from score.texts import sentencepiece_model
 from score.texts.tokenizer import Tokenizer
 from tests.model.test_reference import TEXTS, relative_error, rewrite, saved, scene
+from tests.support import sentencepiece_models
 from tests.support.images import normalised
 from tests.support.shared import cores
 
@@ -66,18 +65,8 @@ def every_core() -> Iterator[None]:
 
 def trained(**options: object) -> bytes:
     """A SentencePiece model trained on the texts of the tests, normalising as XLM-V's does."""
-    file = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(text for text in TEXTS * 3 if "\0" not in text),
-        model_writer=file,
-        vocab_size=700,
-        hard_vocab_limit=False,
-        character_coverage=0.98,  # so that some are unknown
-        num_threads=1,
-        minloglevel=2,
-        **{"model_type": "unigram", "normalization_rule_name": "nmt_nfkc", **options},
-    )
-    return file.getvalue()
+    texts = (text for text in TEXTS * 3 if "\0" not in text)
+    return sentencepiece_models.trained(texts, **{"vocab_size": 700, **options})
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -136,3 +137,12 @@ def test_files_that_only_the_reference_reads_have_a_size(tmp_path: Path) -> None
         stream.truncate(2**32)
     with pytest.raises(ModelError, match=r"chat_template\.jinja is larger than 134,217,728 bytes"):
         tokenizer_trial.check(tmp_path, CONTEXT)
+
+
+def test_the_files_that_are_read_are_those_that_are_tried(tmp_path: Path) -> None:
+    """Of a model whose texts are padded, `spiece.model` comes before a tokenizer that is known."""
+    shutil.copy(CLIP_TOKENIZER / "tokenizer.json", tmp_path)
+    (tmp_path / "spiece.model").write_bytes(b"\n\x05damaged")
+    tokenizer_trial.check(tmp_path, CONTEXT)
+    with pytest.raises(ModelError, match="SentencePiece vocabulary"):
+        tokenizer_trial.check(tmp_path, CONTEXT, pads=True)

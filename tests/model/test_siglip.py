@@ -6,18 +6,17 @@ tests' texts allow. Token ids and pixels must agree to the last bit, vectors wit
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -40,11 +39,12 @@ from score.errors import ModelError
 from score.folder.architecture import Architecture
 from score.folder.model_folder import ModelFolder
 from score.images.preprocess import Preprocessor
-from score.model import zeroshot
+from score.model import text_tower, zeroshot
 from score.package.build import package as build
 from score.settings import Settings
 from score.texts.padding import Padding
 from score.texts.tokenizer import Tokenizer as OurTokenizer
+from tests.support import sentencepiece_models
 from tests.support.images import SAMPLES, in_base64
 
 TOLERANCE = 1e-5
@@ -68,23 +68,12 @@ TEXTS = [*CAPTIONS, *MIXED, *SCRIPTS, LONG, ""]
 
 def pieces(folder: Path) -> Path:
     """The files of SigLIP's tokenizer, as its checkpoints have them."""
-    file = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(text.lower() for text in [*CAPTIONS, *SCRIPTS] if text),
-        model_writer=file,
-        vocab_size=2000,
-        hard_vocab_limit=False,
-        character_coverage=0.99,  # so that some are unknown
-        num_threads=1,
-        minloglevel=2,
-        model_type="unigram",
-        normalization_rule_name="nmt_nfkc",
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
+    texts = (text.lower() for text in [*CAPTIONS, *SCRIPTS] if text)
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    vocabulary = sentencepiece_models.trained(
+        texts, vocab_size=2000, character_coverage=0.99, **ids
     )
-    (folder / "spiece.model").write_bytes(file.getvalue())
+    (folder / "spiece.model").write_bytes(vocabulary)
     special = {"lstrip": True, "rstrip": True, "normalized": False, "special": True}
     config = {
         "added_tokens_decoder": {
@@ -354,7 +343,6 @@ def test_a_package_that_differs_is_refused(
 @pytest.fixture
 def first_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts pooled at their first token, as a class token would be."""
-    from score.model import text_tower
 
     def pooled(self: Any, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         vector: torch.Tensor = self._tower.pooled(x[:, : self._context], slice(0, 1))
@@ -366,7 +354,6 @@ def first_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding hidden from a text's tokens, as most models want it."""
-    from score.model import text_tower
 
     def pooled(
         self: Any, x: torch.Tensor, owners: torch.Tensor, ends: torch.Tensor
@@ -393,8 +380,6 @@ def test_a_wrong_pooling_or_mask_shows_in_the_vectors(
 @pytest.fixture(scope="module")
 def random(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """so400m's widths, one layer deep, as `random_checkpoint` writes it."""
-    from dataclasses import replace
-
     whole = SIGLIP_ARCHITECTURES["ViT-SO400M-14-SigLIP-224"]
     vision, text = whole.vision, whole.text
     shallow = replace(
