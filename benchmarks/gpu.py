@@ -1,13 +1,13 @@
 """What an NVIDIA GPU reaches, from tensors, from pixels and from bytes to vectors.
 
     python -m benchmarks.gpu                               all parts, of random weights
-    python -m benchmarks.gpu --parts towers --models ViT-L-14
+    python -m benchmarks.gpu --parts towers --models ViT-L-14 ViT-SO400M-14-SigLIP-384
 
 `towers`: images whose pixels are on the GPU, in one recorded pass; the share of the rate of a
 multiplication of 8192 × 8192 matrices, and the least cosine to fp32. `passes`: what the encoder
 makes of arrays of pixels and of token ids, to vectors in memory, by their number. `variants`: what
 recording, pinned memory and factors are worth. `rows`: `Embedder.embed`, of JPEGs of 640×480 in
-bytes, and of captions. Medians, but of the last part.
+bytes, and of captions, by CLIP's tokenizer. Medians, but of the last part.
 Writes `OUTPUT/PART.json`; needs no checkpoint.
 """
 
@@ -33,12 +33,12 @@ from torch import Tensor
 
 from benchmarks import fixtures, machine
 from score.checkpoints import random_checkpoint
-from score.checkpoints.architectures import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES, SIGLIP_ARCHITECTURES
 from score.console import commands
 from score.contract.rows import Row
 from score.core.embedder import Embedder
 from score.deploy.plan import image_flops
-from score.folder.architecture import Architecture
+from score.folder.architecture import Architecture, Text
 from score.folder.model_folder import ModelFolder
 from score.hardware.processor import keep_share
 from score.images.preprocess import Preprocessor
@@ -51,6 +51,7 @@ from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 
 MODELS = ("ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14-quickgelu", "ViT-H-14", "ViT-bigG-14")
+KNOWN = {**ARCHITECTURES, **SIGLIP_ARCHITECTURES}
 SIDE = 8192  # of the matrices whose multiplication is the limit
 BATCH = 128
 IMAGES, TEXTS = (1, 8, 32, 128), (1, 64, 1024)  # at a time
@@ -79,13 +80,15 @@ class RandomWeights:
 
 def encoder_of(name: str, precision: str, *, factors: bool = True) -> Encoder:
     """A model with random weights on the GPU. `factors`: layers may have them."""
-    architecture, placement = ARCHITECTURES[name], Placement(DEVICE, DTYPES[precision])
+    architecture, placement = KNOWN[name], Placement(DEVICE, DTYPES[precision])
     take, layout = RandomWeights(architecture, placement.dtype), layout_of(placement)
     if not factors:
         layout = layout._replace(scaled=None)
     images = ImageTower(take, architecture.vision, clip()[1].normalisation(), layout)
     texts = TextTower(take, architecture.text, layout)
-    engine = PyTorch(images, texts, 100.0, placement, plain=False, new_shapes_are_costly=False)
+    engine = PyTorch(
+        images, texts, 100.0, None, placement, plain=False, new_shapes_are_costly=False
+    )
     return Encoder(architecture, engine, 0)
 
 
@@ -104,10 +107,16 @@ def images(architecture: Architecture, count: int) -> list[np.ndarray]:
     return list(noise)
 
 
-def texts(count: int) -> list[list[int]]:
-    """Token ids of captions."""
-    ids = clip()[0].encode(fixtures.texts(count), "end")
-    return [text for text in ids if isinstance(text, list)]
+def texts(text: Text, count: int) -> list[list[int]]:
+    """Token ids as long as those of captions, in a model's own vocabulary; all of its context where
+    it pads."""
+    random = np.random.default_rng(0)
+    if text.pads:
+        return [random.integers(0, text.vocabulary, text.context).tolist() for _ in range(count)]
+    captions = clip()[0].encode(fixtures.texts(count), "end")
+    lengths = [len(ids) - 2 for ids in captions if isinstance(ids, list)]
+    words = (random.integers(3, text.vocabulary - 2, length).tolist() for length in lengths)
+    return [[text.begin, *ids, text.end] for ids in words]
 
 
 # -- measuring -----------------------------------------------------------------------------------
@@ -184,7 +193,9 @@ def _exact(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _few(encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
-    return encoder.images(images(encoder.architecture, COMPARED)), encoder.texts(texts(COMPARED))
+    architecture = encoder.architecture
+    pixels, ids = images(architecture, COMPARED), texts(architecture.text, COMPARED)
+    return encoder.images(pixels), encoder.texts(ids)
 
 
 @torch.inference_mode()
@@ -204,7 +215,8 @@ def passes(name: str, precision: str) -> Iterator[Line]:
         pixels = images(encoder.architecture, count)
         yield _line("images", count, on_clock(partial(encoder.images, pixels)))
     for count in TEXTS:
-        yield _line("texts", count, on_clock(partial(encoder.texts, texts(count))))
+        ids = texts(encoder.architecture.text, count)
+        yield _line("texts", count, on_clock(partial(encoder.texts, ids)))
 
 
 def _line(kind: str, count: int, milliseconds: float) -> Line:
@@ -312,7 +324,7 @@ def measured(part: str, models: Sequence[str], precisions: Sequence[str]) -> Ite
 def main() -> None:
     parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=KNOWN, default=MODELS)
     parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=("fp16", "bf16"))
     parser.add_argument("--output", type=Path, default=Path("out/bench-gpu"))
     options = parser.parse_args()

@@ -17,10 +17,12 @@ import torch
 from PIL import Image
 
 from score.checkpoints import random_checkpoint
+from score.checkpoints.architectures import SIGLIP_ARCHITECTURES
 from score.contract.rows import Row
-from score.core.embedder import EMBEDDED, Embedder, parts_of
+from score.core.embedder import Embedder, parts_of
 from score.core.verify import verify
 from score.errors import ModelError
+from score.folder.model_folder import EMBEDDED
 from score.model.encoder import Encoder, release_memory
 from score.model.engines.cuda_graphs import Recorder
 from score.model.engines.pytorch import PyTorch
@@ -84,6 +86,29 @@ def test_vectors_are_the_cpus_in_every_size_of_pass(model: Path, precision: Floa
                 assert error < MOST_ERROR[precision], (turn, count, kind)
     many = difference(ours.texts(ids), wanted["texts"])
     assert many[0] > LEAST_COSINE[precision]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_vectors_of_siglip_are_the_cpus(precision: FloatPrecision, tmp_path: Path) -> None:
+    """Pooled by attention, and texts by their last token, padding included."""
+    whole = SIGLIP_ARCHITECTURES["ViT-B-16-SigLIP-224"]
+    tower = replace(whole.text.tower, layers=2)
+    vision, text = replace(whole.vision, tower=tower), replace(whole.text, tower=tower)
+    thin = random_checkpoint.write(tmp_path / "siglip", replace(whole, vision=vision, text=text))
+    ours, theirs = encoder_of(thin, "cuda", precision), encoder_of(thin, "cpu")
+    pixels = images(35)
+    noise = np.random.default_rng(0).integers(0, text.vocabulary, (35, text.context))
+    ids: list[Ids] = noise.tolist()
+    wanted = theirs.images(pixels), theirs.texts(ids)
+    for _ in range(3):
+        for count in (1, 5, 35):
+            for vectors, exact in (
+                (ours.images(pixels[:count]), wanted[0][:count]),
+                (ours.texts(ids[:count]), wanted[1][:count]),
+            ):
+                cosine, error = difference(vectors, exact)
+                assert cosine > LEAST_COSINE[precision]
+                assert error < MOST_ERROR[precision]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
