@@ -31,7 +31,7 @@ from score.settings import Settings
 from score.texts.tokenizer import Ids
 from score.type_aliases import FloatPrecision
 from tests.support.images import as_png
-from tests.support.surfaces import ROOT
+from tests.support.pages import ROOT
 
 pytestmark = [
     pytest.mark.gpu,
