@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from score.fetch.address_rule import AddressRule, Verdict
 from score.fetch.disclosure import Disclosure, NothingPublic
 from score.fetch.fetcher import Fetcher
 from score.settings import Settings
+from tests.support.clock import Clock
 from tests.support.hostile import PNG, Authority, Network, Server, dead_port, say_nothing
 
 SECRET = "sig=SECRET"
@@ -163,13 +165,13 @@ def test_what_answers_inside_is_named_by_the_cells_own_url(
 def test_the_log_of_failures_is_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr("score.fetch.disclosure.time.monotonic", lambda: now[0])
+    clock = Clock()
+    monkeypatch.setattr(disclosure, "time", SimpleNamespace(monotonic=clock))
     telling = Disclosure()
     for _ in range(1000):
         telling.told(NothingPublic("x leads to 10.0.0.1"), "http://x/")
     assert len(caplog.records) == disclosure._MOST
-    now[0] = 61
+    clock.now += 61
     telling.told(NothingPublic("x leads to 10.0.0.1"), "http://x/")
     assert f"{1000 - disclosure._MOST} failed downloads are not in this log" in caplog.text
     assert len(caplog.records) == disclosure._MOST + 2

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 class Clock:
-    """Stands in for `time.monotonic`."""
+    """Stands in for `time.monotonic` in one module or object.
+
+    Never in the module `time` itself: a server of other tests, which runs in the same process,
+    would sleep until a time that does not come.
+    """
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import socket
 import threading
 import time
@@ -71,7 +72,9 @@ def running_models(
         server.should_exit = server.force_exit = True
         thread.join(GIVE_UP)
         bound.close()
-        assert not thread.is_alive()
+        if thread.is_alive():
+            faulthandler.dump_traceback()
+            raise AssertionError("the server does not end; where its threads are stands above")
 
 
 @contextmanager
