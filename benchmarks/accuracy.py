@@ -59,7 +59,8 @@ class RoundedHead:
     """A head that computes in the layers' precision."""
 
     def __init__(self, head: Projection, dtype: torch.dtype) -> None:
-        self.norm = [tensor.to(dtype) for tensor in head._norm]
+        weight, bias = head._norm
+        self.norm = weight.to(dtype), bias.to(dtype)
         self.projection, self.epsilon = head._projection.to(dtype), head._epsilon
 
     def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -75,7 +76,8 @@ def encoders(folder: ModelFolder, precisions: list[str]) -> Iterator[tuple[str, 
         if precision in DTYPES:
             engine = PyTorch.load(folder, settings)
             for tower in (engine._images, engine._texts):
-                tower.head = RoundedHead(tower.head, DTYPES[precision])  # type: ignore[assignment]
+                if isinstance(tower.head, Projection):
+                    tower.head = RoundedHead(tower.head, DTYPES[precision])
             yield (
                 f"{precision}, torch, head too",
                 Encoder(folder.architecture, engine, settings.batch_size),

@@ -95,7 +95,7 @@ def _gemm_torch(precision: str) -> Callable[[], float]:
         into, out = kind(wide, None), kind(narrow, None)
         return flops / _median(lambda: out(into(x))) / 1e9
 
-    kinds = [Plain, *([one_dnn.OneDnnLinear] if one_dnn.works(x.dtype) else [])]
+    kinds: list[MakeLinear] = [Plain, *([one_dnn.OneDnnLinear] if one_dnn.works(x.dtype) else [])]
     return lambda: max(map(rate, kinds))
 
 

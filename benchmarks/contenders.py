@@ -71,7 +71,7 @@ class Worker:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"a worker ended: {self.process.args}")
+            raise SystemExit(f"a worker ended: {self.process.args!r}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -177,10 +177,12 @@ class Transformers:
         return lambda: self._encode_images(pixels)
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
-        return self._model.get_image_features(pixel_values=pixels).pooler_output
+        vectors: Tensor = self._model.get_image_features(pixel_values=pixels).pooler_output
+        return vectors
 
     def _encode_texts(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self._model.get_text_features(**inputs).pooler_output
+        vectors: Tensor = self._model.get_text_features(**inputs).pooler_output
+        return vectors
 
 
 class OpenClip(Transformers):
@@ -201,13 +203,15 @@ class OpenClip(Transformers):
         import torch
 
         with torch.inference_mode():
-            return self._model.encode_image(pixels)
+            vectors: Tensor = self._model.encode_image(pixels)
+        return vectors
 
     def _encode_texts(self, inputs: Mapping[str, Tensor]) -> Tensor:
         import torch
 
         with torch.inference_mode():
-            return self._model.encode_text(inputs["input_ids"])
+            vectors: Tensor = self._model.encode_text(inputs["input_ids"])
+        return vectors
 
 
 class Wrapper(Transformers):

@@ -109,19 +109,26 @@ def phrasings(embedder: Embedder, things: Sequence[Pictogram], folder: Path) -> 
     chosen = np.random.default_rng(SEED).choice(len(things), 200, replace=False)
     some = [things[index] for index in sorted(chosen)]
     rows = [Row(image=(folder / thing.code / "0.jpg").read_bytes()) for thing in some]
-    image_rows = unit(np.stack([record.image_features for record in embedder.embed(rows)]))
+    image_rows = unit(np.stack([_vector(record.image_features) for record in embedder.embed(rows)]))
     shares = {}
     for name, write in PHRASINGS.items():
         texts = (Row(text=write(thing.name, thing.colour)) for thing in some)
-        said = unit(np.stack([record.text_features for record in embedder.embed(texts)]))
+        said = unit(np.stack([_vector(record.text_features) for record in embedder.embed(texts)]))
         right = (image_rows @ said.T).argmax(1) == np.arange(len(some))
         shares[name] = float(right.mean())
     return shares
 
 
+def _vector(features: np.ndarray | None) -> np.ndarray:
+    assert features is not None
+    return features
+
+
 def speed(model: Path, folder: Path, things: Sequence[Pictogram]) -> Iterator[tuple[str, str]]:
     """What it manages here: medians of five turns, decoding and tokenising included."""
-    loads, images, texts = [], [], []
+    loads: list[float] = []
+    images: list[float] = []
+    texts: list[float] = []
     image_rows = [Row(image=file.read_bytes()) for file in sorted(folder.glob("*/0.jpg"))[:1000]]
     captions = [Row(text=f"a photo of {article(thing.name)}") for thing in things]
     for _ in range(5):

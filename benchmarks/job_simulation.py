@@ -270,8 +270,7 @@ def plot(file: Path, seeds: int) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MultipleLocator, NullFormatter, PercentFormatter
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": "score", "font.family": "sans-serif"}
-    with rc_context(style):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "score", "font.family": "sans-serif"}):
         figure = Figure(figsize=(7, 3.2), layout="constrained")
         axes = figure.add_subplot()
         for rows, shares in curves(seeds).items():

@@ -33,14 +33,17 @@ def of_pytorch(model: Path, pixels: Pixels, precision: str) -> Counter[str]:
 
     settings = Settings(device="cpu").replace({"precision": precision})
     engine = PyTorch.load(ModelFolder.open(model), settings)
-    engine.images(pixels)
+    images = list(pixels)
+    engine.images(images)
     with profile(activities=[ProfilerActivity.CPU]) as watched:
-        engine.images(pixels)
+        engine.images(images)
     return Counter({event.key: event.self_cpu_time_total / 1e6 for event in watched.key_averages()})
 
 
 def of_int8(model: Path, pixels: Pixels) -> Counter[str]:
-    from score.model.engines.openvino_towers import IMAGES, INT8, openvino
+    import openvino
+
+    from score.model.engines.openvino_towers import IMAGES, INT8
 
     properties = {"PERF_COUNT": True, "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(model / INT8 / IMAGES, "CPU", properties)

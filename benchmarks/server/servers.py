@@ -58,7 +58,7 @@ class Server:
         give_up = time.monotonic() + START
         while not self.is_ready:
             if self.process.poll() is not None or time.monotonic() > give_up:
-                raise SystemExit(f"{self.process.args} did not start:\n{self.tail()}")
+                raise SystemExit(f"{self.process.args!r} did not start:\n{self.tail()}")
             time.sleep(0.05)
 
     def wait_for(self, words: str, times: int, seconds: float = START) -> float:
@@ -69,7 +69,7 @@ class Server:
             if len(found) >= times:
                 return found[times - 1]
             time.sleep(0.01)
-        raise SystemExit(f"{words!r} not in the log of {self.process.args}:\n{self.tail()}")
+        raise SystemExit(f"{words!r} not in the log of {self.process.args!r}:\n{self.tail()}")
 
     def tail(self) -> str:
         return "".join(line for _, line in self.log[-20:])
