@@ -20,8 +20,8 @@ from score.cli.arguments import (
 )
 from score.cli.job_progress import add_progress, kind_of, print_summary, row_progress
 from score.console.commands import TOO_MANY_ERRORS, Parser, say
-from score.contract.rows import COLUMNS
-from score.errors import RequestError, ScoreError
+from score.contract.rows import COLUMNS, NO_COLUMN
+from score.errors import BadColumns, RequestError, ScoreError
 from score.settings import Settings
 from score.wording.quoting import quoted
 
@@ -41,6 +41,7 @@ _KEPT = "what is done is kept, and the same command goes on"
 _MOST_ROWS = 10_000_000  # of a shard
 _MOST_GIB = 100_000
 _MOST_WORKERS = 256
+_OTHER_NAMES = (NO_COLUMN, "column ")  # how errors begin where a table has other columns
 _FOLDER_ONLY = (
     *("shard_rows", "vectors", "max_error_rate", "retry_failed", "force_new"),
     *("vector_cache", "vector_cache_size", "workers", "on"),
@@ -243,13 +244,14 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
             elif embedder:
                 embed_into(embedder, lines, folder, params, chosen, show, summary)
     code = print_summary(folder, summary, options.max_errors)
-    if summary.stopped:
+    if summary.stopped or is_above(summary, options.max_error_rate):
+        begins = "stopped" if summary.stopped else f"exit code {TOO_MANY_ERRORS}"
         say(
-            f"stopped: more than {options.max_error_rate:.2%} of the rows failed; "
-            "what is done is kept"
+            f"{begins}: more than {options.max_error_rate:.2%} of the rows failed "
+            "(--max-error-rate); what is done is kept"
         )
-    is_bad = summary.stopped or is_above(summary, options.max_error_rate)
-    return TOO_MANY_ERRORS if is_bad else code
+        return TOO_MANY_ERRORS
+    return code
 
 
 def _executor(options: argparse.Namespace, settings: Settings) -> Callable[[], Executor] | None:
@@ -363,16 +365,27 @@ def _report(folder: Path, root: Path | None, most_files: int) -> None:
 @contextmanager
 def _opened(options: argparse.Namespace, reserved: Sequence[str]) -> Iterator[Lines]:
     """The input. reserved: the columns of the output."""
-    from score.jobs.line_source import open_lines
     from score.tables.base_writer import replaced
 
-    with open_lines(options.input, options.columns) as lines:
+    with _lines(options) as lines:
         if options.root:
             lines.root = _root(options.root, lines.files)
         if lost := replaced(lines.columns, reserved):
             name = Path(options.input[0]).name
             say(f"{name} is a table of results: its columns {', '.join(lost)} are replaced")
         yield lines
+
+
+def _lines(options: argparse.Namespace) -> Lines:
+    """Raises BadColumns, which tells how to name the columns of a table that has others."""
+    from score.jobs.line_source import open_lines
+
+    try:
+        return open_lines(options.input, options.columns)
+    except BadColumns as error:
+        if options.columns or not str(error).startswith(_OTHER_NAMES):
+            raise
+        raise BadColumns(f"{error}; or --columns image=NAME,text=NAME names the columns") from error
 
 
 def _names(text: str) -> dict[str, str]:

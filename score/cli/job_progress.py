@@ -92,9 +92,10 @@ def _share(summary: Summary, size: int) -> float:
 
 
 def _seconds_left(summary: Summary, size: int) -> float | None:
-    """At the rate of this run; None where that is not known."""
+    """At the rate of this run; None where that is not known, as it is not while failed rows are
+    tried again at the end."""
     share = _share(summary, size)
-    if not share or not summary.rate:
+    if not 0 < share < 1 or not summary.rate:
         return None
     return summary.rows * (1 / share - 1) / summary.rate
 
@@ -149,6 +150,8 @@ class _Events:
         """Writes a line."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         content = {"event": event, "time": now, "state": state, **self._content()}
+        if state == "done":
+            content["seconds_left"] = 0.0
         try:
             print(json.dumps(content, separators=(",", ":")), flush=True)
         except (OSError, ValueError):
@@ -198,5 +201,8 @@ def print_summary(output: Path, summary: Summary, max_errors: int | None) -> int
             f"{unread:,} input files could not be read to their end: the rows with the code "
             f"{UnreadableFile.code} name them"
         )
-    allowed = summary.rows - 1 if max_errors is None else max_errors
-    return TOO_MANY_ERRORS if unread or summary.errors > max(allowed, 0) else DONE
+    allowed = max(summary.rows - 1 if max_errors is None else max_errors, 0)
+    if summary.errors > allowed:
+        limit = "no row succeeded" if max_errors is None else f"--max-errors allows {allowed:,}"
+        say(f"exit code {TOO_MANY_ERRORS}: {summary.errors:,} failed; {limit}")
+    return TOO_MANY_ERRORS if unread or summary.errors > allowed else DONE

@@ -18,6 +18,7 @@ IMAGE = "image"
 TEXT = "text"
 COLUMNS = (IMAGE, TEXT)
 FEATURES = ("image_features", "text_features")
+NO_COLUMN = f"no column {IMAGE!r} or {TEXT!r}"
 ERRORS = ("error_code", "error_message", "error_retryable")  # in tables
 
 # pandas' missing-value singletons, known by name because this module does not import pandas.
@@ -100,7 +101,13 @@ def check_columns(names: Sequence[object]) -> None:
             raise BadColumns(f"column {wanted!r} appears {list(names).count(wanted)} times")
     check_spelling(names)
     if not any(wanted in names for wanted in COLUMNS):
-        raise BadColumns(f"no column 'image' or 'text'; the columns are {listed(names)}")
+        only = names[0] if len(names) == 1 else ""
+        if isinstance(only, str) and (mark := next((m for m in ";\t|" if m in only), "")):
+            raise BadColumns(
+                f"{NO_COLUMN}; the only one is {quoted(only)}: columns are separated by commas, "
+                f"not by {mark!r}"
+            )
+        raise BadColumns(f"{NO_COLUMN}; the columns are {listed(names)}")
 
 
 def check_spelling(names: Sequence[object]) -> None:

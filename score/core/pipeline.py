@@ -46,6 +46,7 @@ class Pipeline:
         self.preparer = Preparer(tokenizer, preprocessor, settings, shared)
         self.observer: Observer = NOBODY
         self.batcher, self.streams = shared.batcher, shared.streams
+        self.host_times = shared.fetcher.host_times
         self._decode_workers = shared.decode_workers
         self._image_pace, self._token_pace = Pace(), Pace()
         images = self._image_pace.of(Halving(encoder.images), lambda _: 1)

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import chain
 
 from score.contract.rows import IMAGE
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, pipeline_of
 from score.core.identity import Identity
 from score.errors import RequestError, ScoreError
 from score.executors.work import Begun, Partial, Result, Task, Work
@@ -116,7 +116,8 @@ class Worker:
                         failed[record.error.code] += 1
                     progress(begun[item.rows], Partial(shard.rows, failed))
                     if item.is_last:
-                        entry, shard = shard.finish(), None
+                        times = pipeline_of(self._embedder).host_times
+                        entry, shard = shard.finish(times), None
                         yield Result(begun.pop(item.rows), entry)
         finally:
             if shard is not None:

@@ -6,14 +6,20 @@ its body. It holds no slot while it pauses for a retry or a redirect, so that it
 
 from __future__ import annotations
 
-import http.client
 import time
 
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url
 
 from score.errors import BadUrl, BlockedHost, FetchFailed, FetchTimeout, RowError
-from score.fetch import content_encoding, network_errors, redirects, robots_tag, urls
+from score.fetch import (
+    content_encoding,
+    http_status,
+    network_errors,
+    redirects,
+    robots_tag,
+    urls,
+)
 from score.fetch.byte_budget import ByteBudget
 from score.fetch.cells import check_size
 from score.fetch.circuit_breaker import NotConnected
@@ -21,6 +27,7 @@ from score.fetch.connections import Connections, Visit
 from score.fetch.deadline import Deadline
 from score.fetch.disclosure import Disclosure, Unreachable
 from score.fetch.host_concurrency import Host, Hosts
+from score.fetch.host_times import HostTimes
 from score.fetch.redirects import Redirect
 from score.fetch.retries import OVERLOADED, StatusFailed, is_retryable, retry_after, with_retries
 from score.fetch.slots import Slots
@@ -41,6 +48,7 @@ class Downloader:
         self._disclosure = Disclosure()
         self._hosts = Hosts(settings.per_host, longest_pause=settings.row_deadline / 2)
         self._slots = Slots(settings.fetch_workers)
+        self.host_times = HostTimes()
         self._names = robots_tag.names(settings.user_agent)
 
     def in_doubt(self) -> int:
@@ -99,7 +107,8 @@ class Downloader:
             self._slots.slot(deadline),
         ):
             try:
-                answer = self._get(target, cell, host, deadline)
+                with self.host_times.timed(target.host or ""):
+                    answer = self._get(target, cell, host, deadline)
             except (BadUrl, BlockedHost):  # nobody was asked
                 raise
             except (FetchTimeout, NotConnected, Unreachable):
@@ -197,9 +206,5 @@ def _hidden(failure: RowError, visit: Visit) -> RowError:
 def _status_error(status: int, where: str, pause: float) -> RowError:
     if status in redirects.STATUSES:
         return FetchFailed(f"{where} redirects to nowhere")
-    reason = http.client.responses.get(status, "")
-    return StatusFailed(
-        f"{where} answered {status} {reason}".rstrip(),
-        retryable=is_retryable(status),
-        retry_after=pause,
-    )
+    message = http_status.said(where, status)
+    return StatusFailed(message, retryable=is_retryable(status), retry_after=pause)

@@ -33,6 +33,7 @@ class Fetcher:
         self._settings = settings
         self._budget = ByteBudget(_BODIES * settings.max_image_bytes)
         self._downloader = Downloader(settings, self._budget)
+        self.host_times = self._downloader.host_times
 
     def holding(self) -> AbstractContextManager[None]:
         """A block until whose end what this thread fetches inside counts as memory in use."""

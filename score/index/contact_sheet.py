@@ -20,11 +20,13 @@ from score.images.decode import decode
 from score.index.index import Hit
 from score.index.listing import shown
 from score.pages import webpage
+from score.tables.base_writer import SHA256, STATUS
 
 _SIDE = 160  # pixels of a thumbnail
 _MOST_BYTES = 32 * 2**20  # of an image
 _MOST_PIXELS = 50_000_000
 _LONGEST = 120  # characters of a cell
+_NOT_SHOWN = (STATUS, SHA256)  # columns
 
 _STYLE = """\
 .images { grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }
@@ -77,7 +79,7 @@ def _figure(hit: Hit, root: Path) -> str:
     values = "".join(
         f"<dt>{escape(shown(name, _LONGEST))}</dt><dd>{escape(shown(value, _LONGEST))}</dd>"
         for name, value in hit.row.items()
-        if value is not None
+        if value is not None and name not in _NOT_SHOWN
     )
     picture = _thumbnail(hit.row.get(IMAGE), root) or '<div class="none">no thumbnail</div>'
     caption = f"<b>{hit.score:.4f}</b><dl>{values}</dl>"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from score.contract.params import Params
 from score.contract.rows import Record
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, pipeline_of
 from score.job_folder.folder import JobFolder, known_of
 from score.job_folder.known import VECTORS_BYTES, Known
 from score.job_folder.ledger import Entry
@@ -164,5 +164,6 @@ class _Run:
 
     def _finish(self) -> None:
         shard, self._shard = self._shard, None
-        if shard and (entry := shard.finish()):
+        times = pipeline_of(self._embedder).host_times
+        if shard and (entry := shard.finish(times)):
             self._job.ledger.add(entry)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from score.errors import RequestError
+from score.fetch.host_times import HostTime
 from score.tables.lines import Mark
 from score.type_aliases import Json
 from score.wording.quoting import quoted
@@ -41,6 +42,8 @@ class Entry:
     first: number of the first row in the input, from 0. file: below the job's folder. bytes: of it.
     mark: where the input goes on after them. position: the same, in the unit of `Lines.size`.
     failed: error code → rows. hosts: host → rows whose image could not be fetched from it.
+    statuses: HTTP status → rows whose image's server answered with it. slowest: host → the requests
+    since the file before, of the hosts that took longest.
     retryable: failed rows that may succeed another time. unasked: those of them whose host did not
     answer other rows, and was not asked. seconds: that they took; where several processes work on a
     job, those since the one before was complete.
@@ -54,6 +57,8 @@ class Entry:
     position: int
     failed: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    slowest: Mapping[str, HostTime] = field(default_factory=dict)
     retryable: int = 0
     unasked: int = 0
     seconds: float = 0.0
@@ -70,9 +75,7 @@ class Entry:
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Self:
         """From JSON. Raises KeyError, TypeError, ValueError, AttributeError."""
-        seconds = float(content["seconds"])
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"seconds: {seconds}")
+        seconds = _seconds(content["seconds"])
         return cls(
             first=number(content["first"]),
             rows=number(content["rows"]),
@@ -80,12 +83,28 @@ class Entry:
             bytes=number(content["bytes"]),
             mark=tuple(map(number, content["mark"])),
             position=number(content["position"]),
-            failed=Counter({str(code): number(n) for code, n in content["failed"].items()}),
-            hosts=Counter({str(host): number(n) for host, n in content["hosts"].items()}),
+            failed=_counter(content["failed"]),
+            hosts=_counter(content["hosts"]),
+            statuses=_counter(content["statuses"]),
+            slowest={
+                str(host): HostTime(number(requests), _seconds(whole), _seconds(longest))
+                for host, (requests, whole, longest) in content["slowest"].items()
+            },
             retryable=number(content["retryable"]),
             unasked=number(content["unasked"]),
             seconds=seconds,
         )
+
+
+def _counter(content: Mapping[str, object]) -> Counter[str]:
+    return Counter({str(name): number(count) for name, count in content.items()})
+
+
+def _seconds(value: object) -> float:
+    seconds = float(value)  # type: ignore[arg-type]
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds: {seconds}")
+    return seconds
 
 
 def number(value: object) -> int:
@@ -125,7 +144,8 @@ class Ledger:
     def lost(self, entry: Entry) -> None:
         """Appends a line that says that an entry's rows are to be done again. Raises OSError."""
         none = Counter[str]()
-        self.add(replace(entry, rows=0, bytes=0, failed=none, hosts=none, retryable=0))
+        lost = replace(entry, rows=0, bytes=0, failed=none, hosts=none, statuses=none, retryable=0)
+        self.add(lost)
 
     def done(self) -> Iterator[Entry]:
         """The entries by the order of their rows, between which some may be missing."""

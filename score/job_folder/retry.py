@@ -66,10 +66,14 @@ def turns(job: JobFolder, chosen: Callable[[Entry], bool]) -> Iterator[Callable[
     """Which shards to try again at a job's end, one time after the other: those that are chosen,
     then those with rows that were still not asked for, after a pause in which their hosts are left
     alone."""
+    if any(map(chosen, job.ledger.done())):
+        log.info("failed rows that may succeed another time are tried again")
     yield chosen
     for pause in PAUSES:
-        if not any(map(has_unasked, job.ledger.done())):
+        unasked = sum(entry.unasked for entry in job.ledger.done())
+        if not unasked:
             return
+        log.info("%s rows of hosts that are down are tried again in %.0f s", f"{unasked:,}", pause)
         time.sleep(pause)
         yield has_unasked
 

@@ -11,12 +11,15 @@ from urllib.parse import urlsplit
 
 from score.contract.rows import IMAGE, Record
 from score.errors import HostDown
+from score.fetch.host_times import HostTime, HostTimes
+from score.fetch.http_status import status_in
 from score.job_folder.ledger import Entry
 from score.tables.lines import ALL_TEXT, Line, Types
 from score.tables.shard_writer import IMAGE_COLUMN, ShardWriter
 from score.type_aliases import VectorType
 
 _HOSTS = 100  # that a ledger's line names
+_SLOWEST = 20  # hosts, too
 _LONGEST_HOST = 253  # characters of a name in the DNS (RFC 1035); longer ones are none
 
 
@@ -44,6 +47,7 @@ class Shard:
         self._image = columns.index(image) if image in columns else None
         self.first, self.rows = first, 0
         self._failed = Counter[str]()
+        self._statuses = Counter[str]()
         self._images: list[str | None] = []  # cells that could not be fetched or decoded
         self._retryable = self._unasked = 0
         self._last: Line | None = None
@@ -65,13 +69,18 @@ class Shard:
             self._failed[error.code] += 1
             self._retryable += error.retryable
             self._unasked += isinstance(error, HostDown)
+            if status := status_in(error.message):
+                self._statuses[status] += 1
             if self._image is not None and error.column == IMAGE:
                 cell = line.kept[self._image]
                 self._images.append(cell if isinstance(cell, str) else None)
         self._is_sound = True
 
-    def finish(self) -> Entry | None:
-        """Gives the file its name. None, and no file, where adding a row was interrupted."""
+    def finish(self, times: HostTimes) -> Entry | None:
+        """Gives the file its name. None, and no file, where adding a row was interrupted.
+
+        times: of the requests since the shard before.
+        """
         if not self._is_sound or self._last is None:
             self.drop()
             return None
@@ -85,6 +94,8 @@ class Shard:
             position=self._last.position,
             failed=self._failed,
             hosts=counted_hosts(self._images),
+            statuses=self._statuses,
+            slowest=_rounded(times.take(_SLOWEST)),
             retryable=self._retryable,
             unasked=self._unasked,
             seconds=round(self.seconds, 3),
@@ -93,6 +104,20 @@ class Shard:
     def drop(self) -> None:
         """Removes what was written."""
         self._writer.__exit__(RuntimeError, None, None)
+
+
+def counted_statuses(messages: Iterable[str]) -> Counter[str]:
+    """The HTTP statuses that errors' messages name."""
+    return Counter(filter(None, map(status_in, messages)))
+
+
+def _rounded(times: Mapping[str, HostTime]) -> dict[str, HostTime]:
+    """With names and numbers as a ledger has them."""
+    return {
+        host: HostTime(time.requests, round(time.seconds, 3), round(time.longest, 3))
+        for host, time in times.items()
+        if len(host) <= _LONGEST_HOST
+    }
 
 
 def counted_hosts(images: Iterable[str | None]) -> Counter[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from score.fetch.host_times import HostTime, longest
 from score.job_folder import ledger
 from score.job_folder.folder import holder
 from score.job_folder.ledger import Entry
@@ -24,7 +25,8 @@ class Status:
 
     holder: the process that works on it, in words; empty for none. rows: that are done. total: of
     the input; None while it is not known. share: of the input that is done, from 0 to 1. rate: rows
-    a second of the latest shards. failed, hosts, retryable: as in the ledger.
+    a second of the latest shards. failed, hosts, statuses, retryable: as in the ledger. slowest:
+    the hosts that the job has waited for longest, the first one most.
     """
 
     model: str
@@ -37,6 +39,8 @@ class Status:
     retryable: int
     failed: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    slowest: Mapping[str, HostTime] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> Status:
@@ -48,10 +52,11 @@ class Status:
     @classmethod
     def given(cls, manifest: Manifest, done: Sequence[Entry], holder: str) -> Status:
         """By what is in the folder. done: its entries, in order."""
-        failed, hosts = Counter[str](), Counter[str]()
+        failed, hosts, statuses = Counter[str](), Counter[str](), Counter[str]()
         for entry in done:
             failed.update(entry.failed)
             hosts.update(entry.hosts)
+            statuses.update(entry.statuses)
         recent = done[-max(_RECENT, len(done) // 4) :]
         seconds = sum(entry.seconds for entry in recent)
         rows = sum(entry.rows for entry in done)
@@ -73,6 +78,8 @@ class Status:
             retryable=sum(entry.retryable for entry in done),
             failed=failed,
             hosts=hosts,
+            statuses=statuses,
+            slowest=_slowest(done),
         )
 
     @property
@@ -112,6 +119,8 @@ class Status:
             "failed": dict(self.failed.most_common()),
             "retryable": self.retryable,
             "hosts": dict(self.hosts.most_common()),
+            "statuses": dict(self.statuses.most_common()),
+            "slowest": {host: time._asdict() for host, time in self.slowest.items()},
         }
 
     def __str__(self) -> str:
@@ -119,6 +128,9 @@ class Status:
         if errors := self.failed.total():
             lines.append(f"{errors:,} rows failed ({errors / self.rows:.1%}):")
             lines += [f"  {code:<24}{count:>12,}" for code, count in self.failed.most_common()]
+        if self.statuses:
+            lines.append("of those, by the answer of the image's server:")
+            lines += [f"  HTTP {status:<19}{n:>12,}" for status, n in self.statuses.most_common()]
         if self.hosts:
             lines.append("hosts whose images failed:")
             most = self.hosts.most_common()
@@ -142,3 +154,11 @@ class Status:
         if self.seconds_left is not None:
             done += f", about {duration(self.seconds_left)} left at that rate"
         return done
+
+
+def _slowest(done: Sequence[Entry]) -> dict[str, HostTime]:
+    times = dict[str, HostTime]()
+    for entry in done:
+        for host, time in entry.slowest.items():
+            times[host] = times[host].plus(time) if host in times else time
+    return longest(times, _SHOWN)

@@ -17,7 +17,7 @@ from score.contract.rows import ERRORS, FEATURES, IMAGE, Record
 from score.errors import HostDown
 from score.job_folder.ledger import Entry
 from score.job_folder.rows import Item
-from score.job_folder.shard import counted_hosts
+from score.job_folder.shard import counted_hosts, counted_statuses
 from score.storage import atomic
 from score.tables.parquet_writer import parquet_writer
 from score.tables.shard_writer import COMPUTED, ROW, computed
@@ -87,5 +87,6 @@ def _recounted(entry: Entry, table: pa.Table, file: Path, image: str) -> Entry:
         bytes=file.stat().st_size,
         failed=Counter(failed[_CODE].to_pylist()),
         hosts=counted_hosts(images),
+        statuses=counted_statuses(failed[_MESSAGE].to_pylist()),
         retryable=pc.sum(failed[_RETRYABLE]).as_py() or 0,
     )

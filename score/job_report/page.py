@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from score.fetch.http_status import named
 from score.job_report.examples import Example, Failures, printable
 from score.job_report.rate_chart import rate_chart
 from score.job_report.report import Report, Shown
@@ -14,6 +15,8 @@ from score.wording.durations import duration
 
 _STYLE = """\
 .chart line { stroke: var(--line); }
+@media (max-width: 40rem) { .chart svg { min-width: 0; }
+  .chart svg text { font-size: 22px !important; } }
 .chart .area { fill: var(--accent); fill-opacity: .3; stroke: var(--accent); }
 .chart svg text { font-size: 12px; fill: var(--quiet) !important; }
 section details { margin: .5rem 0 0; padding: .5rem .8rem; border: 1px solid var(--line);
@@ -36,7 +39,9 @@ def as_html(report: Report) -> str:
         quiet(_advice(report)),
         chart("Rows a second", rate_chart(report.rates)) if report.rates else "",
         section("Errors", _failures(report.codes)),
+        _statuses(report),
         section("Hosts whose images failed", _failures(report.hosts)),
+        _slowest(report),
         _copies(report),
         section("Some of the images", _images(report.images)),
         _about(report),
@@ -106,6 +111,31 @@ def _example(example: Example) -> str:
         f'<p class="example"><b>row {example.row:,}</b> {cell}<br>'
         f'<span class="quiet">{message}</span></p>'
     )
+
+
+def _statuses(report: Report) -> str:
+    """What the servers of images that failed have answered."""
+    counts = report.status.statuses.most_common()
+    rows = [(named(int(code)), f"{count:,}") for code, count in counts]
+    return section("Answers of servers whose images failed", table(("HTTP status", "#rows"), rows))
+
+
+def _slowest(report: Report) -> str:
+    """The hosts that took most of the time of downloads."""
+    rows = [
+        (
+            printable(host),
+            f"{time.requests:,}",
+            f"{time.seconds / time.requests:.2f} s",
+            f"{time.longest:.2f} s",
+            duration(time.seconds),
+        )
+        for host, time in report.status.slowest.items()
+        if time.requests
+    ]
+    heads = ("host", "#requests", "#mean", "#longest", "#in all")
+    title = "Hosts that took longest"
+    return section(title, webpage.wide(title, table(heads, rows))) if rows else ""
 
 
 def _copies(report: Report) -> str:

@@ -15,7 +15,7 @@ class Summary:
 
     rows: with those of earlier runs of the same job. earlier, earlier_errors: of those alone.
     position: how far the input has been read, in the unit of `Lines.size`. failed: error code →
-    rows. seconds: of this run. retried, recovered: failed rows that were tried again, and those
+    rows. seconds: of this run. retried: how often failed rows were tried again; recovered: those
     that succeeded then. stopped: whether the job ended early, since too many rows failed.
     """
 
@@ -56,7 +56,11 @@ class Summary:
             + (f" ({self.earlier:,} of earlier runs)" if self.earlier else "")
             + f": {self.good:,} good, {self.errors:,} failed"
             + (f" ({codes})" if codes else "")
-            + (f"; {self.retried:,} tried again, {self.recovered:,} good" if self.retried else "")
+            + (
+                f"; {self.retried:,} further tries of failed rows, {self.recovered:,} of them good"
+                if self.retried
+                else ""
+            )
             + f"; {self.seconds:.1f} s, {self.rate:.1f} rows/s"
             + (f"\n{self.hint}" if self.hint else "")
         )

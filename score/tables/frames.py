@@ -10,7 +10,7 @@ from typing import IO
 import pandas as pd
 
 from score.contract.limits import check_row_count
-from score.contract.rows import IMAGE, TEXT, Row, check_columns
+from score.contract.rows import IMAGE, NO_COLUMN, TEXT, Row, check_columns
 from score.errors import BadColumns, RequestError
 from score.tables import parquet_body
 from score.tables.csv_body import body_rows
@@ -34,8 +34,8 @@ def unpacked(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if frame.columns.empty:
         raise BadColumns(
-            "no column 'image' or 'text'; give a frame, a dict or a list of dicts with one of them "
-            "(a Series is one column, not a row)"
+            f"{NO_COLUMN}; give a frame, a dict or a list of dicts with one of them (a Series is "
+            "one column, not a row)"
         )
     if len(frame) != 1:
         return frame

@@ -59,13 +59,15 @@ def shard_rows(file: Path, *, failed: bool = False, skipped: int = 0) -> Iterato
 
 
 def image_hashes(file: Path) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
-    """The hashes of a shard's images, and the numbers of their rows.
+    """The hashes of a shard's images, and the numbers of their rows. Rows that failed are left out:
+    what was fetched for them, a page that says so, say, is often no image.
 
     A hash is its first eight bytes, as an integer. Raises RequestError as `shard_rows`.
     """
     with _opened(file) as shard:
-        for batch in _batches(shard, [ROW, SHA256], _HASHES):
-            with_image = batch.filter(pc.is_valid(batch[SHA256]))
+        for batch in _batches(shard, [ROW, SHA256, _CODE], _HASHES):
+            is_image = pc.and_(pc.is_valid(batch[SHA256]), pc.is_null(batch[_CODE]))
+            with_image = batch.filter(is_image)
             numbers: NDArray[np.int64] = with_image[ROW].to_numpy(zero_copy_only=False)
             digests = bytes.fromhex("".join(with_image[SHA256].to_pylist()))
             if len(digests) != _DIGEST * len(numbers) or numbers.dtype != np.int64:

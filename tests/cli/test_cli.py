@@ -476,6 +476,35 @@ def test_parquet_that_cannot_be_embedded_is_refused(
     assert (code, says in message) == (2, True), message
 
 
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("url,caption", "the columns are 'url', 'caption'; or --columns image=NAME,text=NAME"),
+        ("Text,n", "'Text' must be spelled 'text'; or --columns image=NAME,text=NAME"),
+        ("image;text", "is 'image;text': columns are separated by commas, not by ';'"),
+        ("image\ttext", "columns are separated by commas, not by '\\t'"),
+    ],
+)
+def test_tables_of_others_are_refused_with_a_way_on(
+    header: str, says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in.csv").write_text(f"{header}\na,b\n")
+    code, message = said(capsys, "embed", "in.csv", "--output", "o.csv")
+    assert (code, says in message) == (2, True), message
+
+
+def test_the_exit_code_of_failed_rows_is_explained(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in.csv").write_text("image,text\n,a\nno image,\n")
+    code, message = said(capsys, "embed", "in.csv", "--output", "o.csv", "--max-errors", "0")
+    assert (code, "exit code 1: 1 failed; --max-errors allows 0" in message) == (1, True)
+    Path("in.csv").write_text("image\nno image\n")
+    code, message = said(capsys, "embed", "in.csv", "--output", "p.csv")
+    assert (code, "exit code 1: 1 failed; no row succeeded" in message) == (1, True)
+    assert main(["embed", "in.csv", "--output", "p.csv", "--overwrite", "--max-errors", "1"]) == 0
+
+
 @pytest.mark.parametrize("name", ["in.json", "in.npy"])
 def test_other_formats_are_refused_by_name(
     name: str, here: Path, capsys: pytest.CaptureFixture[str]

@@ -187,7 +187,7 @@ HAPPENING: dict[str, Say] = {
 IN_CODE = {
     "`'score' is not a package`": "is loaded under the name of this project's package",
     "`this model does not compute": "this model does not compute here what its package promises",
-    "`… answered 403": "answered {status} {reason}",
+    "`… answered 403": "{where} answered {named(status)}",
     "`… took more than": "took more than",
     "`the server did not answer": "times in a row, and is not asked {when}",
     "`… must not be used": "must not be used: its X-Robots-Tag says {directive}",

@@ -105,6 +105,10 @@ def test_rows_that_may_succeed_are_tried_again_and_no_others(
     assert failing(folder) == {**dict.fromkeys((3, 5, 23, 24), "fetch_failed"), 44: "fetch_failed"}
     assert [entry.retryable for entry in entries(folder)] == [2, 2, 0]
     assert entries(folder)[0].hosts == {"127.0.0.1": 2}
+    assert [dict(e.statuses) for e in entries(folder)] == [{"503": 2}, {"503": 2}, {"404": 1}]
+    times = [time for entry in entries(folder) for time in entry.slowest.items()]
+    assert {host for host, _ in times} == {"127.0.0.1"}
+    assert sum(time.requests for _, time in times) == 6
     assert (first.retried, first.errors) == (0, 5)
     before = content(folder)
     untouched = (folder / entries(folder)[2].file).stat().st_ino
@@ -120,6 +124,7 @@ def test_rows_that_may_succeed_are_tried_again_and_no_others(
         {},
         {"127.0.0.1": 1},
     ]
+    assert [dict(entry.statuses) for entry in entries(folder)] == [{"503": 1}, {}, {"404": 1}]
     assert (folder / entries(folder)[2].file).stat().st_ino == untouched
     after = content(folder)
     assert after["row_id"].to_pylist() == list(range(ROWS))

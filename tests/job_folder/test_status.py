@@ -15,6 +15,7 @@ from score.__main__ import main
 from score.errors import RequestError
 from score.hardware.locks import hold
 from score.job_folder.status import Status
+from score.job_report.writing import write_report
 from score.wording.durations import duration
 from tests.job_folder.test_embed import embed
 
@@ -51,6 +52,7 @@ def test_a_job_that_stopped(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     ledger = folder / "ledger.jsonl"
     lines = ledger.read_text().splitlines()
     entry = {**json.loads(lines[0]), "seconds": 4, "hosts": {"a.example": 3}, "retryable": 2}
+    entry |= {"statuses": {"404": 1, "429": 2}, "slowest": {"a.example": [3, 7.5, 5]}}
     ledger.write_text(json.dumps(entry) + "\n" + '{"cut')
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "rows": None}))
@@ -65,7 +67,14 @@ def test_a_job_that_stopped(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         "hosts whose images failed:\n  a.example                                          3\n"
         in said
     )
+    assert "by the answer of the image's server:\n  HTTP 429                           2\n" in said
     assert "2 of them may succeed another time: --retry-failed" in said
+    assert Status.of(folder).json()["slowest"] == {
+        "a.example": {"requests": 3, "seconds": 7.5, "longest": 5.0}
+    }
+    page = write_report(folder).read_text()
+    for cell in ("429 Too Many Requests", "2.50 s", "5.00 s"):
+        assert f">{cell}<" in page
 
 
 def test_a_job_that_has_just_begun(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
