@@ -9,7 +9,7 @@ from score.job_report.rate import Rate
 from score.wording.durations import duration
 
 _WIDTH, _HEIGHT = 720, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 28  # of the axes
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 18, 28  # of the axes
 _STEPS = (1, 2, 2.5, 5, 10)
 _LINES = 4  # across, at most
 
