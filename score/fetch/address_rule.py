@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from score.validation.hosts import EVERY_PORT, host_and_port
@@ -97,6 +98,7 @@ def _plain(host: str) -> str:
     return host.lower().strip("[]").rstrip(".")
 
 
+@lru_cache(maxsize=1024)
 def is_public(ip: IPAddress) -> bool:
     """Whether an address, and any IPv4 address embedded in it, is on the public internet."""
     if any(ip.version == network.version and ip in network for network in _NEVER):

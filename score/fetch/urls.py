@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from contextlib import suppress
+from functools import lru_cache
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
@@ -29,6 +30,7 @@ def is_web(cell: str) -> bool:
     return scheme is not None
 
 
+@lru_cache(maxsize=256)  # a cell's is needed three times, when it is judged, asked for and told of
 def parse(url: str) -> Url:
     """An http(s) URL without its fragment. Raises BadUrl."""
     if len(url) > _MAX_URL:
