@@ -35,6 +35,7 @@ _LOGGERS = ("azure", "botocore", "aiobotocore", "fsspec", "gcsfs", "google", "s3
 _NOWHERE = logging.NullHandler()
 _BUFFER = 2**20
 _AHEAD = 8 * 2**20  # bytes that are downloaded beyond those asked for
+_LONGEST_REQUEST, _LONGEST_SILENCE = 300.0, 30.0  # seconds, of a web server
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,7 @@ def _store(scheme: str, url: str) -> tuple[Any, str]:
     """A URL's store and path. Raises ImportError for a library that is missing."""
     import fsspec
 
+    options: dict[str, Any] = {}
     if scheme in ("s3", "s3a"):
         import s3fs  # noqa: F401
     elif scheme in ("az", "abfs", "abfss"):
@@ -255,11 +257,16 @@ def _store(scheme: str, url: str) -> tuple[Any, str]:
     elif scheme in ("gs", "gcs"):
         import gcsfs  # noqa: F401
     elif scheme in WEB:
-        import aiohttp  # noqa: F401
+        import aiohttp
+
+        times = aiohttp.ClientTimeout(
+            total=_LONGEST_REQUEST, sock_connect=_LONGEST_SILENCE, sock_read=_LONGEST_SILENCE
+        )
+        options = {"client_kwargs": {"timeout": times}}
     for name in _LOGGERS:  # they would print what goes wrong on the way, also if nobody asked
         logging.getLogger(name).addHandler(_NOWHERE)
     try:
-        store, path = fsspec.core.url_to_fs(url)
+        store, path = fsspec.core.url_to_fs(url, **options)
     except ValueError:  # such as a connection string that is none
         raise RequestError(
             f"{url} cannot be read: the environment does not say how to sign in, or says it wrongly"

@@ -34,6 +34,8 @@ def _translated(error: Exception) -> OSError:
         return OSError(f"the store cannot be read ({kinds[0]}); are credentials missing?")
     if any("Certificate" in kind or "SSL" in kind for kind in kinds):
         return OSError("its certificate is not trusted; SSL_CERT_FILE may name an authority's file")
+    if any("Timeout" in kind for kind in kinds):
+        return TimeoutError("the server does not answer in time")
     if any("Connect" in kind or kind == "ServiceRequestError" for kind in kinds):
         return ConnectionError("the server does not answer: is its address right?")
     if isinstance(error, FileNotFoundError) and (status in _MISSING or not status):

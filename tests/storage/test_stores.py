@@ -21,8 +21,9 @@ from score.errors import RequestError
 from score.index.build import build_index
 from score.index.index import Index
 from score.jobs.line_source import open_lines
+from score.storage import remote
 from tests.storage.test_remote import TABLES, check
-from tests.support.hostile import Authority
+from tests.support.hostile import Authority, Server, say_nothing
 from tests.support.images import SAMPLES
 from tests.support.job_folders import assert_same, content
 from tests.support.object_stores import (
@@ -221,6 +222,14 @@ def test_a_table_behind_tls_is_read(folder: Path) -> None:
             assert done.returncode == code, done.stderr
     assert "in.csv cannot be read: its certificate is not trusted" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_web_server_that_says_nothing_is_not_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_LONGEST_SILENCE", 0.2)
+    with Server(says=say_nothing) as server, pytest.raises(RequestError, match="in time"):
+        open_lines(server.url("/in.csv"))
 
 
 def test_what_a_web_server_refuses(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
