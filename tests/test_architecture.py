@@ -303,6 +303,15 @@ def test_libraries_come_in_by_their_doors(module: str) -> None:
         assert within(module, DOORS.get(library, module)), f"{module} imports {library}"
 
 
+def test_parquet_is_read_with_its_checksums() -> None:
+    """Footers alone are read elsewhere: they have none."""
+    readers = ("pq.ParquetFile(", "pq.read_table(", "pq.ParquetDataset(")
+    found = {
+        name for name, file in MODULES.items() if any(map(file.read_text().__contains__, readers))
+    }
+    assert found == {"tables.checked_parquet"}
+
+
 def test_only_surfaces_read_the_environment() -> None:
     readers = {name for name, file in MODULES.items() if "os.environ" in file.read_text()}
     assert readers <= set(ENVIRONMENT.split())

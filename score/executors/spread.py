@@ -22,10 +22,11 @@ from score.executors.tally import Tally
 from score.executors.work import Failure, Partial, Result, Task, Work
 from score.job_folder.embed import JobOptions
 from score.job_folder.folder import ATTEMPTS, JobFolder
+from score.job_folder.inspection import OTHER_BYTES, Inspection
 from score.job_folder.ledger import Entry
 from score.job_folder.manifest import Manifest
 from score.job_folder.ranges import containing, missing
-from score.job_folder.retry import turns
+from score.job_folder.retry import lose, turns
 from score.jobs.summary import Summary
 from score.tables.lines import Lines
 
@@ -61,7 +62,8 @@ def spread_into(
         with JobFolder(work.folder, wanted, force_new=options.force_new) as job:
             try:
                 tally = Tally(summary or Summary(), progress)
-                done = _Job(job, executor, options, tally).run(lines)
+                with Inspection(job) as inspection:
+                    done = _Job(job, executor, options, tally).run(lines, inspection)
             finally:
                 executor.close()
                 shutil.rmtree(job.path / ATTEMPTS, ignore_errors=True)
@@ -82,9 +84,13 @@ class _Job:
         for entry in job.ledger.done():
             tally.earlier(entry)
 
-    def run(self, lines: Lines) -> Summary:
+    def run(self, lines: Lines, inspection: Inspection) -> Summary:
         self._embed(lines)
         if not self._stopped:
+            for entry in inspection.damaged():
+                lose(self._job, entry, OTHER_BYTES)
+                self._tally.drop(entry)
+            self._embed(lines)
             for chosen in turns(self._job, self._options.retries):
                 self._retry(chosen)
             self._embed(lines)  # rows of shards that turned out to be damaged

@@ -7,7 +7,6 @@ of a newer version, which readers do not see, and the next `--append` takes back
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any
 from score.errors import RequestError
 from score.index.origin import Origin
 from score.storage import atomic
+from score.storage.digest import sha256_of
 from score.storage.remote import read_file
 
 NAME = "index.json"
@@ -24,7 +24,6 @@ FORMAT = 1
 OLD = ("vectors.npy", "rows.parquet")
 """The files of an index of earlier versions, and of `score index --export npy`."""
 
-_CHUNK = 2**20
 _LARGEST = 2**28  # bytes: half a million files
 
 
@@ -48,11 +47,7 @@ class Source:
     def of(cls, file: Path) -> Source:
         """Reads the whole file. Raises OSError."""
         state = file.stat()
-        digest = hashlib.sha256()
-        with file.open("rb", buffering=0) as stream:
-            while part := stream.read(_CHUNK):
-                digest.update(part)
-        return cls(str(file.resolve()), state.st_size, state.st_mtime_ns, digest.hexdigest())
+        return cls(str(file.resolve()), state.st_size, state.st_mtime_ns, sha256_of(file))
 
     def counted(self, rows: int, vectors: int) -> Source:
         """With the numbers of its rows and vectors."""

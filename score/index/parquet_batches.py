@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from score.errors import RequestError
+from score.tables.checked_parquet import open_parquet
 from score.tables.parquet_sizes import check_pages
 
 ROWS = 4096
@@ -36,10 +37,8 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
     leaves = range(metadata.num_columns)
     with (
         path.open("rb") as stream,
-        pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file,
-        pq.ParquetFile(
-            path, metadata=_without_arrow_schema(path), page_checksum_verification=True
-        ) as plain,
+        open_parquet(path, metadata=metadata) as file,
+        open_parquet(path, metadata=_without_arrow_schema(path)) as plain,
     ):
         for group in range(metadata.num_row_groups):
             check_pages(stream, str(path), metadata, group, leaves)

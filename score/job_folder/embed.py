@@ -18,14 +18,15 @@ from score.contract.params import Params
 from score.contract.rows import Record
 from score.core.embedder import Embedder, pipeline_of
 from score.job_folder.folder import JobFolder, known_of
+from score.job_folder.inspection import OTHER_BYTES, Inspection
 from score.job_folder.known import VECTORS_BYTES, Known
 from score.job_folder.ledger import Entry
 from score.job_folder.manifest import Manifest, key_of
 from score.job_folder.ranges import missing
-from score.job_folder.retry import has_unasked, retry, turns
+from score.job_folder.retry import has_unasked, lose, retry, turns
 from score.job_folder.rows import Item, embedded
 from score.job_folder.shard import Shard
-from score.jobs.summary import Summary, add_earlier, count, is_above_now
+from score.jobs.summary import Summary, add_earlier, count, drop, is_above_now
 from score.tables.lines import ALL_TEXT, Lines
 from score.type_aliases import VectorType
 
@@ -89,9 +90,17 @@ def embed_into(
         for entry in job.ledger.done():
             add_earlier(summary, entry.rows, entry.failed, entry.position)
         key = key_of(job.manifest.identity, embedder.settings, params)
-        with known_of(folder, key, options.vector_cache, options.vector_cache_bytes) as known:
+        with (
+            known_of(folder, key, options.vector_cache, options.vector_cache_bytes) as known,
+            Inspection(job) as inspection,
+        ):
             run = _Run(job, embedder, known, options, progress, summary)
             run.go_on(lines, params)
+            if not summary.stopped:
+                for entry in inspection.damaged():
+                    lose(job, entry, OTHER_BYTES)
+                    drop(summary, entry.rows, entry.failed)
+                run.go_on(lines, params)
             if not summary.stopped:
                 for chosen in turns(job, options.retries):
                     retry(job, embedder, known, lines, params, chosen, summary, progress)

@@ -46,7 +46,8 @@ class Entry:
     since the file before, of the hosts that took longest.
     retryable: failed rows that may succeed another time. unasked: those of them whose host did not
     answer other rows, and was not asked. seconds: that they took; where several processes work on a
-    job, those since the one before was complete.
+    job, those since the one before was complete. sha256: of the file's bytes, in hexadecimal; empty
+    in a ledger of earlier versions.
     """
 
     first: int
@@ -62,6 +63,7 @@ class Entry:
     retryable: int = 0
     unasked: int = 0
     seconds: float = 0.0
+    sha256: str = ""
 
     @property
     def end(self) -> int:
@@ -93,6 +95,7 @@ class Entry:
             retryable=number(content["retryable"]),
             unasked=number(content["unasked"]),
             seconds=seconds,
+            sha256=str(content.get("sha256", "")),
         )
 
 
@@ -144,8 +147,8 @@ class Ledger:
     def lost(self, entry: Entry) -> None:
         """Appends a line that says that an entry's rows are to be done again. Raises OSError."""
         none = Counter[str]()
-        lost = replace(entry, rows=0, bytes=0, failed=none, hosts=none, statuses=none, retryable=0)
-        self.add(lost)
+        failed = {"failed": none, "hosts": none, "statuses": none, "retryable": 0}
+        self.add(replace(entry, rows=0, bytes=0, sha256="", **failed))
 
     def done(self) -> Iterator[Entry]:
         """The entries by the order of their rows, between which some may be missing."""

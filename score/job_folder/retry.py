@@ -122,11 +122,16 @@ class _Retried:
         self._summary.recovered += sum(record.error is None for _, record in new)
 
     def _lost(self, entry: Entry, error: Exception) -> None:
-        warn_of_damage(self._job.path / entry.file, error)
-        self._job.lost(entry)
+        lose(self._job, entry, error)
         drop(self._summary, entry.rows, entry.failed)
 
 
-def warn_of_damage(file: Path, error: Exception) -> None:
-    """A line in the log on a shard that cannot be read."""
+def lose(job: JobFolder, entry: Entry, why: object) -> None:
+    """Has the rows of a damaged shard embedded again, and says so. Raises OSError."""
+    warn_of_damage(job.path / entry.file, why)
+    job.lost(entry)
+
+
+def warn_of_damage(file: Path, error: object) -> None:
+    """A line in the log on a shard that is damaged."""
     log.warning("%s is damaged, its rows are embedded again: %s", file, error)

@@ -14,6 +14,7 @@ from score.errors import HostDown
 from score.fetch.host_times import HostTime, HostTimes
 from score.fetch.http_status import status_in
 from score.job_folder.ledger import Entry
+from score.storage.digest import sha256_of
 from score.tables.lines import ALL_TEXT, Line, Types
 from score.tables.shard_writer import IMAGE_COLUMN, ShardWriter
 from score.type_aliases import VectorType
@@ -90,6 +91,7 @@ class Shard:
             rows=self.rows,
             file=self._file,
             bytes=self._path.stat().st_size,
+            sha256=sha256_of(self._path),
             mark=self._last.mark,
             position=self._last.position,
             failed=self._failed,

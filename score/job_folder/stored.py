@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from score.contract.rows import ERRORS, FEATURES, IMAGE, Record
 from score.errors import HostDown
@@ -19,6 +18,8 @@ from score.job_folder.ledger import Entry
 from score.job_folder.rows import Item
 from score.job_folder.shard import counted_hosts, counted_statuses
 from score.storage import atomic
+from score.storage.digest import sha256_of
+from score.tables.checked_parquet import read_parquet
 from score.tables.parquet_writer import parquet_writer
 from score.tables.shard_writer import COMPUTED, ROW, computed
 
@@ -54,7 +55,7 @@ def rewrite(file: Path, target: Path, entry: Entry, new: New, image: str = IMAGE
 
 def _read(file: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(file, columns=columns, page_checksum_verification=True)
+        return read_parquet(file, columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
             raise  # the machine's trouble, which passes; Arrow's own errors have no number
@@ -85,6 +86,7 @@ def _recounted(entry: Entry, table: pa.Table, file: Path, image: str) -> Entry:
     return replace(
         entry,
         bytes=file.stat().st_size,
+        sha256=sha256_of(file),
         failed=Counter(failed[_CODE].to_pylist()),
         hosts=counted_hosts(images),
         statuses=counted_statuses(failed[_MESSAGE].to_pylist()),

@@ -16,6 +16,7 @@ from score.errors import RequestError
 from score.jobs.shard_names import result_name
 from score.jobs.summary import blocked_hint
 from score.storage import atomic
+from score.tables.checked_parquet import read_parquet
 from score.tables.csv_reader import CsvTable
 from score.tables.parquet_writer import parquet_writer
 
@@ -122,7 +123,7 @@ def _count(shard: Path) -> int:
 def _codes(result: Path) -> list[str | None] | None:
     """Each row's error code; None where there is no complete result."""
     try:
-        codes: list[str | None] = pq.read_table(result, columns=[ERRORS[0]])[ERRORS[0]].to_pylist()
+        codes: list[str | None] = read_parquet(result, [ERRORS[0]])[ERRORS[0]].to_pylist()
     except (OSError, KeyError, pa.ArrowInvalid):
         return None
     return codes
@@ -168,7 +169,7 @@ def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _read(result: Path) -> pa.Table:
     """Raises RequestError for a result that is damaged."""
     try:
-        return pq.read_table(result, page_checksum_verification=True)
+        return read_parquet(result)
     except (pa.ArrowException, OSError) as error:
         raise RequestError(f"{result} cannot be read: {error}") from error
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from score.contract.limits import check_body_size, check_row_count
 from score.contract.rows import COLUMNS, Row
 from score.errors import BadColumns, RequestError, RequestTooLarge
+from score.tables.checked_parquet import open_parquet
 from score.tables.lines import check_header
 from score.tables.parquet_cells import cells_of, is_textual
 from score.tables.parquet_sizes import check_pages, check_schema
@@ -39,7 +40,7 @@ def read(source: IO[bytes], *, max_rows: int, max_bytes: int) -> list[Row]:
         textual = [name for name in names if _is_textual(name, schema.field(name).type)]
         _check_sizes(source, metadata, names, max_rows, max_bytes)
         # As a dictionary, a string that many rows share is in memory once.
-        with pq.ParquetFile(source, metadata=metadata, read_dictionary=textual) as file:
+        with open_parquet(source, metadata=metadata, read_dictionary=textual) as file:
             table = file.read(names, use_threads=False)
         columns = {
             name: [cell for chunk in table[name].chunks for cell in cells_of(chunk)]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from score.contract.rows import FEATURES, IMAGE, Row, is_result
 from score.errors import RequestError
 from score.storage.remote import File, Input
+from score.tables.checked_parquet import open_parquet
 from score.tables.column_types import types_of
 from score.tables.lines import (
     NO_NAMES,
@@ -56,7 +57,7 @@ class ParquetTable:
                 schema = pq.read_schema(source)
                 textual = [field.name for field in schema if is_textual(field.type)]
                 # As a dictionary, a string that many rows share is in memory once.
-                file = pq.ParquetFile(source, read_dictionary=textual, buffer_size=_BUFFER)
+                file = open_parquet(source, read_dictionary=textual, buffer_size=_BUFFER)
                 self._file = files.enter_context(file)
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise RequestError(f"{path.name} is no readable parquet table: {error}") from error

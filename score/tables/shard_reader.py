@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from score.contract.rows import ERRORS, IMAGE, TEXT
 from score.errors import RequestError
 from score.tables.base_writer import SHA256
+from score.tables.checked_parquet import open_parquet
 from score.tables.shard_writer import IMAGE_COLUMN, ROW
 
 _CODE, _MESSAGE, _ = ERRORS
@@ -96,7 +97,7 @@ def _batches(
 @contextmanager
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False) as shard:
+        with open_parquet(file, pre_buffer=False) as shard:
             yield shard
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{file} is damaged: {error}") from error

@@ -122,8 +122,8 @@ def test_rows_are_as_one_process_embeds_them(
     assert_same(shards.replace_schema_metadata(None), wanted.replace_schema_metadata(None))
     assert b"score.fingerprint" in shards.schema.metadata
     found, other = entries(folder), entries(tmp_path / "one")
-    assert [replace(each, bytes=0, seconds=0) for each in found] == [
-        replace(each, bytes=0, seconds=0) for each in other
+    assert [replace(each, bytes=0, seconds=0, sha256="") for each in found] == [
+        replace(each, bytes=0, seconds=0, sha256="") for each in other
     ]
     assert sorted(each.name for each in folder.iterdir()) == [
         "ledger.jsonl",
@@ -176,6 +176,20 @@ def test_one_process_goes_on_where_several_stopped_and_the_reverse(
     spread(again, table, folder, embedder)
     assert [task.rows.rows for task in again.done] == [20]
     assert content(folder)["row_id"].to_pylist() == list(range(ROWS))
+
+
+def test_a_shard_that_is_damaged_inside_is_computed_again(
+    table: Path, folder: Path, embedder: Embedder
+) -> None:
+    spread(InProcess(), table, folder, embedder)
+    whole = content(folder)
+    entry = entries(folder)[3]
+    damaged(folder / entry.file, "inside")
+    again = InProcess()
+    summary = spread(again, table, folder, embedder)
+    assert [task.rows.first for task in again.done] == [entry.first]
+    assert summary.rows == ROWS
+    assert_same(content(folder), whole)
 
 
 def test_rows_that_end_every_worker_are_named_after_the_others_are_done(

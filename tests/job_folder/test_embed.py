@@ -234,10 +234,12 @@ def damaged(file: Path, how: str) -> None:
         del data[-100:]
     if how == "end":
         data[-1] ^= 1
+    if how == "inside":
+        data[len(data) // 2] ^= 1
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "cut", "end"])
+@pytest.mark.parametrize("how", ["missing", "empty", "cut", "end", "inside"])
 @pytest.mark.parametrize("number", [0, 2, 4])
 def test_a_broken_shard_is_computed_again_and_no_other(
     number: int, how: str, table: Path, folder: Path, embedder: Embedder, embedded: list[int]
@@ -265,6 +267,37 @@ def test_a_broken_shard_and_the_end_are_computed_in_one_run(
     run(embedder, table, folder)
     assert embedded == [*range(20, 40), *range(70, ROWS)]
     assert content(folder)["row_id"].to_pylist() == list(range(ROWS))
+
+
+def test_a_shard_that_is_damaged_inside_and_the_end_are_computed_in_one_run(
+    table: Path, folder: Path, tmp_path: Path, embedder: Embedder, embedded: list[int]
+) -> None:
+    """The damage is found beside the work, which comes first."""
+    with pytest.raises(KeyboardInterrupt):
+        run(embedder, table, folder, stop_after(70, KeyboardInterrupt()))
+    damaged(folder / entries(folder)[1].file, "inside")
+    embedded.clear()
+    summary = run(embedder, table, folder)
+    assert embedded == [*range(70, ROWS), *range(20, 40)]
+    assert (summary.rows, summary.earlier) == (ROWS, 50)
+    whole = run(embedder, table, tmp_path / "other")
+    assert summary.failed == whole.failed
+    assert_same(content(folder), content(tmp_path / "other"))
+
+
+def test_a_ledger_without_hashes_is_gone_on_with(
+    table: Path, folder: Path, embedder: Embedder, embedded: list[int]
+) -> None:
+    """Earlier versions wrote none."""
+    with pytest.raises(KeyboardInterrupt):
+        run(embedder, table, folder, stop_after(60, KeyboardInterrupt()))
+    ledger = folder / "ledger.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert all(len(line.pop("sha256")) == 64 for line in lines)
+    ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    embedded.clear()
+    run(embedder, table, folder)
+    assert embedded == list(range(60, ROWS))
 
 
 def test_a_ledger_line_that_was_cut_is_dropped(

@@ -7,6 +7,8 @@ import json
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,13 @@ import pytest
 from score.__main__ import main
 from score.errors import RequestError
 from score.hardware.locks import hold
+from score.job_folder import inspection
 from score.job_folder.status import Status
 from score.job_report.writing import write_report
 from score.wording.durations import duration
 from tests.job_folder.test_embed import embed
+from tests.support.damage import flip
+from tests.support.job_folders import entries
 
 
 @pytest.fixture
@@ -121,3 +126,31 @@ def test_a_ledger_without_ends_of_lines_is_damaged(folder: Path) -> None:
     (folder / "ledger.jsonl").write_bytes(b"x" * 2**20)
     with pytest.raises(RequestError, match=r"ledger\.jsonl, line 1, is damaged: it has no end"):
         Status.of(folder)
+
+
+@pytest.mark.parametrize("how", [flip, Path.unlink])
+def test_a_check_names_the_shards_that_are_damaged(
+    how: Callable[[Path], None], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", str(folder), "--check"]) == 0
+    assert "damaged" not in capsys.readouterr().out
+    file = entries(folder)[1].file
+    how(folder / file)
+    assert main(["status", str(folder)]) == 0
+    assert main(["status", str(folder), "--check"]) == 1
+    said = capsys.readouterr().out
+    assert f"{file} is damaged or missing: the job's command again makes it anew" in said
+    assert main(["status", str(folder), "--check", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["damaged"] == [file]
+
+
+def test_a_check_of_a_running_job_goes_by_its_latest_ledger(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard is written again while the check reads others."""
+    job = entries(folder)
+    before = {entry.first: replace(entry, sha256="0" * 64) for entry in job}
+    seen = iter([before])
+    real = inspection._entries
+    monkeypatch.setattr(inspection, "_entries", lambda path: next(seen, None) or real(path))
+    assert list(inspection.damaged_files(folder)) == []
