@@ -36,7 +36,8 @@ def add(parser: Parser) -> None:
     parser.add_argument(
         "--append",
         action="store_true",
-        help="add the files that are not yet in the index at --output",
+        help="add the files that are not yet in the index at --output, and replace the rows of "
+        "those that have changed",
     )
     parser.add_argument(
         "--column",

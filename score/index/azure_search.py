@@ -110,7 +110,7 @@ def push(
     files = files_of(table)
     content = opened(files, column)
     fields = fields_of(content.columns, column)
-    sources = Ledger(0, column, content.dimension, content.origin).new(files)
+    sources = Ledger(0, column, content.dimension, content.origin).changes(files).new
     by_path = {str(table.path.resolve()): table for table in content.tables}
     tables = [(by_path[source.path], source.digest) for source in sources]
     service.create(definition(service.address.index, fields, column, content.dimension))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -24,6 +26,8 @@ from score.storage.remote import is_remote, upload
 from score.type_aliases import FeatureColumn
 from score.wording.quoting import quoted
 
+log = logging.getLogger(__name__)
+
 
 def build_index(
     table: str | Path | Sequence[str | Path],
@@ -40,7 +44,8 @@ def build_index(
     is yet; then without `overwrite` and `append`. Rows without a vector in `column` are skipped. Of
     tables of vectors alone the index keeps each row's number, from 0, as `row`. `overwrite`: the
     folder may hold an older index. `append`: only files that are not yet in the folder's index are
-    indexed, and added; a folder without an index gets one.
+    indexed, and added, and those that have changed, whose old rows are removed; a folder without an
+    index gets one.
     Raises RequestError for a table without vectors, for a row whose vector cannot be indexed, for
     vectors of different models, and for a folder that may not be written; nothing is written then.
     """
@@ -55,11 +60,11 @@ def build_index(
     lance.check_names(content.tables)
     ledger = Ledger(0, column, content.dimension, content.origin)
     by_path = {str(table.path.resolve()): table for table in content.tables}
-    sources = [(by_path[source.path], source) for source in ledger.new(files)]
+    sources = [(by_path[source.path], source) for source in ledger.changes(files).new]
     with atomic.contents(folder) as new:
         schema = lance.stored(content.columns, column, content.dimension)
         store = LanceTable.create(new, schema)
-        ledger = replace(ledger, sources=tuple(_add(store, sources, 0)))
+        ledger = replace(ledger, sources=tuple(_add(store, sources)))
         _commit(store, ledger, new)
     return ledger.vectors
 
@@ -110,21 +115,25 @@ def _append(files: Sequence[Path], folder: Path, column: str) -> int:
         ledger = Ledger.read(folder)
         if column != ledger.column:
             raise RequestError(f"{folder} indexes {ledger.column}, not {column}")
-        sources = ledger.new(files)
-        tables = [VectorTable.open(Path(source.path), column) for source in sources]
+        changes = ledger.changes(files)
+        tables = [VectorTable.open(Path(source.path), column) for source in changes.new]
         for table in tables:
             _check_same(table, ledger.origin, f"the index {folder}")
         store = LanceTable.open(folder, column, ledger.version, writing=True)
         _check_columns(tables, store.schema)
         for table in tables:
             _check_dimension(table, ledger.dimension)
-        if not sources:
+        if not changes.new and not changes.replaced:
             return 0
-        added = _add(store, list(zip(tables, sources, strict=True)), ledger.rows)
-        longer = replace(ledger, sources=(*ledger.sources, *added))
-        _commit(store, longer, folder)
+        for source in changes.replaced:
+            log.info("%s has changed: its rows in the index are replaced", source.path)
+            store.remove(source.first, source.vectors, source.path)
+        kept = tuple(source for source in ledger.sources if source not in changes.replaced)
+        first = {source.path: source for source in changes.replaced}
+        added = _add(store, list(zip(tables, changes.new, strict=True)), ledger.end, first)
+        _commit(store, replace(ledger, sources=(*kept, *added)), folder)
         store.clean()
-        return longer.vectors - ledger.vectors
+        return sum(source.vectors for source in added)
     finally:
         os.close(lock)
 
@@ -136,24 +145,37 @@ def _commit(store: LanceTable, ledger: Ledger, folder: Path) -> None:
 
 
 def _add(
-    store: LanceTable, tables: Sequence[tuple[VectorTable, Source]], first: int
+    store: LanceTable,
+    tables: Sequence[tuple[VectorTable, Source]],
+    end: int = 0,
+    replaced: Mapping[str, Source] = MappingProxyType({}),
 ) -> list[Source]:
-    """Adds the vectors of some files; returns the files with the numbers of their rows."""
-    counts = {source.digest: 0 for _, source in tables}
-    columns = pa.schema(list(store.schema)[:-1])
+    """Adds the vectors of some files; returns the files with the numbers of their rows.
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        start = first
-        for table, source in tables:
-            for batch, matrix in table.batches(start):
+    end: the first number for them. replaced: what the index had of them, by their paths: a file
+    that has as many rows as before keeps its numbers.
+    """
+    numbered = []
+    for table, source in tables:
+        before = replaced.get(source.path)
+        is_as_long = before is not None and before.rows == table.size
+        first = before.first if before and is_as_long else end
+        end = max(end, first + table.size)
+        numbered.append((table, replace(source, rows=table.size, first=first)))
+    counts = {source.digest: 0 for _, source in numbered}
+
+    def batches() -> Iterator[tuple[int, pa.RecordBatch]]:
+        columns = pa.schema(list(store.schema)[:-1])
+        for table, source in numbered:
+            for batch, matrix in table.batches(source.first):
                 counts[source.digest] += len(matrix)
                 rows = table.conformed(batch, columns)
-                yield pa.record_batch([*rows.columns, lance.as_column(matrix)], store.schema)
-            start += table.size
+                arrays = [*rows.columns, lance.as_column(matrix)]
+                yield source.first, pa.record_batch(arrays, store.schema)
 
-    if tables:
+    if numbered:
         store.add(batches())
-    return [source.counted(table.size, counts[source.digest]) for table, source in tables]
+    return [replace(source, vectors=counts[source.digest]) for _, source in numbered]
 
 
 def _columns(tables: Sequence[VectorTable]) -> pa.Schema:

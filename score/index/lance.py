@@ -51,6 +51,7 @@ _RETRAIN = 4  # times the vectors that it was trained on: the groups become too 
 _KEPT = timedelta(days=1)  # how old replaced versions become, for those who still read them
 _FOREVER = timedelta(days=36_500)
 _RESERVED = ("_distance", "_score", "_relevance_score", "_row")
+_FILE = pa.field("_row_file", pa.int64())  # which file a row is of: the number of its first row
 _BATCH = 2048  # rows of a batch
 _AHEAD = 16_384  # rows that are read at once: Lance reads on while a batch is worked on
 _WHERE_IN_RUST = re.compile(r",\s*\S*\.rs:\d+:\d+.*", re.DOTALL)
@@ -119,7 +120,7 @@ class LanceTable:
     def create(cls, folder: Path, schema: pa.Schema) -> LanceTable:
         """A new, empty table below a folder. Raises RequestError."""
         with explained(f"{folder.name}: the index cannot be written"):
-            table = _connected(folder).create_table(TABLE, schema=schema)
+            table = _connected(folder).create_table(TABLE, schema=schema.append(_FILE))
         return cls(table, schema.names[-1])
 
     @classmethod
@@ -150,15 +151,41 @@ class LanceTable:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns, and the vectors last. Asking Lance takes as long as counting rows does."""
+        """The columns, and the vectors last."""
+        kept = [field for field in self._stored if field.name != _FILE.name]
+        return pa.schema(kept, self._stored.metadata)
+
+    @cached_property
+    def _stored(self) -> pa.Schema:
+        """The columns that Lance has. Asking it takes as long as counting rows does."""
         return self._table.schema
 
     def __len__(self) -> int:
         with explained("the index cannot be read"):
             return int(self._table.count_rows())
 
-    def add(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Adds rows of the table's schema, all or none.
+    def remove(self, first: int, count: int, path: str) -> None:
+        """Removes the rows of a file. first: the number of its first row. count: how many of them
+        there must be.
+
+        Raises RequestError, also where an earlier version made the table, which knows no files.
+        """
+        again = "build it again with --overwrite"
+        if _FILE.name not in self._stored.names:
+            raise RequestError(
+                f"{path} has changed since it was indexed, and the index, of an earlier version, "
+                f"does not tell which rows are of it: {again}"
+            )
+        with explained("the index cannot be written"):
+            removed = self._table.delete(f"{_FILE.name} = {first}").num_deleted_rows
+        if removed != count:
+            raise RequestError(
+                f"the index holds {removed:,} rows of {path}, and should hold {count:,}: {again}"
+            )
+
+    def add(self, batches: Iterable[tuple[int, pa.RecordBatch]]) -> None:
+        """Adds rows of the table's schema, all or none, each batch with the number of its file's
+        first row.
 
         Raises RequestError, and what `batches` raises.
         """
@@ -167,12 +194,12 @@ class LanceTable:
         def watched() -> Iterator[pa.RecordBatch]:
             """Lance turns what an iterator raises into a text."""
             try:
-                yield from batches
+                yield from (self._of_file(*batch) for batch in batches)
             except BaseException as error:
                 failures.append(error)
                 raise
 
-        reader = pa.RecordBatchReader.from_batches(self.schema, watched())
+        reader = pa.RecordBatchReader.from_batches(self._stored, watched())
         try:
             with explained("the index cannot be written"):
                 self._table.add(reader)
@@ -180,6 +207,12 @@ class LanceTable:
             if failures:
                 raise failures[0] from None
             raise
+
+    def _of_file(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if _FILE.name not in self._stored.names:
+            return batch
+        numbers = pa.repeat(pa.scalar(first, _FILE.type), len(batch))
+        return pa.record_batch([*batch.columns, numbers], self._stored)
 
     def train(self, trained: int) -> int:
         """Builds or extends the approximate index, where there are enough vectors for one, and

@@ -8,8 +8,8 @@ of a newer version, which readers do not see, and the next `--append` takes back
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Source:
 
     size, modified: bytes, and nanoseconds since 1970, by which a file that has not changed is known
     without reading it. digest: SHA-256 of its bytes, by which it is known wherever it lies.
-    rows, vectors: how many it has; rows without a vector are not in the index.
+    rows, vectors: how many it has; rows without a vector are not in the index. first: the number of
+    its first row, of all rows that the index has ever had; by it the table knows the file's rows.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Source:
     digest: str
     rows: int = 0
     vectors: int = 0
+    first: int = 0
 
     @classmethod
     def of(cls, file: Path) -> Source:
@@ -49,9 +51,10 @@ class Source:
         state = file.stat()
         return cls(str(file.resolve()), state.st_size, state.st_mtime_ns, sha256_of(file))
 
-    def counted(self, rows: int, vectors: int) -> Source:
-        """With the numbers of its rows and vectors."""
-        return replace(self, rows=rows, vectors=vectors)
+    @property
+    def end(self) -> int:
+        """The number of the row after its last."""
+        return self.first + self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,9 @@ class Ledger:
         return sum(source.vectors for source in self.sources)
 
     @property
-    def rows(self) -> int:
-        """The number of rows of its files."""
-        return sum(source.rows for source in self.sources)
+    def end(self) -> int:
+        """The number that no row has, nor any after it."""
+        return max((source.end for source in self.sources), default=0)
 
     def write(self, folder: Path) -> None:
         """Writes `index.json`, which replaces an older one at once. Raises OSError."""
@@ -98,7 +101,7 @@ class Ledger:
         """Raises ValueError, TypeError or KeyError for what is no ledger."""
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise ValueError(f"{NAME} is not of format {FORMAT}")
-        sources = tuple(Source(**source) for source in said["sources"])
+        sources = tuple(_sources(said["sources"]))
         ledger = cls(
             said["version"],
             said["column"],
@@ -108,7 +111,7 @@ class Ledger:
             sources,
         )
         numbers = [ledger.version, ledger.dimension, ledger.trained]
-        numbers += [n for each in sources for n in (each.rows, each.vectors, each.size)]
+        numbers += [n for each in sources for n in (each.rows, each.vectors, each.size, each.first)]
         texts = [ledger.column, ledger.origin.model, ledger.origin.fingerprint]
         texts += [text for each in sources for text in (each.path, each.digest)]
         if not all(type(number) is int and number >= 0 for number in numbers):
@@ -117,30 +120,43 @@ class Ledger:
             raise ValueError(f"{NAME} holds a text that is none")
         return ledger
 
-    def new(self, files: Iterable[Path]) -> list[Source]:
-        """Those of some files that are not in the index, each content once.
-
-        Raises RequestError for a file that is in the index with other content, and OSError.
-        """
+    def changes(self, files: Iterable[Path]) -> Changes:
+        """What some files have that the index has not. Raises OSError."""
         by_path = {source.path: source for source in self.sources}
-        known = {source.digest for source in self.sources}
-        found = []
+        found, replaced = list[Source](), list[Source]()
         for file in files:
             before = by_path.get(str(file.resolve()))
             state = file.stat()
             if before and (before.size, before.modified) == (state.st_size, state.st_mtime_ns):
                 continue
             source = Source.of(file)
-            if before and before.digest != source.digest:
-                raise RequestError(
-                    f"{file} has changed since it was indexed: build the index again with "
-                    "--overwrite"
-                )
-            if source.digest in known:
+            if before and before.digest == source.digest:
                 continue
-            known.add(source.digest)
+            if before:
+                replaced.append(before)
             found.append(source)
-        return found
+        known = {source.digest for source in self.sources if source not in replaced}
+        new = {source.digest: source for source in reversed(found) if source.digest not in known}
+        return Changes(list(reversed(new.values())), replaced)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How files differ from an index: new ones, each content once; and those in the index that have
+    other content now."""
+
+    new: Sequence[Source]
+    replaced: Sequence[Source]
+
+
+def _sources(said: Iterable[Any]) -> Iterator[Source]:
+    """Earlier versions did not write `first`: they replaced no file, so that each follows the one
+    before it."""
+    end = 0
+    for content in said:
+        source = Source(**{"first": end, **content})
+        yield source
+        end = source.end
 
 
 def _what(error: Exception) -> str:

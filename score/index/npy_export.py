@@ -34,7 +34,7 @@ def export_npy(
     files, folder = files_of(table), Path(folder)
     check_folder(folder, is_index, overwrite=overwrite, inputs=files)
     content = opened(files, column)
-    sources = Ledger(0, column, content.dimension, content.origin).new(files)
+    sources = Ledger(0, column, content.dimension, content.origin).changes(files).new
     by_path = {str(table.path.resolve()): table for table in content.tables}
     tables = [by_path[source.path] for source in sources]
     count = _count(tables)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,20 +265,107 @@ def test_a_file_is_known_wherever_it_lies(folder: Path, tmp_path: Path) -> None:
     assert build_index(tmp_path / "moved", tmp_path / "index", append=True) == 0
 
 
-def test_a_file_that_has_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_has_changed_is_replaced(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "score")
     build_index(folder, tmp_path / "index")
-    shard(folder / "a.parquet", 6)
-    with pytest.raises(RequestError, match=r"a\.parquet has changed since it was indexed"):
+    before = Index(tmp_path / "index")
+    old = ids(before, np.ones(8, np.float32), 100)
+    vectors = shard(folder / "a.parquet", 6)
+    assert build_index(folder, tmp_path / "index", append=True) == 6
+    assert "a.parquet has changed: its rows in the index are replaced" in caplog.text
+    assert sorted(ids(before, np.ones(8, np.float32), 100)) == sorted(old)
+    index = Index(tmp_path / "index")
+    assert len(index) == 10
+    found = ids(index, vectors[5], 100)
+    assert found[0] == "a5"
+    build_index(folder, tmp_path / "anew")
+    assert sorted(found) == sorted(ids(Index(tmp_path / "anew"), vectors[5], 100))
+    assert build_index(folder, tmp_path / "index", append=True) == 0
+
+
+def test_files_change_again_and_again(folder: Path, tmp_path: Path) -> None:
+    """Also while others come."""
+    build_index(folder, tmp_path / "index")
+    for number in range(4):
+        shard(folder / "a.parquet", 3 + number)
+        shard(folder / "b/c.parquet", 7 - number)
+        shard(folder / f"new{number}.parquet", 2)
         build_index(folder, tmp_path / "index", append=True)
-    assert build_index(folder, tmp_path / "index", overwrite=True) == 10
+        build_index(folder, tmp_path / "anew", overwrite=True)
+        one, other = Index(tmp_path / "index"), Index(tmp_path / "anew")
+        assert len(one) == len(other)
+        for query in np.eye(8, dtype=np.float32):
+            assert sorted(ids(one, query, 100)) == sorted(ids(other, query, 100))
 
 
 def test_a_file_that_has_become_a_copy_of_another_has_changed(folder: Path, tmp_path: Path) -> None:
-    """Its old vectors are in the index still."""
+    """Its old vectors are removed, and its new ones are in the index."""
     build_index(folder, tmp_path / "index")
     (folder / "a.parquet").write_bytes((folder / "b/c.parquet").read_bytes())
-    with pytest.raises(RequestError, match=r"a\.parquet has changed since it was indexed"):
+    assert build_index(folder, tmp_path / "index", append=True) == 0
+    found = sorted(ids(Index(tmp_path / "index"), np.ones(8, np.float32), 100))
+    build_index(folder, tmp_path / "anew")
+    assert found == sorted(ids(Index(tmp_path / "anew"), np.ones(8, np.float32), 100))
+    assert len(Index(tmp_path / "index")) == len(found)
+
+
+def test_rows_without_names_keep_their_numbers_when_a_file_changes(tmp_path: Path) -> None:
+    """Of tables of vectors alone; one that has become longer has numbers that no row had."""
+
+    def vectors(name: str, count: int, seed: int) -> np.ndarray:
+        matrix = np.random.default_rng(seed).standard_normal((count, 4)).astype(np.float32)
+        written(tmp_path / f"in/{name}.parquet", exact_search.table(matrix, {}, "f1"))
+        return matrix
+
+    def number(vector: np.ndarray) -> int:
+        found: int = Index(tmp_path / "index").search(vector, 1)[0].row["row"]
+        return found
+
+    (tmp_path / "in").mkdir()
+    vectors("a", 5, 1), vectors("b", 5, 2)
+    build_index(tmp_path / "in", tmp_path / "index")
+    changed, longer = vectors("a", 5, 3), vectors("b", 7, 4)
+    build_index(tmp_path / "in", tmp_path / "index", append=True)
+    assert [number(changed[0]), number(longer[0])] == [0, 10]
+    assert number(vectors("a", 5, 5)[0]) != 0
+    new = vectors("c", 5, 6)
+    build_index(tmp_path / "in", tmp_path / "index", append=True)
+    assert number(new[0]) == 17
+
+
+def test_an_index_of_an_earlier_version_grows_and_refuses_a_file_that_has_changed(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Its table does not tell which rows are of which file, and its ledger has no numbers."""
+    build_index(folder, tmp_path / "index")
+    said = json.loads((tmp_path / "index/index.json").read_text())
+    for source in said["sources"]:
+        del source["first"]
+    table = lance.LanceTable.open(tmp_path / "index", said["column"], said["version"])
+    table._table.checkout_latest()
+    table._table.drop_columns(["_row_file"])
+    said["version"] = table.version
+    (tmp_path / "index/index.json").write_text(json.dumps(said))
+    vectors = shard(folder / "d.parquet", 3)
+    assert build_index(folder, tmp_path / "index", append=True) == 3
+    assert ids(Index(tmp_path / "index"), vectors[1], 1) == ["d1"]
+    assert [source.first for source in Ledger.read(tmp_path / "index").sources] == [0, 5, 9]
+    shard(folder / "a.parquet", 6)
+    with pytest.raises(RequestError, match=r"a\.parquet has changed .*, of an earlier version"):
         build_index(folder, tmp_path / "index", append=True)
+    assert len(ids(Index(tmp_path / "index"), vectors[1], 100)) == 12
+
+
+def test_rows_that_are_not_there_are_not_replaced(folder: Path, tmp_path: Path) -> None:
+    build_index(folder, tmp_path / "index")
+    said = (tmp_path / "index/index.json").read_text()
+    (tmp_path / "index/index.json").write_text(said.replace('"vectors": 5', '"vectors": 4'))
+    shard(folder / "a.parquet", 6)
+    with pytest.raises(RequestError, match=r"holds 5 rows of .*, and should hold 4: build it"):
+        build_index(folder, tmp_path / "index", append=True)
+    assert len(ids(Index(tmp_path / "index"), np.ones(8, np.float32), 100)) == 9
 
 
 def test_an_index_that_grows_while_it_is_opened_is_opened(
@@ -382,6 +470,32 @@ def test_what_a_killed_append_leaves_does_not_count(
     assert build_index(folder, index, append=True) == 3
     assert sorted(ids(Index(index), vectors[0]))[-3:] == ["d0", "d1", "d2"]
     assert len(ids(Index(index), vectors[0])) == 12
+
+
+@pytest.mark.parametrize("after", ["removing", "adding", "training"])
+def test_an_append_that_was_killed_replaces_nothing(
+    after: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    build_index(folder, index)
+    old = sorted(ids(Index(index), np.ones(8, np.float32), 100))
+    shard(folder / "a.parquet", 6)
+
+    def killed(*_: object) -> int:
+        raise Killed
+
+    where = {
+        "removing": (lance.LanceTable, "add"),
+        "adding": (lance.LanceTable, "train"),
+        "training": (build.Ledger, "write"),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*where[after], killed)
+        with pytest.raises(Killed):
+            build_index(folder, index, append=True)
+    assert sorted(ids(Index(index), np.ones(8, np.float32), 100)) == old
+    assert build_index(folder, index, append=True) == 6
+    assert len(ids(Index(index), np.ones(8, np.float32), 100)) == 10
 
 
 def test_an_index_grows_from_exact_to_approximate(
