@@ -23,6 +23,7 @@ from score.console.commands import (
     Parser,
     add_verb,
     exit_code_of,
+    leave_at_once,
     log_to_stderr,
     say,
 )
@@ -30,9 +31,14 @@ from score.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit code."""
+    """Runs a command line and returns its exit code. arguments: by default those of the process,
+    which may be ended then."""
     words = sys.argv[1:] if arguments is None else arguments
-    return exit_code_of(lambda: _run(words))
+    code = exit_code_of(lambda: _run(words))
+    if arguments is None and "lancedb" in sys.modules:
+        # Its threads may call Python while the interpreter is being taken down, which aborts.
+        leave_at_once(code)
+    return code
 
 
 def _run(words: Sequence[str]) -> int:

@@ -9,11 +9,12 @@ Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable argumen
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from typing_extensions import override
@@ -140,7 +141,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def exit_code_of(main: Callable[[], int | None]) -> int:
     """Runs a command's `main` and returns its exit code; prints an error to stderr."""
     try:
-        return main() or DONE
+        code = main() or DONE
+        sys.stdout.flush()  # else output that cannot be written would be noticed by nobody here
+        return code
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
@@ -152,6 +155,15 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
     except ImportError as error:
         say(missing(error))
     return UNUSABLE
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """Ends the process after its clean-up (`atexit`), without waiting for threads."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 @contextmanager

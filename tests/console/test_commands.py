@@ -258,3 +258,44 @@ def test_a_switch_takes_no_other_value(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["serve", "--load-on-first-use=maybe"]) == 2
     said = "--load-on-first-use must be true or false, not 'maybe'"
     assert said in capsys.readouterr().err
+
+
+NEVER_ENDING = """
+import atexit, sys, threading
+import lancedb
+from score.__main__ import main
+atexit.register(print, "cleaned up")
+threading.Thread(target=threading.Event().wait).start()  # as one of Lance's, in Rust
+sys.argv[0] = "score"
+sys.exit(main())
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "line",
+    [
+        "index none --output out",
+        "search none cat",
+        "dedupe none --output out",
+        "cluster none --output out",
+    ],
+)
+def test_a_command_that_uses_lance_ends_whatever_its_threads_do(line: str) -> None:
+    """One that called Python while the interpreter was taken down would abort."""
+    words = line.split()
+    command = [sys.executable, "-c", NEVER_ENDING, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "cleaned up\n"
+    assert done.stderr.startswith("score: ")
+
+
+@pytest.mark.process
+def test_output_that_cannot_be_written_is_told() -> None:
+    """Though Python keeps it in memory up to the end."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "score", "catalog"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0
+    assert done.stderr.startswith("score: [Errno 28] No space left on device")
