@@ -109,8 +109,8 @@ def probability(text: str) -> float:
     return value
 
 
-def positive(text: str, most: int = 1000) -> int:
-    """A flag's value as a whole number from 1 to `most`. Raises ArgumentTypeError."""
-    if not text.isdecimal() or not 0 < int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
+def positive(text: str, most: int = 1000, least: int = 1) -> int:
+    """A flag's value as a whole number from `least` to `most`. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
     return int(text)

@@ -122,9 +122,9 @@ def _add_folder(parser: Parser) -> None:
     )
     group.add_argument(
         "--vector-cache-size",
-        type=partial(positive, most=_MOST_GIB),
+        type=partial(positive, most=_MOST_GIB, least=0),
         metavar="GIB",
-        help="most of the vectors that are kept, there and during a job (4)",
+        help="most of the vectors that are kept, there and during a job; 0: none (4)",
     )
     group.add_argument(
         "--shard-rows",
@@ -215,6 +215,9 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
     if options.overwrite:
         raise RequestError(f"--overwrite is for files: of a folder, {FORCE_NEW}")
     check(folder)
+    size = options.vector_cache_size
+    if options.vector_cache and size == 0:
+        raise RequestError("--vector-cache-size 0 keeps no vectors: leave out --vector-cache")
     chosen = JobOptions(
         shard_rows=options.shard_rows or SHARD_ROWS,
         vectors=options.vectors or "float32",
@@ -223,7 +226,7 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
         retry_failed=options.retry_failed,
         columns=options.columns,
         vector_cache=Path(options.vector_cache) if options.vector_cache else None,
-        vector_cache_bytes=(options.vector_cache_size or 0) * 2**30 or VECTORS_BYTES,
+        vector_cache_bytes=VECTORS_BYTES if size is None else size * 2**30,
     )
     if options.on in ("spark", "ray") and options.vector_cache:
         raise RequestError(

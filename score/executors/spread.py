@@ -60,6 +60,8 @@ def spread_into(
             dict(work.columns),
         )
         with JobFolder(work.folder, wanted, force_new=options.force_new) as job:
+            if not options.vector_cache_bytes:
+                job.forget_known()
             try:
                 tally = Tally(summary or Summary(), progress)
                 with Inspection(job) as inspection:

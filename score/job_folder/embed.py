@@ -44,7 +44,7 @@ class JobOptions:
     folder is removed. retry_failed: rows that failed and may succeed another time are tried again.
     columns: the input's own names of our columns, as for `open_lines`. vector_cache: a folder in
     which vectors outlive the job; None for none. vector_cache_bytes: of the vectors that are kept
-    there, and during the job.
+    there, and during the job; 0: none are, and what an earlier run kept is removed.
     """
 
     shard_rows: int = SHARD_ROWS
@@ -89,6 +89,8 @@ def embed_into(
     with JobFolder(folder, wanted, force_new=options.force_new) as job:
         for entry in job.ledger.done():
             add_earlier(summary, entry.rows, entry.failed, entry.position)
+        if not options.vector_cache_bytes:
+            job.forget_known()
         key = key_of(job.manifest.identity, embedder.settings, params)
         with (
             known_of(folder, key, options.vector_cache, options.vector_cache_bytes) as known,
@@ -117,7 +119,7 @@ class _Run:
         self,
         job: JobFolder,
         embedder: Embedder,
-        known: Known,
+        known: Known | None,
         options: JobOptions,
         progress: Callable[[Summary], None] | None,
         summary: Summary,

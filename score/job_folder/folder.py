@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Self
 
@@ -132,10 +132,17 @@ class JobFolder:
             os.close(self._lock)
 
 
-def known_of(folder: Path, key: str, cache: Path | None, most_bytes: int) -> Known:
-    """What has been computed in a job, or in a cache with the same key (`manifest.key_of`)."""
+def known_of(
+    folder: Path, key: str, cache: Path | None, most_bytes: int
+) -> AbstractContextManager[Known | None]:
+    """What has been computed in a job, or in a cache with the same key (`manifest.key_of`).
+
+    most_bytes: of the vectors that are kept; 0: nothing is.
+    """
+    if not most_bytes:
+        return nullcontext()
     vectors = cache / f"{key}.sqlite" if cache else folder / _KNOWN / "vectors.sqlite"
-    return Known(folder / _KNOWN / "urls.sqlite", vectors, most_bytes)
+    return Known(folder / _KNOWN / "urls.sqlite", vectors, most_bytes, is_own=cache is None)
 
 
 def check(path: Path) -> None:

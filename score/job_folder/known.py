@@ -93,11 +93,13 @@ class _Asked:
 class Known:
     """What a job has computed already. Use it as a context manager."""
 
-    def __init__(self, urls: Path, vectors: Path, most_bytes: int = VECTORS_BYTES) -> None:
+    def __init__(
+        self, urls: Path, vectors: Path, most_bytes: int = VECTORS_BYTES, *, is_own: bool = False
+    ) -> None:
         """urls, vectors: files of the stores, made where they are missing. most_bytes: of the
-        vectors that are kept."""
-        self._urls = BlobStore(urls, _URLS_BYTES)
-        self._vectors = BlobStore(vectors, most_bytes)
+        vectors that are kept. is_own: whether they are for one job alone."""
+        self._urls = BlobStore(urls, _URLS_BYTES, is_own=True)
+        self._vectors = BlobStore(vectors, most_bytes, is_own=is_own)
         self._under_way: dict[bytes, _Part] = {}
         self._vector_bytes = 0
 

@@ -31,7 +31,7 @@ PAUSES = (10.0, 60.0)  # seconds before rows whose hosts were not asked have ano
 def retry(
     job: JobFolder,
     embedder: Embedder,
-    known: Known,
+    known: Known | None,
     lines: Lines,
     params: Params,
     chosen: Callable[[Entry], bool],

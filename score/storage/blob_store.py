@@ -1,18 +1,21 @@
 """Small values by key in one file, of which the latest are kept: a cache on disk, by SQLite.
 
 Several processes may use one file. It holds what can be computed again, so nothing that goes wrong
-with it ends a job: a damaged file is made anew, and one that cannot be used is done without.
+with it ends a job: a damaged file is made anew, and one that cannot be used, or whose disk is
+nearly full, is done without.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +24,9 @@ from typing import Self, TypeVar
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+LEAST_FREE = 256 * 2**20
+"""Bytes of the disk that are left to others."""
 
 # Values in memory before they are written together. Keys are hashes, so that each value changes
 # another page of the table's index: the more at once, the more of them share a page.
@@ -47,10 +53,11 @@ class BlobStore:
     to wait for them afterwards.
     """
 
-    def __init__(self, file: Path, most_bytes: int) -> None:
-        """most_bytes: of the values; older ones are removed beyond it."""
-        self._file, self._most = file, most_bytes
-        self._lock = threading.Lock()  # of all below
+    def __init__(self, file: Path, most_bytes: int, *, is_own: bool = False) -> None:
+        """most_bytes: of the values; older ones are removed beyond it. is_own: whether nobody else
+        needs the file, so that it is removed where it cannot be used."""
+        self._file, self._most, self._is_own = file, most_bytes, is_own
+        self._lock = threading.RLock()  # of all below
         self._new: dict[bytes, bytes] = {}
         self._unwritten: dict[bytes, bytes] = {}  # which the thread is writing
         self._filter = BloomFilter()
@@ -112,20 +119,38 @@ class BlobStore:
         try:
             return action()
         except (sqlite3.Error, OSError, *_OTHERS) as error:
-            if _is_damaged(error) and self._remade():
-                log.warning("%s was damaged, and begins anew: %s", self._file, error)
-            else:
-                log.warning("%s cannot be used, and is done without: %s", self._file, error)
-                self._connection = None
-                self._new, self._unwritten = {}, {}
+            with self._lock:
+                if _is_damaged(error) and self._remade():
+                    log.warning("%s was damaged, and begins anew: %s", self._file, error)
+                else:
+                    log.warning("%s cannot be used, and is done without: %s", self._file, error)
+                    self._give_up()
             return None
+
+    def _give_up(self) -> None:
+        connection, self._connection = self._connection, None
+        self._new, self._unwritten = {}, {}
+        with suppress(sqlite3.Error):
+            if connection:
+                connection.close()
+        if self._is_own:
+            with suppress(OSError):
+                self._unlink()
+
+    def _unlink(self) -> None:
+        for ending in ("", "-wal", "-shm"):
+            self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
+
+    def _check_room(self) -> None:
+        """Raises OSError where the disk is nearly full: what can be computed again makes way."""
+        if shutil.disk_usage(self._file.parent).free < LEAST_FREE:
+            raise OSError(f"less than {LEAST_FREE // 2**20} MiB are free on its disk")
 
     def _remade(self) -> bool:
         try:
             if self._connection:
                 self._connection.close()
-            for ending in ("", "-wal", "-shm"):
-                self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
+            self._unlink()
             self._open()
         except (sqlite3.Error, OSError, *_OTHERS):
             return False
@@ -133,6 +158,7 @@ class BlobStore:
 
     def _open(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._check_room()
         if not self._file.exists():  # else SQLite would make it as readable as the umask allows
             os.close(os.open(self._file, os.O_CREAT | os.O_WRONLY, 0o600))
         connection = sqlite3.connect(
@@ -170,6 +196,7 @@ class BlobStore:
     def _insert(self) -> None:
         if self._connection is None or not self._unwritten:
             return
+        self._check_room()
         with _transaction(self._connection):
             # Several rows a statement: after each statement SQLite waits for Python's lock.
             values = chain.from_iterable(self._unwritten.items())

@@ -740,3 +740,15 @@ def test_a_job_that_is_embedded_into_a_file_leaves_its_verdicts_behind(
     assert names.count("error_code") == names.count("row_id") == 1
     assert "row_status" not in names
     assert "image_sha256" not in names
+
+
+def test_what_is_known_is_kept_where_a_flag_says_or_nowhere(
+    table: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed(table, folder, "--vector-cache-size", "0") == 0
+    assert len(content(folder)) == ROWS
+    flags = ("--vector-cache-size", "0", "--vector-cache", str(folder.with_name("cache")))
+    assert embed(table, folder, *flags) == 2
+    assert "--vector-cache-size 0 keeps no vectors: leave out --vector-cache" in (
+        capsys.readouterr().err
+    )

@@ -22,6 +22,7 @@ from score.job_folder.embed import JobOptions, embed_into
 from score.jobs.embed import embed_file
 from score.jobs.line_source import open_lines
 from score.settings import Settings
+from score.storage import blob_store
 from tests.support.images import random_image
 from tests.support.job_folders import assert_same, content
 
@@ -186,6 +187,44 @@ def test_a_job_that_goes_on_knows_what_it_computed_before(
     assert encoded == before
     assert server.served.total() == fetched
     assert not (tmp_path / "job" / "known").exists()  # a finished job needs it no more
+
+
+@pytest.mark.parametrize("free", ["none", "switched off"])
+def test_a_job_does_without_what_it_knows(
+    free: str,
+    server: Server,
+    fetching: Embedder,
+    tmp_path: Path,
+    encoded: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the disk has no room for it, or nobody wants it: what was kept is removed at once."""
+    rows = [(server.url(str(number % 4)), f"text {number % 5}") for number in range(200)]
+    file = table(tmp_path, rows)
+    known = tmp_path / "job" / "known"
+    seen = list[list[Path]]()
+
+    def progress(summary: Any) -> None:
+        if summary.rows == 100:
+            raise KeyboardInterrupt
+
+    def look(summary: Any) -> None:
+        seen.append(list(known.glob("*")))
+
+    params = Params(on_error="report")
+    with open_lines(file) as lines, pytest.raises(KeyboardInterrupt):
+        embed_into(fetching, lines, tmp_path / "job", params, JobOptions(), progress)
+    assert list(known.iterdir())
+    options = JobOptions(vector_cache_bytes=0)
+    if free == "none":
+        options = JobOptions()
+        monkeypatch.setattr(blob_store, "LEAST_FREE", 2**62)
+    before = Counter(encoded)
+    with open_lines(file) as lines:
+        embed_into(fetching, lines, tmp_path / "job", params, options, look)
+    assert not any(seen)
+    assert encoded["texts"] > before["texts"]
+    assert len(content(tmp_path / "job")) == 200
 
 
 def test_a_cache_outlives_the_job_but_not_the_options(

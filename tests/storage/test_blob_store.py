@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -135,6 +136,37 @@ def test_a_file_that_cannot_be_used_is_done_without(
         assert store.get(key(-1)) is None
     assert "cannot be used, and is done without" in caplog.text
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_file_makes_way_where_the_disk_is_nearly_full(
+    when: str,
+    is_own: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that others need stays, but does not grow."""
+    file = tmp_path / "store.sqlite"
+    with BlobStore(file, MIB) as store:
+        store.put(key(1), b"1")
+
+    def fill_disk() -> None:
+        usage = shutil.disk_usage(tmp_path)._replace(free=blob_store.LEAST_FREE - 1)
+        monkeypatch.setattr(blob_store.shutil, "disk_usage", lambda _: usage)
+
+    if when == "before":
+        fill_disk()
+    with BlobStore(file, MIB, is_own=is_own) as store:
+        store.put(key(2), b"2")
+        fill_disk()
+    assert "is done without: less than 256 MiB are free on its disk" in caplog.text
+    assert [each.name for each in tmp_path.iterdir()] == ([] if is_own else ["store.sqlite"])
+    monkeypatch.undo()
+    with BlobStore(file, MIB) as store:
+        assert store.get(key(1)) == (None if is_own else b"1")
+        assert store.get(key(2)) is None
 
 
 def test_a_filter_knows_its_keys_and_few_others() -> None:
