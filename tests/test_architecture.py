@@ -149,7 +149,10 @@ ROOMS = {
 }
 """Rooms of one floor never meet."""
 
-SHARED = {"type_aliases", "wording.durations", "wording.quoting", "wording.suggestions"}
+SHARED = {
+    *("type_aliases", "wording.durations", "wording.quoting", "wording.suggestions"),
+    "wording.system_errors",
+}
 """Names of types, and words of messages, which every room may import."""
 
 # Who may use what: a room, or a module. NumPy is everybody's.

@@ -24,6 +24,7 @@ from score.contract.rows import COLUMNS, NO_COLUMN
 from score.errors import BadColumns, RequestError, ScoreError
 from score.settings import Settings
 from score.wording.quoting import quoted
+from score.wording.system_errors import FULL
 
 if TYPE_CHECKING:
     from score.contract.params import Params
@@ -349,6 +350,8 @@ def _explained(folder: Path) -> Iterator[None]:
         if not exists(folder):
             raise
         reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in FULL:
+            raise ScoreError(f"{folder}: {reason}; {_KEPT} when there is room") from error
         raise ScoreError(f"{error.filename or folder}: {reason}; {_KEPT}") from error
 
 

@@ -22,6 +22,7 @@ from typing_extensions import override
 from score.errors import ScoreError
 from score.extras import missing
 from score.wording.suggestions import suggestion
+from score.wording.system_errors import told
 
 DONE, TOO_MANY_ERRORS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -150,8 +151,10 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except (ScoreError, OSError) as error:
+    except ScoreError as error:
         say(str(error))
+    except OSError as error:
+        say(told(error))
     except ImportError as error:
         say(missing(error))
     return UNUSABLE

@@ -24,6 +24,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from score.wording.system_errors import FULL
+
 _NAME = re.compile(
     r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9a-f]{8,16}\.part", re.DOTALL
 )
@@ -51,8 +53,9 @@ def files(paths: Iterable[Path], mode: int = 0o666) -> Iterator[list[Path]]:
     """Temporary, empty files, which replace `paths` when the block ends.
 
     For a file that the block removes, `paths`' own file is deleted. The folder of each must exist.
-    Raises OSError.
+    Raises OSError; where the disk is full, one that names the first of `paths`.
     """
+    paths = list(paths)
     parts: dict[Path, Path] = {}
     try:
         for path in paths:
@@ -67,6 +70,10 @@ def files(paths: Iterable[Path], mode: int = 0o666) -> Iterator[list[Path]]:
                 part.replace(path)
             else:
                 path.unlink(missing_ok=True)
+    except OSError as error:
+        if paths:
+            _name(error, paths[0])
+        raise
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
@@ -130,10 +137,22 @@ def scratch(path: Path) -> Iterator[Path]:
     temporary.mkdir(mode=0o700)
     try:
         yield temporary
+    except OSError as error:
+        _name(error, path)
+        raise
     finally:
         with suppress(OSError):  # what cannot be put back is kept
             _put_back(temporary)
             remove(temporary)
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Raises an error of a full disk anew, of this file or folder: it names none, or a temporary
+    one."""
+    if error.errno in FULL:
+        parts = Path(os.fsdecode(error.filename or "")).parts
+        if not parts or any(map(is_temporary, parts)):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def remove(path: Path) -> None:
