@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -342,6 +343,30 @@ def test_the_key_follows_each_module_that_it_names(
                 openvino_cache, "find_spec", lambda n, s=spec, f=find: s if n == s.name else f(n)
             )
             assert openvino_cache.key(folder, "fp32") != before, name
+
+
+@pytest.mark.process
+def test_the_key_is_the_same_where_the_code_is_in_a_zip(tiny: Path, tmp_path: Path) -> None:
+    """As Spark sends it to its workers."""
+    package = tmp_path / "code.zip"
+    with zipfile.ZipFile(package, "w") as archive:
+        for file in (ROOT / "score").rglob("*.py"):
+            archive.write(file, file.relative_to(ROOT))
+    code = (
+        "import sys, score; from pathlib import Path\n"
+        "from score.folder.model_folder import ModelFolder\n"
+        "from score.model.engines import openvino_cache\n"
+        "assert 'code.zip' in score.__file__\n"
+        "print(openvino_cache.key(ModelFolder.open(Path(sys.argv[1])), 'fp32'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == openvino_cache.key(ModelFolder.open(tiny), "fp32"), done.stderr
 
 
 def test_the_key_names_all_that_traces_and_compiles() -> None:

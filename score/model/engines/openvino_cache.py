@@ -33,6 +33,7 @@ from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from score.errors import ModelError
 from score.folder.model_folder import ModelFolder
@@ -139,18 +140,23 @@ def key(folder: ModelFolder, precision: str) -> str:
     digest = hashlib.sha256(json.dumps([versions, target, configuration], sort_keys=True).encode())
     for values in Preprocessor.from_config(folder.preprocessor).normalisation():
         digest.update(values.tobytes())
-    for file in [*map(_source, modules), *files]:
+    for module in modules:
+        digest.update(hashlib.sha256(_source(module)).digest())
+    for file in files:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:32]
 
 
-def _source(module: str) -> Path:
-    """The file of a module, by its dotted name. Raises ModuleNotFoundError."""
+def _source(module: str) -> bytes:
+    """What the file of a module holds, by its dotted name; the package may lie in a zip, as Spark
+    sends it. Raises ModuleNotFoundError."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no module {module}, which the key of the cache names")
-    return Path(spec.origin)
+    loader: Any = spec.loader  # all of ours have it, that of zips, too
+    content: bytes = loader.get_data(spec.origin)
+    return content
 
 
 def _sources(
