@@ -81,7 +81,7 @@ ROOMS = {
     "job_folder": Room(
         6,
         "the folder of a long job, which goes on where it stopped",
-        "contract core errors fetch hardware jobs settings storage tables",
+        "contract core errors fetch folder hardware jobs settings storage tables",
     ),
     "executors": Room(
         7,

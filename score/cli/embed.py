@@ -206,8 +206,9 @@ def _into_file(options: argparse.Namespace, settings: Settings, params: Params) 
 def _into_folder(options: argparse.Namespace, settings: Settings, params: Params) -> int:
     from score.core.embedder import Embedder
     from score.executors.spread import spread_into
+    from score.folder.model_folder import ModelFolder
     from score.job_folder.embed import SHARD_ROWS, JobOptions, embed_into
-    from score.job_folder.folder import FORCE_NEW, check, check_apart
+    from score.job_folder.folder import FORCE_NEW, check, check_apart, check_same_job
     from score.job_folder.known import VECTORS_BYTES
     from score.jobs.summary import Summary, is_above
     from score.tables.shard_writer import ShardWriter
@@ -236,6 +237,10 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
     summary, executor = Summary(), _executor(options, settings)
     with _opened(options, ShardWriter.reserved) as lines:
         check_apart(folder, _local(lines.files))
+        if not options.force_new:
+            model = ModelFolder.open(options.model)
+            about = (params, chosen.vectors, lines, options.columns)
+            check_same_job(folder, model, settings, *about)
         embedder = None if executor else Embedder.load(options.model, settings)
         with (
             row_progress(summary, lines.size, kind_of(options), left=_KEPT) as show,

@@ -10,18 +10,24 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from score.contract.params import Params
 from score.errors import RequestError
+from score.folder.model_folder import ModelFolder
 from score.hardware.locks import Held, hold, is_held
 from score.job_folder import ledger, manifest
 from score.job_folder.known import Known
 from score.job_folder.ledger import SHARDS, Entry, Ledger
 from score.job_folder.manifest import Manifest
+from score.settings import Settings
 from score.storage.outputs import check_folder
+from score.tables.lines import Lines
+from score.type_aliases import VectorType
 
 ATTEMPTS = "attempts"
 """Where several processes that work on one job write shards, which get their names below `SHARDS`
@@ -146,10 +152,41 @@ def known_of(
 
 
 def check(path: Path) -> None:
-    """Raises RequestError for a folder that holds something else than a job."""
-    if path.is_dir() and manifest.exists(path):
+    """Raises RequestError for a folder that holds something else than a job, that another process
+    writes into, or that is not writable."""
+    check_folder(path, lambda content: _may_be_job(path, content), overwrite=True)
+    if holder(path):
+        raise _taken(path)
+
+
+def check_same_job(
+    path: Path,
+    model: ModelFolder,
+    settings: Settings,
+    params: Params,
+    vectors: VectorType,
+    lines: Lines,
+    chosen: Mapping[str, str],
+) -> None:
+    """Raises RequestError where a folder holds another job than is wanted, as far as that can be
+    told before the model is loaded, which may take minutes, and the input is read. Arguments: as of
+    `Manifest.about`. Raises ModelError, OSError."""
+    if not manifest.exists(path):
         return
-    check_folder(path, _is_only_begun, overwrite=True)
+    found = Manifest.read(path)
+    identity = replace(
+        found.identity,
+        model=model.name,
+        fingerprint=model.fingerprint(),
+        precision=found.identity.precision if settings.precision == "auto" else settings.precision,
+    )
+    _check_same(
+        path,
+        found,
+        Manifest.about(
+            identity, found.dimension, settings, params, vectors, lines, chosen, found.inputs
+        ),
+    )
 
 
 def check_apart(path: Path, files: Iterable[Path]) -> None:
@@ -165,24 +202,28 @@ def holder(path: Path) -> str:
     return _who(path) if is_held(path / _LOCK) else ""
 
 
-def _is_only_begun(content: Sequence[Path]) -> bool:
-    """Whether a folder holds what a job leaves that ends before it has a manifest: its shards come
-    after that, and go before it."""
-    return {entry.name for entry in content} <= {_LOCK}
+def _may_be_job(path: Path, content: Sequence[Path]) -> bool:
+    """Whether a folder holds a job, or what one leaves that ends before it has a manifest: its
+    shards come after that, and go before it."""
+    return manifest.exists(path) or {entry.name for entry in content} <= {_LOCK}
 
 
 def _locked(path: Path) -> int | None:
     try:
         descriptor = hold(path / _LOCK)
     except Held:
-        raise RequestError(
-            f"another job is writing into {path}: {_who(path)}; `score status {path}` tells how "
-            "far it is"
-        ) from None
+        raise _taken(path) from None
     if descriptor is not None:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
     return descriptor
+
+
+def _taken(path: Path) -> RequestError:
+    return RequestError(
+        f"another job is writing into {path}: {_who(path)}; `score status {path}` tells how far "
+        "it is"
+    )
 
 
 def _who(path: Path) -> str:
@@ -209,6 +250,10 @@ def _agreed(path: Path, wanted: Manifest) -> Manifest:
         wanted.write(path)
         return wanted
     found = Manifest.read(path)
+    _check_same(path, found, wanted)
+    return found
+
+
+def _check_same(path: Path, found: Manifest, wanted: Manifest) -> None:
     if change := found.change(wanted):
         raise RequestError(f"{path} holds another job: {change}; {FORCE_NEW}")
-    return found

@@ -80,8 +80,10 @@ class Manifest:
         vectors: VectorType,
         lines: Lines,
         chosen: Mapping[str, str] = NO_NAMES,
+        inputs: tuple[InputFile, ...] | None = None,
     ) -> Self:
-        """As `of`, where the model is in another process. settings: that it was loaded with."""
+        """As `of`, where the model is in another process. settings: that it was loaded with.
+        inputs: where the files are not to be read."""
         return cls(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             identity=identity,
@@ -93,7 +95,7 @@ class Manifest:
                 **_shaping(settings, params),
             },
             columns=tuple(lines.columns),
-            inputs=input_files.of(lines.files),
+            inputs=input_files.of(lines.files) if inputs is None else inputs,
             size=lines.size,
             types={name: str(kind) for name, kind in lines.types.items()},
         )

@@ -26,6 +26,8 @@ from score import __version__
 from score.__main__ import main
 from score.contract.params import Params
 from score.core.embedder import Embedder, fingerprint_of
+from score.executors.local import Local
+from score.hardware.locks import hold
 from score.job_folder import embed as embed_module
 from score.job_folder.embed import JobOptions, embed_into
 from score.job_folder.ledger import read
@@ -752,3 +754,62 @@ def test_what_is_known_is_kept_where_a_flag_says_or_nowhere(
     assert "--vector-cache-size 0 keeps no vectors: leave out --vector-cache" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--precision", "bf16"], "the precision was fp32, and is bf16 now"),
+        (["--normalize"], "normalize was false, and is true now"),
+        (["--vectors", "float16"], "vectors was 'float32', and is 'float16' now"),
+        (["--model", "another"], "the model was 'clip-"),
+        (["--columns", "text=id"], "columns was"),
+    ],
+    ids=["precision", "normalize", "vectors", "model", "columns"],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_another_job_is_refused_before_the_model_is_loaded(
+    workers: str,
+    flags: list[str],
+    message: str,
+    table: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    embed(table, folder)
+    if "another" in flags:
+        shutil.copytree(ROOT / "model", tmp_path / "another")
+        weights = tmp_path / "another" / "preprocessor_config.json"
+        weights.write_bytes(weights.read_bytes() + b"\n")
+        flags = ["--model", str(tmp_path / "another")]
+    loads_nothing(monkeypatch)
+    capsys.readouterr()
+    assert embed(table, folder, "--workers", workers, *flags) == 2
+    said = capsys.readouterr().err
+    assert f"{folder} holds another job: {message}" in said
+    assert "--force-new" in said
+
+
+def loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(Embedder, "load", load)
+    monkeypatch.setattr(Local, "begin", load)
+
+
+def test_a_folder_that_is_taken_or_not_writable_is_refused_before_the_model_is_loaded(
+    table: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(table, folder)
+    loads_nothing(monkeypatch)
+    lock = hold(folder / "lock")
+    assert lock is not None
+    assert embed(table, folder, "--force-new") == 2
+    assert f"another job is writing into {folder}: process {os.getpid()}" in capsys.readouterr().err
+    os.close(lock)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert embed(table, folder) == 2
+    assert f"cannot write to {folder}: {folder} is not writable" in capsys.readouterr().err
