@@ -6,7 +6,7 @@ import argparse
 from types import ModuleType
 
 from score.console.commands import Parser, add_verb
-from score.console.progress import sigterm_interrupts
+from score.console.progress import signals_interrupt
 from score.deploy.cli import check, plan, registered, render, simulate, smoke, target
 from score.settings import Settings
 
@@ -32,6 +32,6 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Runs a verb; returns 0, or 1 if something does not fit, pass or finish."""
-    with sigterm_interrupts():  # so that the processes it has started are ended
+    with signals_interrupt():  # so that the processes it has started are ended
         code: int = _VERBS[options.azure].run(options)
         return code

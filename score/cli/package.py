@@ -7,7 +7,7 @@ from pathlib import Path
 
 from score.cli.arguments import add_overwrite
 from score.console.commands import DONE, Parser, say
-from score.console.progress import sigterm_interrupts
+from score.console.progress import signals_interrupt
 from score.errors import SettingError
 from score.settings import Settings
 
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
     if options.force and not options.int8:
         raise SettingError("--force is for --int8")
-    with sigterm_interrupts():
+    with signals_interrupt():
         folder = package(
             options.checkpoint,
             Path(options.output),

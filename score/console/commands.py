@@ -3,7 +3,8 @@
 For a mistyped flag or verb the parser suggests the right one. An error ends the command with one
 sentence and an exit code, without a traceback.
 
-Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable arguments or input.
+Exit codes: 0 done, 1 finished with more errors than allowed, 2 unusable arguments or input, 128 and
+a signal's number (130 after Ctrl+C) interrupted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import atexit
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +26,21 @@ from score.extras import missing
 from score.wording.suggestions import suggestion
 from score.wording.system_errors import told
 
-DONE, TOO_MANY_ERRORS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+DONE, TOO_MANY_ERRORS, UNUSABLE = 0, 1, 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """By a signal other than Ctrl+C's. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def interrupted_code(error: KeyboardInterrupt) -> int:
+    """The exit code of a command that was interrupted, as shells tell signals: 130 after Ctrl+C
+    (SIGINT), 143 after SIGTERM, 129 after SIGHUP."""
+    return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
 
 
 SETTINGS = "settings"
@@ -145,9 +161,9 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
         code = main() or DONE
         sys.stdout.flush()  # else output that cannot be written would be noticed by nobody here
         return code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("interrupted")
-        return INTERRUPTED
+        return interrupted_code(error)
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

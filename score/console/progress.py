@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from score.console.commands import INTERRUPTED, say
+from score.console.commands import Interrupted, interrupted_code, say
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+_SIGNALS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 _FORMAT = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
 
 
@@ -38,14 +39,16 @@ def progress_bar(
 
 @contextmanager
 def interruptible(summary: Callable[[], str], left: str) -> Iterator[None]:
-    """If the job is interrupted (SIGINT, SIGTERM), its clean-up runs, then the process exits with
-    code 130. `left`: what there is then, for the message; `summary` is added to it."""
+    """If the job is interrupted (SIGINT, SIGTERM, SIGHUP), its clean-up runs, then the process ends
+    with the code of that signal. `left`: what there is then, for the message; `summary` is added to
+    it."""
     try:
-        with sigterm_interrupts():
+        with signals_interrupt():
             yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say(f"interrupted, {left}{summary()}")
-        os._exit(INTERRUPTED)  # downloads in progress are threads that would delay the exit
+        # Downloads in progress are threads that would delay the exit.
+        os._exit(interrupted_code(error))
 
 
 @contextmanager
@@ -67,16 +70,36 @@ def repeatedly(seconds: float, action: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Makes SIGTERM raise KeyboardInterrupt, so that a job stopped by its scheduler cleans up.
+def signals_interrupt() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, so that a job that its scheduler stops, or
+    whose terminal is closed, cleans up.
 
-    SIGINT is unchanged: a shell starts background jobs with SIGINT ignored, which must stay so.
+    A signal that is ignored stays so: `nohup` ignores SIGHUP. SIGINT is unchanged: a shell starts
+    background jobs with SIGINT ignored.
     """
     if threading.current_thread() is not threading.main_thread():  # may not set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {
+        number: signal.signal(number, _interrupt)
+        for number in _SIGNALS
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _: object) -> None:
+    """Raises Interrupted, after the outputs of a terminal that is gone lead nowhere: writing to it
+    fails, in whatever has something to say."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
+    raise Interrupted(number)

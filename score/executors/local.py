@@ -213,11 +213,12 @@ class Local:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """A process that is started here never sees Ctrl+C; this one does, a moment later."""
+    """A process that is started here never sees Ctrl+C, nor that its terminal is closed; this one
+    does, a moment later."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
     try:
         yield
     finally:

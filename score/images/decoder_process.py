@@ -40,8 +40,9 @@ if hasattr(os, "register_at_fork"):
 
 _SCRIPT = """
 import io, json, signal, sys
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
 sys.path[:0] = json.loads(sys.argv[1])
 from PIL import Image
 Image.MAX_IMAGE_PIXELS = None
@@ -65,7 +66,7 @@ sys.stdout.buffer.write(pixels)
 to end this one, by SIGKILL. The length is told since a fork of the parent keeps the input open."""
 
 _LONGEST_HEAD = 2**13  # bytes of the line before the pixels
-_SIGNALS = (-signal.SIGINT, -signal.SIGTERM)
+_SIGNALS = tuple(-getattr(signal, name, 0) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
 _ENDING = 10.0  # seconds until a child that has closed its output has ended, which takes none
 
 

@@ -219,10 +219,57 @@ def test_sigterm_ends_a_job_with_an_event(tmp_path: Path) -> None:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGTERM)
         out, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    assert process.returncode == 143, said
     end = json.loads(out.splitlines()[-1])
     assert (end["event"], end["state"]) == ("end", "interrupted")
     assert "what is done is kept, and the same command goes on" in said
     report = json.loads((output / "report.json").read_text())
     assert report["state"] == "stopped"
     assert 0 < report["rows"] == sum(entry.rows for entry in entries(output)) <= end["rows"]
+
+
+CLOSING = """
+import os, pty, subprocess, sys, time
+from pathlib import Path
+from tests.support.job_folders import entries
+process, terminal = pty.fork()
+if process == 0:
+    os.execv(sys.executable, [sys.executable, "-m", "score", *sys.argv[2:]])
+for _ in range(1200):
+    if entries(Path(sys.argv[1])):
+        break
+    time.sleep(0.05)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["bar", "lines"])
+def test_a_job_whose_terminal_is_closed_keeps_its_open_file(kind: str, tmp_path: Path) -> None:
+    """Writing to that terminal fails."""
+    table, output = tmp_path / "in.csv", tmp_path / "job"
+    table.write_text("text\n" + "".join(f"text number {n}\n" for n in range(100_000)))
+    words = ["embed", str(table), "--output", str(output), "--shard-rows", "97"]
+    command = [sys.executable, "-c", CLOSING, str(output), *words, "--progress", kind]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 129, done.stderr
+    assert [entry.rows for entry in entries(output)][-1] < 97
+    assert not list(output.glob("shards/.*"))
+
+
+@pytest.mark.process
+def test_a_job_under_nohup_goes_on(tmp_path: Path) -> None:
+    table, output = tmp_path / "in.csv", tmp_path / "job"
+    table.write_text("text\n" + "".join(f"text number {n}\n" for n in range(3_000)))
+    words = ["embed", str(table), "--output", str(output), "--shard-rows", "100", "--quiet"]
+    command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, "-m", "score", *words]
+    with started(command, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        for _ in range(1200):
+            if entries(output):
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    assert sum(entry.rows for entry in entries(output)) == 3_000

@@ -475,7 +475,7 @@ def test_an_interrupted_job_leaves_no_process(tmp_path: Path) -> None:
         while not (pids := list(tmp_path.glob("pid-*"))) and time.monotonic() < give_up:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 130
+        assert process.wait(30) == 143
         assert process.stderr
         assert "Traceback" not in process.stderr.read()
     pid = int(pids[0].name.removeprefix("pid-"))

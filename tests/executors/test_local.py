@@ -157,19 +157,20 @@ def test_workers_that_are_killed_at_any_moment_cost_no_row(tmp_path: Path, folde
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
 )
 def test_a_job_that_is_ended_ends_its_workers(
     number: signal.Signals, code: int, tmp_path: Path, folder: Path
 ) -> None:
-    """SIGINT goes to all processes, as from a terminal."""
+    """SIGINT and SIGHUP go to all processes, as from a terminal."""
     table = long_table(tmp_path, 8_000)
     command = [sys.executable, "-m", "score", "embed", str(table), "--output", str(folder)]
     command += ["--quiet", "--shard-rows", "200", *TWO]
     with started(command, stderr=subprocess.PIPE, start_new_session=True) as process:
         wait_for_rows(process, folder, 1000)
         workers = workers_of(process)
-        if number == signal.SIGINT:
+        if number in (signal.SIGINT, signal.SIGHUP):
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)

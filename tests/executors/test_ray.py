@@ -60,7 +60,7 @@ def test_an_actor_is_killed_and_then_the_driver_is_stopped(tmp_path: Path) -> No
         wait_for_rows(process, folder, 1500)
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
+    assert process.returncode == 143, said
     assert "an actor of Ray's died; its rows are given to another" in said
     assert "interrupted, what is done is kept, and the same command goes" in said
     before = {entry.first: (folder / entry.file).stat().st_ino for entry in entries(folder)}

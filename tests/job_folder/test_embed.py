@@ -651,7 +651,8 @@ def wait_for_rows(process: subprocess.Popen[str], folder: Path, number: int) -> 
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
 )
 def test_a_process_that_is_ended_loses_no_shard(
     number: signal.Signals, code: int, tmp_path: Path, folder: Path

@@ -468,7 +468,7 @@ def test_a_job_in_the_background_ignores_interrupts_and_stops_when_it_is_ended(
         assert job.poll() is None
         job.send_signal(signal.SIGTERM)
         _, errors = job.communicate(timeout=30)
-    assert job.returncode == 130
+    assert job.returncode == 143
     assert "interrupted, nothing written" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
