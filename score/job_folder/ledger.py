@@ -147,8 +147,8 @@ class Ledger:
     def lost(self, entry: Entry) -> None:
         """Appends a line that says that an entry's rows are to be done again. Raises OSError."""
         none = Counter[str]()
-        failed = {"failed": none, "hosts": none, "statuses": none, "retryable": 0}
-        self.add(replace(entry, rows=0, bytes=0, sha256="", **failed))
+        lost = replace(entry, rows=0, bytes=0, failed=none, hosts=none, statuses=none, retryable=0)
+        self.add(replace(lost, sha256=""))
 
     def done(self) -> Iterator[Entry]:
         """The entries by the order of their rows, between which some may be missing."""
