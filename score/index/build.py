@@ -127,7 +127,8 @@ def _append(files: Sequence[Path], folder: Path, column: str) -> int:
             return 0
         for source in changes.replaced:
             log.info("%s has changed: its rows in the index are replaced", source.path)
-            store.remove(source.first, source.vectors, source.path)
+            if source.vectors:  # else its first row may be another file's, too
+                store.remove(source.first, source.vectors, source.path)
         kept = tuple(source for source in ledger.sources if source not in changes.replaced)
         first = {source.path: source for source in changes.replaced}
         added = _add(store, list(zip(tables, changes.new, strict=True)), ledger.end, first)

@@ -300,6 +300,17 @@ def test_files_change_again_and_again(folder: Path, tmp_path: Path) -> None:
             assert sorted(ids(one, query, 100)) == sorted(ids(other, query, 100))
 
 
+def test_a_file_that_had_no_rows_takes_no_others_away(folder: Path, tmp_path: Path) -> None:
+    """It has the number of the next one's first row."""
+    shard(folder / "a.parquet", 0)
+    build_index(folder, tmp_path / "index")
+    shard(folder / "a.parquet", 3)
+    assert build_index(folder, tmp_path / "index", append=True) == 3
+    found = sorted(ids(Index(tmp_path / "index"), np.ones(8, np.float32), 100))
+    build_index(folder, tmp_path / "anew")
+    assert found == sorted(ids(Index(tmp_path / "anew"), np.ones(8, np.float32), 100))
+
+
 def test_a_file_that_has_become_a_copy_of_another_has_changed(folder: Path, tmp_path: Path) -> None:
     """Its old vectors are removed, and its new ones are in the index."""
     build_index(folder, tmp_path / "index")
