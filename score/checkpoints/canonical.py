@@ -110,7 +110,7 @@ def _dtypes(source: Source, precision: FloatPrecision | None) -> Dtypes:
     """
     if precision:
         return dict.fromkeys(source.parts, DTYPES[precision])
-    return {name: source.tensors.dtype(part.source) for name, part in source.parts.items()}
+    return {name: source.dtype(name) for name in source.parts}
 
 
 def _write_weights(source: Source, folder: Path, dtypes: Dtypes) -> None:

@@ -39,6 +39,7 @@ _BESIDE = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "spiece.model",
     "metadata.json",
     "preprocessor.json",
     "image_converter.json",
@@ -129,7 +130,10 @@ def _elsewhere(name: str, revision: str | None, weights: bool, error: Exception)
         small, use = "", f"package it, with the options that you gave:\n    score package {folder}"
         use += f" --source {source} --output dist/{folder}"
     else:
-        small, use = " --include '*.json' merges.txt 'LICENSE*'", f"name it: --base {folder}"
+        small, use = (
+            " --include '*.json' merges.txt spiece.model 'LICENSE*'",
+            f"name it: --base {folder}",
+        )
     return (
         f"cannot reach the Hub for {name} ({_plain(error)}). On a machine that can, run\n"
         f"    hf download {name}{pinned}{small} --local-dir {folder}\n"

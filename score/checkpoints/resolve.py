@@ -237,7 +237,9 @@ def _folder(path: Path, options: _Options) -> Source:
             )
         return kerashub.folder(path)
     if own:
-        return openclip.folder(path, _tokenizer_of(path, options), options.weights)
+        source = openclip.folder(path, _tokenizer_of(path, options), options.weights)
+        as_published = source.architecture.text.pads and options.tokenizer is None
+        return replace(source, tokenizer_folder=path) if as_published else source
     parts = base.complete(path, options.tokenizer) if base else ()
     source = transformers_layout.folder(
         path, base.folder if base else None, options.weights, options.tokenizer
@@ -252,6 +254,7 @@ def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
     """Finds the tokenizer: of `--tokenizer`, the base, the checkpoint, else CLIP's own."""
 
     def find(architecture: Architecture, named: str | None) -> Tokenizer:
+        pads = architecture.text.pads
         own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
         base = tokenizer_folder(options.base.folder) if options.base else None
         files = options.tokenizer or base or (folder if own else None)
@@ -268,8 +271,8 @@ def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
                 "that has its tokenizer.json with --tokenizer"
                 f", such as a download of {named or 'facebook/xlm-v-base'}"
             )
-        tokenizer_trial.check(files, architecture.text.context)
-        texts = Tokenizer.of(files, architecture.text.context)
+        tokenizer_trial.check(files, architecture.text.context, pads=pads)
+        texts = Tokenizer.of(files, architecture.text.context, pads=pads)
         texts.check(architecture)
         return texts
 

@@ -7,8 +7,9 @@ at a time. Nothing here executes code from a checkpoint.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -114,11 +115,19 @@ class Part(NamedTuple):
 
     source: the tensor in the checkpoint, of shape `shape` there.
     convert: its conversion to the canonical tensor.
+    rest: where the rest of it comes from, along the first axis, if it is stored as two.
     """
 
     source: str
     shape: Shape
     convert: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    rest: Part | None = None
+
+    def pieces(self) -> Iterator[Part]:
+        """Itself, and what follows it."""
+        yield self
+        if self.rest:
+            yield from self.rest.pieces()
 
 
 def unchanged(architecture: Architecture) -> dict[str, Part]:
@@ -177,19 +186,19 @@ class Source:
 
     def unused(self) -> list[str]:
         """Tensors that are not part of the architecture, buffers apart."""
-        used = {part.source for part in self.parts.values()}
+        used = {part.source for part in self._pieces()}
         return [n for n in self.tensors.names() if n not in used and not n.endswith(_BUFFERS)]
 
     def check(self) -> None:
         """Raises ModelError unless every tensor exists in its shape."""
-        shapes = {part.source: self.tensors.shape(part.source) for part in self.parts.values()}
+        shapes = {part.source: self.tensors.shape(part.source) for part in self._pieces()}
         missing = [name for name, shape in shapes.items() if shape is None]
         if missing:
             raise ModelError(
                 f"the checkpoint lacks {len(missing)} of the tensors of its architecture, "
                 f"such as {missing[0]}; {tensors_present(self.unused(), self.tensors.names())}"
             )
-        for part in self.parts.values():
+        for part in self._pieces():
             if shapes[part.source] != part.shape:
                 raise ModelError(
                     f"the checkpoint's {part.source} is {shape_text(shapes[part.source])}; "
@@ -198,8 +207,18 @@ class Source:
 
     def read(self, name: str) -> Tensor:
         """A tensor of `architecture.shapes()`, in its own precision."""
-        part = self.parts[name]
-        return part.convert(self.tensors.read(part.source))
+        first, *others = (
+            part.convert(self.tensors.read(part.source)) for part in self.parts[name].pieces()
+        )
+        return torch.cat([first, *others]) if others else first
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The precision of a tensor of `architecture.shapes()`."""
+        dtypes = (self.tensors.dtype(part.source) for part in self.parts[name].pieces())
+        return functools.reduce(torch.promote_types, dtypes)
+
+    def _pieces(self) -> Iterator[Part]:
+        return (piece for part in self.parts.values() for piece in part.pieces())
 
 
 def _flattened(content: object, file: Path) -> dict[str, StoredTensor | SpecialTensor]:

@@ -112,6 +112,8 @@ def texts(checkpoint: ResolvedCheckpoint) -> str:
     entry, name = checkpoint.entry, checkpoint.source.cleaning.name
     cleaning = {
         "openclip": "cleaned as OpenCLIP does (ftfy, html.unescape twice, single spaces)",
+        "canonicalize": "cleaned as OpenCLIP does for SigLIP (ftfy, html.unescape twice, "
+        "lower-cased, without punctuation, single spaces)",
         "siglip": "lower-cased, without punctuation, as SigLIP's tokenizer does",
         "transformers": "lower-cased, as SigLIP 2's tokenizer does"
         if checkpoint.source.architecture.kind == "siglip"

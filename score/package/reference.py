@@ -45,7 +45,7 @@ from score.images import processors
 from score.images.preprocess import Pixels
 from score.model.engines.pytorch import DTYPES
 from score.texts import siglip
-from score.texts.cleaning import Cleaning
+from score.texts.cleaning import OPEN_CLIPS, Cleaning
 from score.texts.tokenizer import Ids, no_panics
 from score.type_aliases import FloatPrecision, Matrix
 
@@ -205,8 +205,8 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
 
 def check_installed(cleaning: Cleaning) -> None:
     """Raises ModelError where the reference tokenizer of a cleaning is not installed."""
-    if cleaning.name == "openclip":
-        _open_clip()
+    if cleaning.name in OPEN_CLIPS:
+        _open_clip(cleaning)
 
 
 class _Transformers:
@@ -238,18 +238,25 @@ class _Transformers:
 
 
 class _OpenClip:
-    """OpenCLIP's tokenizers: `SimpleTokenizer` if `own`, else `HFTokenizer` around a folder's."""
+    """OpenCLIP's tokenizers: `SimpleTokenizer` where it lower-cases, else `HFTokenizer` around a
+    folder's."""
 
-    def __init__(self, folder: Path, context: int, *, own: bool) -> None:
-        module = _open_clip()
+    def __init__(self, folder: Path, context: int, cleaning: Cleaning) -> None:
+        module = _open_clip(cleaning)
         self._padding, self._added = 0, {}
-        if own:
+        if cleaning.lower:
             self._tokenizer = module.SimpleTokenizer(context_length=context)
         else:
+            is_siglips = cleaning.name == "canonicalize"
             self._tokenizer = module.HFTokenizer(
-                str(folder), context, local_files_only=True, trust_remote_code=False
+                str(folder),
+                context,
+                clean="canonicalize" if is_siglips else "whitespace",
+                local_files_only=True,
+                trust_remote_code=False,
             )
-            self._padding = self._tokenizer.tokenizer.pad_token_id
+            # SigLIP's texts keep theirs.
+            self._padding = None if is_siglips else self._tokenizer.tokenizer.pad_token_id
             self._added = self._tokenizer.tokenizer.get_added_vocab()
 
     def ids(self, text: str) -> Ids:
@@ -294,22 +301,26 @@ def _tokenizer(
     folder: Path, architecture: Architecture, cleaning: Cleaning
 ) -> _Transformers | _OpenClip:
     context = architecture.text.context
+    if cleaning.name in OPEN_CLIPS:
+        return _OpenClip(folder, context, cleaning)
     if architecture.text.pads:
         return _Siglip(folder, context, cleaning)
-    if cleaning.name == "transformers":
-        return _Transformers(folder, context)
-    return _OpenClip(folder, context, own=cleaning.lower)
+    return _Transformers(folder, context)
 
 
 @functools.cache
-def _open_clip() -> ModuleType:
-    """`open_clip.tokenizer` alone: importing the whole of OpenCLIP needs torchvision and timm."""
+def _open_clip(cleaning: Cleaning) -> ModuleType:
+    """`open_clip.tokenizer` alone: importing the whole of OpenCLIP needs torchvision and timm.
+
+    `cleaning`: of the texts that it is for. Raises ModelError where it is not installed.
+    """
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
+        optional = cleaning.name == "openclip"
+        instead = "; or leave texts as they are with --cleaning transformers" if optional else ""
         raise ModelError(
             "texts of this checkpoint are cleaned as OpenCLIP does, and compared with OpenCLIP's "
-            f"own tokenizer, which is missing: {install('open_clip')}; or "
-            "leave texts as they are with --cleaning transformers"
+            f"own tokenizer, which is missing: {install('open_clip')}{instead}"
         )
     file = Path(package.submodule_search_locations[0]) / "tokenizer.py"
     spec = importlib.util.spec_from_file_location("open_clip_tokenizer", file)
@@ -325,7 +336,7 @@ def _open_clip() -> ModuleType:
 
 def _name(cleaning: Cleaning) -> str:
     """The reference's libraries and versions."""
-    if cleaning.name != "openclip":
+    if cleaning.name not in OPEN_CLIPS:
         return NAME
     return f"{NAME}; texts: open_clip {version('open_clip_torch')}, ftfy {version('ftfy')}"
 

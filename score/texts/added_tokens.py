@@ -10,8 +10,9 @@ compare the resulting ids with transformers'.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,14 @@ class AddedTokens:
     def name(self, name: str, default: str) -> str:
         """The text of a named token."""
         return _content(self.named.get(name, default))
+
+    def without(self, pattern: re.Pattern[str]) -> AddedTokens:
+        """Those that do not match a pattern."""
+        by_id = {
+            id: token for id, token in self.by_id.items() if not pattern.fullmatch(token.content)
+        }
+        extra = tuple(token for token in self.extra if not pattern.fullmatch(_content(token)))
+        return replace(self, by_id=by_id, extra=extra)
 
     def add_to(self, tokenizer: Tokenizer) -> None:
         """Adds them. Raises ModelError if a token does not get the id in its file."""

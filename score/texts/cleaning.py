@@ -1,10 +1,10 @@
-"""How texts are cleaned before they are tokenized: not at all, as OpenCLIP does, or as SigLIP does.
+"""How texts are cleaned before they are tokenized: not at all, or as the model's authors did.
 
 OpenAI's, LAION's and MetaCLIP's models were trained and evaluated on texts that went through
 `ftfy.fix_text` and twice through `html.unescape` (`open_clip.tokenizer.basic_clean`).
 transformers' tokenizers do neither. SigLIP's texts were lower-cased, without punctuation; its
-tokenizer in transformers does that itself (`SiglipTokenizer.canonicalize_text`). Independent of
-token ids.
+tokenizer in transformers does that itself (`SiglipTokenizer.canonicalize_text`), OpenCLIP after its
+own cleaning (`open_clip.tokenizer.canonicalize_text`). Independent of token ids.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from score.errors import ModelError
 from score.extras import install
 from score.wording.quoting import quoted
 
-Name = Literal["transformers", "openclip", "siglip"]
+Name = Literal["transformers", "openclip", "siglip", "canonicalize"]
 
 _NAMES: tuple[Name, ...] = get_args(Name)
+
+OPEN_CLIPS: tuple[Name, ...] = ("openclip", "canonicalize")
+"""Those of OpenCLIP's tokenizers."""
 
 # Texts in which ftfy and html.unescape change nothing but white space: ftfy repairs only non-ASCII
 # characters, entities (`&`) and control characters other than tabs and line breaks.
@@ -42,7 +45,9 @@ class Cleaning:
 
     name: `transformers` leaves texts as they are; `openclip` repairs encodings, ligatures, quotes
         and widths (ftfy), resolves HTML entities, and replaces white space by single spaces;
-        `siglip` lower-cases, removes ASCII punctuation, and replaces white space likewise.
+        `siglip` lower-cases, removes ASCII punctuation, and replaces white space likewise;
+        `canonicalize`, OpenCLIP's for SigLIP and SigLIP 2, does what `openclip` does, then what
+        `siglip` does, with a space for each underscore.
     lower: whether `openclip` also lower-cases. OpenCLIP does so before CLIP's own byte-pair
         tokenizer (`SimpleTokenizer`), not before others (`HFTokenizer`).
     """
@@ -65,10 +70,9 @@ class Cleaning:
             raise ModelError(
                 f"tokenizer_config.json: text_cleaning {quoted(name)} is not one of {known}"
             )
-        if name != "openclip":
-            return cls(name)
-        _ftfy()
-        return cls("openclip", lower=config.get("do_lower_case") is True)
+        if name in OPEN_CLIPS:
+            _ftfy()
+        return cls(name, lower=name == "openclip" and config.get("do_lower_case") is True)
 
     def config(self) -> dict[str, Any]:
         """The entries of `tokenizer_config.json` that `from_config` reads."""
@@ -84,6 +88,9 @@ class Cleaning:
         if not _PLAIN.fullmatch(text):
             text.encode()  # ftfy would replace a lone surrogate by U+FFFD
             text = html.unescape(html.unescape(_fixed(text)))
+        if self.name == "canonicalize":
+            # Lower-cased last: whether a sigma ends a word depends on what follows it.
+            return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
         text = " ".join(text.split())
         return _split_special(text.lower()) if self.lower else text
 

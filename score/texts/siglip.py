@@ -1,10 +1,15 @@
 """SigLIP's tokenizers: T5's Unigram pieces of SigLIP, and Gemma's byte pairs of SigLIP 2.
 
-The rules are those of `transformers.SiglipTokenizer` and `Siglip2Tokenizer` (5.x). Texts of both
-are padded to the context (`padding`); those of the first are cleaned before (`Cleaning`).
+The rules are those of `transformers.SiglipTokenizer`, `Siglip2Tokenizer` and, for the files of
+OpenCLIP's checkpoints, `T5Tokenizer` (5.x). Texts of all are padded to the context (`padding`);
+those of the first and the last are cleaned before (`Cleaning`).
 """
 
 from __future__ import annotations
+
+import base64
+import json
+import re
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
@@ -41,6 +46,39 @@ def unigram_tokenizer(pieces: Pieces) -> Tokenizer:
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
     return tokenizer
+
+
+SENTINEL = re.compile("▁?<extra_id_[0-9]+>")
+"""T5's masks of its training, which have no embeddings in a SigLIP."""
+
+
+def t5_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """T5's tokenizer: `$A </s>`, words between white space.
+
+    Of a file it takes the pieces but `SENTINEL`, and the table by which texts are normalised.
+    Raises ModelError for another kind of tokenizer.
+    """
+    content = json.loads(tokenizer.to_str())
+    model, normalizer = content["model"], content["normalizer"] or {}
+    listed = model["vocab"] if model["type"] == "Unigram" else []
+    pieces = [(text, score) for text, score in listed if not SENTINEL.fullmatch(text)]
+    first = [text for text, _ in FIRST]
+    if [text for text, _ in pieces[: len(first)]] != first:
+        raise ModelError("tokenizer.json is not T5's: pieces that begin with <pad>, </s> and <unk>")
+    made = Tokenizer(Unigram(pieces, unk_id=2, byte_fallback=False))
+    for step in normalizer.get("normalizers", [normalizer]):
+        if step.get("type") == "Precompiled":
+            table = base64.b64decode(step["precompiled_charsmap"])
+            made.normalizer = normalizers.Precompiled(table)
+            break
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    made.decoder = decoders.Metaspace(prepend_scheme="always")
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return made
 
 
 def lower_cased(tokenizer: Tokenizer) -> Tokenizer:

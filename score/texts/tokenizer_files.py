@@ -29,6 +29,7 @@ _JSON, _MERGES, _PIECES = (JSON,), ("vocab.json", "merges.txt"), (siglip.VOCABUL
 LARGEST = 2**27
 """Bytes of it: twice XLM-V's."""
 
+_T5 = "T5Tokenizer"
 _GEMMAS = ("GemmaTokenizer", "Siglip2Tokenizer")  # transformers pads them on the left by default
 
 # The special tokens of transformers' tokenizer classes where a configuration names none.
@@ -46,6 +47,7 @@ _XLM_NAMES = {
 
 
 _SIGLIP_NAMES = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+_T5_NAMES = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _GEMMA_NAMES = {name: f"<{name[:3]}>" for name in ("bos_token", "eos_token", "unk_token")} | {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
@@ -59,11 +61,11 @@ def read(path: Path, config: Json, *, pads: bool = False) -> Tokenizer:
     model whose texts are padded (SigLIP). Raises ModelError, and for a broken file any Exception,
     as the library does.
     """
-    names = names_in(path, pads=pads)
+    names = names_in(path, config, pads=pads)
     if names == _PIECES:
         return _from_pieces(path, config)
     if names == _JSON:
-        tokenizer = _from_json(path / JSON, config)
+        tokenizer = _from_json(path / JSON, config, is_t5=pads and _kind(config) == _T5)
         gemmas = pads and _kind(config) in _GEMMAS
         return siglip.lower_cased(tokenizer) if gemmas else tokenizer
     if names == _MERGES:
@@ -71,10 +73,12 @@ def read(path: Path, config: Json, *, pads: bool = False) -> Tokenizer:
     raise ModelError(f"no {JSON}, nor vocab.json and merges.txt, in {path}")
 
 
-def names_in(path: Path, *, pads: bool = False) -> tuple[str, ...]:
+def names_in(path: Path, config: Json, *, pads: bool = False) -> tuple[str, ...]:
     """The files in `path` that make a tokenizer's ids, transformers' first choice of those that are
-    there; none where there is no tokenizer. `pads`: as for `read`."""
-    choices = (_PIECES, _JSON, _MERGES) if pads else (_JSON, _MERGES)
+    there; none where there is no tokenizer. `config`, `pads`: as for `read`."""
+    choices = (_JSON, _MERGES)
+    if pads:
+        choices = (_JSON, _PIECES) if _kind(config) == _T5 else (_PIECES, *choices)
     there = (names for names in choices if all((path / name).is_file() for name in names))
     return next(there, ())
 
@@ -101,13 +105,19 @@ def _from_pieces(folder: Path, config: Json) -> Tokenizer:
     return tokenizer
 
 
-def _from_json(file: Path, config: Json) -> Tokenizer:
-    """The tokenizer in a `tokenizer.json`, with the tokens that files beside it add."""
+def _from_json(file: Path, config: Json, *, is_t5: bool) -> Tokenizer:
+    """The tokenizer in a `tokenizer.json`, with the tokens that files beside it add.
+
+    `is_t5`: whether it is made of T5's pieces alone, as transformers' class for them does.
+    """
     data = read_bytes(file, LARGEST)
     check_charsmaps(data)
     tokenizer = Tokenizer.from_buffer(data)
     check_growth(tokenizer)
-    AddedTokens.read(file.parent, _names(config, tokenizer)).add_to(tokenizer)
+    added = AddedTokens.read(file.parent, _names(config, tokenizer))
+    if is_t5:
+        tokenizer, added = siglip.t5_tokenizer(tokenizer), added.without(siglip.SENTINEL)
+    added.add_to(tokenizer)
     return tokenizer
 
 
@@ -147,6 +157,8 @@ def _names(config: Json, tokenizer: Tokenizer) -> Mapping[str, str]:
         return _XLM_NAMES | ({"mask_token": "<mask>"} if has_mask else {})
     if kind == "SiglipTokenizer":
         return _SIGLIP_NAMES
+    if kind == _T5:
+        return _T5_NAMES
     if kind in _GEMMAS:
         return _GEMMA_NAMES
     return {}

@@ -1,8 +1,8 @@
 """OpenCLIP's own model, as a reference.
 
-`import open_clip` needs torchvision, which is not available on every machine; its model needs only
-one class of it, which transformers do not use. So `open_clip.model` is imported with stand-ins for
-the package and torchvision; the modules that compute are OpenCLIP's own.
+`import open_clip` and `import timm` need torchvision, which is not available on every machine;
+their transformers use none of it. So `open_clip.model`, and timm where it is installed, are imported
+with stand-ins for the package and torchvision; the modules that compute are their own.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers  # noqa: F401 - looks for torchvision, and must not find the stand-in below
 
-from score.checkpoints import openclip
+from score.checkpoints import openclip_tensors
 from score.folder.model_folder import ModelFolder
 from score.folder.weights import Weights
 
@@ -34,12 +35,37 @@ def package() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+class _AnyValue(type):
+    """A class that has every attribute, each with its own name for a value."""
+
+    def __getattr__(cls, name: str) -> str:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+
+class _AnyClass(types.ModuleType):
+    """A module that has every class, empty, and its stand-ins for submodules."""
+
+    __path__: list[str] = []  # noqa: RUF012 - of the module, as Python has it
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return sys.modules.get(f"{self.__name__}.{name}") or _AnyValue(name, (), {})
+
+
+_TORCHVISION = (
+    *("datasets", "datasets.folder", "models", "models.feature_extraction", "ops", "ops.misc"),
+    *("transforms", "transforms.functional"),
+)
+
+
 def _model() -> Any:
     stands = {"open_clip": types.ModuleType("open_clip")}
     stands["open_clip"].__path__ = [str(package())]
-    for name in ("torchvision", "torchvision.ops", "torchvision.ops.misc"):
-        stands[name] = types.ModuleType(name)
-    stands["torchvision.ops.misc"].FrozenBatchNorm2d = torch.nn.BatchNorm2d  # type: ignore[attr-defined]
+    for name in ("torchvision", *(f"torchvision.{part}" for part in _TORCHVISION)):
+        stands[name] = _AnyClass(name)
     sys.modules.update(stands)
     try:
         return importlib.import_module("open_clip.model")
@@ -82,7 +108,7 @@ def of_folder(folder: ModelFolder) -> torch.nn.Module:
     )
     weights, wanted = Weights.open(folder.path), model.state_dict()
     parts: dict[str, list[torch.Tensor]] = {}  # OpenCLIP has queries, keys and values in one
-    for name, part in openclip._parts(architecture, "", ()).items():
+    for name, part in openclip_tensors.clip(architecture, "", ()).items():
         tensor = weights.read(name)
         turned = tensor.t() if part.convert is torch.Tensor.t else tensor
         parts.setdefault(part.source, []).append(turned)
@@ -90,6 +116,11 @@ def of_folder(folder: ModelFolder) -> torch.nn.Module:
         wanted[name] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
     model.load_state_dict(wanted)
     return model.eval()
+
+
+needs_timm = pytest.mark.skipif(
+    importlib.util.find_spec("timm") is None, reason="pip install --no-deps timm"
+)
 
 
 class OpenClip:
