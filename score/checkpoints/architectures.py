@@ -67,7 +67,9 @@ SIGLIP_GIANT = (1536, 40, 16, 6144)
 _Sizes = tuple[int, int, int, int]
 
 
-def _siglip(vision: _Sizes, text: _Sizes, patch: int, image: int, words: int) -> Architecture:
+def _siglip(
+    vision: _Sizes, text: _Sizes, patch: int, image: int, words: int, context: int
+) -> Architecture:
     activation: Activation = "gelu_pytorch_tanh"
     epsilon = 1e-6
     return Architecture(
@@ -76,7 +78,7 @@ def _siglip(vision: _Sizes, text: _Sizes, patch: int, image: int, words: int) ->
         vision=Vision(Transformer(*vision, activation, epsilon), image, patch, pooling="attention"),
         # transformers' begin and end ids are CLIP's, and decide nothing.
         text=Text(
-            Transformer(*text, activation, epsilon), words, 64, 49406, 49407, 1, pooling="last"
+            Transformer(*text, activation, epsilon), words, context, 49406, 49407, 1, pooling="last"
         ),
     )
 
@@ -90,8 +92,12 @@ _SIGLIPS: Mapping[str, tuple[_Sizes, _Sizes, int, tuple[int, ...], tuple[int, ..
     "ViT-gopt-16": (SIGLIP_GIANT, SIGLIP_SO400M, 16, (), (256, 384)),
 }
 
+_CONTEXTS = {"ViT-SO400M-14-SigLIP-224": 16}
+
 SIGLIP_ARCHITECTURES: Mapping[str, Architecture] = {
-    f"{name}-SigLIP{number}-{image}": _siglip(vision, text, patch, image, words)
+    f"{name}-SigLIP{number}-{image}": _siglip(
+        vision, text, patch, image, words, _CONTEXTS.get(f"{name}-SigLIP{number}-{image}", 64)
+    )
     for name, (vision, text, patch, first, second) in _SIGLIPS.items()
     for number, images, words in (("", first, 32_000), ("2", second, 256_000))
     for image in images

@@ -1,8 +1,8 @@
 """OpenCLIP's own model, as a reference.
 
 `import open_clip` and `import timm` need torchvision, which is not available on every machine;
-their transformers use none of it. So `open_clip.model`, and timm where it is installed, are imported
-with stand-ins for the package and torchvision; the modules that compute are their own.
+their transformers use none of it. So `open_clip.model`, and timm where it is installed, are
+imported with stand-ins for the package and torchvision; the modules that compute are their own.
 """
 
 from __future__ import annotations
