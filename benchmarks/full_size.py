@@ -17,8 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from score.checkpoints.architectures import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES, SIGLIP_ARCHITECTURES
 from score.console import commands
+
+KNOWN = {**ARCHITECTURES, **SIGLIP_ARCHITECTURES}
 
 LOAD = """
 import sys
@@ -32,11 +34,11 @@ print(model.dimension)
 
 def main() -> None:
     parser = commands.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("architecture", choices=ARCHITECTURES)
+    parser.add_argument("architecture", choices=KNOWN)
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--folder", type=Path, help="where there is room; default: a temporary one")
     options = parser.parse_args()
-    architecture = ARCHITECTURES[options.architecture]
+    architecture = KNOWN[options.architecture]
     print(f"{options.architecture}: {architecture.parameters:,} parameters, {options.precision}")
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         checkpoint, package = Path(scratch) / "checkpoint", Path(scratch) / "package"

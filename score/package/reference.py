@@ -11,6 +11,7 @@ import functools
 import gc
 import importlib.util
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -285,9 +286,18 @@ class _Siglip(_Transformers):
         self._canonicalizes = cleaning.name == "siglip" and not pieces
 
     def ids(self, text: str) -> Ids:
-        if self._canonicalizes:
-            text = SiglipTokenizer.canonicalize_text(_LowerCasing(), text)
-        return super().ids(text)
+        return super().ids(_canonical(text) if self._canonicalizes else text)
+
+
+def _canonical(text: str) -> str:
+    """As `SiglipTokenizer` does, which first cuts special tokens out, and ends a text with one
+    only where it has none."""
+    parts = _SPECIAL.split(text.replace("▁", " "))
+    parts[::2] = (SiglipTokenizer.canonicalize_text(_LowerCasing(), part) for part in parts[::2])
+    return "".join(parts).removesuffix("</s>")
+
+
+_SPECIAL = re.compile(r"\s*(</s>|<unk>)\s*")
 
 
 class _LowerCasing:

@@ -473,3 +473,11 @@ def test_padding_stands_on_the_side_that_a_tokenizer_names(tmp_path: Path) -> No
     assert (right[0], left[-1]) == (left[left.index(right[0])], 1)
     assert sorted(left) == sorted(right)
     assert left[0] == 0 == right[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.reference
+def test_a_package_can_be_packaged_again(package: Path, tmp_path: Path) -> None:
+    again = build(package, tmp_path / "p")
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"):
+        assert (again / "model" / name).read_bytes() == (package / "model" / name).read_bytes()
