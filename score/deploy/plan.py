@@ -290,14 +290,20 @@ def image_flops(architecture: Architecture) -> float:
     """FLOPs of encoding one image: two for each multiply-add of the image tower.
 
     Of each layer, projections and MLP take 2·T·(4·w² + 2·w·h) and attention 4·T²·w; the patch
-    embedding takes 2·(T - 1)·w·3·p². T tokens of width w, an MLP of width h, patches of p × p
+    embedding takes 2·w·3·p² a patch. Pooling by attention takes keys and values of all tokens, and
+    an MLP. T tokens of width w, an MLP of width h, patches of p × p
     pixels (Kaplan et al., 2020, https://arxiv.org/abs/2001.08361, section 2.1, without patches).
     """
     vision = architecture.vision
     tower, tokens = vision.tower, vision.tokens
-    patches = 2 * (tokens - 1) * tower.width * 3 * vision.patch**2
-    projection = 2 * tower.width * architecture.dimension
-    return float(patches + tower.layers * _layer_flops(tower, tokens) + projection)
+    squares = (vision.image // vision.patch) ** 2
+    patches = 2 * squares * tower.width * 3 * vision.patch**2
+    if vision.pooling == "class":
+        head = 2 * tower.width * architecture.dimension
+    else:
+        of_query = 2 * tower.width**2 + 2 * tower.width * tower.hidden
+        head = 4 * tokens * tower.width**2 + 2 * of_query + 4 * tokens * tower.width
+    return float(patches + tower.layers * _layer_flops(tower, tokens) + head)
 
 
 def _layer_flops(tower: Transformer, tokens: int) -> int:

@@ -191,9 +191,10 @@ def _write(
     image_vectors = [image[None] for image in pixels]
     apart = encoder.architecture.text.pads
     texts = [list(batch) for text in ids for batch, _ in packed([text], apart=apart)]
+    head = 2 if encoder.architecture.vision.pooling == "attention" else 1
     quantised = [
-        _quantised(tower, examples, _in_fp32(tower, whole=whole))
-        for tower, examples in ((images, image_vectors), (tokens, texts))
+        _quantised(tower, examples, _in_fp32(tower, head, whole=whole))
+        for tower, examples, head in ((images, image_vectors, head), (tokens, texts, 1))
     ]
     save(quantised, engine, folder)
 
@@ -227,17 +228,18 @@ def _quantised(tower: Any, examples: list[Any], ignored: list[str]) -> Any:
         )
 
 
-def _in_fp32(tower: Any, *, whole: bool) -> list[str]:
-    """Names of the layers that are not quantised.
+def _in_fp32(tower: Any, head: int, *, whole: bool) -> list[str]:
+    """Names of the layers that are not quantised. `head`: the number of layers of the head.
 
-    Always the projection, which is in fp32 with every engine. Unless `whole`, also the perceptrons'
+    Always the head, which is in fp32 with every engine. Unless `whole`, also the perceptrons'
     second layers and the patch embedding: matrices at least twice as wide as high.
     """
     layers = _linear_layers(tower)
-    *others, projection = layers
+    names = [*layers]
+    others, last = names[:-head], names[-head:]
     if whole:
-        return [projection]
-    return [*(name for name in others if layers[name][1] >= 2 * layers[name][0]), projection]
+        return last
+    return [*(name for name in others if layers[name][1] >= 2 * layers[name][0]), *last]
 
 
 def _linear_layers(tower: Any) -> dict[str, list[int]]:

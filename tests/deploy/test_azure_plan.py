@@ -12,10 +12,10 @@ import yaml
 from azure.ai.ml import load_online_deployment
 from azure.ai.ml.entities._load_functions import load_model_batch_deployment
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from score.__main__ import main
-from score.checkpoints.architectures import ARCHITECTURES
+from score.checkpoints.architectures import ARCHITECTURES, SIGLIP_ARCHITECTURES
 from score.checkpoints.catalog import CATALOG
 from score.deploy.plan import CAPABILITIES, GPU_TFLOPS, Plan, image_flops, plan
 from score.deploy.plan_text import as_text
@@ -180,6 +180,19 @@ def test_the_arithmetic_of_an_image_is_what_torch_counts() -> None:
         model.get_image_features(torch.zeros(1, 3, 48, 48))
     assert image_flops(small) == counter.get_total_flops()
     assert image_flops(B32) == pytest.approx(8.8e9, rel=0.02)
+
+
+def test_the_arithmetic_of_a_siglips_image_is_what_torch_counts() -> None:
+    whole = SIGLIP_ARCHITECTURES["ViT-B-16-SigLIP-224"]
+    tower = dataclasses.replace(whole.vision.tower, width=64, layers=3, heads=4, hidden=96)
+    vision = dataclasses.replace(whole.vision, image=48, patch=8, tower=tower)
+    text = dataclasses.replace(whole.text, tower=tower, vocabulary=100)
+    small = dataclasses.replace(whole, dimension=64, vision=vision, text=text)
+    config = SiglipConfig(**small.config(), attn_implementation="eager")
+    model = SiglipModel(config).train()  # PyTorch counts nothing of its fast attention
+    with FlopCounterMode(display=False) as counter:
+        model.get_image_features(torch.zeros(1, 3, 48, 48))
+    assert image_flops(small) == pytest.approx(counter.get_total_flops(), rel=0.001)
 
 
 def test_every_model_on_every_size_fits_or_says_why_not() -> None:

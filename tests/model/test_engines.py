@@ -721,6 +721,30 @@ def test_int8_leaves_the_projection_in_fp32(quantised: Path) -> None:
         assert sum(quantised_inputs) > len(layers) / 2
 
 
+@pytest.mark.slow
+def test_int8_of_a_siglip_leaves_its_head_in_fp32(seen: Path, tmp_path: Path) -> None:
+    model = made("siglip", tmp_path / "c")
+    few = tmp_path / "few"
+    few.mkdir()
+    for number in range(50):
+        shutil.copy(seen / f"{number}.png", few)
+    told = int8.quantise(model, few, force=True, whole=True)
+    assert (told.images, told.image_cosine > 0.98, told.text_cosine > 0.98) == (50, True, True)
+    settings = replace(TORCH, precision="int8", engine="auto")
+    encoder = encoder_of(model, settings)
+    assert (encoder.engine.precision, encoder.engine.name) == ("int8", "openvino")
+    assert encoder.logit_bias == encoder_of(model, TORCH).logit_bias
+    assert difference(vectors_of(model, settings), vectors_of(model, TORCH))[0] > 0.98
+    tower = openvino_towers._CORE.read_model(model / "int8" / openvino_towers.IMAGES)
+    quantised = [
+        node.input_value(0).get_node().get_type_name() == "FakeQuantize"
+        for node in tower.get_ordered_ops()
+        if node.get_friendly_name() in int8._linear_layers(tower)
+    ]
+    assert quantised[-2:] == [False, False]
+    assert sum(quantised) > len(quantised) / 2
+
+
 @pytest.mark.process
 def test_int8_keeps_a_promise_of_its_own(
     quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
