@@ -3,7 +3,7 @@
 PYTHON ?= python3
 # Pinned, and installed first, so that no dependency installs another build.
 TORCH  ?= torch==2.13.0
-REFERENCES := 'open_clip_torch==3.3.0' 'clip_benchmark==1.6.2'
+REFERENCES := 'open_clip_torch==3.3.0' 'timm==1.0.31' 'clip_benchmark==1.6.2'
 
 # The virtual environment is outside the clone: the clone is an MLflow model folder, which
 # `mlflow models serve -m .` copies as a whole.

@@ -224,6 +224,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _last_layer_flops(architecture: Architecture) -> float:
     """The FLOPs saved by computing only the class token in the last layer."""
     tower, others = architecture.vision.tower, architecture.vision.tokens - 1
+    if architecture.vision.pooling == "attention":
+        return 0.0
     matrices = 2 * tower.width**2 + 2 * tower.width * tower.hidden
     return 2.0 * others * matrices + 4.0 * others * architecture.vision.tokens * tower.width
 

@@ -160,6 +160,8 @@ DOORS = {
     "torch": "model.engines model.heads model.image_tower model.text_tower model.transformer "
     "folder.weights checkpoints package.reference training",
     "transformers": "package.reference training",
+    "sentencepiece": "package.reference",
+    "google": "package.reference",  # protobuf
     "huggingface_hub": "checkpoints.hub",
     "h5py": "checkpoints.hdf5",
     "safetensors": "folder.weights checkpoints.canonical",

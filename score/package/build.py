@@ -246,7 +246,7 @@ class _Builder:
 
     def check_reference(self) -> None:
         """Raises ModelError where the reference implementation's tokenizer is not installed."""
-        check_installed(self.checkpoint.source.cleaning)
+        check_installed(self.checkpoint.source)
         self.say(f"texts: {card.texts(self.checkpoint)}")
 
     def write_model(self, model: Path, precision: FloatPrecision | None) -> Sequence[Finding]:

@@ -37,7 +37,7 @@ from transformers import (
 
 from score.checkpoints.source import Source, Tensors
 from score.errors import ModelError
-from score.extras import install
+from score.extras import install, missing
 from score.folder.architecture import Architecture
 from score.folder.model_folder import image_processor, read_json
 from score.folder.weights import FILE, INDEX, Weights
@@ -204,10 +204,24 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if is_slice else tensor
 
 
-def check_installed(cleaning: Cleaning) -> None:
-    """Raises ModelError where the reference tokenizer of a cleaning is not installed."""
-    if cleaning.name in OPEN_CLIPS:
-        _open_clip(cleaning)
+def check_installed(source: Source) -> None:
+    """Raises ModelError where a library of the reference's tokenizer is not installed."""
+    if source.cleaning.name in OPEN_CLIPS:
+        _open_clip(source.cleaning)
+    elif source.tokenizer_folder and _has_pieces(source.tokenizer_folder, source.architecture):
+        try:
+            import google.protobuf  # noqa: F401
+            import sentencepiece  # noqa: F401
+        except ImportError as error:
+            raise ModelError(
+                f"transformers, which this checkpoint is compared with, reads its "
+                f"{siglip.VOCABULARY} by a library that is missing: {missing(error)}"
+            ) from error
+
+
+def _has_pieces(folder: Path, architecture: Architecture) -> bool:
+    """Whether transformers reads a tokenizer by sentencepiece."""
+    return architecture.text.pads and (folder / siglip.VOCABULARY).is_file()
 
 
 class _Transformers:

@@ -30,6 +30,7 @@ DISTRIBUTIONS = {
     "azure": "azure-ai-ml",
     "azureml": "azureml-ai-monitoring",
     "azureml_inference_server_http": "azureml-inference-server-http",
+    "google": "protobuf",
     "marshmallow": "azure-ai-ml",
     "opentelemetry": "opentelemetry-sdk",
     "sklearn": "scikit-learn",

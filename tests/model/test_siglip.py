@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -41,6 +42,7 @@ from score.folder.model_folder import ModelFolder
 from score.images.preprocess import Preprocessor
 from score.model import text_tower, zeroshot
 from score.package.build import package as build
+from score.package.reference import check_installed
 from score.settings import Settings
 from score.texts.padding import Padding
 from score.texts.tokenizer import Tokenizer as OurTokenizer
@@ -481,3 +483,18 @@ def test_a_package_can_be_packaged_again(package: Path, tmp_path: Path) -> None:
     again = build(package, tmp_path / "p")
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"):
         assert (again / "model" / name).read_bytes() == (package / "model" / name).read_bytes()
+
+
+@pytest.mark.parametrize("library", ["sentencepiece", "google.protobuf"])
+def test_a_library_that_the_proof_lacks_is_named(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    whole = SIGLIP_ARCHITECTURES["ViT-B-16-SigLIP-224"]
+    source = random_checkpoint.source(replace(whole, text=replace(whole.text, vocabulary=1000)))
+    check_installed(source)
+    (tmp_path / "spiece.model").write_bytes(b"")
+    with pytest.raises(
+        ModelError, match=rf"by a library that is missing: .*{library}.*pip install"
+    ):
+        check_installed(replace(source, tokenizer_folder=tmp_path))

@@ -119,7 +119,7 @@ def of_folder(folder: ModelFolder) -> torch.nn.Module:
 
 
 needs_timm = pytest.mark.skipif(
-    importlib.util.find_spec("timm") is None, reason="pip install --no-deps timm"
+    importlib.util.find_spec("timm") is None, reason="pip install --no-deps timm==1.0.31"
 )
 
 
