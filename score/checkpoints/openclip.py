@@ -120,10 +120,12 @@ def folder(path: Path, tokenizer: MakeTokenizer, weights: str | None = None) -> 
     preprocess = _object(config, "preprocess_cfg") if config.get("preprocess_cfg") else {}
     named = _object(_object(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
     texts = tokenizer(arch, str(named) if named else None)
-    names, cleaning = (SIGLIP, "canonicalize") if arch.kind == "siglip" else (NAMES, "openclip")
+    is_siglip = arch.kind == "siglip"
+    names = SIGLIP if is_siglip else NAMES
+    cleaning = Cleaning("canonicalize" if is_siglip else "openclip")
     model = state_dict.find(opened(files[0]), (names,), weights)
     preprocessor = _preprocessor(preprocess, arch.vision.image)
-    source = _source(model.tensors, arch, preprocessor, texts, Cleaning(cleaning))
+    source = _source(model.tensors, arch, preprocessor, texts, cleaning)
     return replace(source, remarks=model.remarks)
 
 

@@ -258,7 +258,8 @@ class _OpenClip:
 
     def __init__(self, folder: Path, context: int, cleaning: Cleaning) -> None:
         module = _open_clip(cleaning)
-        self._padding, self._added = 0, {}
+        self._padding: int | None = 0
+        self._added: dict[str, int] = {}
         if cleaning.lower:
             self._tokenizer = module.SimpleTokenizer(context_length=context)
         else:

@@ -37,10 +37,14 @@ from score.contract.params import Params
 from score.contract.rows import Row
 from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
+from score.evaluation.retrieval import retrieval
+from score.evaluation.zeroshot import zeroshot
 from score.folder.architecture import Architecture
 from score.folder.model_folder import ModelFolder
 from score.images.preprocess import Preprocessor
-from score.model import text_tower, zeroshot
+from score.jobs.image_folder_reader import ClassFolders
+from score.model import text_tower
+from score.model.zeroshot import probabilities
 from score.package.build import package as build
 from score.package.reference import check_installed
 from score.settings import Settings
@@ -237,11 +241,38 @@ def test_each_label_has_its_own_probability(
     assert sum(record.probs) != pytest.approx(1)
 
 
+@pytest.mark.reference
+def test_evaluation_ranks_as_the_references_logits_do(
+    ours: Embedder,
+    model: SiglipModel,
+    tokenize: Callable[[Sequence[str]], list[list[int]]],
+    images: Sequence[Path],
+    tmp_path: Path,
+) -> None:
+    names = ("a cat", "a dog", "an apple")
+    pixels = SiglipImageProcessorPil()([Image.open(file) for file in images], return_tensors="pt")
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor(tokenize(names)), **pixels).logits_per_image
+    right = torch.arange(len(names))
+    table = tmp_path / "captions.csv"
+    for name, image in zip(names, images, strict=True):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(image, tmp_path / "data" / name)
+    rows = (f"data/{name}/{image.name},{name}" for name, image in zip(names, images, strict=True))
+    table.write_text("\n".join(["image,text", *rows]) + "\n")
+    found = zeroshot(ours, ClassFolders.open(tmp_path / "data"), names, ["{}"]).metrics
+    assert found["acc1"] == pytest.approx((logits.argmax(1) == right).float().mean().item())
+    recalled = retrieval(ours, table).metrics
+    assert recalled["text_retrieval_recall@1"] == pytest.approx(found["acc1"])
+    by_text = (logits.argmax(0) == right).float().mean().item()
+    assert recalled["image_retrieval_recall@1"] == pytest.approx(by_text)
+
+
 def test_a_sigmoid_is_of_the_scaled_cosine_and_the_bias() -> None:
     image, labels = np.eye(2, dtype=np.float32)[:1], np.eye(2, dtype=np.float32)
-    probs = zeroshot.probabilities(3 * image, labels, 10.0, -5.0)
+    probs = probabilities(3 * image, labels, 10.0, -5.0)
     np.testing.assert_allclose(probs, [[1 / (1 + np.exp(-5)), 1 / (1 + np.exp(5))]], rtol=1e-6)
-    assert zeroshot.probabilities(image, labels, np.inf, -5.0)[0, 0] == 1
+    assert probabilities(image, labels, np.inf, -5.0)[0, 0] == 1
 
 
 def test_a_text_in_company_has_the_vector_it_has_alone(ours: Embedder) -> None:
