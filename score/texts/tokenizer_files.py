@@ -76,7 +76,7 @@ def read(path: Path, config: Json, *, pads: bool = False) -> Tokenizer:
 def names_in(path: Path, config: Json, *, pads: bool = False) -> tuple[str, ...]:
     """The files in `path` that make a tokenizer's ids, transformers' first choice of those that are
     there; none where there is no tokenizer. `config`, `pads`: as for `read`."""
-    choices = (_JSON, _MERGES)
+    choices: tuple[tuple[str, ...], ...] = (_JSON, _MERGES)
     if pads:
         choices = (_JSON, _PIECES) if _kind(config) == _T5 else (_PIECES, *choices)
     there = (names for names in choices if all((path / name).is_file() for name in names))
