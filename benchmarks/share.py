@@ -40,10 +40,10 @@ Work = dict[str, Callable[[], object]]
 
 def towers(architecture: Architecture, layout: Layout, dtype: torch.dtype, batch: int) -> Work:
     """What is measured: a pass of images, and one of texts."""
-    weights = RandomTensors(architecture, 0)
+    weights, usual = RandomTensors(architecture, 0), dtype
 
-    def take(name: str, asked: torch.dtype | None = None) -> Tensor:
-        return weights.read(name).to(asked or dtype)
+    def take(name: str, dtype: torch.dtype | None = None) -> Tensor:
+        return weights.read(name).to(dtype or usual)
 
     side, text = architecture.vision.image, architecture.text
     images = ImageTower(
@@ -74,7 +74,7 @@ def flops(compute: Callable[[], object]) -> int:
     """As PyTorch counts them."""
     with FlopCounterMode(display=False) as counter:
         compute()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def seconds(compute: Callable[[], object]) -> float:
