@@ -33,7 +33,7 @@ from torch import Tensor
 
 from benchmarks import fixtures, machine
 from score.checkpoints import random_checkpoint
-from score.checkpoints.architectures import ARCHITECTURES, SIGLIP_ARCHITECTURES
+from score.checkpoints.architectures import ALL_ARCHITECTURES
 from score.console import commands
 from score.contract.rows import Row
 from score.core.embedder import Embedder
@@ -51,7 +51,7 @@ from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 
 MODELS = ("ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14-quickgelu", "ViT-H-14", "ViT-bigG-14")
-KNOWN = {**ARCHITECTURES, **SIGLIP_ARCHITECTURES}
+KNOWN = ALL_ARCHITECTURES
 SIDE = 8192  # of the matrices whose multiplication is the limit
 BATCH = 128
 IMAGES, TEXTS = (1, 8, 32, 128), (1, 64, 1024)  # at a time

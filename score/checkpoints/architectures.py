@@ -16,6 +16,7 @@ CLIP_TOKENIZER = Path(__file__).parent / "data" / "clip"
 _BASE = (768, 12, 12, 3072), (512, 12, 8, 2048), 512
 _LARGE = (1024, 24, 16, 4096), (768, 12, 12, 3072), 768
 _HUGE = (1280, 32, 16, 5120), (1024, 24, 16, 4096), 1024
+_GIANT = (1408, 40, 16, 6144), (1024, 24, 16, 4096), 1024
 _BIG_G = (1664, 48, 16, 8192), (1280, 32, 20, 5120), 1280
 
 _Towers = tuple[tuple[int, int, int, int], tuple[int, int, int, int], int]
@@ -37,10 +38,13 @@ def _architecture(
 
 _SHAPES: Mapping[str, tuple[_Towers, int, int, Kind]] = {
     "ViT-B-32": (_BASE, 32, 224, "clip"),
+    "ViT-B-32-256": (_BASE, 32, 256, "clip"),
     "ViT-B-16": (_BASE, 16, 224, "clip"),
     "ViT-L-14": (_LARGE, 14, 224, "clip"),
     "ViT-L-14-336": (_LARGE, 14, 336, "clip"),
     "ViT-H-14": (_HUGE, 14, 224, "clip"),
+    "ViT-H-14-378": (_HUGE, 14, 378, "clip"),
+    "ViT-g-14": (_GIANT, 14, 224, "clip"),
     "ViT-bigG-14": (_BIG_G, 14, 224, "clip"),
     "ViT-H-14-worldwide": (_HUGE, 14, 224, "metaclip_2"),
     "ViT-H-14-worldwide-378": (_HUGE, 14, 378, "metaclip_2"),
@@ -65,6 +69,10 @@ SIGLIP_SO400M = (1152, 27, 16, 4304)
 SIGLIP_GIANT = (1536, 40, 16, 6144)
 
 _Sizes = tuple[int, int, int, int]
+
+
+# Texts have 64 tokens, but for one of the first models.
+_SHORT_TEXTS = {"ViT-SO400M-14-SigLIP-224": 16}
 
 
 def _siglip(
@@ -92,14 +100,15 @@ _SIGLIPS: Mapping[str, tuple[_Sizes, _Sizes, int, tuple[int, ...], tuple[int, ..
     "ViT-gopt-16": (SIGLIP_GIANT, SIGLIP_SO400M, 16, (), (256, 384)),
 }
 
-_CONTEXTS = {"ViT-SO400M-14-SigLIP-224": 16}
-
 SIGLIP_ARCHITECTURES: Mapping[str, Architecture] = {
-    f"{name}-SigLIP{number}-{image}": _siglip(
-        vision, text, patch, image, words, _CONTEXTS.get(f"{name}-SigLIP{number}-{image}", 64)
+    (full := f"{name}-SigLIP{number}-{image}"): _siglip(
+        vision, text, patch, image, words, _SHORT_TEXTS.get(full, 64)
     )
     for name, (vision, text, patch, first, second) in _SIGLIPS.items()
     for number, images, words in (("", first, 32_000), ("2", second, 256_000))
     for image in images
 }
 """SigLIP's and SigLIP 2's, by OpenCLIP's names with the side of an image in pixels."""
+
+ALL_ARCHITECTURES: Mapping[str, Architecture] = {**ARCHITECTURES, **SIGLIP_ARCHITECTURES}
+"""All of them."""

@@ -1,4 +1,4 @@
-"""The checkpoints that the project knows by name.
+"""The checkpoints that the project knows by name, as `data/catalog.toml` lists them.
 
 Each entry's facts are those of its authors; `source` and `figures` say where they were published. A
 revision is a commit of the Hub repository that is known to exist and to hold the weights; where
@@ -7,12 +7,15 @@ none is pinned, packaging takes the newest and records it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal
 
-from score.checkpoints.architectures import ARCHITECTURES
+from score.checkpoints.architectures import ALL_ARCHITECTURES
 from score.folder.architecture import Architecture
+from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.cleaning import Name
 
 Resize = Literal["shortest edge, centre crop", "squash"]
@@ -26,24 +29,21 @@ class Licence:
     says: str
 
 
-MIT = Licence("MIT", "free to use, also commercially")
-CC_BY_NC = Licence(
-    "CC-BY-NC-4.0", "NON-COMMERCIAL use only, with attribution to its authors (Meta AI)"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A published checkpoint.
 
     hub: its Hugging Face Hub id; revision: a commit of it, None where none is pinned.
-    architecture_name: OpenCLIP's, a key of `ARCHITECTURES`.
-    accuracy: zero-shot top-1 on ImageNet-1k in percent, with OpenAI's 80 templates, as published
-        at `figures`; None where its authors publish none that could be found.
-    resize: how its own preprocessing resizes images that are not square.
+    architecture_name: a key of `ALL_ARCHITECTURES`, OpenCLIP's name.
+    accuracy: zero-shot top-1 on ImageNet-1k in percent, as published at `figures`; None where its
+        authors publish none that could be found.
+    limits, traps: sentences; traps are what other programs, or a hasty conversion, get wrong.
+    resize, resample, mean_and_std: how its own preprocessing makes pixels. mean_and_std: OpenAI's
+        or 0.5 for each channel.
     cleaning: of texts, in its authors' own code. The Hub's transformers folders are read by a
-        library that cleans nothing, and are packaged so unless `--cleaning` asks for this.
-    file: URL of its bare weights; sha256: their digest. (OpenAI's are archives with code: none.)
+        library that cleans nothing but SigLIP's, and are packaged so unless `--cleaning` asks for
+        this.
+    file: URL of its bare weights; sha256: their digest, None where it is not known.
     keras: its KerasHub preset.
     """
 
@@ -57,9 +57,12 @@ class Entry:
     figures: str
     languages: str
     limits: tuple[str, ...]
+    traps: tuple[str, ...]
     source: str
     resize: Resize = "shortest edge, centre crop"
-    cleaning: Name = "openclip"
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+    mean_and_std: Literal["OpenAI", "0.5"] = "OpenAI"
+    cleaning: Name = "openclip"  # `basic_clean` is OpenAI's, and in all that came from their code
     file: str | None = None
     sha256: str | None = None
     keras: str | None = None
@@ -72,7 +75,7 @@ class Entry:
     @property
     def architecture(self) -> Architecture:
         """Its architecture."""
-        return ARCHITECTURES[self.architecture_name]
+        return ALL_ARCHITECTURES[self.architecture_name]
 
     @property
     def parameters(self) -> int:
@@ -82,259 +85,57 @@ class Entry:
     @property
     def tokenizer(self) -> str:
         """Its tokenizer, in words."""
-        if self.architecture.kind == "clip":
-            return "CLIP byte pairs, 49,408 entries, lower-cased"
-        return "XLM-V pieces, 901,629 entries, case kept"
+        return _TOKENIZERS[self.architecture.text.vocabulary]
 
     @property
     def pooling(self) -> str:
         """Which token of a text is pooled, and the padding after it, in words."""
+        text = self.architecture.text
+        if text.pads:
+            return f"the last of {text.context} tokens; padding takes part"
         if self.architecture.kind == "clip":
             return "end token 49407; padding behind it is never seen"
         return "first end token 2; padding 1 behind it is never seen"
 
 
-_OPENCLIP = "github.com/mlfoundations/open_clip, docs/openclip_results.csv"
-_METACLIP = "github.com/facebookresearch/MetaCLIP, README.md"
-_META = "https://dl.fbaipublicfiles.com/MMPT/metaclip"
-
-_OPENAI_LIMITS = (
-    "English only: it was neither trained on nor evaluated in other languages.",
-    "Its authors call any deployed use out of scope without testing it for the task with a fixed "
-    "set of classes, and surveillance and facial recognition always.",
-    "Weak at fine-grained classification and at counting; its accuracy and its biases depend on "
-    "how classes are chosen and worded.",
-)
-_LAION_LIMITS = (
-    *_OPENAI_LIMITS[:2],
-    "Trained on the English part of LAION-5B, which is an uncurated crawl of the web: expect its "
-    "biases and harmful content in what the model has learnt.",
-)
-_METACLIP_LIMITS = (
-    "English only: trained on English captions from Common Crawl.",
-    "Published for research; surveillance and facial recognition are out of scope as for OpenAI's "
-    "CLIP, whose recipe it follows.",
-)
-_WORLDWIDE_LIMITS = (
-    "Trained on captions in more than 300 languages; quality differs between them.",
-    "Published for research; surveillance and facial recognition are out of scope as for OpenAI's "
-    "CLIP, whose recipe it follows.",
-)
-
-
-class _Family(NamedTuple):
-    """What the checkpoints of one project have in common. title, hub: common prefixes."""
-
-    title: str
-    authors: str
-    hub: str
-    licence: Licence
-    figures: str
-    languages: str
-    limits: tuple[str, ...]
-    source: str
-    resize: Resize = "shortest edge, centre crop"
-    cleaning: Name = "openclip"  # `basic_clean` is OpenAI's, and in all that came from their code
-
-
-_OPENAI = _Family(
-    "OpenAI CLIP",
-    "OpenAI",
-    "openai/",
-    MIT,
-    _OPENCLIP,
-    "English",
-    _OPENAI_LIMITS,
-    "github.com/openai/CLIP",
-)
-_LAION = _Family(
-    "LAION CLIP",
-    "LAION",
-    "laion/",
-    MIT,
-    _OPENCLIP,
-    "English",
-    _LAION_LIMITS,
-    "github.com/mlfoundations/open_clip",
-)
-_METACLIP_1 = _Family(
-    "MetaCLIP",
-    "Meta AI",
-    "facebook/",
-    CC_BY_NC,
-    _METACLIP,
-    "English",
-    _METACLIP_LIMITS,
-    "github.com/facebookresearch/MetaCLIP",
-)
-_METACLIP_2 = _METACLIP_1._replace(
-    title="MetaCLIP 2",
-    hub="facebook/metaclip-2-worldwide-",
-    figures="arxiv.org/abs/2507.22062",
-    languages="more than 300",
-    limits=_WORLDWIDE_LIMITS,
-    cleaning="transformers",  # `get_tokenizer` in src/mini_clip/factory.py
-    resize="squash",  # as transformers' conversion writes its preprocessor_config.json
-)
-
-
-def _entry(
-    family: _Family,
-    title: str,
-    hub: str,
-    revision: str | None,
-    architecture: str,
-    accuracy: float | None,
-    file: str | None = None,
-    sha256: str | None = None,
-    keras: str | None = None,
-) -> Entry:
-    own = {"title": f"{family.title} {title}", "hub": f"{family.hub}{hub}"}
-    return Entry(
-        **{**family._asdict(), **own},
-        revision=revision,
-        architecture_name=architecture,
-        accuracy=accuracy,
-        file=file and f"{_META}/{file}",
-        sha256=sha256,
-        keras=keras,
-    )
-
-
-CATALOG: Mapping[str, Entry] = {
-    "openai-vit-b-32": _entry(
-        _OPENAI,
-        "ViT-B/32",
-        "clip-vit-base-patch32",
-        "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
-        "ViT-B-32-quickgelu",
-        63.3,
-    ),
-    "openai-vit-b-16": _entry(
-        _OPENAI,
-        "ViT-B/16",
-        "clip-vit-base-patch16",
-        "57c216476eefef5ab752ec549e440a49ae4ae5f3",
-        "ViT-B-16-quickgelu",
-        68.3,
-    ),
-    "openai-vit-l-14": _entry(
-        _OPENAI,
-        "ViT-L/14",
-        "clip-vit-large-patch14",
-        "32bd64288804d66eefd0ccbe215aa642df71cc41",
-        "ViT-L-14-quickgelu",
-        75.5,
-    ),
-    "openai-vit-l-14-336": _entry(
-        _OPENAI,
-        "ViT-L/14 at 336 pixels",
-        "clip-vit-large-patch14-336",
-        "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
-        "ViT-L-14-336-quickgelu",
-        76.6,
-    ),
-    "laion-vit-b-16": _entry(
-        _LAION,
-        "ViT-B/16 laion2B-s34B-b88K",
-        "CLIP-ViT-B-16-laion2B-s34B-b88K",
-        "7288da5a0d6f0b51c4a2b27c624837a9236d0112",
-        "ViT-B-16",
-        70.2,
-    ),
-    "laion-vit-bigg-14": _entry(
-        _LAION,
-        "ViT-bigG/14 laion2B-39B-b160k",
-        "CLIP-ViT-bigG-14-laion2B-39B-b160k",
-        "743c27bd53dfe508a0ade0f50698f99b39d03bec",
-        "ViT-bigG-14",
-        80.1,
-    ),
-    "metaclip-b-32-400m": _entry(
-        _METACLIP_1,
-        "ViT-B/32 400M",
-        "metaclip-b32-400m",
-        "d09846ebe09e56b80e92e8a6db1071350044d7cf",
-        "ViT-B-32-quickgelu",
-        65.5,
-        "b32_400m.pt",
-        "3c68642594a329afc1ec0fe489ee2b58ab19c9d0556ccf7c404a59baa0762d71",
-    ),
-    "metaclip-b-16-400m": _entry(
-        _METACLIP_1,
-        "ViT-B/16 400M",
-        "metaclip-b16-400m",
-        "22f8d590ed578af104cbf16b9405f2d21c9a2a09",
-        "ViT-B-16-quickgelu",
-        70.8,
-        "b16_400m.pt",
-        "68dfb5996c52a8f4fecb9bd16601e97e1895236645082778bd9cede8429a8d49",
-    ),
-    "metaclip-b-16": _entry(
-        _METACLIP_1,
-        "ViT-B/16 fullcc2.5B",
-        "metaclip-b16-fullcc2.5b",
-        None,
-        "ViT-B-16-quickgelu",
-        72.1,
-        "b16_fullcc2.5b.pt",
-        "512ea0fb9f2cf88d027e96e4674247a1a91a96af18abc2e2fcdb8008c551e04b",
-    ),
-    "metaclip-h-14": _entry(
-        _METACLIP_1,
-        "ViT-H/14 fullcc2.5B",
-        "metaclip-h14-fullcc2.5b",
-        None,
-        "ViT-H-14-quickgelu",
-        80.5,
-        "h14_fullcc2.5b.pt",
-        "1286807d5cc8d9a0b12563b47474efb53b9522eb3d7eac5a9a5d39c3a776ad5c",
-    ),
-    "metaclip-2-huge": _entry(
-        _METACLIP_2,
-        "ViT-H/14 worldwide",
-        "huge-quickgelu",
-        "c139061af7b10fdb2e754b60d2b1182a3d5526c2",
-        "ViT-H-14-worldwide-quickgelu",
-        81.3,  # stated as 0.8 above its English-only counterpart's 80.5
-        "metaclip2_h14_quickgelu_224px_worldwide.pt",
-        "9d28636c949d20d9c2e4cb4fd3824082e12d383851b6bfcd65eb33e165c63e37",
-        "metaclip_2_vit_huge_patch14_224",
-    ),
-    "metaclip-2-huge-378": _entry(
-        _METACLIP_2,
-        "ViT-H/14 worldwide at 378 pixels",
-        "huge-378",
-        None,
-        "ViT-H-14-worldwide-378",
-        None,
-        "metaclip2_h14_378px_worldwide.pt",
-        "914d25384ad6655af5309e875abc17619f4a4ce9c2030675bcec7626214341a9",
-        "metaclip_2_vit_huge_patch14_378",
-    ),
-    "metaclip-2-giant": _entry(
-        _METACLIP_2,
-        "ViT-bigG/14 worldwide",
-        "giant",
-        None,
-        "ViT-bigG-14-worldwide",
-        None,
-        "metaclip2_bigG14_224px_worldwide.pt",
-        "aa87c36904aa607b0f58a6537d965ce08e62073e4204acc38e8a5c586cc83624",
-        "metaclip_2_vit_giant_patch14_224",
-    ),
-    "metaclip-2-giant-378": _entry(
-        _METACLIP_2,
-        "ViT-bigG/14 worldwide at 378 pixels",
-        "giant-378",
-        None,
-        "ViT-bigG-14-worldwide-378",
-        None,
-        "metaclip2_bigG14_378px_worldwide.pt",
-        "42166f47ec5b52771865931c266d5f09b67e031cea2daa6df68bee3c7ca0baa6",
-        "metaclip_2_vit_giant_patch14_378",
-    ),
+_TOKENIZERS: Mapping[int, str] = {
+    49_408: "CLIP byte pairs, 49,408 entries, lower-cased",
+    901_629: "XLM-V pieces, 901,629 entries, case kept",
+    32_000: "SentencePiece Unigram, 32,000 entries, lower-cased, without punctuation",
+    256_000: "Gemma byte pairs, 256,000 entries, lower-cased",
 }
+"""The tokenizers of the catalog, by the sizes of their vocabularies."""
+
+
+def _read() -> Iterator[tuple[str, Entry]]:
+    """The entries of `data/catalog.toml` by name."""
+    file = Path(__file__).parent / "data" / "catalog.toml"
+    content = tomllib.loads(file.read_text(encoding="utf-8"))
+    for project in content["projects"].values():
+        shared = {key: value for key, value in project.items() if key != "models"}
+        for name, model in project["models"].items():
+            yield name, _entry(content, shared, model)
+
+
+def _entry(content: Mapping[str, Any], project: Mapping[str, Any], model: dict[str, Any]) -> Entry:
+    """The entry of a model: what its project's table says, unless it says otherwise."""
+    facts = {"accuracy": None, "revision": None, **project, **model}
+    address = facts.pop("files", None)
+    file = facts.get("file")
+    own = {
+        "title": f"{project['title']} {model['title']}",
+        "hub": f"{project['hub']}{model['hub']}",
+        "licence": Licence(facts["licence"], content["licences"][facts["licence"]]),
+        "architecture_name": facts.pop("architecture"),
+        "file": file and f"{address}/{file}",
+        **{key: tuple(content["sentences"][one] for one in facts[key]) for key in _SENTENCES},
+    }
+    return Entry(**{**facts, **own})
+
+
+_SENTENCES = ("limits", "traps")
+
+CATALOG: Mapping[str, Entry] = dict(_read())
 """Every checkpoint by the short name that `score package` takes."""
 
 
@@ -352,23 +153,76 @@ def lookup(name: str) -> Entry | None:
 
 def table() -> str:
     """The catalog in a table of plain text."""
-    lines = [f"{'name':20} {'dim':>4} {'parameters':>13} {'top-1':>5}  {'licence':12} source"]
+    lines = [f"{'name':26} {'dim':>4} {'parameters':>13} {'top-1':>5}  {'licence':28} source"]
     for name, entry in CATALOG.items():
         accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.1f}"
         lines.append(
-            f"{name:20} {entry.architecture.dimension:4} {entry.parameters:13,} {accuracy:>5}  "
-            f"{entry.licence.name:12} {entry.hub}"
+            f"{name:26} {entry.architecture.dimension:4} {entry.parameters:13,} {accuracy:>5}  "
+            f"{entry.licence.name:28} {entry.hub}"
         )
     return "\n".join(lines)
 
 
+def as_json(name: str) -> dict[str, Any]:
+    """All facts of the entry of that name, as JSON values. docs/checkpoint.md lists the keys."""
+    entry = CATALOG[name]
+    architecture = entry.architecture
+    vision, text = architecture.vision, architecture.text
+    half = [0.5] * 3
+    own = entry.mean_and_std == "0.5"
+    return {
+        "name": name,
+        "title": entry.title,
+        "authors": entry.authors,
+        "source": entry.source,
+        "hub": entry.hub,
+        "revision": entry.revision,
+        "weights": {"url": entry.file, "sha256": entry.sha256} if entry.file else None,
+        "keras": entry.keras,
+        "licence": {"name": entry.licence.name, "says": entry.licence.says},
+        "architecture": entry.architecture_name,
+        "model_type": architecture.kind,
+        "parameters": entry.parameters,
+        "dimension": architecture.dimension,
+        "activation": vision.tower.activation,
+        "image": {
+            "size": vision.image,
+            "patch": vision.patch,
+            "resize": entry.resize,
+            "resample": entry.resample,
+            "mean": half if own else list(CLIP_MEAN),
+            "std": half if own else list(CLIP_STD),
+        },
+        "text": {
+            "context": text.context,
+            "vocabulary": text.vocabulary,
+            "tokenizer": entry.tokenizer,
+            "pooling": entry.pooling,
+            "padded": text.pads,
+            "cleaning": entry.cleaning,
+        },
+        "scores": "sigmoid" if architecture.has_bias else "softmax",
+        "languages": entry.languages,
+        "accuracy": {"imagenet_top1": entry.accuracy, "source": entry.figures}
+        if entry.accuracy
+        else None,
+        "traps": list(entry.traps),
+        "limits": list(entry.limits),
+    }
+
+
 def _cleaning(entry: Entry) -> str:
+    if entry.architecture.kind == "siglip":
+        return "lower-cased" + (", without punctuation" if entry.cleaning == "siglip" else "")
     if entry.cleaning == "transformers":
         return "none, neither by its authors nor in transformers"
     return (
         "by its authors' code as OpenCLIP's (ftfy, html.unescape); in transformers none, and so "
         "in a package of its transformers folder unless --cleaning openclip asks for it"
     )
+
+
+_ACTIVATIONS = {"gelu": "GELU", "quick_gelu": "QuickGELU", "gelu_pytorch_tanh": "GELU by tanh"}
 
 
 def describe(entry: Entry) -> str:
@@ -378,7 +232,8 @@ def describe(entry: Entry) -> str:
     facts = {
         "authors": f"{entry.authors}, {entry.source}",
         "Hub": f"{entry.hub}, revision {entry.revision or '(none pinned: the newest)'}",
-        "bare weights": entry.file and f"{entry.file}, SHA-256 {entry.sha256}",
+        "bare weights": entry.file
+        and f"{entry.file}, SHA-256 {entry.sha256 or '(none published)'}",
         "KerasHub": entry.keras,
         "licence": f"{entry.licence.name}: {entry.licence.says}",
         "architecture": (
@@ -386,8 +241,10 @@ def describe(entry: Entry) -> str:
         ),
         "parameters": f"{entry.parameters:,}",
         "vectors": f"{architecture.dimension} numbers",
-        "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision.tower.activation],
-        "images": f"{vision.image} pixels, patches of {vision.patch}, bicubic, {entry.resize}",
+        "activation": _ACTIVATIONS[vision.tower.activation],
+        "images": f"{vision.image} pixels, patches of {vision.patch}, {entry.resample}, "
+        f"{entry.resize}, normalised by {entry.mean_and_std}"
+        + ("'s mean and deviation" if entry.mean_and_std == "OpenAI" else ""),
         "texts": f"{text.context} tokens; {entry.tokenizer}; {entry.pooling}",
         "cleaning": _cleaning(entry),
         "languages": entry.languages,
@@ -396,4 +253,5 @@ def describe(entry: Entry) -> str:
         else "zero-shot top-1: not published, as far as known",
     }
     lines = [entry.title, *(f"  {key:12} {value}" for key, value in facts.items() if value)]
+    lines += [f"  trap         {trap}" for trap in entry.traps]
     return "\n".join([*lines, *(f"  limit        {limit}" for limit in entry.limits)])

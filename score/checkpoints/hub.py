@@ -28,6 +28,7 @@ _WEIGHTS: Sequence[Sequence[str]] = (
     ("model.weights.h5",),
     ("model.weights.json", "*.weights.h5"),
 )
+_OPENCLIPS = [patterns for patterns in _WEIGHTS if patterns[0].startswith("open_clip")]
 _BESIDE = (
     "config.json",
     "open_clip_config.json",
@@ -112,7 +113,9 @@ def _cached(name: str, revision: str | None, weights: bool) -> Download | None:
 
 
 def _weights(name: str, files: Sequence[str]) -> Sequence[str]:
-    for patterns in _WEIGHTS:
+    # timm's repositories have their image tower alone in model.safetensors.
+    timms = "open_clip_config.json" in files and "preprocessor_config.json" not in files
+    for patterns in _OPENCLIPS if timms else _WEIGHTS:
         if _found(patterns, files):
             return patterns
     raise ModelError(f"the Hub's {name} holds no weights that can be packaged: {', '.join(files)}")

@@ -18,12 +18,7 @@ import torch
 from torch import Tensor
 
 from score.checkpoints import canonical
-from score.checkpoints.architectures import (
-    ARCHITECTURES,
-    CLIP_TOKENIZER,
-    CLIP_VOCABULARY,
-    SIGLIP_ARCHITECTURES,
-)
+from score.checkpoints.architectures import ALL_ARCHITECTURES, CLIP_TOKENIZER, CLIP_VOCABULARY
 from score.checkpoints.source import Source
 from score.console.commands import Parser, run
 from score.folder.architecture import Architecture, Shape, Text, Transformer, Vision
@@ -161,7 +156,7 @@ def _pieces(entries: int) -> list[tuple[str, float]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m score.checkpoints.random_checkpoint ViT-B-32-quickgelu FOLDER`."""
     parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
-    known = {"tiny": TINY, **ARCHITECTURES, **SIGLIP_ARCHITECTURES}
+    known = {"tiny": TINY, **ALL_ARCHITECTURES}
     parser.add_argument("architecture", choices=known, help="its sizes")
     parser.add_argument("folder", type=Path, help="where it is written")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")

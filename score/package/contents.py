@@ -33,7 +33,7 @@ PARTS = (
 CODE: Mapping[str, Sequence[str]] = {
     "score": ("*.py", "py.typed"),
     "score/checkpoints": ("*.py",),
-    "score/checkpoints/data": (),
+    "score/checkpoints/data": ("catalog.toml",),
     "score/checkpoints/data/clip": ("LICENSE", "tokenizer.json"),
     "score/cli": ("*.py",),
     "score/console": ("*.py",),

@@ -249,6 +249,26 @@ def test_an_openclip_repository(
     assert "open_clip_pytorch_model.bin" not in asked
 
 
+def test_a_repository_of_timms(score: Run, endpoint: str, repository: Path, tmp_path: Path) -> None:
+    """Its image tower alone, in timm's layout, beside OpenCLIP's files of the whole model."""
+    shutil.rmtree(repository)
+    write_open_clip(repository, OpenClip(SMALL), SMALL, {})
+    (repository / "model.safetensors").write_bytes(b"never asked for")
+    (repository / "config.json").write_text('{"architecture": "vit_small_patch16_clip_64"}')
+    result = score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(tmp_path / "p"))
+    assert result.returncode == 0, result.stderr
+    assert "OpenCLIP" in (tmp_path / "p" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "vocab.json", "merges.txt", "spiece.model"])
+def test_a_file_of_a_tokenizer_is_asked_for(
+    file: str, score: Run, endpoint: str, repository: Path, tmp_path: Path
+) -> None:
+    (repository / file).write_bytes(b"?")
+    score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(tmp_path / "p"))
+    assert file in {name for _, name, _ in _SERVERS[0].log}
+
+
 def test_a_repository_that_is_not_there(score: Run, endpoint: str, tmp_path: Path) -> None:
     result = score(endpoint, tmp_path / "cache", "owner/nothing", "--output", str(tmp_path / "p"))
     assert result.returncode == 2

@@ -35,8 +35,8 @@ def folder(tiny: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every published architecture is as small as the embedded model."""
-    tiny = dict.fromkeys(architectures.ARCHITECTURES, random_checkpoint.TINY)
-    monkeypatch.setattr(catalog, "ARCHITECTURES", tiny)
+    tiny = dict.fromkeys(architectures.ALL_ARCHITECTURES, random_checkpoint.TINY)
+    monkeypatch.setattr(catalog, "ALL_ARCHITECTURES", tiny)
 
 
 # -- licences --------------------------------------------------------------------------------------
