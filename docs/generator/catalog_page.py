@@ -65,4 +65,5 @@ def _sources() -> Iterator[str]:
         if entry.accuracy is not None:
             held.setdefault(entry.figures, []).append(name)
     for source, names in held.items():
-        yield f"- {source}: {', '.join(f'`{name}`' for name in names)}"
+        address = "https://" + source.replace(", ", "/blob/main/")  # a file of a repository
+        yield f"- <{address}>: {', '.join(f'`{name}`' for name in names)}"

@@ -70,7 +70,6 @@ SIGLIP_GIANT = (1536, 40, 16, 6144)
 
 _Sizes = tuple[int, int, int, int]
 
-
 # Texts have 64 tokens, but for one of the first models.
 _SHORT_TEXTS = {"ViT-SO400M-14-SigLIP-224": 16}
 

@@ -7,7 +7,7 @@ sizes that the Hub states, shown by progress bars, and kept in its cache.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -61,11 +61,18 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None and ".." not in text
 
 
-def download(id: str, revision: str | None = None, *, weights: bool = True) -> Download:
+def download(
+    id: str,
+    revision: str | None = None,
+    *,
+    weights: bool = True,
+    check: Callable[[Path], None] = lambda folder: None,
+) -> Download:
     """Downloads the files that packaging needs; those in the cache are not downloaded again.
 
     `revision`: a branch, tag or commit; None is the head of the main branch. `weights`: whether
-    to download them, too. Raises ModelError, which says how to download on another machine.
+    to download them, too. `check`: raises ModelError for the folder of a model that is not wanted,
+    which lacks its weights. Raises ModelError, which says how to download on another machine.
     """
     name, _, named = id.partition("@")
     revision = named or revision
@@ -77,10 +84,14 @@ def download(id: str, revision: str | None = None, *, weights: bool = True) -> D
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision)
         files = [sibling.rfilename for sibling in info.siblings or ()]
-        patterns = [*_BESIDE, *(_weights(name, files) if weights else ())]
-        folder = Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
-        )
+        patterns = [_BESIDE, *([_weights(name, files)] if weights else [])]
+        for wanted in patterns:
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    name, revision=revision, allow_patterns=list(wanted)
+                )
+            )
+            check(folder)
         return Download(folder, folder.name)  # the cache names snapshots by their commit
     except ModelError:
         raise

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from score.checkpoints import openclip_siglip, openclip_tensors, state_dict
+from score.checkpoints import openclip_others, openclip_siglip, openclip_tensors, state_dict
 from score.checkpoints.source import Source, Tensors, opened
 from score.checkpoints.state_dict import Names
 from score.errors import ModelError
@@ -62,6 +62,7 @@ _DEFAULTS = {
 def architecture(model: Json) -> Architecture:
     """What an OpenCLIP configuration (`model_cfg`) describes. Raises ModelError."""
     vision, text = _object(model, "vision_cfg"), _object(model, "text_cfg")
+    openclip_others.check(model)
     is_siglip = bool(vision.get("timm_model_name"))
     what = "a SigLIP" if is_siglip else "a plain CLIP"
     for name, part in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from score.checkpoints import (
     hub,
     kerashub,
     openclip,
+    openclip_others,
     state_dict,
     tokenizer_trial,
     transformers_layout,
@@ -23,11 +24,12 @@ from score.checkpoints.provenance import HUB, address, licences, unknown
 from score.checkpoints.retokenized import cleaned
 from score.checkpoints.source import Source, opened
 from score.errors import ModelError
-from score.folder import mlmodel
+from score.folder import mlmodel, unsupported
 from score.folder.architecture import Architecture
-from score.folder.model_folder import preprocessor_file, tokenizer_folder
+from score.folder.model_folder import preprocessor_file, read_json, tokenizer_folder
 from score.texts.cleaning import Name
 from score.texts.tokenizer import Tokenizer
+from score.type_aliases import Json
 
 _BARE = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
@@ -144,7 +146,7 @@ def _on_the_hub(
 ) -> ResolvedCheckpoint:
     where = address(checkpoint, revision)
     say(where.notice)
-    download = hub.download(where.id, where.revision)
+    download = hub.download(where.id, where.revision, check=_known_family)
     try:
         source = _folder(download.folder, options)
     except ModelError as error:  # the folder's name is that of the cache
@@ -158,6 +160,28 @@ def _on_the_hub(
         licences(download.folder),
         options.base,
     )
+
+
+def _known_family(folder: Path) -> None:
+    """Raises ModelError for the configuration of a family that is not supported."""
+    if kerashub.is_preset(folder):
+        return
+    refusals = []
+    for name, read in _CONFIGURATIONS.items():  # of both, one that is known suffices
+        if (folder / name).is_file():
+            try:
+                read(read_json(folder / name))
+                return
+            except ModelError as error:
+                refusals.append(ModelError(f"{name}: {error}"))
+    if refusals:
+        raise refusals[0]
+
+
+_CONFIGURATIONS: Mapping[str, Callable[[Json], object]] = {
+    "config.json": unsupported.check,
+    openclip.CONFIG: lambda config: openclip_others.check(config.get("model_cfg") or {}),
+}
 
 
 def _local(path: Path, options: _Options, entry: Entry | None) -> Source:

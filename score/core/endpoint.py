@@ -156,7 +156,11 @@ def _answered(
 ) -> Answer:
     if call.dimension is not None and call.dimension != embedder.dimension:
         field, wanted = call.dimension_field, embedder.dimension
-        raise BadField(f"{field!r} must be {wanted}, the length of this model's vectors", field)
+        raise BadField(
+            f"{field!r} must be {wanted}, the length of this model's vectors: it was not trained "
+            "for shortened ones",
+            field,
+        )
     most = embedder.settings.max_answer_bytes
     check_vectors(call.rows, embedder.dimension, call.number, most)
     records = embedder.answer(

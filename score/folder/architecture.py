@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from score.errors import ModelError
+from score.folder import unsupported
 from score.folder.families import FAMILIES, Activation, Family, ImagePooling, Kind, TextPooling
 from score.type_aliases import Json
 from score.wording.quoting import quoted
@@ -82,12 +83,8 @@ class Architecture:
     @classmethod
     def from_config(cls, config: Json) -> Architecture:
         """From the content of a `config.json`, old key names included. Raises ModelError."""
-        if config.get("model_type") == "siglip2":
-            raise ModelError(
-                "model_type 'siglip2' (NaFlex: images of any shape) is not supported; SigLIP 2's "
-                "models of one size of image, whose model_type is siglip, are"
-            )
-        kind: Kind = _choice(config, "model_type", get_args(Kind))
+        unsupported.check(config)
+        kind: Kind = config["model_type"]
         family = FAMILIES[kind]
         vision = {**family.vision, **_tower(config, "vision_config")}
         text = {**family.text, **_tower(config, "text_config")}

@@ -277,7 +277,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "towers that are lists": (config(lambda c: c.update(text_config=[1])), "must be an object"),
     "code to run": (
         config(lambda c: c.update(model_type="custom", auto_map={"AutoModel": "evil.Evil"})),
-        "model_type 'custom' is not one of clip, metaclip_2",
+        "model_type 'custom'; it needs code of its own, 'evil.Evil', and no code",
     ),
     "a negative end": (
         config(lambda c: c["text_config"].update(eos_token_id=-1)),

@@ -201,7 +201,7 @@ def test_a_base_that_adds_nothing_is_refused(tiny: Path, processor: Path) -> Non
         (
             "config.json",
             lambda c: c.update(model_type="align"),
-            "model_type 'align' is not one of clip",
+            "model_type 'align': ALIGN",
         ),
     ],
 )

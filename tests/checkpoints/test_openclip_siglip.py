@@ -321,12 +321,12 @@ def test_the_image_towers_are_timms(name: str) -> None:
 
 
 REFUSED: dict[str, tuple[str | None, str, Any, str]] = {
-    "another timm model": ("vision_cfg", "timm_model_name", "vit_base", "none of SigLIP's"),
+    "another timm model": ("vision_cfg", "timm_model_name", "vit_base", "is timm's 'vit_base'"),
     "one without its pooling": (
         *("vision_cfg", "timm_model_name", "vit_base_patch16_siglip_gap_224"),
         "none of SigLIP's, which are vit_base_patch16_siglip_224",
     ),
-    "no name": ("vision_cfg", "timm_model_name", ["x"], "none of SigLIP's"),
+    "no name": ("vision_cfg", "timm_model_name", ["x"], "its image tower is timm's"),
     "average pooling": ("vision_cfg", "timm_pool", "avg", "timm_pool='avg' is no SigLIP's"),
     "projected images": ("vision_cfg", "timm_proj", "linear", "timm_proj='linear' is no SigLIP's"),
     "another image size": ("vision_cfg", "image_size", 256, "image_size=256 is not that of vit_"),
@@ -338,7 +338,7 @@ REFUSED: dict[str, tuple[str | None, str, Any, str]] = {
     "an invalid norm": ("text_cfg", "norm_kwargs", {"eps": "small"}, "layer_norm_eps 'small'"),
     "another cleaning": ("text_cfg", "tokenizer_kwargs", {"clean": "lower"}, "tokenizer_kwargs="),
     "another activation": ("text_cfg", "act_kwargs", {"inplace": True}, "act_kwargs="),
-    "a transformers tower": ("text_cfg", "hf_model_name", "roberta", "hf_model_name='roberta'"),
+    "a transformers tower": ("text_cfg", "hf_model_name", "roberta", "its text tower is transformers' 'roberta'"),
     "QuickGELU": (None, "quick_gelu", True, "quick_gelu=True is no SigLIP's"),
     "one module": (None, "custom_text", False, "custom_text=False is no SigLIP's"),
     "unequal vectors": (None, "embed_dim", 512, "vectors of texts have 512 numbers"),

@@ -88,7 +88,7 @@ def test_a_revision_does_not_hide_whose_it_is(
 ) -> None:
     asked: list[Any] = []
 
-    def download(id: str, revision: str | None) -> resolve.hub.Download:
+    def download(id: str, revision: str | None, **_: object) -> resolve.hub.Download:
         asked.append((id, revision))
         return resolve.hub.Download(tiny, "0" * 40)
 
@@ -130,7 +130,7 @@ def test_a_missing_file_is_not_looked_for_on_the_hub(name: str, says: str) -> No
 def test_a_kerashub_preset_is_its_name_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def download(id: str, revision: str | None) -> resolve.hub.Download:
+    def download(id: str, revision: str | None, **_: object) -> resolve.hub.Download:
         asked.append(id)
         raise ModelError("no network")
 
@@ -298,7 +298,7 @@ def test_the_licence_is_said_before_anything_is_downloaded(
 ) -> None:
     said: list[str] = []
 
-    def download(id: str, revision: str | None) -> resolve.hub.Download:
+    def download(id: str, revision: str | None, **_: object) -> resolve.hub.Download:
         said.append(f"downloads {id}")
         raise ModelError("no network")
 

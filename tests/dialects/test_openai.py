@@ -114,7 +114,11 @@ def test_messages_of_text(base: str) -> None:
         ({"input": [{"Text": "a"}]}, "text", "its keys are 'Text'"),
         ({"input": [{"text": "a", "x": 1}]}, "x", "unknown key 'x'"),
         ({"input": "a", "messages": []}, "input", "not several"),
-        ({"input": "a", "dimensions": 8}, "dimensions", "'dimensions' must be 512"),
+        (
+            {"input": "a", "dimensions": 8},
+            "dimensions",
+            "must be 512, the length of this model's vectors: it was not trained for shortened ones",
+        ),
         ({"input": "a", "dimensions": "512"}, "dimensions", "whole number"),
         ({"input": "a", "dimensions": True}, "dimensions", "whole number"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format", "'float', 'base64'"),

@@ -42,7 +42,7 @@ def deep(file: Path) -> None:
 CONFIGS: dict[str, tuple[Callable[[Path], None], str]] = {
     "huge": (huge, "is larger than 4,194,304 bytes"),
     "deep": (deep, "nested too deeply"),
-    "lists": (lists, "model_type None is not one of"),
+    "lists": (lists, "there is no model_type"),
 }
 READERS = {
     "model.safetensors.index.json": "score.folder.weights:read_index",

@@ -864,11 +864,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "config no object": (_write("config.json", "[]"), "must hold a JSON object"),
     "no model type": (
         _edit("config.json", lambda config: config.pop("model_type")),
-        "model_type None is not one of clip",
+        "there is no model_type; supported are clip",
     ),
     "another model": (
         _edit("config.json", lambda config: config.update(model_type="align")),
-        "model_type 'align' is not one of clip, metaclip_2, siglip",
+        "model_type 'align': ALIGN",
     ),
     "weights of another width": (_edit("config.json", _other_width), "config.json wants 49408×32"),
     "no weights": (_no("model.safetensors"), "no model.safetensors in"),
