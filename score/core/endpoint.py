@@ -158,7 +158,7 @@ def _answered(
         field, wanted = call.dimension_field, embedder.dimension
         raise BadField(
             f"{field!r} must be {wanted}, the length of this model's vectors: it was not trained "
-            "for shortened ones",
+            "for shorter ones",
             field,
         )
     most = embedder.settings.max_answer_bytes

@@ -117,7 +117,7 @@ def test_messages_of_text(base: str) -> None:
         (
             {"input": "a", "dimensions": 8},
             "dimensions",
-            "must be 512, the length of this model's vectors: it was not trained for shortened ones",
+            "must be 512, the length of this model's vectors: it was not trained for shorter",
         ),
         ({"input": "a", "dimensions": "512"}, "dimensions", "whole number"),
         ({"input": "a", "dimensions": True}, "dimensions", "whole number"),
