@@ -109,5 +109,35 @@ SIGLIP_ARCHITECTURES: Mapping[str, Architecture] = {
 }
 """SigLIP's and SigLIP 2's, by OpenCLIP's names with the side of an image in pixels."""
 
-ALL_ARCHITECTURES: Mapping[str, Architecture] = {**ARCHITECTURES, **SIGLIP_ARCHITECTURES}
+# RoBERTa-wwm-ext's sizes.
+_BERT_BASE = (768, 12, 12, 3072)
+_BERT_LARGE = (1024, 24, 16, 4096)
+
+
+def _chinese(towers: _Towers, text: _Sizes, patch: int, image: int) -> Architecture:
+    vision, _, dimension = towers
+    return Architecture(
+        kind="chinese_clip",
+        dimension=dimension,
+        vision=Vision(Transformer(*vision, "quick_gelu"), image, patch),
+        # transformers' begin and end ids decide nothing: the tokenizer has its own.
+        text=Text(
+            Transformer(*text, "gelu", 1e-12), 21_128, 52, 0, 0, 0, "first", positions=512, types=2
+        ),
+    )
+
+
+CHINESE_ARCHITECTURES: Mapping[str, Architecture] = {
+    "chinese-ViT-B-16": _chinese(_BASE, _BERT_BASE, 16, 224),
+    "chinese-ViT-L-14": _chinese(_LARGE, _BERT_BASE, 14, 224),
+    "chinese-ViT-L-14-336": _chinese(_LARGE, _BERT_BASE, 14, 336),
+    "chinese-ViT-H-14": _chinese(_HUGE, _BERT_LARGE, 14, 224),
+}
+"""Chinese CLIP's, by the names of their image towers."""
+
+ALL_ARCHITECTURES: Mapping[str, Architecture] = {
+    **ARCHITECTURES,
+    **SIGLIP_ARCHITECTURES,
+    **CHINESE_ARCHITECTURES,
+}
 """All of them."""

@@ -20,6 +20,7 @@ from score.checkpoints.source import Source
 from score.errors import ModelError
 from score.folder.weights import FILE, INDEX
 from score.model.engines.pytorch import DTYPES
+from score.texts import wordpiece
 from score.texts.tokenizer import Tokenizer
 from score.type_aliases import FloatPrecision
 
@@ -99,6 +100,8 @@ def _class(source: Source, texts: Tokenizer) -> tuple[Mapping[str, str], str]:
         return _CLIP_TOKENS, "CLIPTokenizer"
     if kind == "metaclip_2":
         return _XLM_TOKENS, "XLMRobertaTokenizer"
+    if kind == "chinese_clip":
+        return wordpiece.NAMES, "BertTokenizer"
     # SiglipTokenizer reads no tokenizer.json.
     return _SIGLIP_TOKENS, "Siglip2Tokenizer" if texts.byte_pairs else "PreTrainedTokenizerFast"
 

@@ -91,6 +91,8 @@ class Entry:
     def pooling(self) -> str:
         """Which token of a text is pooled, and the padding after it, in words."""
         text = self.architecture.text
+        if text.pooling == "first":
+            return "first token; every token of a text sees every other"
         if text.pads:
             return f"the last of {text.context} tokens; padding takes part"
         if self.architecture.kind == "clip":
@@ -102,6 +104,7 @@ _TOKENIZERS: Mapping[int, str] = {
     49_408: "CLIP byte pairs, 49,408 entries, lower-cased",
     901_629: "XLM-V pieces, 901,629 entries, case kept",
     32_000: "SentencePiece Unigram, 32,000 entries, lower-cased, without punctuation",
+    21_128: "WordPiece, 21,128 entries, lower-cased, each Chinese character by itself",
     256_000: "Gemma byte pairs, 256,000 entries, lower-cased",
 }
 """The tokenizers of the catalog, by the sizes of their vocabularies."""

@@ -41,6 +41,7 @@ _BESIDE = (
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "vocab.txt",
     "metadata.json",
     "preprocessor.json",
     "image_converter.json",

@@ -24,7 +24,7 @@ from score.console.commands import Parser, run
 from score.folder.architecture import Architecture, Shape, Text, Transformer, Vision
 from score.model.engines.pytorch import DTYPES
 from score.storage.outputs import check_files
-from score.texts import siglip
+from score.texts import siglip, wordpiece
 from score.texts.padding import Padding
 from score.texts.sentencepiece_model import Pieces
 from score.texts.tokenizer import Tokenizer
@@ -87,7 +87,7 @@ class RandomTensors:
 def scale(name: str, values: Any) -> None:
     """Scales a tensor's normal values, an array of NumPy's or PyTorch's, as `RandomTensors` has
     them, in place."""
-    if "norm" in name or "layrnorm" in name:
+    if "norm" in name.lower():
         values *= 0.1
         values += name.endswith("weight")
     elif "embedding" in name or len(values.shape) < 2:
@@ -121,6 +121,8 @@ def _vocabulary(architecture: Architecture) -> str:
         return clip_vocabulary()
     if architecture.kind == "siglip":
         return siglip_vocabulary(architecture.text.vocabulary, architecture.text.context)
+    if architecture.kind == "chinese_clip":
+        return bert_vocabulary(architecture.text.vocabulary)
     return xlm_vocabulary(architecture.text.vocabulary)
 
 
@@ -141,6 +143,29 @@ def siglip_vocabulary(entries: int, context: int) -> str:
     tokenizer = siglip.unigram_tokenizer(Pieces(_pieces(entries - 3), b""))
     padding = Padding.named(tokenizer, "</s>", "right")
     return Tokenizer(tokenizer, context, padding=padding).to_json()
+
+
+def bert_pieces(entries: int) -> list[str]:
+    """The lines of a `vocab.txt` of Chinese BERT's kind and size, its special tokens in their
+    places."""
+    special = ["[PAD]", *(f"[unused{number}]" for number in range(1, 100))]
+    special += ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    ranges = ((33, 65), (91, 127), (0x3B1, 0x3CA), (0x430, 0x450), (0x4E00, 0x5200))
+    letters = [chr(code) for first, last in ranges for code in range(first, last)]
+    words = ["photo", "the", "cat", "dog", "##s", "##ing", *(f"##{letter}" for letter in letters)]
+    pieces = dict.fromkeys([*special, *letters, *words])
+    pieces |= dict.fromkeys(f"word{number}" for number in range(max(0, entries - len(pieces))))
+    return list(pieces)[:entries]
+
+
+def bert_vocabulary(entries: int) -> str:
+    """A `tokenizer.json` of Chinese BERT's kind and size."""
+    pieces = {piece: id for id, piece in enumerate(bert_pieces(entries))}
+    tokenizer = wordpiece.word_pieces(pieces, {})
+    tokenizer.add_special_tokens(list(wordpiece.NAMES.values()))
+    wordpiece.enclose(tokenizer, "[CLS]", "[SEP]")
+    text: str = tokenizer.to_str()
+    return text
 
 
 def _pieces(entries: int) -> list[tuple[str, float]]:

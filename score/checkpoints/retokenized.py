@@ -9,6 +9,7 @@ from dataclasses import replace
 from score.checkpoints.architectures import CLIP_TOKENIZER
 from score.checkpoints.source import Source
 from score.errors import ModelError
+from score.folder.families import Kind
 from score.texts.cleaning import Cleaning, Name
 from score.texts.clip_bpe import open_clip_tokenizer
 from score.texts.tokenizer import Tokenizer
@@ -21,8 +22,9 @@ def cleaned(source: Source, asked: Name | None = None) -> Source:
     stays, after the cleaning, as in OpenCLIP's `HFTokenizer`. Raises ModelError where
     the cleaning's library is not installed.
     """
-    if "siglip" in (asked, source.cleaning.name) or source.architecture.kind == "siglip":
-        return _siglips(source, asked)
+    own = source.architecture.text.pooling != "end"  # no CLIP of OpenCLIP's
+    if "siglip" in (asked, source.cleaning.name) or own:
+        return _as_it_is(source, asked)
     wanted = Cleaning.from_config({"text_cleaning": asked or source.cleaning.name})
     if wanted.name == "transformers":
         return _uncleaned(source)
@@ -34,11 +36,12 @@ def cleaned(source: Source, asked: Name | None = None) -> Source:
     return replace(source, cleaning=replace(wanted, lower=True), tokenizer=tokenizer)
 
 
-def _siglips(source: Source, asked: Name | None) -> Source:
-    """A SigLIP as it is: its cleaning is a part of its tokenizer. Raises ModelError for another."""
+def _as_it_is(source: Source, asked: Name | None) -> Source:
+    """A source whose cleaning is a part of its tokenizer. Raises ModelError for another."""
     if asked in (None, source.cleaning.name):
         return source
-    kind = "SigLIP" if source.architecture.kind == "siglip" else "CLIP"
+    names: dict[Kind, str] = {"siglip": "SigLIP", "chinese_clip": "Chinese CLIP"}
+    kind = names.get(source.architecture.kind, "CLIP")
     raise ModelError(f"--cleaning {asked} is not for a {kind}'s texts")
 
 

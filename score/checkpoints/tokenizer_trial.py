@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _FILES = (
     "tokenizer*.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "added_tokens.json",
     "special_tokens_map.json",

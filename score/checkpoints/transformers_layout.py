@@ -20,7 +20,10 @@ from score.texts.tokenizer import Tokenizer
 
 NAMES = Names(
     "vision_model.embeddings.patch_embedding.weight",
-    ("text_model.embeddings.token_embedding.weight",),
+    (
+        "text_model.embeddings.token_embedding.weight",
+        "text_model.embeddings.word_embeddings.weight",
+    ),
 )
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"

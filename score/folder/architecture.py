@@ -55,7 +55,11 @@ class Vision:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The text tower. `context`: maximum tokens of a text; `begin`, `end`, `pad`: token ids."""
+    """The text tower.
+
+    context: maximum tokens of a text; begin, end, pad: token ids; positions: number of positions
+    that have an embedding; types: of tokens, which a BERT has.
+    """
 
     tower: Transformer
     vocabulary: int
@@ -64,6 +68,8 @@ class Text:
     end: int
     pad: int
     pooling: TextPooling = "end"
+    positions: int = 0  # 0: as many as the context
+    types: int = 0
 
     @property
     def pads(self) -> bool:
@@ -100,7 +106,7 @@ class Architecture:
             text=Text(
                 tower=_transformer(text),
                 vocabulary=_size(text, "vocab_size"),
-                context=_size(text, "max_position_embeddings", _LONGEST_CONTEXT),
+                **_lengths(text, family),
                 begin=_id(text, "bos_token_id", family.text),
                 end=_id(text, "eos_token_id", family.text),
                 pad=_id(text, "pad_token_id", family.text),
@@ -135,7 +141,11 @@ class Architecture:
             "eos_token_id": self.text.end,
             "pad_token_id": self.text.pad,
         }
-        words = {"vocab_size": self.text.vocabulary, "max_position_embeddings": self.text.context}
+        words = {
+            "vocab_size": self.text.vocabulary,
+            "max_position_embeddings": self.text.positions or self.text.context,
+            **({"type_vocab_size": self.text.types} if self.text.types else {}),
+        }
         image = {"image_size": self.vision.image, "patch_size": self.vision.patch}
         size = {"projection_dim": self.dimension}
         whole: Json = {**size, "logit_scale_init_value": 2.6592}  # ln(1/0.07), transformers' figure
@@ -199,6 +209,10 @@ def _parameters(architecture: Architecture) -> int:
 
 def _text_tower(text: Text, dimension: int) -> Iterator[tuple[str, Shape]]:
     width = text.tower.width
+    if text.pooling == "first":
+        yield from _bert(text)
+        yield "text_projection.weight", (dimension, width)
+        return
     yield "text_model.embeddings.token_embedding.weight", (text.vocabulary, width)
     yield "text_model.embeddings.position_embedding.weight", (text.context, width)
     yield from _layers("text_model", text.tower)
@@ -207,6 +221,23 @@ def _text_tower(text: Text, dimension: int) -> Iterator[tuple[str, Shape]]:
         yield "text_projection.weight", (dimension, width)
     else:
         yield from _affine("text_model.head", (dimension, width))
+
+
+def _bert(text: Text) -> Iterator[tuple[str, Shape]]:
+    """BERT's embeddings and layers, by transformers' names."""
+    width, hidden, embeddings = text.tower.width, text.tower.hidden, "text_model.embeddings"
+    yield f"{embeddings}.word_embeddings.weight", (text.vocabulary, width)
+    yield f"{embeddings}.position_embeddings.weight", (text.positions, width)
+    yield f"{embeddings}.token_type_embeddings.weight", (text.types, width)
+    yield from _affine(f"{embeddings}.LayerNorm", (width,))
+    for number in range(text.tower.layers):
+        layer = f"text_model.encoder.layer.{number}"
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            yield from _affine(f"{layer}.attention.{part}", (width, width))
+        yield from _affine(f"{layer}.attention.output.LayerNorm", (width,))
+        yield from _affine(f"{layer}.intermediate.dense", (hidden, width))
+        yield from _affine(f"{layer}.output.dense", (width, hidden))
+        yield from _affine(f"{layer}.output.LayerNorm", (width,))
 
 
 def _image_tower(vision: Vision, dimension: int) -> Iterator[tuple[str, Shape]]:
@@ -260,9 +291,20 @@ def _tower(config: Json, name: str) -> Json:
     return part
 
 
+def _lengths(text: Json, family: Family) -> dict[str, int]:
+    """Of the text tower: its context, and of a BERT its positions and types of tokens."""
+    positions = _size(text, "max_position_embeddings", _LONGEST_CONTEXT)
+    if family.texts != "first":
+        return {"context": positions}
+    if text.get("position_embedding_type", "absolute") != "absolute":
+        raise ModelError("position_embedding_type is not absolute")
+    context = min(positions, family.context or positions)
+    return {"context": context, "positions": positions, "types": _size(text, "type_vocab_size")}
+
+
 def _dimension(config: Json, family: Family, text: Json) -> int:
     """The length of vectors; of SigLIP's that of the text tower's projection."""
-    if family.texts == "end":
+    if family.texts != "last":
         return _size({"projection_dim": 512, **config}, "projection_dim")
     key = "hidden_size" if text.get("projection_size") is None else "projection_size"
     return _size(text, key)

@@ -11,16 +11,18 @@ from typing import Literal, NamedTuple
 
 from score.type_aliases import Json
 
-Kind = Literal["clip", "metaclip_2", "siglip"]
+Kind = Literal["clip", "metaclip_2", "siglip", "chinese_clip"]
 Activation = Literal["quick_gelu", "gelu", "gelu_pytorch_tanh"]
 
 ImagePooling = Literal["class", "attention"]
 """How an image tower pools: `class`: a class token before the patches, pooled, normalised and
 projected; `attention`: a learned query's attention over the patches, then an MLP (SigLIP)."""
 
-TextPooling = Literal["end", "last"]
+TextPooling = Literal["end", "last", "first"]
 """How a text tower pools: `end`: the end token, which sees what precedes it; `last`: the last token
-of a text padded to the context, every token seeing every other, padding included (SigLIP)."""
+of a text padded to the context, every token seeing every other, padding included (SigLIP);
+`first`: the first token of a BERT, whose norms follow its layers and whose tokens have a type,
+every token of a text seeing every other (Chinese CLIP)."""
 
 
 class Family(NamedTuple):
@@ -28,6 +30,7 @@ class Family(NamedTuple):
 
     models: transformers' class of the models. images, texts: how the towers pool.
     vision, text: the keys of `vision_config` and `text_config` with their defaults.
+    context: most tokens of a text in training, where there are more positions; None elsewhere.
     """
 
     models: str
@@ -35,6 +38,7 @@ class Family(NamedTuple):
     texts: TextPooling
     vision: Json
     text: Json
+    context: int | None = None
 
 
 _CLIP_VISION: Json = {
@@ -68,6 +72,21 @@ _SIGLIP: Json = {
     "layer_norm_eps": 1e-6,
 }
 
+_BERT: Json = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+
 FAMILIES: Mapping[Kind, Family] = {
     "clip": Family("CLIPModel", "class", "end", _CLIP_VISION, _CLIP_TEXT),
     "metaclip_2": Family("MetaClip2Model", "class", "end", _CLIP_VISION, _CLIP_TEXT),
@@ -78,5 +97,6 @@ FAMILIES: Mapping[Kind, Family] = {
         {**_CLIP_VISION, **_SIGLIP, "patch_size": 16},
         {**_CLIP_TEXT, **_SIGLIP, "vocab_size": 32000, "max_position_embeddings": 64},
     ),
+    "chinese_clip": Family("ChineseCLIPModel", "class", "first", _CLIP_VISION, _BERT, 52),
 }
 """Each `model_type` that is supported. SigLIP 2's models of one resolution are `siglip`, too."""

@@ -29,7 +29,12 @@ LFS_POINTER = "a Git LFS pointer; run `git lfs pull`"
 
 _LFS_HEAD = b"version https://git-lfs"
 _PROCESSOR = "processor_config.json"
-_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("vocab.txt",),
+)
 _WEIGHTS = (
     ("model.safetensors",),
     ("model.safetensors.index.json",),

@@ -75,10 +75,10 @@ class Encoder:
         """A text's ids up to the pooled token: the first end token or, where a configuration has
         `eos_token_id` 2 as OpenAI's, the largest id. The causal mask hides what follows it.
 
-        Of padded texts, where no mask hides anything, all ids.
+        Where a token sees all others of its text, all ids.
         """
         architecture = self.architecture
-        if architecture.text.pads:
+        if architecture.text.pooling != "end":
             return ids
         end = max(ids) if architecture.pools_largest else architecture.text.end
         return ids[: ids.index(end) + 1] if end in ids else ids[:1]

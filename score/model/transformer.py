@@ -1,9 +1,9 @@
-"""A pre-norm transformer, as CLIP's two towers have it: tokens in, pooled tokens out.
+"""A transformer, as CLIP's two towers and BERT have it: tokens in, pooled tokens out.
 
-The arithmetic is that of transformers' `CLIPModel`, `MetaClip2Model` and `SiglipModel`, with these
-optimisations: queries, keys and values come from one matrix multiplication; the last layer computes
-only the pooled tokens, where only those are asked for; and in fp32 QuickGELU's slope is multiplied
-into the weights before and after it.
+The arithmetic is that of transformers' `CLIPModel`, `MetaClip2Model`, `SiglipModel` and
+`ChineseCLIPModel`, with these optimisations: queries, keys and values come from one matrix
+multiplication; the last layer computes only the pooled tokens, where only those are asked for; and
+in fp32 QuickGELU's slope is multiplied into the weights before and after it.
 
 Layers compute in the chosen precision. What follows them, the heads of the towers, is a thousandth
 of the work, and computed in fp32: rounding its result to bf16 would leave each number of a vector
@@ -91,9 +91,10 @@ class Layout(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """The weights of a pre-norm transformer block: attention, then an MLP.
+    """The weights of a transformer block: attention, then an MLP, a norm before each.
 
-    `qkv`: one layer for queries, keys and values together, or one for each.
+    `qkv`: one layer for queries, keys and values together, or one for each. `norm1` of a post-norm
+    block is the norm that follows the block before it.
     """
 
     norm1: Affine
@@ -102,6 +103,43 @@ class Layer(NamedTuple):
     norm2: Affine
     fc1: Linear
     fc2: Linear
+
+
+class _Names(NamedTuple):
+    """The prefixes of a layer's tensors in a checkpoint."""
+
+    norm1: str
+    queries: str
+    keys: str
+    values: str
+    out: str
+    norm2: str
+    fc1: str
+    fc2: str
+
+
+def _clip_names(prefix: str, number: int) -> _Names:
+    layer = f"{prefix}.encoder.layers.{number}"
+    projections = (f"{layer}.self_attn.{part}_proj" for part in ("q", "k", "v", "out"))
+    mlp = f"{layer}.mlp"
+    norms = f"{layer}.layer_norm1", f"{layer}.layer_norm2"
+    return _Names(norms[0], *projections, norms[1], f"{mlp}.fc1", f"{mlp}.fc2")
+
+
+def _bert_names(prefix: str, number: int) -> _Names:
+    layer = f"{prefix}.encoder.layer.{number}"
+    attention = f"{layer}.attention"
+    parts = (f"{attention}.{part}" for part in ("self.query", "self.key", "self.value"))
+    dense = f"{attention}.output.dense", f"{layer}.intermediate.dense", f"{layer}.output.dense"
+    before = last_norm(prefix, number)
+    return _Names(before, *parts, dense[0], f"{attention}.output.LayerNorm", *dense[1:])
+
+
+def last_norm(prefix: str, layers: int) -> str:
+    """The prefix of the norm that follows a number of post-norm layers, or the embeddings."""
+    if layers == 0:
+        return f"{prefix}.embeddings.LayerNorm"
+    return f"{prefix}.encoder.layer.{layers - 1}.output.LayerNorm"
 
 
 SLOPE = 1.702
@@ -157,8 +195,13 @@ class Tower:
         dtype: torch.dtype,
         *,
         pools: bool = True,
+        post_norm: bool = False,
     ) -> None:
-        """`dtype`: of the tensors from `take`. `pools`: whether `pooled` is called, not `all`."""
+        """`dtype`: of the tensors from `take`. `pools`: whether `pooled` is called, not `all`.
+
+        `post_norm`: norms follow the sums, as in BERT: what a block leaves is not yet normalised.
+        """
+        self._post_norm = post_norm
         self._heads = config.heads
         self._eps = config.epsilon
         sloped = _sloped(config.activation, dtype, layout)
@@ -167,7 +210,7 @@ class Tower:
         self._layers = [
             _layer(
                 take,
-                f"{prefix}.encoder.layers.{number}",
+                (_bert_names if post_norm else _clip_names)(prefix, number),
                 layout if number < config.layers - 1 else last,
                 sloped,
             )
@@ -204,16 +247,21 @@ class Tower:
     ) -> Tensor:
         """The tokens `queries`, all or some of `x`, after attention over `x` and the MLP."""
         normed = self.norm(x, layer.norm1)
+        if self._post_norm:
+            queries = normed if queries is x else self.norm(queries, layer.norm1)
         if len(layer.qkv) == 1:
             q, k, v = layer.qkv[0](normed).chunk(3, dim=-1)
         else:
-            sources = (self.norm(queries, layer.norm1), normed, normed)
+            asking = queries if self._post_norm else self.norm(queries, layer.norm1)
+            sources = (asking, normed, normed)
             q, k, v = (part(source) for part, source in zip(layer.qkv, sources, strict=True))
         q, k, v = (self.split(part) for part in (q, k, v))
         heads = None if mask is None else mask[:, None]  # the same for all heads
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=heads)
         y = queries + layer.out(attended.transpose(1, 2).flatten(2))
-        return y + layer.fc2(self._activation(layer.fc1(self.norm(y, layer.norm2))))
+        middle = self.norm(y, layer.norm2)
+        passed = middle if self._post_norm else y
+        return passed + layer.fc2(self._activation(layer.fc1(middle)))
 
     def split(self, x: Tensor) -> Tensor:
         """[n, t, width] → [n, heads, t, width / heads]."""
@@ -221,26 +269,26 @@ class Tower:
         return x.reshape(n, t, self._heads, -1).transpose(1, 2)
 
 
-def _layer(take: TensorLoader, prefix: str, layout: Layout, sloped: bool) -> Layer:
+def _layer(take: TensorLoader, names: _Names, layout: Layout, sloped: bool) -> Layer:
     """A layer's weights, by their names in a checkpoint. `sloped`: for `sloped_quick_gelu`."""
-    qkv = [affine(take, f"{prefix}.self_attn.{part}_proj") for part in ("q", "k", "v")]
+    qkv = [affine(take, name) for name in (names.queries, names.keys, names.values)]
     if layout.fused:
         qkv = [Affine(*(torch.cat(parts) for parts in zip(*qkv, strict=True)))]
-    fc1, fc2 = _mlp(take, f"{prefix}.mlp", layout, sloped)
+    fc1, fc2 = _mlp(take, names, layout, sloped)
     return Layer(
-        norm1=affine(take, f"{prefix}.layer_norm1"),
+        norm1=affine(take, names.norm1),
         qkv=tuple(layout.linear(*part) for part in qkv),
-        out=layout.linear(*affine(take, f"{prefix}.self_attn.out_proj")),
-        norm2=affine(take, f"{prefix}.layer_norm2"),
+        out=layout.linear(*affine(take, names.out)),
+        norm2=affine(take, names.norm2),
         fc1=fc1,
         fc2=fc2,
     )
 
 
-def _mlp(take: TensorLoader, prefix: str, layout: Layout, sloped: bool) -> tuple[Linear, Linear]:
+def _mlp(take: TensorLoader, names: _Names, layout: Layout, sloped: bool) -> tuple[Linear, Linear]:
     """The two layers of an MLP. `sloped`: the first one's product is multiplied by `SLOPE`, which
     the second one takes away."""
-    fc1, fc2 = (affine(take, f"{prefix}.{part}") for part in ("fc1", "fc2"))
+    fc1, fc2 = affine(take, names.fc1), affine(take, names.fc2)
     if sloped and layout.scaled:
         first = layout.scaled(fc1.weight, fc1.bias * SLOPE, SLOPE)
         return first, layout.scaled(fc2.weight, fc2.bias, 1 / SLOPE)

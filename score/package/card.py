@@ -93,6 +93,8 @@ def _facts(root: Path, checkpoint: ResolvedCheckpoint) -> str:
 def _pooling(architecture: Architecture) -> str:
     if architecture.text.pads:
         return f"always padded to {architecture.text.context}, pooled at the last"
+    if architecture.text.pooling == "first":
+        return "pooled at the first"
     if architecture.pools_largest:
         return "pooled at the largest id"
     return f"pooled at token {architecture.text.end}"

@@ -25,6 +25,8 @@ import transformers
 from PIL import Image
 from transformers import (
     AutoTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
     CLIPConfig,
     CLIPModel,
     MetaClip2Config,
@@ -56,6 +58,7 @@ _KINDS = {
     "clip": (CLIPConfig, CLIPModel),
     "metaclip_2": (MetaClip2Config, MetaClip2Model),
     "siglip": (SiglipConfig, SiglipModel),
+    "chinese_clip": (ChineseCLIPConfig, ChineseCLIPModel),
 }
 
 

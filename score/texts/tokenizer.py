@@ -158,6 +158,10 @@ class Tokenizer:
             )
         if text.pads:
             return
+        if text.pooling == "first":
+            if self._specials < 2:
+                raise ModelError("the tokenizer puts no token before a text, where it is pooled")
+            return
         ids = self._tokenizer.encode("a photo").ids
         end = max(ids, default=None) if architecture.pools_largest else text.end
         if not ids or ids[-1] != end or not self._specials:

@@ -1,7 +1,7 @@
 """The files of a tokenizer in a folder → a `tokenizers.Tokenizer`, as transformers 5 reads them.
 
-`tokenizer.json`, CLIP's `vocab.json` and `merges.txt`, or SigLIP's `spiece.model`; with the tokens
-that the files beside them add (`added_tokens`).
+`tokenizer.json`, CLIP's `vocab.json` and `merges.txt`, SigLIP's `spiece.model`, or BERT's
+`vocab.txt`; with the tokens that the files beside them add (`added_tokens`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from tokenizers.models import BPE, Unigram
+from tokenizers.models import BPE, Unigram, WordPiece
 
 from score.errors import ModelError
 from score.folder.model_folder import read_json
 from score.folder.small_files import TABLE, read_bytes, read_text
-from score.texts import sentencepiece_model, siglip
+from score.texts import sentencepiece_model, siglip, wordpiece
 from score.texts.added_tokens import CONFIG, AddedTokens
 from score.texts.clip_bpe import CLIP_BEGIN, CLIP_END, clip_pairs, enclose
 from score.texts.padding import Padding
@@ -25,6 +25,7 @@ from score.type_aliases import Json
 JSON = "tokenizer.json"
 
 _JSON, _MERGES, _PIECES = (JSON,), ("vocab.json", "merges.txt"), (siglip.VOCABULARY,)
+_WORDS = (wordpiece.VOCABULARY,)
 
 LARGEST = 2**27
 """Bytes of it: twice XLM-V's."""
@@ -70,13 +71,15 @@ def read(path: Path, config: Json, *, pads: bool = False) -> Tokenizer:
         return siglip.lower_cased(tokenizer) if gemmas else tokenizer
     if names == _MERGES:
         return _from_merges(path, config)
-    raise ModelError(f"no {JSON}, nor vocab.json and merges.txt, in {path}")
+    if names == _WORDS:
+        return _from_words(path, config)
+    raise ModelError(f"no {JSON}, nor vocab.json and merges.txt, nor vocab.txt, in {path}")
 
 
 def names_in(path: Path, config: Json, *, pads: bool = False) -> tuple[str, ...]:
     """The files in `path` that make a tokenizer's ids, transformers' first choice of those that are
     there; none where there is no tokenizer. `config`, `pads`: as for `read`."""
-    choices: tuple[tuple[str, ...], ...] = (_JSON, _MERGES)
+    choices: tuple[tuple[str, ...], ...] = (_JSON, _MERGES, _WORDS)
     if pads:
         choices = (_JSON, _PIECES) if _kind(config) == _T5 else (_PIECES, *choices)
     there = (names for names in choices if all((path / name).is_file() for name in names))
@@ -102,6 +105,19 @@ def _from_pieces(folder: Path, config: Json) -> Tokenizer:
     data = read_bytes(folder / siglip.VOCABULARY, LARGEST)
     tokenizer = siglip.unigram_tokenizer(sentencepiece_model.parse(data, siglip.FIRST))
     AddedTokens.read(folder, _SIGLIP_NAMES).add_to(tokenizer)
+    return tokenizer
+
+
+def _from_words(folder: Path, config: Json) -> Tokenizer:
+    """BERT's tokenizer from `vocab.txt`."""
+    _check_kind(folder, config, "BertTokenizer", f"{wordpiece.VOCABULARY} is")
+    lines = read_text(folder / wordpiece.VOCABULARY, TABLE).split("\n")
+    pieces = {piece: id for id, piece in enumerate(lines) if piece or id < len(lines) - 1}
+    added = AddedTokens.read(folder, wordpiece.NAMES)
+    names = {name: added.name(name, default) for name, default in wordpiece.NAMES.items()}
+    tokenizer = wordpiece.word_pieces(pieces, config, names["unk_token"])
+    added.add_to(tokenizer)
+    wordpiece.enclose(tokenizer, names["cls_token"], names["sep_token"])
     return tokenizer
 
 
@@ -155,6 +171,8 @@ def _names(config: Json, tokenizer: Tokenizer) -> Mapping[str, str]:
         # KerasHub's vocabulary may lack the mask, which no text needs and which has no embedding.
         has_mask = tokenizer.token_to_id("<mask>") is not None
         return _XLM_NAMES | ({"mask_token": "<mask>"} if has_mask else {})
+    if kind == "BertTokenizer" or (not kind and isinstance(tokenizer.model, WordPiece)):
+        return wordpiece.NAMES
     if kind == "SiglipTokenizer":
         return _SIGLIP_NAMES
     if kind == _T5:

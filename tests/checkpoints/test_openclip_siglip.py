@@ -338,7 +338,12 @@ REFUSED: dict[str, tuple[str | None, str, Any, str]] = {
     "an invalid norm": ("text_cfg", "norm_kwargs", {"eps": "small"}, "layer_norm_eps 'small'"),
     "another cleaning": ("text_cfg", "tokenizer_kwargs", {"clean": "lower"}, "tokenizer_kwargs="),
     "another activation": ("text_cfg", "act_kwargs", {"inplace": True}, "act_kwargs="),
-    "a transformers tower": ("text_cfg", "hf_model_name", "roberta", "its text tower is transformers' 'roberta'"),
+    "a transformers tower": (
+        "text_cfg",
+        "hf_model_name",
+        "roberta",
+        "its text tower is transformers' 'roberta'",
+    ),
     "QuickGELU": (None, "quick_gelu", True, "quick_gelu=True is no SigLIP's"),
     "one module": (None, "custom_text", False, "custom_text=False is no SigLIP's"),
     "unequal vectors": (None, "embed_dim", 512, "vectors of texts have 512 numbers"),

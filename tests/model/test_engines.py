@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from score.__main__ import main
 from score.checkpoints import random_checkpoint
-from score.checkpoints.architectures import SIGLIP_ARCHITECTURES
+from score.checkpoints.architectures import CHINESE_ARCHITECTURES, SIGLIP_ARCHITECTURES
 from score.contract.rows import Row
 from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
@@ -85,6 +85,10 @@ def made(kind: str, folder: Path) -> Path:
         text = replace(base.text, tower=tower, vocabulary=1000)
         siglip = replace(base, dimension=64, vision=vision, text=text)
         return random_checkpoint.write(folder, siglip)
+    if kind == "chinese_clip":
+        base = CHINESE_ARCHITECTURES["chinese-ViT-B-16"]
+        text = replace(base.text, tower=Transformer(64, 2, 2, 256, "gelu", 1e-12))
+        return random_checkpoint.write(folder, replace(base, vision=tiny.vision, text=text))
     return random_checkpoint.write(folder, tiny)
 
 
@@ -93,7 +97,9 @@ def encoder_of(model: Path, settings: Settings) -> Encoder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["clip", "largest id", "gelu", "metaclip_2", "siglip"])
+@pytest.mark.parametrize(
+    "kind", ["clip", "largest id", "gelu", "metaclip_2", "siglip", "chinese_clip"]
+)
 def test_openvino_computes_pytorchs_vectors(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path / "c")
     ours, theirs = (encoder_of(model, settings) for settings in (OPENVINO, TORCH))
@@ -116,7 +122,7 @@ def vectors_of(model: Path, settings: Settings) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("kind", ["clip", "gelu", "siglip"])
+@pytest.mark.parametrize("kind", ["clip", "gelu", "siglip", "chinese_clip"])
 def test_weights_in_blocks_compute_the_same(
     kind: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -388,9 +388,7 @@ def first_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
 def masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding hidden from a text's tokens, as most models want it."""
 
-    def pooled(
-        self: Any, x: torch.Tensor, owners: torch.Tensor, ends: torch.Tensor
-    ) -> torch.Tensor:
+    def pooled(self: Any, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         t = self._context
         hidden = torch.zeros(len(x), t, t)
         hidden[:, :, t // 2 : -1] = -torch.inf
