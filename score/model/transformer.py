@@ -120,19 +120,32 @@ class _Names(NamedTuple):
 
 def _clip_names(prefix: str, number: int) -> _Names:
     layer = f"{prefix}.encoder.layers.{number}"
-    projections = (f"{layer}.self_attn.{part}_proj" for part in ("q", "k", "v", "out"))
-    mlp = f"{layer}.mlp"
-    norms = f"{layer}.layer_norm1", f"{layer}.layer_norm2"
-    return _Names(norms[0], *projections, norms[1], f"{mlp}.fc1", f"{mlp}.fc2")
+    attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
+    return _Names(
+        norm1=f"{layer}.layer_norm1",
+        queries=f"{attention}.q_proj",
+        keys=f"{attention}.k_proj",
+        values=f"{attention}.v_proj",
+        out=f"{attention}.out_proj",
+        norm2=f"{layer}.layer_norm2",
+        fc1=f"{mlp}.fc1",
+        fc2=f"{mlp}.fc2",
+    )
 
 
 def _bert_names(prefix: str, number: int) -> _Names:
     layer = f"{prefix}.encoder.layer.{number}"
     attention = f"{layer}.attention"
-    parts = (f"{attention}.{part}" for part in ("self.query", "self.key", "self.value"))
-    dense = f"{attention}.output.dense", f"{layer}.intermediate.dense", f"{layer}.output.dense"
-    before = last_norm(prefix, number)
-    return _Names(before, *parts, dense[0], f"{attention}.output.LayerNorm", *dense[1:])
+    return _Names(
+        norm1=last_norm(prefix, number),
+        queries=f"{attention}.self.query",
+        keys=f"{attention}.self.key",
+        values=f"{attention}.self.value",
+        out=f"{attention}.output.dense",
+        norm2=f"{attention}.output.LayerNorm",
+        fc1=f"{layer}.intermediate.dense",
+        fc2=f"{layer}.output.dense",
+    )
 
 
 def last_norm(prefix: str, layers: int) -> str:

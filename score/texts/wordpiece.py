@@ -31,7 +31,7 @@ def word_pieces(pieces: Mapping[str, int], config: Json, unknown: str = "[UNK]")
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=_flag(config, "tokenize_chinese_chars", True),
-        strip_accents=_flag(config, "strip_accents", None),
+        strip_accents=_strips_accents(config),
         lowercase=_flag(config, "do_lower_case", True),
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -47,8 +47,15 @@ def enclose(tokenizer: Tokenizer, begin: str, end: str) -> None:
     )
 
 
-def _flag(config: Json, name: str, default: bool | None) -> bool | None:
+def _strips_accents(config: Json) -> bool | None:
+    """None: where it lower-cases, as the original BERT does."""
+    if config.get("strip_accents") is None:
+        return None
+    return _flag(config, "strip_accents", True)
+
+
+def _flag(config: Json, name: str, default: bool) -> bool:
     value = config.get(name, default)
-    if value is not None and not isinstance(value, bool):
+    if not isinstance(value, bool):
         raise ModelError(f"tokenizer_config.json: {name} is neither true nor false")
     return value
