@@ -225,7 +225,8 @@ def test_bare_weights_of_the_catalog_are_known_by_their_name(tmp_path: Path) -> 
 def test_what_is_no_plain_clip_is_refused_by_name(part: str | None, key: str, value: Any) -> None:
     model_cfg = json.loads(json.dumps(SMALL))
     (model_cfg if part is None else model_cfg[part])[key] = value
-    with pytest.raises(ModelError, match=r"OpenCLIP's \w+\.\w+|hidden_size|num_attention_heads"):
+    says = r"OpenCLIP's \w+\.\w+|hidden_size|num_attention_heads|OpenCLIP's is not supported: "
+    with pytest.raises(ModelError, match=says):
         openclip.architecture(model_cfg)
 
 
