@@ -17,10 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from score.checkpoints.architectures import ARCHITECTURES, SIGLIP_ARCHITECTURES
+from score.checkpoints.architectures import ALL_ARCHITECTURES
 from score.console import commands
-
-KNOWN = {**ARCHITECTURES, **SIGLIP_ARCHITECTURES}
 
 LOAD = """
 import sys
@@ -34,11 +32,11 @@ print(model.dimension)
 
 def main() -> None:
     parser = commands.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("architecture", choices=KNOWN)
+    parser.add_argument("architecture", choices=ALL_ARCHITECTURES)
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--folder", type=Path, help="where there is room; default: a temporary one")
     options = parser.parse_args()
-    architecture = KNOWN[options.architecture]
+    architecture = ALL_ARCHITECTURES[options.architecture]
     print(f"{options.architecture}: {architecture.parameters:,} parameters, {options.precision}")
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         checkpoint, package = Path(scratch) / "checkpoint", Path(scratch) / "package"

@@ -51,7 +51,6 @@ from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 
 MODELS = ("ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14-quickgelu", "ViT-H-14", "ViT-bigG-14")
-KNOWN = ALL_ARCHITECTURES
 SIDE = 8192  # of the matrices whose multiplication is the limit
 BATCH = 128
 IMAGES, TEXTS = (1, 8, 32, 128), (1, 64, 1024)  # at a time
@@ -80,7 +79,7 @@ class RandomWeights:
 
 def encoder_of(name: str, precision: str, *, factors: bool = True) -> Encoder:
     """A model with random weights on the GPU. `factors`: layers may have them."""
-    architecture, placement = KNOWN[name], Placement(DEVICE, DTYPES[precision])
+    architecture, placement = ALL_ARCHITECTURES[name], Placement(DEVICE, DTYPES[precision])
     take, layout = RandomWeights(architecture, placement.dtype), layout_of(placement)
     if not factors:
         layout = layout._replace(scaled=None)
@@ -324,7 +323,7 @@ def measured(part: str, models: Sequence[str], precisions: Sequence[str]) -> Ite
 def main() -> None:
     parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--models", nargs="+", choices=KNOWN, default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=ALL_ARCHITECTURES, default=MODELS)
     parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=("fp16", "bf16"))
     parser.add_argument("--output", type=Path, default=Path("out/bench-gpu"))
     options = parser.parse_args()

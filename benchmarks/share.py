@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import machine
-from score.checkpoints.architectures import ARCHITECTURES, SIGLIP_ARCHITECTURES
+from score.checkpoints.architectures import ALL_ARCHITECTURES
 from score.checkpoints.random_checkpoint import RandomTensors
 from score.console import commands
 from score.folder.architecture import Architecture
@@ -31,7 +31,6 @@ from score.model.image_tower import ImageTower
 from score.model.text_tower import TextTower
 from score.model.transformer import Layout, Plain
 
-KNOWN = {**ARCHITECTURES, **SIGLIP_ARCHITECTURES}
 CAPTION = 14  # tokens of a usual one, begin and end included
 PLAIN = Layout(Plain, fused=True)  # whose multiplications PyTorch counts
 
@@ -88,16 +87,16 @@ def seconds(compute: Callable[[], object]) -> float:
 def measured(names: list[str], turns: int, dtype: torch.dtype, batch: int) -> Iterator[str]:
     """A line for each architecture and kind of input."""
     layout = layout_of(Placement(torch.device("cpu"), dtype))
-    work = {name: towers(KNOWN[name], layout, dtype, batch) for name in names}
+    work = {name: towers(ALL_ARCHITECTURES[name], layout, dtype, batch) for name in names}
     counts = {
         (name, kind): flops(compute)
         for name in names
-        for kind, compute in towers(KNOWN[name], PLAIN, dtype, batch).items()
+        for kind, compute in towers(ALL_ARCHITECTURES[name], PLAIN, dtype, batch).items()
     }
     shares: dict[tuple[str, str], list[float]] = {pass_: [] for pass_ in counts}
     for _ in range(turns):
         for (name, kind), count in counts.items():
-            limit = gemm(KNOWN[name], layout, dtype, batch)
+            limit = gemm(ALL_ARCHITECTURES[name], layout, dtype, batch)
             shares[name, kind].append(count / seconds(work[name][kind]) / limit)
     for (name, kind), values in shares.items():
         middle, least, most = statistics.median(values), min(values), max(values)
@@ -106,7 +105,9 @@ def measured(names: list[str], turns: int, dtype: torch.dtype, batch: int) -> It
 
 def main() -> None:
     parser = commands.Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("architectures", nargs="+", choices=KNOWN, metavar="ARCHITECTURE")
+    parser.add_argument(
+        "architectures", nargs="+", choices=ALL_ARCHITECTURES, metavar="ARCHITECTURE"
+    )
     parser.add_argument("--turns", type=int, default=7, help="default: 7")
     parser.add_argument("--batch", type=int, default=16, help="of a pass; default: 16")
     parser.add_argument("--precision", choices=DTYPES, default="fp32")
