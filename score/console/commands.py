@@ -171,9 +171,18 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
         say(str(error))
     except OSError as error:
         say(told(error))
+        _drop_what_cannot_be_written()
     except ImportError as error:
         say(missing(error))
     return UNUSABLE
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Python would try again at the end, and tell that it could not."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leave_at_once(code: int) -> NoReturn:

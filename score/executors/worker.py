@@ -23,7 +23,7 @@ from score.job_folder.manifest import key_of
 from score.job_folder.ranges import Range
 from score.job_folder.retry import warn_of_damage
 from score.job_folder.rows import Item, embedded
-from score.job_folder.shard import Shard
+from score.job_folder.shard import Shard, slowest_hosts
 from score.jobs.line_source import open_lines
 from score.wording.quoting import quoted
 
@@ -65,7 +65,9 @@ class Worker:
             return None
         work = self._work
         key = key_of(self.begun.identity, work.settings, work.params)
-        known = known_of(work.folder, key, work.vector_cache, work.vector_cache_bytes)
+        known = known_of(
+            work.folder, key, work.vector_cache, work.vector_cache_bytes, is_shared=True
+        )
         return self._closing.enter_context(known)
 
     def close(self) -> None:
@@ -156,7 +158,8 @@ class Worker:
             warn_of_damage(file, error)
             return Result(task, None)
         recovered = sum(record.error is None for _, record in new)
-        return Result(task, replace(entry, file=name), len(new), recovered)
+        slowest = slowest_hosts(pipeline_of(self._embedder).host_times, entry.slowest)
+        return Result(task, replace(entry, file=name, slowest=slowest), len(new), recovered)
 
 
 def _name(first: int) -> str:

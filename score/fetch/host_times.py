@@ -10,6 +10,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from score.concurrency.forks import renewing
+from score.errors import BadUrl, BlockedHost
 
 _KEPT = 10_000  # hosts; of more, those that took longest
 
@@ -40,12 +41,16 @@ class HostTimes:
 
     @contextmanager
     def timed(self, host: str) -> Iterator[None]:
-        """Counts what is done inside as one request, however it ends."""
-        began = monotonic()
+        """Counts what is done inside as one request, unless it turns out that nobody was asked."""
+        began, is_asked = monotonic(), True
         try:
             yield
+        except (BadUrl, BlockedHost):
+            is_asked = False
+            raise
         finally:
-            self._add(host, monotonic() - began)
+            if is_asked:
+                self._add(host, monotonic() - began)
 
     def take(self, most: int) -> dict[str, HostTime]:
         """The hosts that took longest since the last call of this."""
@@ -60,6 +65,15 @@ class HostTimes:
             self._times[host] = known.plus(new) if known else new
             if len(self._times) > _KEPT:
                 self._times = longest(self._times, _KEPT // 2)
+
+
+def merged(*times: Mapping[str, HostTime]) -> dict[str, HostTime]:
+    """Of all requests together."""
+    whole = dict[str, HostTime]()
+    for some in times:
+        for host, time in some.items():
+            whole[host] = whole[host].plus(time) if host in whole else time
+    return whole
 
 
 def longest(times: Mapping[str, HostTime], most: int) -> dict[str, HostTime]:

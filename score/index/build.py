@@ -125,13 +125,13 @@ def _append(files: Sequence[Path], folder: Path, column: str) -> int:
             _check_dimension(table, ledger.dimension)
         if not changes.new and not changes.replaced:
             return 0
-        for source in changes.replaced:
-            log.info("%s has changed: its rows in the index are replaced", source.path)
-            if source.vectors:  # else its first row may be another file's, too
-                store.remove(source.first, source.vectors, source.path)
-        kept = tuple(source for source in ledger.sources if source not in changes.replaced)
-        first = {source.path: source for source in changes.replaced}
-        added = _add(store, list(zip(tables, changes.new, strict=True)), ledger.end, first)
+        before = {source.path: source for source in changes.replaced}
+        for path in before:
+            log.info("%s has changed: its rows in the index are replaced", path)
+        # The first row of a file without vectors may be another file's, too.
+        store.remove({each.first: each.vectors for each in before.values() if each.vectors})
+        kept = tuple(source for source in ledger.sources if source.path not in before)
+        added = _add(store, list(zip(tables, changes.new, strict=True)), ledger.end, before)
         _commit(store, replace(ledger, sources=(*kept, *added)), folder)
         store.clean()
         return sum(source.vectors for source in added)

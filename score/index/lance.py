@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ _FOREVER = timedelta(days=36_500)
 _RESERVED = ("_distance", "_score", "_relevance_score", "_row")
 _FILE = pa.field("_row_file", pa.int64())  # which file a row is of: the number of its first row
 _BATCH = 2048  # rows of a batch
+_DELETED = 1000  # files whose rows are removed at once
 _AHEAD = 16_384  # rows that are read at once: Lance reads on while a batch is worked on
 _WHERE_IN_RUST = re.compile(r",\s*\S*\.rs:\d+:\d+.*", re.DOTALL)
 _SQL = re.compile(r"Error parsing statement: .*\((?P<what>sql parser error: .*)\)", re.DOTALL)
@@ -164,23 +166,27 @@ class LanceTable:
         with explained("the index cannot be read"):
             return int(self._table.count_rows())
 
-    def remove(self, first: int, count: int, path: str) -> None:
-        """Removes the rows of a file. first: the number of its first row. count: how many of them
-        there must be.
+    def remove(self, files: Mapping[int, int]) -> None:
+        """Removes the rows of files: the number of a file's first row → how many of its rows there
+        must be.
 
         Raises RequestError, also where an earlier version made the table, which knows no files.
         """
         again = "build it again with --overwrite"
-        if _FILE.name not in self._stored.names:
+        if files and _FILE.name not in self._stored.names:
             raise RequestError(
-                f"{path} has changed since it was indexed, and the index, of an earlier version, "
-                f"does not tell which rows are of it: {again}"
+                f"files have changed since they were indexed ({len(files):,}), and the index, of "
+                f"an earlier version, does not tell which rows are of them: {again}"
             )
-        with explained("the index cannot be written"):
-            removed = self._table.delete(f"{_FILE.name} = {first}").num_deleted_rows
-        if removed != count:
+        removed, firsts = 0, iter(files)
+        while some := list(islice(firsts, _DELETED)):
+            where = f"{_FILE.name} in ({', '.join(map(str, some))})"
+            with explained("the index cannot be written"):
+                removed += self._table.delete(where).num_deleted_rows
+        if removed != (count := sum(files.values())):
             raise RequestError(
-                f"the index holds {removed:,} rows of {path}, and should hold {count:,}: {again}"
+                f"the index holds {removed:,} rows of the files that have changed, and should hold "
+                f"{count:,}: {again}"
             )
 
     def add(self, batches: Iterable[tuple[int, pa.RecordBatch]]) -> None:

@@ -124,8 +124,8 @@ class Ledger:
         """What some files have that the index has not. Raises OSError."""
         by_path = {source.path: source for source in self.sources}
         found, replaced = list[Source](), list[Source]()
-        for file in files:
-            before = by_path.get(str(file.resolve()))
+        for path, file in {str(file.resolve()): file for file in files}.items():
+            before = by_path.get(path)
             state = file.stat()
             if before and (before.size, before.modified) == (state.st_size, state.st_mtime_ns):
                 continue
@@ -135,7 +135,8 @@ class Ledger:
             if before:
                 replaced.append(before)
             found.append(source)
-        known = {source.digest for source in self.sources if source not in replaced}
+        gone = {source.path for source in replaced}
+        known = {source.digest for source in self.sources if source.path not in gone}
         new = {source.digest: source for source in reversed(found) if source.digest not in known}
         return Changes(list(reversed(new.values())), replaced)
 

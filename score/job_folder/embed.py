@@ -96,6 +96,7 @@ def embed_into(
             known_of(folder, key, options.vector_cache, options.vector_cache_bytes) as known,
             Inspection(job) as inspection,
         ):
+            pipeline_of(embedder).host_times.take(0)  # those of others, before this job
             run = _Run(job, embedder, known, options, progress, summary)
             run.go_on(lines, params)
             if not summary.stopped:

@@ -139,16 +139,23 @@ class JobFolder:
 
 
 def known_of(
-    folder: Path, key: str, cache: Path | None, most_bytes: int
+    folder: Path, key: str, cache: Path | None, most_bytes: int, *, is_shared: bool = False
 ) -> AbstractContextManager[Known | None]:
     """What has been computed in a job, or in a cache with the same key (`manifest.key_of`).
 
-    most_bytes: of the vectors that are kept; 0: nothing is.
+    most_bytes: of the vectors that are kept; 0: nothing is. is_shared: whether several processes
+    work on the job, of which none may remove what the others use.
     """
     if not most_bytes:
         return nullcontext()
     vectors = cache / f"{key}.sqlite" if cache else folder / _KNOWN / "vectors.sqlite"
-    return Known(folder / _KNOWN / "urls.sqlite", vectors, most_bytes, is_own=cache is None)
+    return Known(
+        folder / _KNOWN / "urls.sqlite",
+        vectors,
+        most_bytes,
+        owns_urls=not is_shared,
+        owns_vectors=cache is None and not is_shared,
+    )
 
 
 def check(path: Path) -> None:

@@ -63,10 +63,15 @@ class Inspection:
 def is_as_written(folder: Path, entry: Entry) -> bool:
     """Whether a shard holds the bytes that the ledger tells; True where it does not tell. Raises
     OSError for one that is there and cannot be read."""
+    file = folder / entry.file
+    if not entry.sha256:
+        return file.exists()
     try:
-        return entry.sha256 in ("", sha256_of(folder / entry.file))
+        return entry.sha256 == sha256_of(file)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def damaged_files(folder: Path) -> Iterator[str]:

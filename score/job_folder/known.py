@@ -94,12 +94,18 @@ class Known:
     """What a job has computed already. Use it as a context manager."""
 
     def __init__(
-        self, urls: Path, vectors: Path, most_bytes: int = VECTORS_BYTES, *, is_own: bool = False
+        self,
+        urls: Path,
+        vectors: Path,
+        most_bytes: int = VECTORS_BYTES,
+        *,
+        owns_urls: bool = False,
+        owns_vectors: bool = False,
     ) -> None:
         """urls, vectors: files of the stores, made where they are missing. most_bytes: of the
-        vectors that are kept. is_own: whether they are for one job alone."""
-        self._urls = BlobStore(urls, _URLS_BYTES, is_own=True)
-        self._vectors = BlobStore(vectors, most_bytes, is_own=is_own)
+        vectors that are kept. owns_…: whether nobody else uses that file."""
+        self._urls = BlobStore(urls, _URLS_BYTES, is_own=owns_urls)
+        self._vectors = BlobStore(vectors, most_bytes, is_own=owns_vectors)
         self._under_way: dict[bytes, _Part] = {}
         self._vector_bytes = 0
 

@@ -32,6 +32,7 @@ SHARDS = "shards"
 
 _LONGEST = 2**20  # bytes of a line
 _LARGEST = 2**63  # of a number
+_STATUS = re.compile(r"[1-9][0-9]{2}")
 _FILE = re.compile(rf"{SHARDS}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,200}}")
 
 
@@ -87,10 +88,10 @@ class Entry:
             position=number(content["position"]),
             failed=_counter(content["failed"]),
             hosts=_counter(content["hosts"]),
-            statuses=_counter(content["statuses"]),
+            statuses=_statuses(content.get("statuses", {})),
             slowest={
                 str(host): HostTime(number(requests), _seconds(whole), _seconds(longest))
-                for host, (requests, whole, longest) in content["slowest"].items()
+                for host, (requests, whole, longest) in content.get("slowest", {}).items()
             },
             retryable=number(content["retryable"]),
             unasked=number(content["unasked"]),
@@ -101,6 +102,12 @@ class Entry:
 
 def _counter(content: Mapping[str, object]) -> Counter[str]:
     return Counter({str(name): number(count) for name, count in content.items()})
+
+
+def _statuses(content: Mapping[str, object]) -> Counter[str]:
+    if strange := [status for status in content if not _STATUS.fullmatch(status)]:
+        raise ValueError(f"{quoted(strange[0])} is no HTTP status")
+    return _counter(content)
 
 
 def _seconds(value: object) -> float:

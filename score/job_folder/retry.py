@@ -9,17 +9,20 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from score.contract.params import Params
 from score.contract.rows import Record
-from score.core.embedder import Embedder
+from score.core.embedder import Embedder, pipeline_of
+from score.fetch.host_times import HostTimes
 from score.job_folder import stored
 from score.job_folder.folder import JobFolder
 from score.job_folder.known import Known
 from score.job_folder.ledger import Entry
 from score.job_folder.ranges import Range, containing
 from score.job_folder.rows import Item, embedded
+from score.job_folder.shard import slowest_hosts
 from score.jobs.summary import Summary, drop
 from score.tables.lines import Lines
 
@@ -45,7 +48,7 @@ def retry(
     each row. Raises OSError.
     """
     ranges = containing(job.ledger.entries, chosen)
-    shards = _Retried(job, summary)
+    shards = _Retried(job, summary, pipeline_of(embedder).host_times)
     before, began = summary.seconds, time.monotonic()
     wanted = shards.retryable
     with closing(embedded(embedder, lines, ranges, params, known, wanted)) as rows:
@@ -81,8 +84,8 @@ def turns(job: JobFolder, chosen: Callable[[Entry], bool]) -> Iterator[Callable[
 class _Retried:
     """The shards whose rows are tried again, one after the other."""
 
-    def __init__(self, job: JobFolder, summary: Summary) -> None:
-        self._job, self._summary = job, summary
+    def __init__(self, job: JobFolder, summary: Summary, times: HostTimes) -> None:
+        self._job, self._summary, self._times = job, summary, times
         self._rows: Range | None = None  # of the shard that is under way
         self._new: list[tuple[Item, Record]] = []
 
@@ -112,6 +115,7 @@ class _Retried:
         file = self._job.path / entry.file
         try:
             changed = stored.rewrite(file, file, entry, new, self._job.manifest.image_column)
+            changed = replace(changed, slowest=slowest_hosts(self._times, entry.slowest))
         except stored.Damaged as error:
             self._lost(entry, error)
             return

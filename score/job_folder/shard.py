@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from score.contract.rows import IMAGE, Record
 from score.errors import HostDown
-from score.fetch.host_times import HostTime, HostTimes
+from score.fetch.host_times import HostTime, HostTimes, longest, merged
 from score.fetch.http_status import status_in
 from score.job_folder.ledger import Entry
 from score.storage.digest import sha256_of
@@ -97,7 +97,7 @@ class Shard:
             failed=self._failed,
             hosts=counted_hosts(self._images),
             statuses=self._statuses,
-            slowest=_rounded(times.take(_SLOWEST)),
+            slowest=slowest_hosts(times),
             retryable=self._retryable,
             unasked=self._unasked,
             seconds=round(self.seconds, 3),
@@ -113,11 +113,15 @@ def counted_statuses(messages: Iterable[str]) -> Counter[str]:
     return Counter(filter(None, map(status_in, messages)))
 
 
-def _rounded(times: Mapping[str, HostTime]) -> dict[str, HostTime]:
-    """With names and numbers as a ledger has them."""
+def slowest_hosts(
+    times: HostTimes, earlier: Mapping[str, HostTime] = MappingProxyType({})
+) -> dict[str, HostTime]:
+    """The requests since the last call of this to the hosts that took longest, as a ledger has
+    them. earlier: of the same shard."""
+    whole = longest(merged(earlier, times.take(_SLOWEST)), _SLOWEST)
     return {
         host: HostTime(time.requests, round(time.seconds, 3), round(time.longest, 3))
-        for host, time in times.items()
+        for host, time in whole.items()
         if len(host) <= _LONGEST_HOST
     }
 

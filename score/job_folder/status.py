@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from score.fetch.host_times import HostTime, longest
+from score.fetch.host_times import HostTime, longest, merged
 from score.job_folder import ledger
 from score.job_folder.folder import holder
 from score.job_folder.ledger import Entry
@@ -79,7 +79,7 @@ class Status:
             failed=failed,
             hosts=hosts,
             statuses=statuses,
-            slowest=_slowest(done),
+            slowest=longest(merged(*(entry.slowest for entry in done)), _SHOWN),
         )
 
     @property
@@ -154,11 +154,3 @@ class Status:
         if self.seconds_left is not None:
             done += f", about {duration(self.seconds_left)} left at that rate"
         return done
-
-
-def _slowest(done: Sequence[Entry]) -> dict[str, HostTime]:
-    times = dict[str, HostTime]()
-    for entry in done:
-        for host, time in entry.slowest.items():
-            times[host] = times[host].plus(time) if host in times else time
-    return longest(times, _SHOWN)

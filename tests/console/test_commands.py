@@ -298,5 +298,6 @@ def test_output_that_cannot_be_written_is_told() -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "score", "catalog"]
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert done.stderr.startswith("score: [Errno 28] No space left on device")
+    assert done.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from score.errors import BlockedHost
 from score.fetch import host_times
 from score.fetch.host_times import HostTime, HostTimes
 from score.fetch.http_status import said, status_in
@@ -37,6 +38,14 @@ def test_a_request_that_fails_has_taken_time_too(clock: Clock) -> None:
         clock.now += 10
         raise TimeoutError
     assert times.take(1) == {"dead": HostTime(1, 10, 10)}
+
+
+def test_what_is_refused_before_a_request_counts_as_none(clock: Clock) -> None:
+    times = HostTimes()
+    with pytest.raises(BlockedHost), times.timed("inside"):
+        clock.now += 10
+        raise BlockedHost("leads to no public address")
+    assert times.take(1) == {}
 
 
 def test_of_too_many_hosts_the_slow_ones_are_kept(

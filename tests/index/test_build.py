@@ -311,6 +311,30 @@ def test_a_file_that_had_no_rows_takes_no_others_away(folder: Path, tmp_path: Pa
     assert found == sorted(ids(Index(tmp_path / "anew"), np.ones(8, np.float32), 100))
 
 
+def test_a_file_of_two_spellings_is_replaced_once(folder: Path, tmp_path: Path) -> None:
+    build_index(folder, tmp_path / "index")
+    (tmp_path / "link").symlink_to(folder)
+    shard(folder / "a.parquet", 6)
+    files = [folder / "a.parquet", tmp_path / "link/a.parquet"]
+    assert build_index(files, tmp_path / "index", append=True) == 6
+    assert len(Index(tmp_path / "index")) == 10
+
+
+def test_many_files_are_replaced_at_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance, "_DELETED", 2)
+    for number in range(5):
+        shard(folder / f"{number}.parquet", 3)
+    build_index(folder, tmp_path / "index")
+    for number in range(5):
+        shard(folder / f"{number}.parquet", 2)
+    assert build_index(folder, tmp_path / "index", append=True) == 10
+    found = sorted(ids(Index(tmp_path / "index"), np.ones(8, np.float32), 100))
+    build_index(folder, tmp_path / "anew")
+    assert found == sorted(ids(Index(tmp_path / "anew"), np.ones(8, np.float32), 100))
+
+
 def test_a_file_that_has_become_a_copy_of_another_has_changed(folder: Path, tmp_path: Path) -> None:
     """Its old vectors are removed, and its new ones are in the index."""
     build_index(folder, tmp_path / "index")
@@ -364,7 +388,7 @@ def test_an_index_of_an_earlier_version_grows_and_refuses_a_file_that_has_change
     assert ids(Index(tmp_path / "index"), vectors[1], 1) == ["d1"]
     assert [source.first for source in Ledger.read(tmp_path / "index").sources] == [0, 5, 9]
     shard(folder / "a.parquet", 6)
-    with pytest.raises(RequestError, match=r"a\.parquet has changed .*, of an earlier version"):
+    with pytest.raises(RequestError, match=r"files have changed .*, of an earlier version"):
         build_index(folder, tmp_path / "index", append=True)
     assert len(ids(Index(tmp_path / "index"), vectors[1], 100)) == 12
 

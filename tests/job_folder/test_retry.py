@@ -125,6 +125,8 @@ def test_rows_that_may_succeed_are_tried_again_and_no_others(
         {"127.0.0.1": 1},
     ]
     assert [dict(entry.statuses) for entry in entries(folder)] == [{"503": 1}, {}, {"404": 1}]
+    times = [time for entry in entries(folder) for time in entry.slowest.values()]
+    assert sum(time.requests for time in times) == 6 + 4
     assert (folder / entries(folder)[2].file).stat().st_ino == untouched
     after = content(folder)
     assert after["row_id"].to_pylist() == list(range(ROWS))

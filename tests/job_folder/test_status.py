@@ -122,6 +122,14 @@ def test_looking_at_a_job_does_not_keep_another_from_beginning(folder: Path) -> 
     os.close(descriptor)
 
 
+def test_what_is_no_status_is_not_told(folder: Path) -> None:
+    ledger = folder / "ledger.jsonl"
+    entry = {**json.loads(ledger.read_text().splitlines()[0]), "statuses": {"\x1b[2J": 1}}
+    ledger.write_text(json.dumps(entry) + "\n")
+    with pytest.raises(RequestError, match=r"line 1, is damaged: .* is no HTTP status"):
+        Status.of(folder)
+
+
 def test_a_ledger_without_ends_of_lines_is_damaged(folder: Path) -> None:
     (folder / "ledger.jsonl").write_bytes(b"x" * 2**20)
     with pytest.raises(RequestError, match=r"ledger\.jsonl, line 1, is damaged: it has no end"):
