@@ -254,7 +254,7 @@ def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any
     snapshot = Path(shutil.copytree(tiny, tmp_path / "snapshots" / ("a" * 40)))
     (snapshot / "LICENSE").write_text("the base's")
 
-    def download(id: str, revision: str | None, *, weights: bool = True) -> Any:
+    def download(id: str, revision: str | None, *, weights: bool = True, **_: object) -> Any:
         asked.append((id, revision, weights))
         return resolve.hub.Download(snapshot, "a" * 40)
 
@@ -314,7 +314,7 @@ def test_without_a_network_it_says_what_to_fetch(
 def test_a_bare_repository_is_named_as_it_was_asked_for(
     bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def download(id: str, revision: str | None, *, weights: bool = True) -> Any:
+    def download(id: str, revision: str | None, *, weights: bool = True, **_: object) -> Any:
         return resolve.hub.Download(bare, "a" * 40)
 
     monkeypatch.setattr(resolve.hub, "download", download)
