@@ -376,6 +376,11 @@ def test_outputs_are_written_by_storage() -> None:
     assert not replacing
 
 
+def test_files_are_hashed_by_storage() -> None:
+    hashing = {name for name, file in MODULES.items() if "file_digest" in file.read_text()}
+    assert hashing == {"storage.digest"}
+
+
 def test_items_are_paired_with_records_in_one_place() -> None:
     queues = {name for name in MODULES if "collections.deque" in imports(name)}
     assert {room(name) for name in queues} == {"core"}

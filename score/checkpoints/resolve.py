@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from score.errors import ModelError
 from score.folder import mlmodel, unsupported
 from score.folder.architecture import Architecture
 from score.folder.model_folder import preprocessor_file, read_json, tokenizer_folder
+from score.storage.digest import sha256_of
 from score.texts.cleaning import Name
 from score.texts.tokenizer import Tokenizer
 from score.type_aliases import Json
@@ -304,9 +304,7 @@ def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
 
 
 def _check_sum(path: Path, entry: Entry) -> None:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != entry.sha256:
+    if sha256_of(path) != entry.sha256:
         raise ModelError(
             f"{path} has the name of {entry.title}, but not its SHA-256 ({entry.sha256}): half a "
             f"download, or another file; rename it to package it as something else"

@@ -23,6 +23,7 @@ from pathlib import Path
 from score.checkpoints.architectures import CLIP_TOKENIZER
 from score.errors import ModelError, RowError
 from score.folder.model_folder import read_optional_json
+from score.storage.digest import sha256_of
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning
 from score.texts.tokenizer import MOST_CHARACTERS, Tokenizer, longest
@@ -79,8 +80,7 @@ def _digest(folder: Path, *, pads: bool = False) -> str:
     """Of the files that make a tokenizer's ids; what files beside them add takes no time."""
     digest = hashlib.sha256()
     for name in names_in(folder, read_optional_json(folder / CONFIG), pads=pads):
-        with (folder / name).open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(sha256_of(folder / name).encode())
     return digest.hexdigest()
 
 

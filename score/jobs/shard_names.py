@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
+
+from score.storage.digest import sha256_of
 
 
 def result_name(shard: Path) -> str:
@@ -12,5 +13,4 @@ def result_name(shard: Path) -> str:
     Folders are mounted elsewhere on every machine, and two of them may have a file of one name.
     Raises OSError.
     """
-    with shard.open("rb") as stream:
-        return f"{shard.stem}-{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
+    return f"{shard.stem}-{sha256_of(shard)[:12]}"

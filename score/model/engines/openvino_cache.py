@@ -52,6 +52,7 @@ from score.model.engines.openvino_towers import (
 from score.settings import Settings
 from score.storage import atomic
 from score.storage.cache import cached_folder, location
+from score.storage.digest import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +144,7 @@ def key(folder: ModelFolder, precision: str) -> str:
     for module in modules:
         digest.update(hashlib.sha256(_source(module)).digest())
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(file)))
     return digest.hexdigest()[:32]
 
 
