@@ -1,8 +1,8 @@
 """The architecture of a CLIP model: `config.json` → `Architecture`, and back.
 
-Field names and defaults are those of transformers' `CLIPConfig`, `MetaClip2Config` and
-`SiglipConfig`. Values are checked here, before memory is allocated for them. Independent of files
-and torch.
+Field names and defaults are those of transformers' `CLIPConfig`, `MetaClip2Config`, `SiglipConfig`
+and `ChineseCLIPConfig`. Values are checked here, before memory is allocated for them. Independent
+of files and torch.
 """
 
 from __future__ import annotations
@@ -162,13 +162,18 @@ class Architecture:
         }
 
     def differences(self, other: Architecture) -> dict[str, tuple[Any, Any]]:
-        """Field of a tower's config → its value here and in `other`, where they differ."""
+        """Field of a tower's config → its value here and in `other`, where they differ.
+
+        Of models of two families, `model_type` alone: their configs have other fields.
+        """
+        if self.kind != other.kind:
+            return {"model_type": (self.kind, other.kind)}
         ours, theirs = self.config(), other.config()
         return {
-            f"{part}.{name}": (ours[part][name], value)
+            f"{part}.{name}": (ours[part].get(name), value)
             for part in ("vision_config", "text_config")
             for name, value in theirs[part].items()
-            if ours[part][name] != value
+            if ours[part].get(name) != value
         }
 
     @property

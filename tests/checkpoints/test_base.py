@@ -16,6 +16,7 @@ from transformers import CLIPModel
 
 from score import __main__ as command
 from score.checkpoints import base_checkpoint, catalog, random_checkpoint, resolve
+from score.checkpoints.architectures import ALL_ARCHITECTURES
 from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
 from score.model.probes import Probes
@@ -345,6 +346,20 @@ def test_bare_weights_that_are_said_to_be_two_things(
     monkeypatch.setattr(resolve, "ARCHITECTURES", {"small": other})
     with pytest.raises(ModelError, match=r"--base is no small: its vision_config\.hidden_act is"):
         resolve.find(str(bare / "model.safetensors"), base=str(tiny), architecture="small")
+
+
+@pytest.mark.parametrize("family", ["ViT-B-16-SigLIP-224", "chinese-ViT-B-16"])
+def test_bare_weights_whose_base_is_of_another_family(
+    family: str, bare: Path, tmp_path: Path
+) -> None:
+    config = ALL_ARCHITECTURES[family].config()
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    says = f"--base is no ViT-B-32: its model_type is '{config['model_type']}', not 'clip'"
+    with pytest.raises(ModelError, match=says):
+        resolve.find(
+            str(bare / "model.safetensors"), base=str(tmp_path / "base"), architecture="ViT-B-32"
+        )
 
 
 # -- with another tokenizer ------------------------------------------------------------------------

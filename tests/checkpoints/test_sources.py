@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,29 @@ def test_a_source_that_is_something_else_is_refused(tiny: Path, tmp_path: Path) 
         package(tiny, tmp_path / "p", source="openai-vit-b-32")
     with pytest.raises(ModelError, match="neither a Hub id nor a name of the catalog"):
         package(tiny, tmp_path / "p", source="something")
+
+
+OF_EACH_FAMILY = {
+    "clip": "openai-vit-b-32",
+    "metaclip_2": "metaclip-2-huge",
+    "siglip": "siglip-b-16-224",
+    "chinese_clip": "chinese-clip-vit-b-16",
+}
+
+
+def test_a_source_of_another_family_is_refused(tiny: Path) -> None:
+    for kind in OF_EACH_FAMILY.keys() - {"clip"}:
+        entry = catalog.CATALOG[OF_EACH_FAMILY[kind]]
+        says = f"this is not {entry.title}: its model_type is 'clip', published was '{kind}'"
+        with pytest.raises(ModelError, match=re.escape(says)):
+            resolve.find(str(tiny), source=entry.hub)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), list(itertools.permutations(OF_EACH_FAMILY, 2)))
+def test_of_two_families_only_the_family_is_compared(ours: str, theirs: str) -> None:
+    one, other = (catalog.CATALOG[OF_EACH_FAMILY[kind]].architecture for kind in (ours, theirs))
+    assert one.differences(other) == {"model_type": (ours, theirs)}
+    assert one.differences(one) == {}
 
 
 @pytest.mark.usefixtures("small_catalog")
