@@ -7,11 +7,13 @@ sizes that the Hub states, shown by progress bars, and kept in its cache.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from score.checkpoints.openclip import is_openclips
 from score.errors import ModelError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?")
@@ -48,6 +50,7 @@ _BESIDE = (
     "assets/tokenizer/*",
     "LICENSE*",
 )
+_SMALL = ("*.json", *(name for name in _BESIDE if not name.endswith(".json")))
 
 
 class Download(NamedTuple):
@@ -85,15 +88,15 @@ def download(
     try:
         info = huggingface_hub.HfApi().model_info(name, revision=revision)
         files = [sibling.rfilename for sibling in info.siblings or ()]
-        patterns = [_BESIDE, *([_weights(name, files)] if weights else [])]
-        for wanted in patterns:
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    name, revision=revision, allow_patterns=list(wanted)
-                )
-            )
-            check(folder)
-        return Download(folder, folder.name)  # the cache names snapshots by their commit
+        patterns = _weights(name, files) if weights else ()
+        folder = Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(_BESIDE))
+        )
+        check(folder)
+        commit = folder.name  # the cache names snapshots by their commit
+        if weights:  # of the same commit, wherever its branch is now
+            huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=list(patterns))
+        return Download(folder, commit)
     except ModelError:
         raise
     except (HfHubHTTPError, HFValidationError) as error:
@@ -113,21 +116,26 @@ def _cached(name: str, revision: str | None, weights: bool) -> Download | None:
     """An earlier download from the cache, for a machine that cannot reach the Hub now."""
     import huggingface_hub
 
-    try:
-        folder = Path(
-            huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
+    def cached(patterns: Sequence[str]) -> Path:
+        """Raises OSError if one of the repository's files of these names is not in the cache."""
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=list(patterns), local_files_only=True
+            )
         )
-    except (OSError, ValueError):
+
+    try:
+        folder = cached(_BESIDE)
+        if weights:
+            files = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+            cached(_weights(name, files))
+    except (OSError, ValueError, ModelError):
         return None
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    complete = not weights or any(_found(patterns, files) for patterns in _WEIGHTS)
-    return Download(folder, folder.name) if complete else None
+    return Download(folder, folder.name)
 
 
 def _weights(name: str, files: Sequence[str]) -> Sequence[str]:
-    # timm's repositories have their image tower alone in model.safetensors.
-    timms = "open_clip_config.json" in files and "preprocessor_config.json" not in files
-    for patterns in _OPENCLIPS if timms else _WEIGHTS:
+    for patterns in _OPENCLIPS if is_openclips(files) else _WEIGHTS:
         if _found(patterns, files):
             return patterns
     raise ModelError(f"the Hub's {name} holds no weights that can be packaged: {', '.join(files)}")
@@ -146,7 +154,7 @@ def _elsewhere(name: str, revision: str | None, weights: bool, error: Exception)
         use += f" --source {source} --output dist/{folder}"
     else:
         small, use = (
-            " --include '*.json' merges.txt spiece.model 'LICENSE*'",
+            "".join(f" --include {shlex.quote(pattern)}" for pattern in _SMALL),
             f"name it: --base {folder}",
         )
     return (

@@ -8,19 +8,25 @@ describe is refused by name, never guessed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from score.checkpoints import openclip_others, openclip_siglip, openclip_tensors, state_dict
+from score.checkpoints import (
+    openclip_others,
+    openclip_siglip,
+    openclip_tensors,
+    state_dict,
+    transformers_layout,
+)
 from score.checkpoints.source import Source, Tensors, opened
 from score.checkpoints.state_dict import Names
 from score.errors import ModelError
 from score.folder.architecture import Architecture
-from score.folder.model_folder import read_json
+from score.folder.model_folder import PROCESSORS, read_json
 from score.images.preprocess import BICUBIC, Preprocessor
 from score.images.processors import CLIP_MEAN, CLIP_STD
 from score.texts.cleaning import Cleaning
@@ -93,6 +99,25 @@ def architecture(model: Json) -> Architecture:
             | dict(zip(("bos_token_id", "eos_token_id", "pad_token_id"), ids, strict=True)),
         }
     )
+
+
+def check(config: Json) -> None:
+    """Raises ModelError for a configuration (`open_clip_config.json`) of another family."""
+    openclip_others.check(_object(config, "model_cfg"))
+
+
+def is_openclips(files: Collection[str]) -> bool:
+    """Whether what lies in a folder is a checkpoint in this layout, by the names of its files.
+
+    Beside weights in the transformers layout it is not, unless these are timm's: of the image tower
+    alone, and without an image processor.
+    """
+    if CONFIG not in files:
+        return False
+    if not transformers_layout.has_weights(files):
+        return True
+    is_timms = not any(name in files for name in PROCESSORS)
+    return is_timms and any(name in files for name in WEIGHTS)
 
 
 def _text_sizes(text: Json) -> dict[str, Any]:

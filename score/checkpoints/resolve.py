@@ -10,7 +10,6 @@ from score.checkpoints import (
     hub,
     kerashub,
     openclip,
-    openclip_others,
     state_dict,
     tokenizer_trial,
     transformers_layout,
@@ -180,7 +179,7 @@ def _known_family(folder: Path) -> None:
 
 _CONFIGURATIONS: Mapping[str, Callable[[Json], object]] = {
     "config.json": unsupported.check,
-    openclip.CONFIG: lambda config: openclip_others.check(config.get("model_cfg") or {}),
+    openclip.CONFIG: openclip.check,
 }
 
 
@@ -248,10 +247,8 @@ def _folder(path: Path, options: _Options) -> Source:
     base = options.base
     if options.architecture:
         raise ModelError(f"{path} says itself what it is: --architecture is for bare weights")
-    own = kerashub.is_preset(path) or (
-        (path / openclip.CONFIG).is_file() and not transformers_layout.has_weights(path)
-    )
-    if own and base:
+    is_openclips = openclip.is_openclips([file.name for file in path.iterdir() if file.is_file()])
+    if base and (is_openclips or kerashub.is_preset(path)):
         raise ModelError(f"{path}: --base is for the transformers layout, and for bare weights")
     if kerashub.is_preset(path):
         if options.tokenizer or options.weights:
@@ -260,7 +257,7 @@ def _folder(path: Path, options: _Options) -> Source:
                 "--tokenizer are for other layouts"
             )
         return kerashub.folder(path)
-    if own:
+    if is_openclips:
         source = openclip.folder(path, _tokenizer_of(path, options), options.weights)
         as_published = source.architecture.text.pads and options.tokenizer is None
         return replace(source, tokenizer_folder=path) if as_published else source

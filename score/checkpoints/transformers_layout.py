@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +30,9 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
 
-def has_weights(path: Path) -> bool:
-    """Whether a folder holds weights in this layout."""
-    return any((path / name).is_file() for name in (FILE, INDEX, PICKLE, PICKLE_INDEX))
+def has_weights(files: Collection[str]) -> bool:
+    """Whether there are weights in this layout among the files of a folder."""
+    return any(name in files for name in (FILE, INDEX, PICKLE, PICKLE_INDEX))
 
 
 def folder(

@@ -28,7 +28,11 @@ LFS_POINTER = "a Git LFS pointer; run `git lfs pull`"
 """Part of the message about a file for which `is_lfs_pointer` is true."""
 
 _LFS_HEAD = b"version https://git-lfs"
-_PROCESSOR = "processor_config.json"
+
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+"""The files that may hold an image processor, the first before the second, as in transformers; in
+the first it is beside the tokenizer."""
+
 _TOKENIZERS = (
     ("tokenizer.json",),
     ("vocab.json", "merges.txt"),
@@ -151,11 +155,10 @@ def tokenizer_folder(*folders: Path | None) -> Path | None:
 def preprocessor_file(*folders: Path | None) -> Path | None:
     """The image processor's configuration in the first of some folders that has one.
 
-    As in transformers, `processor_config.json` (tokenizer and image processor together) takes
-    precedence over `preprocessor_config.json`. Raises ModelError.
+    The first of `PROCESSORS` that has one. Raises ModelError.
     """
     for folder in filter(None, folders):
-        combined, own = folder / _PROCESSOR, folder / "preprocessor_config.json"
+        combined, own = (folder / name for name in PROCESSORS)
         if combined.is_file() and isinstance(read_json(combined).get("image_processor"), dict):
             return combined
         if own.is_file():
@@ -187,7 +190,7 @@ def _incomplete(folder: Path, base: Path | None, tokenizer: bool, preprocessor: 
 def image_processor(file: Path) -> Json:
     """The configuration in a file that `preprocessor_file` returns. Raises ModelError."""
     content = read_json(file)
-    nested: Json = content["image_processor"] if file.name == _PROCESSOR else content
+    nested: Json = content["image_processor"] if file.name == PROCESSORS[0] else content
     return nested
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +311,11 @@ def test_without_a_network_it_says_what_to_fetch(
         resolve.find(str(bare), base=OPENAI)
     message = str(caught.value)
     assert f"hf download {OPENAI} --revision" in message
-    assert "--include '*.json'" in message
+    options = shlex.split(message.partition("hf download")[2].partition("--local-dir")[0])
+    small = [value for key, value in itertools.pairwise(options) if key == "--include"]
+    assert len(options) == 1 + 2 * (1 + len(small)), "each pattern has an --include of its own"
+    for name in base_checkpoint.hub._BESIDE:
+        assert any(fnmatch(name, pattern) for pattern in small), name
     assert "name it: --base clip-vit-base-patch32" in message
 
 

@@ -39,6 +39,8 @@ class Hub(BaseHTTPRequestHandler):
     folder: ClassVar[Path]
     log: ClassVar[list[tuple[str, str, str | None]]] = []
     breaks: ClassVar[Counter[str]] = Counter()  # file → how often its download breaks off
+    head: ClassVar[str] = COMMIT
+    moves: ClassVar[str | None] = None  # the file after whose download the head is another commit
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -52,7 +54,8 @@ class Hub(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _info(self, path: str) -> Any:
-        commit = OTHER if path.endswith("/revision/other") else COMMIT
+        revision = path.partition("/revision/")[2]
+        commit = {"": self.head, "main": self.head, "other": OTHER}.get(revision, revision)
         files = [{"rfilename": name} for name in self._names()]
         return {"id": "owner/clip", "sha": commit, "siblings": files, "tags": [], "private": False}
 
@@ -89,6 +92,8 @@ class Hub(BaseHTTPRequestHandler):
             self.breaks[name] -= 1
             part = part[:-100_000]  # late: the client writes down 10 MB at a time
             self.close_connection = True
+        if name == self.moves:
+            type(self).head = OTHER
         self.wfile.write(part)
 
     def _answer_json(self, content: Any) -> None:
@@ -222,6 +227,16 @@ def test_a_revision_is_asked_for(score: Run, endpoint: str, tmp_path: Path) -> N
     assert f'revision: "{OTHER}"' in (output / "MLmodel").read_text()
 
 
+def test_a_branch_that_moves_during_a_download(score: Run, endpoint: str, tmp_path: Path) -> None:
+    """Configuration and weights are of one commit, which is found again without a network."""
+    _SERVERS[0].moves = "config.json"
+    for where in (endpoint, "http://127.0.0.1:9"):
+        output = tmp_path / where[-4:]
+        result = score(where, tmp_path / "cache", "owner/clip", "--output", str(output))
+        assert result.returncode == 0, result.stderr
+        assert f'revision: "{COMMIT}"' in (output / "MLmodel").read_text()
+
+
 def test_a_download_that_breaks_off_is_resumed(
     score: Run, endpoint: str, repository: Path, tmp_path: Path
 ) -> None:
@@ -249,24 +264,43 @@ def test_an_openclip_repository(
     assert "open_clip_pytorch_model.bin" not in asked
 
 
-def test_a_repository_of_timms(score: Run, endpoint: str, repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["on the Hub", "downloaded"])
+def test_a_repository_of_timms(
+    where: str, score: Run, endpoint: str, repository: Path, tmp_path: Path
+) -> None:
     """Its image tower alone, in timm's layout, beside OpenCLIP's files of the whole model."""
     shutil.rmtree(repository)
     write_open_clip(repository, OpenClip(SMALL), SMALL, {})
     (repository / "model.safetensors").write_bytes(b"never asked for")
     (repository / "config.json").write_text('{"architecture": "vit_small_patch16_clip_64"}')
-    result = score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(tmp_path / "p"))
+    checkpoint = "owner/clip" if where == "on the Hub" else str(repository)
+    result = score(endpoint, tmp_path / "cache", checkpoint, "--output", str(tmp_path / "p"))
     assert result.returncode == 0, result.stderr
     assert "OpenCLIP" in (tmp_path / "p" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("file", ["tokenizer.json", "vocab.json", "merges.txt", "spiece.model"])
+@pytest.mark.parametrize(
+    "file", ["tokenizer.json", "vocab.json", "merges.txt", "spiece.model", "vocab.txt"]
+)
 def test_a_file_of_a_tokenizer_is_asked_for(
     file: str, score: Run, endpoint: str, repository: Path, tmp_path: Path
 ) -> None:
     (repository / file).write_bytes(b"?")
     score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(tmp_path / "p"))
     assert file in {name for _, name, _ in _SERVERS[0].log}
+
+
+@pytest.mark.parametrize("content", [[1], None, 0, "ViT-B-32"])
+def test_an_openclip_configuration_that_describes_nothing(
+    content: object, score: Run, endpoint: str, repository: Path, tmp_path: Path
+) -> None:
+    (repository / "config.json").unlink()
+    (repository / "open_clip_config.json").write_text(json.dumps({"model_cfg": content}))
+    result = score(endpoint, tmp_path / "cache", "owner/clip", "--output", str(tmp_path / "p"))
+    assert result.returncode == 2
+    assert "cannot reach the Hub" not in result.stderr
+    assert "model_cfg" in result.stderr or "vision_cfg" in result.stderr
+    assert "model.safetensors" not in {name for _, name, _ in _SERVERS[0].log}
 
 
 def test_a_repository_that_is_not_there(score: Run, endpoint: str, tmp_path: Path) -> None:
