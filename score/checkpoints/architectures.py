@@ -63,10 +63,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 # (width, layers, heads, MLP) of SigLIP's towers; those of its text tower are the image tower's,
 # but for giant-opt.
-SIGLIP_BASE = (768, 12, 12, 3072)
-SIGLIP_LARGE = (1024, 24, 16, 4096)
-SIGLIP_SO400M = (1152, 27, 16, 4304)
-SIGLIP_GIANT = (1536, 40, 16, 6144)
+_SIGLIP_BASE = (768, 12, 12, 3072)
+_SIGLIP_LARGE = (1024, 24, 16, 4096)
+_SIGLIP_SO400M = (1152, 27, 16, 4304)
+_SIGLIP_GIANT = (1536, 40, 16, 6144)
 
 _Sizes = tuple[int, int, int, int]
 
@@ -91,12 +91,12 @@ def _siglip(
 
 
 _SIGLIPS: Mapping[str, tuple[_Sizes, _Sizes, int, tuple[int, ...], tuple[int, ...]]] = {
-    "ViT-B-16": (SIGLIP_BASE, SIGLIP_BASE, 16, (224, 256, 384, 512), (224, 256, 384, 512)),
-    "ViT-B-32": (SIGLIP_BASE, SIGLIP_BASE, 32, (), (256,)),
-    "ViT-L-16": (SIGLIP_LARGE, SIGLIP_LARGE, 16, (256, 384), (256, 384, 512)),
-    "ViT-SO400M-14": (SIGLIP_SO400M, SIGLIP_SO400M, 14, (224, 384), (224, 378, 384)),
-    "ViT-SO400M-16": (SIGLIP_SO400M, SIGLIP_SO400M, 16, (), (256, 384, 512)),
-    "ViT-gopt-16": (SIGLIP_GIANT, SIGLIP_SO400M, 16, (), (256, 384)),
+    "ViT-B-16": (_SIGLIP_BASE, _SIGLIP_BASE, 16, (224, 256, 384, 512), (224, 256, 384, 512)),
+    "ViT-B-32": (_SIGLIP_BASE, _SIGLIP_BASE, 32, (), (256,)),
+    "ViT-L-16": (_SIGLIP_LARGE, _SIGLIP_LARGE, 16, (256, 384), (256, 384, 512)),
+    "ViT-SO400M-14": (_SIGLIP_SO400M, _SIGLIP_SO400M, 14, (224, 384), (224, 378, 384)),
+    "ViT-SO400M-16": (_SIGLIP_SO400M, _SIGLIP_SO400M, 16, (), (256, 384, 512)),
+    "ViT-gopt-16": (_SIGLIP_GIANT, _SIGLIP_SO400M, 16, (), (256, 384)),
 }
 
 SIGLIP_ARCHITECTURES: Mapping[str, Architecture] = {

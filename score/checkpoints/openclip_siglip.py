@@ -6,48 +6,40 @@ those of timm (1.x) that belong to a SigLIP. What no SigLIP has is refused by na
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from score.checkpoints.architectures import SIGLIP_BASE, SIGLIP_GIANT, SIGLIP_LARGE, SIGLIP_SO400M
+from score.checkpoints.architectures import SIGLIP_ARCHITECTURES
 from score.errors import ModelError
-from score.folder.architecture import Architecture, Transformer, Vision
+from score.folder.architecture import Architecture, Vision
 from score.folder.families import FAMILIES, Activation
 from score.type_aliases import Json
 from score.wording.quoting import shown
 
 _TANH: Activation = "gelu_pytorch_tanh"
 
-# Size, side of a patch and activation of timm's models; the sides of their images. Which of them
-# have GELU's approximation by tanh does not depend on whose weights they hold.
-_MODELS: tuple[tuple[str, int, Activation, tuple[int, ...]], ...] = (
-    ("base", 16, "gelu", (224, 256, 384, 512)),
-    ("base", 32, _TANH, (256,)),
-    ("large", 16, "gelu", (256, 384)),
-    ("large", 16, _TANH, (512,)),
-    ("so400m", 14, "gelu", (224, 378, 384)),
-    ("so400m", 16, _TANH, (256, 384, 512)),
-    ("giantopt", 16, _TANH, (256, 384)),
-)
-_SIZES = {
-    "base": SIGLIP_BASE,
-    "large": SIGLIP_LARGE,
-    "so400m": SIGLIP_SO400M,
-    "giantopt": SIGLIP_GIANT,
-}
+_NAMES = {768: "base", 1024: "large", 1152: "so400m", 1536: "giantopt"}  # by width
 
-TRUNKS: Mapping[str, Vision] = {
-    f"vit_{size}_patch{patch}_siglip_{image}": Vision(
-        Transformer(*_SIZES[size], activation, 1e-6), image, patch, pooling="attention"
-    )
-    for size, patch, activation, images in _MODELS
-    for image in images
-}
+# Which of timm's models have GELU's approximation by tanh does not depend on whose weights they
+# hold: B/32, L/16 at 512 pixels, so400m/16 and giant-opt. transformers' have it everywhere.
+_WITH_TANH = re.compile(r"vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|giantopt)")
+
+
+def _timms(vision: Vision) -> tuple[str, Vision]:
+    """The name of timm's model with a SigLIP's image tower, and that tower as timm has it."""
+    tower = vision.tower
+    name = f"vit_{_NAMES[tower.width]}_patch{vision.patch}_siglip_{vision.image}"
+    activation: Activation = _TANH if _WITH_TANH.match(name) else "gelu"
+    return name, replace(vision, tower=replace(tower, activation=activation))
+
+
+TRUNKS: Mapping[str, Vision] = dict(_timms(one.vision) for one in SIGLIP_ARCHITECTURES.values())
 """The image towers, by timm's names."""
 
 # What a SigLIP's configuration has to say: timm's and OpenCLIP's defaults are others.
-_WANTED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+_REQUIRED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "model_cfg": {"custom_text": (True,), "quick_gelu": (None, False)},
     "vision_cfg": {"timm_pool": ("map",), "timm_proj": ("none",)},
     "text_cfg": {
@@ -67,12 +59,12 @@ def architecture(model: Json, vision: Json, text: Json, sizes: Json) -> Architec
     """
     trunk = _trunk(vision)
     for name, part in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):
-        for key, values in _WANTED[name].items():
+        for key, values in _REQUIRED[name].items():
             if part.get(key) not in values:
-                wanted = " or ".join(shown(value) for value in values if value is not None)
+                required = " or ".join(shown(value) for value in values if value is not None)
                 raise ModelError(
-                    f"OpenCLIP's {name}.{key}={shown(part.get(key))} is no SigLIP's, whose is "
-                    f"{wanted}"
+                    f"OpenCLIP's {name}.{key}={shown(part.get(key))}: it must be {required} for "
+                    "SigLIP"
                 )
     tanh = text.get("act_kwargs") == {"approximate": "tanh"}
     whole = Architecture.from_config(
@@ -118,5 +110,7 @@ def _epsilon(text: Json) -> object:
     """The text tower's; an invalid value is refused later."""
     options = text.get("norm_kwargs") or {}
     if not isinstance(options, Mapping) or not options.keys() <= {"eps"}:
-        raise ModelError(f"OpenCLIP's text_cfg.norm_kwargs={shown(options)} is no SigLIP's")
+        raise ModelError(
+            f"OpenCLIP's text_cfg.norm_kwargs={shown(options)}: only eps may be set for SigLIP"
+        )
     return options.get("eps", 1e-5)

@@ -24,10 +24,17 @@ from score.checkpoints.source import Source, opened
 from score.errors import ModelError
 from score.folder import mlmodel, unsupported
 from score.folder.architecture import Architecture
-from score.folder.model_folder import preprocessor_file, read_json, tokenizer_folder
+from score.folder.model_folder import (
+    preprocessor_file,
+    read_json,
+    read_optional_json,
+    tokenizer_folder,
+)
 from score.storage.digest import sha256_of
+from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Name
 from score.texts.tokenizer import Tokenizer
+from score.texts.tokenizer_files import names_in
 from score.type_aliases import Json
 
 _BARE = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
@@ -276,7 +283,7 @@ def _tokenizer_of(folder: Path, options: _Options) -> openclip.MakeTokenizer:
 
     def find(architecture: Architecture, named: str | None) -> Tokenizer:
         pads = architecture.text.pads
-        own = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
+        own = names_in(folder, read_optional_json(folder / CONFIG), pads=pads)
         base = tokenizer_folder(options.base.folder) if options.base else None
         files = options.tokenizer or base or (folder if own else None)
         clips = (

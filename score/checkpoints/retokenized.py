@@ -22,8 +22,8 @@ def cleaned(source: Source, asked: Name | None = None) -> Source:
     stays, after the cleaning, as in OpenCLIP's `HFTokenizer`. Raises ModelError where
     the cleaning's library is not installed.
     """
-    own = source.architecture.text.pooling != "end"  # no CLIP of OpenCLIP's
-    if "siglip" in (asked, source.cleaning.name) or own:
+    cleaning_is_fixed = source.architecture.text.pooling != "end"  # a part of the tokenizer
+    if "siglip" in (asked, source.cleaning.name) or cleaning_is_fixed:
         return _as_it_is(source, asked)
     wanted = Cleaning.from_config({"text_cleaning": asked or source.cleaning.name})
     if wanted.name == "transformers":

@@ -15,7 +15,7 @@ from score.wording.quoting import quoted
 SUPPORTED = ", ".join(f"{kind} ({family.models})" for kind, family in FAMILIES.items())
 """The families that are supported, by `model_type` and transformers' class."""
 
-_OTHERS: Mapping[str, str] = {
+_UNSUPPORTED: Mapping[str, str] = {
     "align": "ALIGN: its image tower is an EfficientNet, its text tower a BERT",
     "altclip": "AltCLIP: its text tower is an XLM-RoBERTa",
     "blip": "BLIP: its text tower reads the image, too",
@@ -52,7 +52,7 @@ def check(config: Json) -> None:
         raise ModelError(f"there is no model_type{hint}; supported are {SUPPORTED}")
     code = _code(config)
     if kind not in tuple(FAMILIES):
-        what = f"{kind!r}: {_OTHERS[kind]}" if kind in tuple(_OTHERS) else quoted(kind)
+        what = f"{kind!r}: {_UNSUPPORTED[kind]}" if kind in tuple(_UNSUPPORTED) else quoted(kind)
         raise ModelError(f"model_type {what}{code} (not supported; supported are {SUPPORTED})")
     if code and FAMILIES[kind].models not in _names(config.get("architectures")):
         raise ModelError(

@@ -73,7 +73,10 @@ def read(path: Path, config: Json, *, pads: bool = False) -> Tokenizer:
         return _from_merges(path, config)
     if names == _WORDS:
         return _from_words(path, config)
-    raise ModelError(f"no {JSON}, nor vocab.json and merges.txt, nor vocab.txt, in {path}")
+    pieces = f", nor {siglip.VOCABULARY}" if pads else ""  # which only texts that are padded have
+    raise ModelError(
+        f"no {JSON}, nor vocab.json and merges.txt, nor {wordpiece.VOCABULARY}{pieces}, in {path}"
+    )
 
 
 def names_in(path: Path, config: Json, *, pads: bool = False) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from score.checkpoints.architectures import SIGLIP_ARCHITECTURES
 from score.checkpoints.openclip_siglip import TRUNKS
 from score.core.embedder import Embedder, parts_of
 from score.errors import ModelError
+from score.folder.architecture import Vision
 from score.model.probes import difference
 from score.package import reference
 from score.package.build import package as build
@@ -300,6 +302,29 @@ def test_every_configuration_of_openclips_is_read(name: str) -> None:
     assert {key.rpartition(".")[2] for key in differing} <= {"hidden_act"}
 
 
+def test_the_image_towers_are_siglips_but_for_activations() -> None:
+    activations: dict[str, str] = {}
+    for architecture in SIGLIP_ARCHITECTURES.values():
+        (name,) = (
+            name for name, trunk in TRUNKS.items() if _plain(trunk) == _plain(architecture.vision)
+        )
+        activations[name] = TRUNKS[name].tower.activation
+    assert activations.keys() == TRUNKS.keys()
+    assert {name for name, activation in activations.items() if activation != "gelu"} == {
+        "vit_base_patch32_siglip_256",
+        "vit_large_patch16_siglip_512",
+        "vit_so400m_patch16_siglip_256",
+        "vit_so400m_patch16_siglip_384",
+        "vit_so400m_patch16_siglip_512",
+        "vit_giantopt_patch16_siglip_256",
+        "vit_giantopt_patch16_siglip_384",
+    }
+
+
+def _plain(trunk: Vision) -> Vision:
+    return replace(trunk, tower=replace(trunk.tower, activation="gelu"))
+
+
 @needs_timm
 @pytest.mark.reference
 @pytest.mark.parametrize("name", TRUNKS)
@@ -327,12 +352,12 @@ REFUSED: dict[str, tuple[str | None, str, Any, str]] = {
         "none of SigLIP's, which are vit_base_patch16_siglip_224",
     ),
     "no name": ("vision_cfg", "timm_model_name", ["x"], "its image tower is timm's"),
-    "average pooling": ("vision_cfg", "timm_pool", "avg", "timm_pool='avg' is no SigLIP's"),
-    "projected images": ("vision_cfg", "timm_proj", "linear", "timm_proj='linear' is no SigLIP's"),
+    "average pooling": ("vision_cfg", "timm_pool", "avg", "timm_pool='avg': it must be "),
+    "projected images": ("vision_cfg", "timm_proj", "linear", "timm_proj='linear': it must be "),
     "another image size": ("vision_cfg", "image_size", 256, "image_size=256 is not that of vit_"),
-    "masked texts": ("text_cfg", "no_causal_mask", False, "no_causal_mask=False is no SigLIP's"),
-    "first token": ("text_cfg", "pool_type", "argmax", "pool_type='argmax' is no SigLIP's"),
-    "no bias": ("text_cfg", "proj_bias", False, "proj_bias=False is no SigLIP's"),
+    "masked texts": ("text_cfg", "no_causal_mask", False, "no_causal_mask=False: it must be "),
+    "first token": ("text_cfg", "pool_type", "argmax", "pool_type='argmax': it must be "),
+    "no bias": ("text_cfg", "proj_bias", False, "proj_bias=False: it must be "),
     "no projection": ("text_cfg", "proj_type", "none", "proj_type='none' is no part of a SigLIP"),
     "other norms": ("text_cfg", "norm_kwargs", {"bias": False}, "norm_kwargs={'bias': False}"),
     "an invalid norm": ("text_cfg", "norm_kwargs", {"eps": "small"}, "layer_norm_eps 'small'"),
@@ -344,8 +369,8 @@ REFUSED: dict[str, tuple[str | None, str, Any, str]] = {
         "roberta",
         "its text tower is transformers' 'roberta'",
     ),
-    "QuickGELU": (None, "quick_gelu", True, "quick_gelu=True is no SigLIP's"),
-    "one module": (None, "custom_text", False, "custom_text=False is no SigLIP's"),
+    "QuickGELU": (None, "quick_gelu", True, "quick_gelu=True: it must be "),
+    "one module": (None, "custom_text", False, "custom_text=False: it must be "),
     "unequal vectors": (None, "embed_dim", 512, "vectors of texts have 512 numbers"),
 }
 
@@ -365,7 +390,7 @@ def test_a_checkpoint_is_refused_before_its_weights_are_read(tmp_path: Path) -> 
     model_cfg["vision_cfg"]["timm_pool"] = "avg"
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg}))
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match="timm_pool='avg' is no SigLIP's, whose is 'map'"):
+    with pytest.raises(ModelError, match="timm_pool='avg': it must be 'map' for SigLIP"):
         resolve.find(str(tmp_path))
 
 
@@ -375,3 +400,11 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match=r"without their tokenizer \(timm/ViT-B-16-SigLIP\)"):
         resolve.find(str(tmp_path))
+
+
+def test_pieces_beside_the_weights_are_their_tokenizer(tmp_path: Path) -> None:
+    model_cfg = config("ViT-B-16-SigLIP")
+    options = resolve._Options(None, None, None, None)
+    tokenizer = resolve._tokenizer_of(pieces(tmp_path), options)
+    found = tokenizer(openclip.architecture(model_cfg), "timm/ViT-B-16-SigLIP")
+    assert found.vocabulary() == OurTokenizer.of(tmp_path, CONTEXT, pads=True).vocabulary()
