@@ -408,3 +408,14 @@ def test_pieces_beside_the_weights_are_their_tokenizer(tmp_path: Path) -> None:
     tokenizer = resolve._tokenizer_of(pieces(tmp_path), options)
     found = tokenizer(openclip.architecture(model_cfg), "timm/ViT-B-16-SigLIP")
     assert found.vocabulary() == OurTokenizer.of(tmp_path, CONTEXT, pads=True).vocabulary()
+
+
+@pytest.mark.parametrize("pads", [True, False])
+def test_a_folder_without_a_tokenizer_is_told_what_one_is_made_of(
+    pads: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        OurTokenizer.of(tmp_path, CONTEXT, pads=pads)
+    for name in ("tokenizer.json", "vocab.json and merges.txt", "vocab.txt"):
+        assert name in str(caught.value)
+    assert ("spiece.model" in str(caught.value)) == pads
