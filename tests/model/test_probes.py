@@ -122,7 +122,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "end token": (edit_towers(eos_token_id=320), "the model pools at 320"),
     "end token, as MetaCLIP-2 pools": (
         edit("config.json", model_type="metaclip_2"),
-        "text_config.model_type",
+        "model_type",
     ),
     "resize filter": (edit("preprocessor_config.json", resample=2), "the pixels of 'chequers'"),
     "resize without crop": (
