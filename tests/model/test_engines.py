@@ -403,6 +403,7 @@ def test_the_key_names_all_that_traces_and_compiles() -> None:
         "score.settings",
         "score.storage.atomic",
         "score.storage.cache",
+        "score.storage.digest",
         "score.texts.tokenizer",
     }
     used = set()
