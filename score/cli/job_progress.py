@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from score.console.commands import DONE, TOO_MANY_ERRORS, Parser, say
+from score.console.commands import DONE, TOO_MANY_ERRORS, Parser, lead_nowhere, say
 from score.console.progress import interruptible, progress_bar, repeatedly
 from score.errors import UnreadableFile
 from score.jobs.summary import Summary
@@ -157,7 +156,7 @@ class _Events:
         except (OSError, ValueError):
             # What stays in the buffer would fail once more when the process ends.
             with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                lead_nowhere(sys.stdout.fileno())
 
     def _content(self) -> Json:
         summary = self._summary

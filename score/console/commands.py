@@ -165,7 +165,7 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
         say("interrupted")
         return interrupted_code(error)
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_nowhere(sys.stdout.fileno())
         return DONE
     except ScoreError as error:
         say(str(error))
@@ -177,12 +177,19 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
     return UNUSABLE
 
 
+def lead_nowhere(descriptor: int) -> None:
+    """What is written to an output from now on is dropped."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 def _drop_what_cannot_be_written() -> None:
     """Python would try again at the end, and tell that it could not."""
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_nowhere(sys.stdout.fileno())
 
 
 def leave_at_once(code: int) -> NoReturn:

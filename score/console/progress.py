@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from score.console.commands import Interrupted, interrupted_code, say
+from score.console.commands import Interrupted, interrupted_code, lead_nowhere, say
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -99,7 +99,5 @@ def _interrupt(number: int, _: object) -> None:
         try:
             os.write(stream, b"")
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream)
-            os.close(nowhere)
+            lead_nowhere(stream)
     raise Interrupted(number)

@@ -23,7 +23,7 @@ from score.job_folder.manifest import key_of
 from score.job_folder.ranges import Range
 from score.job_folder.retry import warn_of_damage
 from score.job_folder.rows import Item, embedded
-from score.job_folder.shard import Shard, slowest_hosts
+from score.job_folder.shard import Shard
 from score.jobs.line_source import open_lines
 from score.wording.quoting import quoted
 
@@ -153,13 +153,13 @@ class Worker:
             )
             new = list(rows)
             target = self._work.folder / name
-            entry = stored.rewrite(file, target, task.entry, new, self._image)
+            times = pipeline_of(self._embedder).host_times
+            entry = stored.rewrite(file, target, task.entry, new, times, self._image)
         except stored.Damaged as error:
             warn_of_damage(file, error)
             return Result(task, None)
         recovered = sum(record.error is None for _, record in new)
-        slowest = slowest_hosts(pipeline_of(self._embedder).host_times, entry.slowest)
-        return Result(task, replace(entry, file=name, slowest=slowest), len(new), recovered)
+        return Result(task, replace(entry, file=name), len(new), recovered)
 
 
 def _name(first: int) -> str:

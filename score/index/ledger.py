@@ -137,8 +137,11 @@ class Ledger:
             found.append(source)
         gone = {source.path for source in replaced}
         known = {source.digest for source in self.sources if source.path not in gone}
-        new = {source.digest: source for source in reversed(found) if source.digest not in known}
-        return Changes(list(reversed(new.values())), replaced)
+        new = dict[str, Source]()
+        for source in found:
+            if source.digest not in known:
+                new.setdefault(source.digest, source)
+        return Changes(list(new.values()), replaced)
 
 
 @dataclass(frozen=True, slots=True)

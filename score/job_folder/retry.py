@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from score.contract.params import Params
@@ -22,7 +21,6 @@ from score.job_folder.known import Known
 from score.job_folder.ledger import Entry
 from score.job_folder.ranges import Range, containing
 from score.job_folder.rows import Item, embedded
-from score.job_folder.shard import slowest_hosts
 from score.jobs.summary import Summary, drop
 from score.tables.lines import Lines
 
@@ -114,8 +112,8 @@ class _Retried:
         entry = self._job.ledger.entries[rows.first]
         file = self._job.path / entry.file
         try:
-            changed = stored.rewrite(file, file, entry, new, self._job.manifest.image_column)
-            changed = replace(changed, slowest=slowest_hosts(self._times, entry.slowest))
+            image = self._job.manifest.image_column
+            changed = stored.rewrite(file, file, entry, new, self._times, image)
         except stored.Damaged as error:
             self._lost(entry, error)
             return

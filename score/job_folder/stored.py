@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 
 from score.contract.rows import ERRORS, FEATURES, IMAGE, Record
 from score.errors import HostDown
+from score.fetch.host_times import HostTimes
 from score.job_folder.ledger import Entry
 from score.job_folder.rows import Item
-from score.job_folder.shard import counted_hosts, counted_statuses
+from score.job_folder.shard import counted_hosts, counted_statuses, slowest_hosts
 from score.storage import atomic
 from score.storage.digest import sha256_of
 from score.tables.checked_parquet import read_parquet
@@ -39,10 +40,12 @@ def retryable(file: Path) -> set[int]:
     return set(table.filter(pc.field(_RETRYABLE))[ROW].to_pylist())
 
 
-def rewrite(file: Path, target: Path, entry: Entry, new: New, image: str = IMAGE) -> Entry:
+def rewrite(
+    file: Path, target: Path, entry: Entry, new: New, times: HostTimes, image: str = IMAGE
+) -> Entry:
     """Writes a shard with some rows replaced to another name, or its own; returns the ledger's line
-    for it, which is as `entry` in all that does not change. image: what the input calls its column
-    of images. Raises Damaged, OSError."""
+    for it, which is as `entry` in all that does not change. times: of the requests for those rows.
+    image: what the input calls its column of images. Raises Damaged, OSError."""
     table = _read(file)
     if new:
         table = _replaced(table, new)
@@ -50,7 +53,8 @@ def rewrite(file: Path, target: Path, entry: Entry, new: New, image: str = IMAGE
     with atomic.file(target) as part, parquet_writer(part, table.schema) as writer:
         writer.write_table(table)
     unasked = sum(isinstance(record.error, HostDown) for _, record in new)
-    return replace(_recounted(entry, table, target, image), unasked=unasked)
+    slowest = slowest_hosts(times, entry.slowest)
+    return replace(_recounted(entry, table, target, image), unasked=unasked, slowest=slowest)
 
 
 def _read(file: Path, columns: list[str] | None = None) -> pa.Table:

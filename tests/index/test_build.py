@@ -41,6 +41,16 @@ def ids(index: Index, query: np.ndarray, top: int = 100) -> list[Any]:
     return [hit.row["id"] for hit in index.search(query, top)]
 
 
+def assert_as_built_anew(folder: Path, tmp_path: Path) -> list[Any]:
+    """That the index below `tmp_path` has the rows of one that is built of a folder now; returns
+    their ids."""
+    build_index(folder, tmp_path / "anew")
+    query = np.ones(8, np.float32)
+    found, wanted = (sorted(ids(Index(tmp_path / name), query)) for name in ("index", "anew"))
+    assert found == wanted
+    return found
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Of two files, a and b/c."""
@@ -306,9 +316,7 @@ def test_a_file_that_had_no_rows_takes_no_others_away(folder: Path, tmp_path: Pa
     build_index(folder, tmp_path / "index")
     shard(folder / "a.parquet", 3)
     assert build_index(folder, tmp_path / "index", append=True) == 3
-    found = sorted(ids(Index(tmp_path / "index"), np.ones(8, np.float32), 100))
-    build_index(folder, tmp_path / "anew")
-    assert found == sorted(ids(Index(tmp_path / "anew"), np.ones(8, np.float32), 100))
+    assert_as_built_anew(folder, tmp_path)
 
 
 def test_a_file_of_two_spellings_is_replaced_once(folder: Path, tmp_path: Path) -> None:
@@ -330,9 +338,7 @@ def test_many_files_are_replaced_at_once(
     for number in range(5):
         shard(folder / f"{number}.parquet", 2)
     assert build_index(folder, tmp_path / "index", append=True) == 10
-    found = sorted(ids(Index(tmp_path / "index"), np.ones(8, np.float32), 100))
-    build_index(folder, tmp_path / "anew")
-    assert found == sorted(ids(Index(tmp_path / "anew"), np.ones(8, np.float32), 100))
+    assert_as_built_anew(folder, tmp_path)
 
 
 def test_a_file_that_has_become_a_copy_of_another_has_changed(folder: Path, tmp_path: Path) -> None:
@@ -340,9 +346,7 @@ def test_a_file_that_has_become_a_copy_of_another_has_changed(folder: Path, tmp_
     build_index(folder, tmp_path / "index")
     (folder / "a.parquet").write_bytes((folder / "b/c.parquet").read_bytes())
     assert build_index(folder, tmp_path / "index", append=True) == 0
-    found = sorted(ids(Index(tmp_path / "index"), np.ones(8, np.float32), 100))
-    build_index(folder, tmp_path / "anew")
-    assert found == sorted(ids(Index(tmp_path / "anew"), np.ones(8, np.float32), 100))
+    found = assert_as_built_anew(folder, tmp_path)
     assert len(Index(tmp_path / "index")) == len(found)
 
 

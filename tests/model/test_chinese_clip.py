@@ -36,7 +36,7 @@ from score.package.build import package as build
 from score.settings import Settings
 from score.texts import wordpiece
 from score.texts.tokenizer import Tokenizer
-from tests.support.images import SAMPLES, in_base64
+from tests.support.references import assert_same_ids, assert_same_vectors, photographs
 
 TOLERANCE = 1e-5
 CONTEXT = 52
@@ -105,22 +105,14 @@ def ours(folder: Path) -> Embedder:
 
 @pytest.fixture(scope="module")
 def images() -> list[Path]:
-    return sorted((SAMPLES / "images").glob("*.jpg"))[:3]
-
-
-def row(image: Path) -> Row:
-    return Row(image=in_base64(image.read_bytes()))
+    return photographs()
 
 
 @pytest.mark.reference
 def test_token_ids_of_many_scripts_are_the_references(
     ours: Embedder, tokenize: Callable[[Sequence[str]], list[list[int]]]
 ) -> None:
-    assert len(TEXTS) >= 500
-    for text, ids, wanted in zip(
-        TEXTS, parts_of(ours).tokenizer.encode(TEXTS, "end"), tokenize(TEXTS), strict=True
-    ):
-        assert ids == wanted, text
+    assert_same_ids(ours, TEXTS, tokenize(TEXTS))
 
 
 @pytest.mark.reference
@@ -143,12 +135,8 @@ def test_vectors_are_the_references(
             for ids in tokenize(texts)
         ]
         wanted += list(model.get_image_features(pixel_values=pixels).pooler_output)
-    records = list(ours.embed([*(Row(text=text) for text in texts), *map(row, images)]))
-    vectors = [record.text_features for record in records[: len(texts)]]
-    vectors += [record.image_features for record in records[len(texts) :]]
-    for vector, theirs in zip(vectors, (one.numpy() for one in wanted), strict=True):
-        assert vector is not None
-        np.testing.assert_allclose(vector, theirs, atol=TOLERANCE * np.abs(theirs).max())
+    reference = (vector.numpy() for vector in wanted)
+    assert_same_vectors(ours, texts, images, reference, TOLERANCE)
 
 
 def test_a_long_text_is_cut_to_the_context_of_training(ours: Embedder) -> None:

@@ -51,7 +51,7 @@ from score.settings import Settings
 from score.texts.padding import Padding
 from score.texts.tokenizer import Tokenizer as OurTokenizer
 from tests.support import sentencepiece_models
-from tests.support.images import SAMPLES, in_base64
+from tests.support.references import assert_same_ids, assert_same_vectors, photographs, row
 
 TOLERANCE = 1e-5
 CONTEXT = 64
@@ -181,22 +181,14 @@ def ours(folder: Path) -> Embedder:
 
 @pytest.fixture(scope="module")
 def images() -> list[Path]:
-    return sorted((SAMPLES / "images").glob("*.jpg"))[:3]
-
-
-def row(image: Path) -> Row:
-    return Row(image=in_base64(image.read_bytes()))
+    return photographs()
 
 
 @pytest.mark.reference
 def test_token_ids_of_many_scripts_are_the_references(
     ours: Embedder, tokenize: Callable[[Sequence[str]], list[list[int]]]
 ) -> None:
-    assert len(TEXTS) >= 500
-    for text, ids, wanted in zip(
-        TEXTS, parts_of(ours).tokenizer.encode(TEXTS, "end"), tokenize(TEXTS), strict=True
-    ):
-        assert ids == wanted, text
+    assert_same_ids(ours, TEXTS, tokenize(TEXTS))
 
 
 @pytest.mark.reference
@@ -212,11 +204,8 @@ def test_vectors_are_the_references(
     with torch.inference_mode():
         wanted = model.get_text_features(input_ids=torch.tensor(tokenize(texts))).pooler_output
         wanted_images = model.get_image_features(pixel_values=pixels).pooler_output
-    records = list(ours.embed([*(Row(text=text) for text in texts), *map(row, images)]))
-    vectors = [record.text_features for record in records[: len(texts)]]
-    vectors += [record.image_features for record in records[len(texts) :]]
-    for vector, theirs in zip(vectors, [*wanted.numpy(), *wanted_images.numpy()], strict=True):
-        np.testing.assert_allclose(vector, theirs, atol=TOLERANCE * np.abs(theirs).max())
+    reference = [*wanted.numpy(), *wanted_images.numpy()]
+    assert_same_vectors(ours, texts, images, reference, TOLERANCE)
 
 
 @pytest.mark.reference
