@@ -247,15 +247,22 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 @pytest.mark.process
 @pytest.mark.parametrize("kind", ["bar", "lines"])
 def test_a_job_whose_terminal_is_closed_keeps_its_open_file(kind: str, tmp_path: Path) -> None:
-    """Writing to that terminal fails."""
-    table, output = tmp_path / "in.csv", tmp_path / "job"
+    """Writing to that terminal fails. A file is not kept where the signal comes in the middle of a
+    row's writing, so there are a few tries."""
+    table = tmp_path / "in.csv"
     table.write_text("text\n" + "".join(f"text number {n}\n" for n in range(100_000)))
-    words = ["embed", str(table), "--output", str(output), "--shard-rows", "97"]
-    command = [sys.executable, "-c", CLOSING, str(output), *words, "--progress", kind]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 129, done.stderr
-    assert [entry.rows for entry in entries(output)][-1] < 97
-    assert not list(output.glob("shards/.*"))
+    latest = 97
+    for number in range(6):
+        output = tmp_path / f"job{number}"
+        words = ["embed", str(table), "--output", str(output), "--shard-rows", "97"]
+        command = [sys.executable, "-c", CLOSING, str(output), *words, "--progress", kind]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 129, done.stderr
+        assert not list(output.glob("shards/.*"))
+        latest = [entry.rows for entry in entries(output)][-1]
+        if latest < 97:
+            break
+    assert latest < 97
 
 
 @pytest.mark.process
