@@ -212,8 +212,8 @@ def _quantised(tower: Any, examples: list[Any], ignored: list[str]) -> Any:
     )
     # The command prints its result to stdout, so NNCF's progress and warnings go to stderr.
     nncf.set_log_level(logging.WARNING)
-    for handler in logging.getLogger("nncf").handlers:
-        if isinstance(handler, logging.StreamHandler):
+    for handler in logging.getLogger("nncf").handlers:  # its own; others may be of the host
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stdout__:
             handler.setStream(sys.stderr)
     with contextlib.redirect_stdout(sys.stderr):
         return nncf.quantize(
