@@ -1,6 +1,6 @@
 """Forward passes that all callers of an encoder share.
 
-Theory of operation. A caller asks for the vectors of some inputs and blocks. One thread computes:
+Theory of operation. A caller asks for the vectors of some inputs and waits. One thread computes:
 while any request is pending, it takes inputs for one forward pass, computes them, and hands each
 caller its vectors. There is no batching delay: an input that finds the thread idle is computed at
 once, alone, and inputs that arrive meanwhile make up the next pass. So passes are small under light
@@ -35,6 +35,7 @@ import numpy as np
 
 from score.concurrency.cancellation import Cancellation
 from score.concurrency.forks import renewing
+from score.concurrency.steps import Steps, Wait
 from score.core.anticipation import Anticipation
 from score.type_aliases import Matrix
 
@@ -53,13 +54,13 @@ class Pass(NamedTuple):
 
 
 Report = Callable[[Pass], None]
-"""Called on a caller's thread with each pass that computed inputs of its request."""
+"""Called where a caller goes on, with each pass that computed inputs of its request."""
 
 
 class SharedCompute(Protocol):
-    """A `Compute` whose callers share passes."""
+    """A `Compute` whose callers share passes, and wait for them."""
 
-    def __call__(self, inputs: Sequence[Any], call: Cancellation | None = None, /) -> Matrix:
+    def __call__(self, inputs: Sequence[Any], call: Cancellation | None = None, /) -> Steps[Matrix]:
         """`inputs`: at least one. Raises what the computation raises, and Cancelled or
         RequestTimeout if `call` ends."""
 
@@ -87,15 +88,13 @@ class Request:
             with suppress(InvalidStateError):  # it has failed
                 self.vectors.set_result(np.concatenate(self._parts))
 
-    def wait(self, call: Cancellation) -> Matrix:
+    def wait(self, call: Cancellation) -> Steps[Matrix]:
         """The vectors of all inputs. Raises what a pass raised, Cancelled, RequestTimeout."""
         with call.interrupting(self.vectors.cancel):
-            try:
-                return self.vectors.result(call.left)
-            except TimeoutError:
-                if not self.vectors.done():  # else it is of the pass
-                    call.expire()
-                raise
+            yield Wait(self.vectors, call.left)
+            if not self.vectors.done():
+                call.expire()
+            return self.vectors.result()
 
     def fail(self, error: BaseException) -> None:
         """Completes the request with an error, which its caller gets."""
@@ -226,7 +225,9 @@ class Batcher:
             since = min((queue.since for queue in self._queues), default=math.inf)
         return Backlog(inputs, max(0.0, time.monotonic() - since) if inputs else 0.0)
 
-    def _ask(self, queue: Queue, inputs: Sequence[Any], call: Cancellation | None = None) -> Matrix:
+    def _ask(
+        self, queue: Queue, inputs: Sequence[Any], call: Cancellation | None = None
+    ) -> Steps[Matrix]:
         assert inputs, "no pass would ever answer a request without inputs"
         request = Request(inputs)
         call = call or Cancellation()
@@ -238,7 +239,7 @@ class Batcher:
                 self._thread.submit(self._run)
                 self._is_running = True
         try:
-            return request.wait(call)
+            return (yield from request.wait(call))
         except BaseException:  # an interrupt, a call that has ended, or a pass that failed
             with self._lock:
                 queue.remove(request)

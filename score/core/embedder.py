@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 from score.concurrency.cancellation import Cancellation
 from score.concurrency.forks import on_new_thread
+from score.concurrency.steps import NEEDS_A_THREAD, Steps, on_this_thread
 from score.contract.labels import Labels
 from score.contract.limits import check_scores
 from score.contract.params import Params
 from score.contract.rows import IMAGE, Record, Row, is_empty
+from score.core.encoding import Encoding
 from score.core.label_vectors import LabelVectors
 from score.core.pipeline import Pipeline
 from score.core.preparation import FetchOptions, PixelBudget
@@ -33,6 +35,8 @@ from score.model.probes import Probes
 from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 from score.type_aliases import ImageInput, Matrix, OnFetched, Truncate, Vector
+
+_FEW_ROWS = 8  # that take a millisecond or two to prepare and to answer
 
 
 class Parts(NamedTuple):
@@ -155,25 +159,49 @@ class Embedder:
         than `max_scores`; it, or Overloaded beside others, for more than all calls of this method
         may have under way (`max_pending_rows` and others).
         """
-        params, call = params or Params(), cancellation or Cancellation()
+        call = cancellation or Cancellation()
+        return on_this_thread(
+            self._answering(rows, params or Params(), call, classify_texts=classify_texts)
+        )
+
+    def _answering(
+        self, rows: Sequence[Row], params: Params, call: Cancellation, *, classify_texts: bool
+    ) -> Steps[list[Record]]:
+        """`answer`. A few rows that wait for no image need no thread."""
         call.limit(self.settings.request_timeout)
         call.check()
         if params.labels is not None:
             classified = sum(classify_texts or not is_empty(row.image) for row in rows)
             most = self.settings.max_scores
             check_scores(classified, params.labels, params.confidence, most)
-        records = []
+        options, is_quick = self._of_request(call), self._pipeline.preparer.is_quick
+        records: list[Record] = []
         prompts = self._label_vectors.not_kept(params.labels, params.truncate)
         with self._pipeline.admission.admitted(rows, prompts) as load:
-            stream = self._stream(params, self._of_request(call), classify_texts=classify_texts)
-            for record in stream.records(rows):
-                records.append(record)
-                load.answered += 1
+            few = params.labels is None and len(rows) <= _FEW_ROWS
+            if few and all(is_quick(row, options) for row in rows):
+                records = yield from self._of_few(rows, params, options)
+            else:
+                yield NEEDS_A_THREAD
+                stream = self._stream(params, options, classify_texts=classify_texts)
+                for record in stream.records(rows):
+                    records.append(record)
+                    load.answered += 1
         self._pipeline.observer.answered(records)
         failures = [(i, record.error) for i, record in enumerate(records) if record.error]
         if failures and params.on_error == "raise":
             raise RowsFailed(failures, len(records))
         return records
+
+    def _of_few(
+        self, rows: Sequence[Row], params: Params, options: FetchOptions
+    ) -> Steps[list[Record]]:
+        """The records of rows that wait for no image, without a stream."""
+        tried = self._pipeline.preparer.tried
+        prepared = {i: tried(row, params.truncate, options) for i, row in enumerate(rows)}
+        encoding = Encoding(self._pipeline, params, None, options.call)
+        records = yield from encoding.records(prepared)
+        return [records[i] for i in range(len(rows))]
 
     def _of_request(self, call: Cancellation) -> FetchOptions:
         return FetchOptions(
@@ -239,6 +267,18 @@ def load_beside(shared: Shared, folder: ModelFolder, settings: Settings) -> Embe
     """As `Embedder.load`, in a process of several models, whose bounds hold for all of them. For
     this package's own modules."""
     return Embedder._load(folder, settings, shared)
+
+
+def records_of(
+    embedder: Embedder,
+    rows: Sequence[Row],
+    params: Params,
+    call: Cancellation,
+    *,
+    classify_texts: bool = False,
+) -> Steps[list[Record]]:
+    """`Embedder.answer` in steps. For this package's own modules, which serve by an event loop."""
+    return embedder._answering(rows, params, call, classify_texts=classify_texts)
 
 
 def parts_of(embedder: Embedder) -> Parts:

@@ -10,16 +10,16 @@ import dataclasses
 import logging
 import string
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote
 
 from score.concurrency.cancellation import Cancellation
+from score.concurrency.steps import Steps, on_this_thread
 from score.contract import wire
 from score.contract.limits import check_row_count, check_vectors
 from score.contract.rows import Record, Row
-from score.core.embedder import Embedder, pipeline_of
+from score.core.embedder import Embedder, pipeline_of, records_of
 from score.core.identity import Identity
 from score.core.models import Models
 from score.core.served_model import ServedModel
@@ -84,39 +84,33 @@ def answer(
     raise. `cancellation` ends the request early.
     """
 
-    def answered() -> Answer:
+    call = cancellation or Cancellation()
+    return on_this_thread(answering(models, route, message, observer, call))
+
+
+def answering(
+    models: Models, route: Route, message: Message, observer: Observer | None, call: Cancellation
+) -> Steps[Answer]:
+    """`answer` in steps."""
+    try:
         asked = _parsed(models.settings, route, message)
-        model, ended_by = models.find(asked.model), cancellation or Cancellation()
-
-        def by_model() -> Answer:
-            with model.using(ended_by) as (embedder, identity):
-                work = partial(_answered, embedder, model, asked, observer, ended_by)
-                return _never_raising(work, route.refuse).by(model.name, identity)
-
-        return _never_raising(by_model, route.refuse)._replace(model=model.name)
-
-    return _never_raising(answered, route.refuse)
+        model = models.find(asked.model)
+        answer = yield from _by_model(model, route, asked, observer, call)
+        return answer._replace(model=model.name)
+    except Exception as error:
+        return _failed(error, route.refuse)
 
 
 def read(models: Models, page: Page, message: Message) -> Answer:
     """Answers a request for a page. Never raises."""
 
-    def content() -> Answer:
+    try:
         facts = models.facts()
         if message.model is not None:
             facts = [models.find(message.model).facts]
         return _bytes(page.content(facts, _limited(message, models.settings)))
-
-    return _never_raising(content, page.refuse)
-
-
-def _never_raising(work: Callable[[], Answer], shape: Refuse) -> Answer:
-    try:
-        return work()
-    except RequestError as error:
-        return refuse(error, shape)
-    except Exception:
-        return _failed(shape)
+    except Exception as error:
+        return _failed(error, page.refuse)
 
 
 def _parsed(settings: Settings, route: Route, message: Message) -> Call:
@@ -147,13 +141,30 @@ def _check_type(route: Route, message: Message) -> None:
         )
 
 
+def _by_model(
+    model: ServedModel, route: Route, asked: Call, observer: Observer | None, call: Cancellation
+) -> Steps[Answer]:
+    """The model's answer, or its refusal. Does not raise."""
+    try:
+        embedder, identity = yield from model.enter(call)
+    except Exception as error:
+        return _failed(error, route.refuse)
+    try:
+        answer = yield from _answered(embedder, model, asked, observer, call)
+    except Exception as error:
+        answer = _failed(error, route.refuse)
+    finally:
+        model.leave()
+    return answer.by(model.name, identity)
+
+
 def _answered(
     embedder: Embedder,
     model: ServedModel,
     call: Call,
     observer: Observer | None,
     cancellation: Cancellation,
-) -> Answer:
+) -> Steps[Answer]:
     if call.dimension is not None and call.dimension != embedder.dimension:
         field, wanted = call.dimension_field, embedder.dimension
         raise BadField(
@@ -163,8 +174,8 @@ def _answered(
         )
     most = embedder.settings.max_answer_bytes
     check_vectors(call.rows, embedder.dimension, call.number, most)
-    records = embedder.answer(
-        call.rows, call.params, cancellation, classify_texts=call.classify_texts
+    records = yield from records_of(
+        embedder, call.rows, call.params, cancellation, classify_texts=call.classify_texts
     )
     if observer:
         observer(call.rows, records)
@@ -196,8 +207,11 @@ def _refused(refusal: Refusal, shape: Refuse, retry_after: int | None) -> Answer
     return _bytes(shape(refusal))._replace(headers=headers)
 
 
-def _failed(shape: Refuse) -> Answer:
-    log.exception("a request failed inside the model")
+def _failed(error: Exception, shape: Refuse) -> Answer:
+    """The response in whose place an error was raised."""
+    if isinstance(error, RequestError):
+        return refuse(error, shape)
+    log.error("a request failed inside the model", exc_info=error)
     return problem(500, "internal_error", "the model failed; the server's log says why", shape)
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 
 from score.concurrency.cancellation import Cancellation
 from score.concurrency.forks import renewing
+from score.concurrency.steps import on_this_thread
 from score.contract.labels import Labels
 from score.core.pipeline import Pipeline
 from score.errors import BadParams, RowError
@@ -76,4 +77,5 @@ class LabelVectors:
                 raise BadParams(f"param 'labels', {quoted(prompt)}: {ids.message}")
             encoded.append(ids)
         # Equal prompts are encoded once, so that their probabilities are equal to the bit.
-        return zeroshot.label_vectors(self._pipeline.texts(call).vectors(encoded), counts)
+        vectors = on_this_thread(self._pipeline.texts(call).vectors(encoded))
+        return zeroshot.label_vectors(vectors, counts)

@@ -10,7 +10,7 @@ from typing import Any
 from score.concurrency.cancellation import Cancellation
 from score.core.admission import Admission, Paces
 from score.core.batching import Compute, Pass, SharedCompute
-from score.core.deduplication import Deduplicated, digest
+from score.core.deduplication import Deduplicated, Encode, digest
 from score.core.observer import NOBODY, Observer
 from score.core.out_of_memory import Halving
 from score.core.pace import Pace
@@ -95,5 +95,5 @@ class Pipeline:
         return Deduplicated(_for(self.encode_texts, call), self.encoder.dimension, tuple)
 
 
-def _for(compute: SharedCompute, call: Cancellation | None) -> Compute:
+def _for(compute: SharedCompute, call: Cancellation | None) -> Encode:
     return lambda inputs: compute(inputs, call)

@@ -106,6 +106,15 @@ class Preparer:
         pixels = None if is_empty(row.image) else self._pixels(row.image, options)
         return Inputs(pixels, ids)
 
+    def tried(self, row: Row, truncate: Truncate, options: FetchOptions) -> Inputs | RowError:
+        """As `inputs`; a RowError is returned. It outlives the call, so that its traceback, which
+        would keep the row's bytes in memory, is dropped."""
+        try:
+            return self.inputs(row, truncate, options)
+        except RowError as error:
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            return error
+
     def is_quick(self, row: Row, options: FetchOptions) -> bool:
         """Whether a row waits for nothing: it has no image, or one that is refused at once."""
         if is_empty(row.image):

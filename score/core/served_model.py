@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from score.concurrency.backoff import pause_after
 from score.concurrency.cancellation import Cancellation
+from score.concurrency.steps import Steps, Wait
 from score.core.embedder import parts_of
 from score.core.identity import Identity
 from score.core.loader import Loader
@@ -91,20 +91,25 @@ class ServedModel:
                 return "failed"
             return "unloaded" if self._loading is None else "loading"
 
-    @contextmanager
-    def using(self, call: Cancellation) -> Iterator[Loaded]:
-        """A block in which the model is loaded, and stays so.
+    def enter(self, call: Cancellation) -> Steps[Loaded]:
+        """Waits until the model is loaded. It stays so until `leave`.
 
         Raises ModelUnavailable where it cannot be loaded now; Cancelled or RequestTimeout if `call`
         ends while it is being loaded.
         """
-        loaded = self._entered(call)
-        try:
-            yield loaded
-        finally:
+        while True:
             with self._lock:
-                self._uses -= 1
-                self._used = _now()
+                if self._loaded is not None:
+                    self._uses += 1
+                    return self._loaded
+                loading = self._begin()
+            yield from self._wait(loading, call)
+
+    def leave(self) -> None:
+        """A request that has entered does not need the model any more."""
+        with self._lock:
+            self._uses -= 1
+            self._used = _now()
 
     def load(self) -> Future[bool]:
         """Begins to load the model, unless it is loaded or about to be. Returns whether it could
@@ -121,15 +126,6 @@ class ServedModel:
         if self._is_idle(seconds):
             self._loader.submit(partial(self._unload, seconds))
 
-    def _entered(self, call: Cancellation) -> Loaded:
-        while True:
-            with self._lock:
-                if self._loaded is not None:
-                    self._uses += 1
-                    return self._loaded
-                loading = self._begin()
-            self._wait(loading, call)
-
     def _begin(self) -> Future[bool]:
         """Held: the lock."""
         if self._loading is None:
@@ -139,12 +135,17 @@ class ServedModel:
             self._loading = Future()
         return self._loading
 
-    def _wait(self, loading: Future[bool], call: Cancellation) -> None:
-        ended = Future[None]()
-        with self._loader.waiting(), call.interrupting(partial(ended.set_result, None)):
-            waits_for: list[Future[Any]] = [loading, ended]
-            done, _ = wait(waits_for, call.left, FIRST_COMPLETED)
-            if not done:
+    def _wait(self, loading: Future[bool], call: Cancellation) -> Steps[None]:
+        over = Future[None]()  # the loading, or the call
+
+        def end(_: object = None) -> None:
+            with suppress(InvalidStateError):
+                over.set_result(None)
+
+        loading.add_done_callback(end)
+        with self._loader.waiting(), call.interrupting(end):
+            yield Wait(over, call.left)
+            if not over.done():
                 call.expire()
         call.check()
         if not loading.result():

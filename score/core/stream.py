@@ -9,8 +9,8 @@ Theory of operation. The caller's thread pulls records, and drives everything by
 2. Collect. Rows with an image arrive in a queue in whatever order they become ready. A batch is
    what is in the queue, up to `batch_size` images, and all other rows; the thread waits 10 ms for
    each further row while any are on their way.
-3. Encode. The batch's images and texts are encoded in forward passes that all streams of the
-   embedder share (`batching`). An image or text that came lately is not encoded again.
+3. Encode. The batch's images and texts are encoded in forward passes that all calls of the
+   embedder share (`encoding`, `batching`).
 4. Order. Records wait until all rows before them have been handed out.
 
 So one row that stalls holds up neither the download nor the encoding of those behind it. Of batch
@@ -41,13 +41,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 
+from score.concurrency.steps import on_this_thread
 from score.contract.params import Params
 from score.contract.rows import Record, Row
+from score.core.encoding import Encoding
 from score.core.pipeline import Pipeline
 from score.core.preparation import FetchOptions, Inputs
 from score.errors import Cancelled, RowError
-from score.model import zeroshot
-from score.type_aliases import Matrix, Vector
+from score.type_aliases import Matrix
 
 # Records that may wait for a slow row before them: 64 MiB of 2 × 512 floats. A row whose host does
 # not answer may take `row_deadline`, 30 s; in that time a small model embeds so many others.
@@ -78,12 +79,12 @@ class Stream:
         *,
         classify_texts: bool = False,
     ) -> None:
-        """`labels`: the vectors of `params.labels`, if any. `classify_texts`: they are the classes
-        of rows without an image, too."""
+        """`labels`, `classify_texts`: as of an `Encoding`."""
         self._pipeline, self._params, self._options = pipeline, params, options
-        self._label_vectors, self._classify_texts = labels, classify_texts
         self._call = options.call
-        self._images, self._texts = pipeline.images(self._call), pipeline.texts(self._call)
+        self._encoding = Encoding(
+            pipeline, params, labels, options.call, classify_texts=classify_texts
+        )
         settings = pipeline.settings
         self._batch_size = pipeline.batch_size
         self._most_rows = 8 * self._batch_size
@@ -174,11 +175,7 @@ class Stream:
     def _prepared(self, index: int, row: Row, *, image: bool) -> _Ready:
         result: Inputs | BaseException
         try:
-            result = self._pipeline.preparer.inputs(row, self._params.truncate, self._options)
-        except RowError as error:
-            # The record outlives this call; its traceback would keep the row's bytes in memory.
-            error.__traceback__ = error.__cause__ = error.__context__ = None
-            result = error
+            result = self._pipeline.preparer.tried(row, self._params.truncate, self._options)
         except BaseException as error:
             result = error
         return _Ready(index, image, result)
@@ -222,48 +219,11 @@ class Stream:
 
     def _encode(self, batch: list[_Ready]) -> None:
         """Puts the records of a batch where they wait for their turn."""
-        inputs: dict[int, Inputs] = {}
+        prepared: dict[int, Inputs | RowError] = {}
         for item in batch:
-            if isinstance(item.result, Inputs):
-                inputs[item.index] = item.result
-            elif isinstance(item.result, RowError):
-                self._waiting[item.index] = Record(error=item.result)
-            else:
+            if not isinstance(item.result, (Inputs, RowError)):
                 raise item.result
-        images = {i: x.pixels for i, x in inputs.items() if x.pixels is not None}
-        texts = {i: x.ids for i, x in inputs.items() if x.ids is not None}
-        encoded_images = self._images.vectors(list(images.values()))
-        encoded_texts = self._texts.vectors(list(texts.values()))
-        image_vectors = self._by_row(encoded_images, images)
-        text_vectors = self._by_row(encoded_texts, texts)
-        classes = dict(zip(images, self._classified(encoded_images), strict=False))
-        if self._classify_texts:
-            classes = {**dict(zip(texts, self._classified(encoded_texts), strict=False)), **classes}
-        for index in inputs:
-            labels, probs = classes.get(index, (None, None))
-            self._waiting[index] = Record(
-                image_features=image_vectors.get(index),
-                text_features=text_vectors.get(index),
-                labels=labels,
-                probs=probs,
-                tokens=len(texts.get(index, ())),
-            )
+            prepared[item.index] = item.result
+        self._waiting |= on_this_thread(self._encoding.records(prepared))
         self._answered += len(batch)
         self._images_under_way -= sum(item.image for item in batch)
-
-    def _classified(self, vectors: Matrix) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """Labels and probabilities of each vector; an empty list where no labels were sent."""
-        if self._label_vectors is None or self._params.labels is None:
-            return []
-        names, least = self._params.labels.names, self._params.confidence
-        encoder = self._pipeline.encoder
-        probabilities = zeroshot.probabilities(
-            vectors, self._label_vectors, encoder.logit_scale, encoder.logit_bias
-        )
-        return [zeroshot.ranked(names, probs, least) for probs in probabilities]
-
-    def _by_row(self, vectors: Matrix, indices: Iterable[int]) -> dict[int, Vector]:
-        """Each row's index with its own copy, so that no record keeps its batch in memory."""
-        if self._params.normalize:
-            vectors = zeroshot.unit(vectors)
-        return {index: vector.copy() for index, vector in zip(indices, vectors, strict=True)}

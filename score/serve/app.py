@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from score.concurrency.cancellation import Cancellation
+from score.concurrency.steps import Steps
 from score.core import endpoint
 from score.core.endpoint import Answer
 from score.core.models import Models
@@ -37,9 +38,9 @@ def application(models: Models, others: Sequence[Route] = ()) -> ASGIApp:
 
     def scoring(route: dialects.Route) -> Endpoint:
         async def score(request: Request) -> Response:
-            def work(content: bytes, call: Cancellation) -> Answer:
+            def work(content: bytes, call: Cancellation) -> Steps[Answer]:
                 message = _message(request, content)
-                return endpoint.answer(models, route, message, None, call)
+                return endpoint.answering(models, route, message, None, call)
 
             answer = await calls.answered(request, work, route.refuse)
             if logged := CURRENT.get():

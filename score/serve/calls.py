@@ -1,8 +1,9 @@
-"""Runs requests on threads, and gives up those whose client is gone or whose time is over.
+"""Runs requests, and gives up those whose client is gone or whose time is over.
 
-Theory of operation. A request is answered by a thread, which nothing can stop from outside. So each
-has a Cancellation: its connection cancels it when the client closes it, and so does the end of the
-server; the thread finds that out wherever it waits, and ends.
+Theory of operation. A small request, of a few texts, is answered by the event loop itself, which
+runs others while it waits for its pass; any other is, or goes on, on a thread, which nothing can
+stop from outside. So each has a Cancellation: its connection cancels it when the client closes it,
+and so does the end of the server; the request finds that out wherever it waits, and ends.
 
 No request waits for a thread. There are as many threads as requests that the core takes on at a
 time. A request that finds none free is refused here, before its body is parsed: under overload most
@@ -23,6 +24,7 @@ from contextvars import copy_context
 from starlette.requests import Request
 
 from score.concurrency.cancellation import Cancellation
+from score.concurrency.steps import Steps, Wait, on_this_thread
 from score.core import endpoint
 from score.core.admission import overloaded, too_many_requests
 from score.core.bodies import Bodies
@@ -31,14 +33,17 @@ from score.dialects.base import Refuse
 from score.errors import RequestError
 from score.serve import body
 from score.serve.connection import IF_LOST, IfLost
+from score.serve.wakes import Wakes
 from score.settings import Settings
 from score.wording.quoting import quoted
 
 TIMEOUT = "X-Request-Timeout"
 """The header by which a client says for how many seconds it will wait."""
 
-Work = Callable[[bytes, Cancellation], Answer]
-"""Answers a request with this body, on a thread. Must not raise."""
+Work = Callable[[bytes, Cancellation], Steps[Answer]]
+"""Answers a request with this body. Must not raise."""
+
+_SMALL = 4096  # bytes of a body that is parsed, and tokenized, in some milliseconds at most
 
 
 class Calls:
@@ -48,6 +53,7 @@ class Calls:
         """By `max_pending_requests`, `request_timeout`, and the bounds on bodies."""
         self._most = settings.max_pending_requests or sys.maxsize
         self._threads = ThreadPoolExecutor(self._most, "request")
+        self._wakes = Wakes()
         self._running = 0
         self._bodies = Bodies(settings)
         self._most_seconds = settings.request_timeout
@@ -76,16 +82,34 @@ class Calls:
     async def _run(
         self, request: Request, call: Cancellation, work: Work, content: bytes
     ) -> Answer:
-        loop, context = asyncio.get_running_loop(), copy_context()
+        steps = work(content, call)
         self._running += 1
         with _cancelled_if_lost(request, call):
             try:
-                return await loop.run_in_executor(self._threads, context.run, work, content, call)
+                if len(content) <= _SMALL:
+                    return await self._on_the_loop(steps)
+                return await self._on_a_thread(steps)
             except BaseException:  # the server stops, and has waited long enough
                 call.cancel()
                 raise
             finally:
                 self._running -= 1
+
+    async def _on_the_loop(self, steps: Steps[Answer]) -> Answer:
+        try:
+            while isinstance(step := next(steps), Wait):
+                await self._wakes.wait(step)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
+        except BaseException:
+            steps.close()
+            raise
+        return await self._on_a_thread(steps)
+
+    async def _on_a_thread(self, steps: Steps[Answer]) -> Answer:
+        loop, context = asyncio.get_running_loop(), copy_context()
+        return await loop.run_in_executor(self._threads, context.run, on_this_thread, steps)
 
     def _seconds(self, header: str | None) -> float:
         """Seconds that a request may take; 0 for no limit. Raises RequestError."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -175,7 +175,9 @@ def _given_id(scope: Scope) -> str:
 
 
 def _new_id() -> str:
-    return secrets.token_hex(16)
+    """No secret, so that it need not be asked of the system, which takes as long as parsing a
+    request. Processes that are forked go on with different ids: Python sees to that."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def _path(scope: Scope) -> str:

@@ -19,6 +19,7 @@ from transformers import CLIPModel
 
 from score.checkpoints import random_checkpoint
 from score.checkpoints.architectures import ARCHITECTURES
+from score.concurrency.steps import Steps
 from score.contract.labels import Labels
 from score.contract.params import Params
 from score.contract.rows import Row
@@ -266,7 +267,7 @@ def counted(model: Embedder) -> Iterator[list[int]]:
     pipeline = model._pipeline
     texts = pipeline.encode_texts
 
-    def counting(ids: Sequence[Ids], *call: object) -> Matrix:
+    def counting(ids: Sequence[Ids], *call: object) -> Steps[Matrix]:
         if ids:  # the stream asks for the texts of rows that have none, too
             calls.append(len(ids))
         return texts(ids, *call)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from score.core.deduplication import Deduplicated
 from score.core.embedder import Embedder
 from score.errors import Cancelled
 from score.type_aliases import Matrix
+from tests.support.blocking import blocking
 from tests.support.images import random_image
 
 MOST = 8
@@ -75,7 +76,7 @@ def asked(
 
 def test_what_comes_during_a_pass_is_the_next_pass(threads: ThreadPoolExecutor) -> None:
     batcher, engine = Batcher(), Engine()
-    shared = batcher.shared(engine, MOST, lambda _: 1)
+    shared = blocking(batcher.shared(engine, MOST, lambda _: 1))
     first = held(engine, threads, shared)
     others = asked(batcher, threads, shared, [1], [2, 3], [4])
     engine.released.set()
@@ -89,11 +90,13 @@ def test_what_comes_during_a_pass_is_the_next_pass(threads: ThreadPoolExecutor) 
 def test_each_call_is_told_of_its_passes(threads: ThreadPoolExecutor) -> None:
     batcher, engine = Batcher(), Engine()
     told: dict[int, list[Pass]] = {}
-    shared = batcher.shared(
-        engine,
-        MOST,
-        lambda _: 1,
-        lambda done: told.setdefault(threading.get_ident(), []).append(done),
+    shared = blocking(
+        batcher.shared(
+            engine,
+            MOST,
+            lambda _: 1,
+            lambda done: told.setdefault(threading.get_ident(), []).append(done),
+        )
     )
     began = time.time_ns()
     first = held(engine, threads, shared)
@@ -109,7 +112,7 @@ def test_each_call_is_told_of_its_passes(threads: ThreadPoolExecutor) -> None:
 
 def test_a_large_request_does_not_keep_a_small_one_waiting(threads: ThreadPoolExecutor) -> None:
     batcher, engine = Batcher(), Engine()
-    shared = batcher.shared(engine, MOST, lambda _: 1)
+    shared = blocking(batcher.shared(engine, MOST, lambda _: 1))
     held(engine, threads, shared)
     large = list(range(100, 200))
     futures = asked(batcher, threads, shared, large, [1], [2, 3])
@@ -124,7 +127,7 @@ def test_more_requests_than_a_pass_holds_are_served_as_they_came(
     threads: ThreadPoolExecutor,
 ) -> None:
     batcher, engine = Batcher(), Engine()
-    shared = batcher.shared(engine, MOST, lambda _: 1)
+    shared = blocking(batcher.shared(engine, MOST, lambda _: 1))
     held(engine, threads, shared)
     futures = asked(batcher, threads, shared, *([number] for number in range(1, 21)))
     engine.released.set()
@@ -134,7 +137,7 @@ def test_more_requests_than_a_pass_holds_are_served_as_they_came(
 
 def test_a_pass_is_bounded_by_cost(threads: ThreadPoolExecutor) -> None:
     batcher, engine = Batcher(), Engine()
-    shared = batcher.shared(engine, MOST, int)
+    shared = blocking(batcher.shared(engine, MOST, int))
     held(engine, threads, shared)
     futures = asked(batcher, threads, shared, [4, 3, 2, 1], [100, 1])
     engine.released.set()
@@ -160,8 +163,8 @@ def test_queues_take_turns(threads: ThreadPoolExecutor) -> None:
         before.append(len(images.passes))
         return np.zeros((len(numbers), 2), np.float32)
 
-    of_images = batcher.shared(images, MOST, lambda _: 1)
-    of_texts = batcher.shared(texts, MOST, lambda _: 1)
+    of_images = blocking(batcher.shared(images, MOST, lambda _: 1))
+    of_texts = blocking(batcher.shared(texts, MOST, lambda _: 1))
     held(images, threads, of_images)
     large = threads.submit(of_images, list(range(1000)))
     waiting(batcher, 1)
@@ -177,8 +180,8 @@ def test_a_request_that_is_cancelled_in_its_turn_leaves_the_others_theirs(
     threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batcher, images = Batcher(), Engine()
-    of_images = batcher.shared(images, MOST, lambda _: 1)
-    of_texts = batcher.shared(lambda texts: np.zeros((len(texts), 2)), MOST, lambda _: 1)
+    of_images = blocking(batcher.shared(images, MOST, lambda _: 1))
+    of_texts = blocking(batcher.shared(lambda texts: np.zeros((len(texts), 2)), MOST, lambda _: 1))
     held(images, threads, of_images)
     call = Cancellation()
     gone = threads.submit(of_images, [1], call)
@@ -201,7 +204,7 @@ def test_a_request_that_is_cancelled_in_its_turn_leaves_the_others_theirs(
 
 def test_a_failure_is_of_the_request_that_caused_it(threads: ThreadPoolExecutor) -> None:
     batcher, engine = Batcher(), Engine()
-    shared = batcher.shared(engine, MOST, lambda _: 1)
+    shared = blocking(batcher.shared(engine, MOST, lambda _: 1))
     held(engine, threads, shared)
     engine.refused = {13}
     futures = asked(batcher, threads, shared, [1], [12, 13], [*range(14, 40)], [2])
@@ -215,7 +218,7 @@ def test_a_failure_is_of_the_request_that_caused_it(threads: ThreadPoolExecutor)
 
 def test_nothing_of_a_failed_request_is_computed_afterwards() -> None:
     batcher, engine = Batcher(), Engine()
-    shared = batcher.shared(engine, MOST, lambda _: 1)
+    shared = blocking(batcher.shared(engine, MOST, lambda _: 1))
     engine.refused = {3}
     engine.released.set()
     with pytest.raises(ValueError, match="among 8"):
@@ -227,10 +230,11 @@ def test_nothing_of_a_failed_request_is_computed_afterwards() -> None:
 def test_what_was_computed_before_is_no_pass() -> None:
     engine = Engine()
     engine.released.set()
-    deduplicated = Deduplicated(engine, 2, int)
-    assert deduplicated.vectors([]).shape == (0, 2)
-    assert deduplicated.vectors([1, 1]).tolist() == [[1, 2], [1, 2]]
-    assert deduplicated.vectors([1]).tolist() == [[1, 2]]
+    deduplicated = Deduplicated(Batcher().shared(engine, MOST, lambda _: 1), 2, int)
+    vectors = blocking(deduplicated.vectors)
+    assert vectors([]).shape == (0, 2)
+    assert vectors([1, 1]).tolist() == [[1, 2], [1, 2]]
+    assert vectors([1]).tolist() == [[1, 2]]
     assert engine.passes == [[1]]
 
 

@@ -22,6 +22,7 @@ from score.core.preparation import Preparer
 from score.errors import Cancelled, RequestTimeout
 from score.settings import Settings
 from score.type_aliases import Matrix
+from tests.support.blocking import blocking
 from tests.support.hostile import Server
 from tests.support.images import random_image
 
@@ -68,7 +69,7 @@ def ended(answer: Future[Any], kind: type[Exception] = Cancelled) -> None:
 
 def test_a_call_that_ends_leaves_the_queue_of_passes(threads: ThreadPoolExecutor) -> None:
     batcher, engine, call = Batcher(), Held(), Cancellation()
-    shared = batcher.shared(engine, 8, lambda _: 1)
+    shared = blocking(batcher.shared(engine, 8, lambda _: 1))
     first = threads.submit(shared, [0])
     until(lambda: engine.passes)
     gone = [threads.submit(shared, [number, number], call) for number in range(1, 5)]
@@ -86,7 +87,7 @@ def test_a_call_that_ends_leaves_the_queue_of_passes(threads: ThreadPoolExecutor
 
 def test_a_call_that_ends_during_its_pass_is_released_at_once(threads: ThreadPoolExecutor) -> None:
     batcher, engine, call = Batcher(), Held(), Cancellation()
-    shared = batcher.shared(engine, 8, lambda _: 1)
+    shared = blocking(batcher.shared(engine, 8, lambda _: 1))
     computing = threads.submit(shared, list(range(100)), call)
     until(lambda: engine.passes)
     call.cancel()
@@ -98,7 +99,7 @@ def test_a_call_that_ends_during_its_pass_is_released_at_once(threads: ThreadPoo
 
 def test_a_call_that_times_out_leaves_the_queue_of_passes(threads: ThreadPoolExecutor) -> None:
     batcher, engine = Batcher(), Held()
-    shared = batcher.shared(engine, 8, lambda _: 1)
+    shared = blocking(batcher.shared(engine, 8, lambda _: 1))
     threads.submit(shared, [0])
     until(lambda: engine.passes)
     ended(threads.submit(shared, [1], Cancellation(0.02)), RequestTimeout)

@@ -152,7 +152,7 @@ def test_a_bug_is_a_500_that_tells_nothing(
     def answer_of_a_bug(self: Embedder, *_: object, **__: object) -> None:
         raise ModelError("secret detail")
 
-    monkeypatch.setattr(Embedder, "answer", answer_of_a_bug)
+    monkeypatch.setattr(Embedder, "_answering", answer_of_a_bug)
     answer = endpoint.score(embedder, b'{"input_data": []}')
     assert answer.status == 500
     assert json.loads(answer.body)["error"]["code"] == "internal_error"
@@ -275,7 +275,7 @@ def test_an_answer_s_vectors_are_bounded_by_its_format(
     if number:
         assert 0.6 * size < len(content) < size + 1_000
         refusing = Embedder(*parts_of(embedder), Settings(max_answer_bytes=size - 1))
-        monkeypatch.setattr(Embedder, "answer", None)
+        monkeypatch.setattr(Embedder, "_answering", None)
         answer = endpoint.answer(Models.of({"": refusing}), route, message)
         assert (answer.status, b"max_answer_bytes" in answer.body) == (413, True)
 

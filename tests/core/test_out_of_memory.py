@@ -19,6 +19,7 @@ from score.errors import OutOfMemory
 from score.hardware.out_of_memory import is_out_of_memory
 from score.settings import Settings
 from score.type_aliases import Matrix
+from tests.support.blocking import blocking
 
 
 class Small:
@@ -78,7 +79,7 @@ def test_a_pass_is_halved_until_it_fits_and_the_size_is_remembered(
 
 def test_an_input_that_does_not_fit_alone_is_its_requests_error() -> None:
     batcher = Batcher()
-    shared = batcher.shared(Halving(Small(room=4)), 100, lambda _: 1)
+    shared = blocking(batcher.shared(Halving(Small(room=4)), 100, lambda _: 1))
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(shared, [number]) for number in range(8, 18)]
     for number, answer in enumerate(answers, 8):

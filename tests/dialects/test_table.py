@@ -278,7 +278,7 @@ def test_a_bug_is_a_500_in_the_dialect_s_shape(
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(Embedder, "answer", broken)
+    monkeypatch.setattr(Embedder, "_answering", broken)
     message = Message(json.dumps(route.example).encode(), "application/json", NAME)
     answer = endpoint.answer(models, route, message)
     assert (answer.status, b"secret" in answer.body) == (500, False)

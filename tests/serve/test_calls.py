@@ -1,27 +1,32 @@
-"""Requests on threads."""
+"""Requests on the event loop and on threads."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
 from score.concurrency.cancellation import Cancellation
+from score.concurrency.steps import NEEDS_A_THREAD, Steps, Wait
 from score.core.endpoint import Answer
 from score.dialects import azure
 from score.serve import calls
+from score.serve.wakes import Wakes
 from score.settings import Settings
 
 NAME: ContextVar[str] = ContextVar("name", default="")
+SMALL, LARGE = b"{}", b" " * (calls._SMALL + 1)
 
 
-def request() -> Request:
+def request(content: bytes = SMALL) -> Request:
     async def body() -> Message:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
+        return {"type": "http.request", "body": content, "more_body": False}
 
     return Request({"type": "http", "headers": []}, body)
 
@@ -29,7 +34,8 @@ def request() -> Request:
 def test_a_request_that_finds_no_thread_is_refused() -> None:
     done = threading.Event()
 
-    def work(body: bytes, call: Cancellation) -> Answer:
+    def work(body: bytes, call: Cancellation) -> Steps[Answer]:
+        yield NEEDS_A_THREAD
         done.wait(60)
         return Answer(200, body)
 
@@ -50,16 +56,122 @@ def test_a_request_that_finds_no_thread_is_refused() -> None:
 
 
 @pytest.mark.parametrize("most", [0, 5])
-def test_threads_have_the_context_of_their_request(most: int) -> None:
-    def work(body: bytes, call: Cancellation) -> Answer:
-        return Answer(200, NAME.get().encode())
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_work_has_the_context_of_its_request(most: int, content: bytes) -> None:
+    def work(body: bytes, call: Cancellation) -> Steps[Answer]:
+        before = NAME.get()
+        yield NEEDS_A_THREAD
+        return Answer(200, f"{before} {NAME.get()}".encode())
 
     async def named(each: calls.Calls, name: str) -> bytes:
         NAME.set(name)
-        return (await each.answered(request(), work, azure.refuse)).body
+        return (await each.answered(request(content), work, azure.refuse)).body
 
     async def two() -> list[bytes]:
         each = calls.Calls(Settings(max_pending_requests=most))
         return await asyncio.gather(named(each, "a"), named(each, "b"))
 
-    assert asyncio.run(two()) == [b"a", b"b"]
+    assert asyncio.run(two()) == [b"a a", b"b b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "threads"),
+    [(SMALL, [True, False]), (LARGE, [False, False])],
+    ids=["small", "large"],
+)
+def test_what_is_small_begins_on_the_loop(content: bytes, threads: list[bool]) -> None:
+    on_the_loop: list[bool] = []
+
+    def work(body: bytes, call: Cancellation) -> Steps[Answer]:
+        on_the_loop.append(threading.current_thread() is threading.main_thread())
+        yield NEEDS_A_THREAD
+        on_the_loop.append(threading.current_thread() is threading.main_thread())
+        return Answer(200, body)
+
+    async def one() -> Answer:
+        return await calls.Calls(Settings()).answered(request(content), work, azure.refuse)
+
+    assert asyncio.run(one()).body == content
+    assert on_the_loop == threads
+
+
+def test_the_loop_answers_others_while_one_waits() -> None:
+    vectors: Future[bytes] = Future()
+
+    def waiting(body: bytes, call: Cancellation) -> Steps[Answer]:
+        yield Wait(vectors, None)
+        return Answer(200, vectors.result())
+
+    def quick(body: bytes, call: Cancellation) -> Steps[Answer]:
+        return Answer(200, body)
+        yield NEEDS_A_THREAD
+
+    async def both() -> list[bytes]:
+        each = calls.Calls(Settings(max_pending_requests=2))
+        first = asyncio.create_task(each.answered(request(), waiting, azure.refuse))
+        await asyncio.sleep(0)
+        second = await each.answered(request(), quick, azure.refuse)
+        assert not first.done()
+        threading.Timer(0.01, vectors.set_result, [b"late"]).start()
+        return [second.body, (await first).body]
+
+    assert asyncio.run(both()) == [SMALL, b"late"]
+
+
+def test_a_request_that_the_end_of_the_server_cuts_off_ends_its_steps() -> None:
+    never: Future[None] = Future()
+    seen: list[Any] = []
+
+    def work(body: bytes, call: Cancellation) -> Steps[Answer]:
+        try:
+            yield Wait(never, None)
+        finally:
+            seen.append("closed")
+            seen.append(call)
+        return Answer(200, body)
+
+    async def cut() -> None:
+        each = calls.Calls(Settings(max_pending_requests=1))
+        task = asyncio.create_task(each.answered(request(), work, azure.refuse))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cut())
+    closed, call = seen
+    assert closed == "closed"
+    assert call.is_cancelled
+
+
+# -- waits ---------------------------------------------------------------------------------------
+
+
+def test_futures_that_are_completed_together_wake_the_loop_once() -> None:
+    futures: list[Future[int]] = [Future() for _ in range(50)]
+
+    async def all_of_them() -> list[str]:
+        loop, wakes, woken = asyncio.get_running_loop(), Wakes(), []
+        wake = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *given: woken.append("") or wake(*given)  # type: ignore
+        waits = [asyncio.create_task(wakes.wait(Wait(future, None))) for future in futures]
+        for _ in range(2):
+            await asyncio.sleep(0)
+        for number, future in enumerate(futures):
+            future.set_result(number)
+        await asyncio.wait_for(asyncio.gather(*waits), 60)
+        await wakes.wait(Wait(futures[0], None))  # which is done
+        return woken
+
+    assert len(asyncio.run(all_of_them())) == 2
+
+
+def test_a_wait_ends_with_its_time_and_with_a_failure() -> None:
+    async def both() -> None:
+        wakes, future = Wakes(), Future[None]()
+        await wakes.wait(Wait(future, 0.01))
+        assert not future.done()
+        future.set_exception(ValueError("a pass failed"))
+        await wakes.wait(Wait(future, 60))
+
+    asyncio.run(both())

@@ -21,6 +21,7 @@ import torch
 
 from score.checkpoints import random_checkpoint
 from score.cli.serve import folders_of
+from score.concurrency.steps import NEEDS_A_THREAD
 from score.core import served_model
 from score.core.embedder import Embedder, parts_of
 from score.core.loader import Loader
@@ -384,14 +385,15 @@ def test_unloading_waits_for_requests_under_way(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released, begun = threading.Event(), threading.Event()
-    answer = Embedder.answer
+    answering = Embedder._answering
 
     def slow(self: Embedder, *arguments: Any, **options: Any) -> Any:
+        yield NEEDS_A_THREAD
         begun.set()
         assert released.wait(60)
-        return answer(self, *arguments, **options)
+        return (yield from answering(self, *arguments, **options))
 
-    monkeypatch.setattr(Embedder, "answer", slow)
+    monkeypatch.setattr(Embedder, "_answering", slow)
     (source,) = sources(small)
     with (
         running_models([source], unload_after=0.05) as server,
