@@ -67,11 +67,20 @@ def hold(file: Path) -> int | None:
     None where the system or the file system has no `flock`: there, nothing is locked. Raises Held,
     and OSError for a file that cannot be opened.
     """
+    return _hold(file, os.O_RDWR | os.O_CREAT)
+
+
+def hold_folder(folder: Path) -> int | None:
+    """As `hold`, of a folder that exists."""
+    return _hold(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+
+
+def _hold(path: Path, flags: int) -> int | None:
     try:
         import fcntl  # POSIX only
     except ImportError:
         return None
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o644)
     end = time.monotonic() + _MOMENT
     while True:
         try:

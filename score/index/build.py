@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -49,13 +50,61 @@ def build_index(
     Raises RequestError for a table without vectors, for a row whose vector cannot be indexed, for
     vectors of different models, and for a folder that may not be written; nothing is written then.
     """
-    files = files_of(table)
+    names = [table] if isinstance(table, str | Path) else table
+    files = parquet_files(names)
     if is_remote(folder):
         return _upload(files, str(folder), column)
     folder = Path(folder)
     if append and folder.is_dir() and not is_empty(folder):
-        return _append(files, folder, column)
+        with _held(folder, must_lock=True):
+            _tell_what_is_gone(Ledger.read(folder), names)
+            return _append(files, folder, column)
     check_folder(folder, is_index, overwrite=overwrite, inputs=files)
+    with _held(folder):
+        check_folder(folder, is_index, overwrite=overwrite, inputs=files)  # as it is now
+        return _create(files, folder, column)
+
+
+def _tell_what_is_gone(ledger: Ledger, names: Sequence[str | Path]) -> None:
+    """Warns of files that were in a folder when it was indexed: who begins a job anew has its old
+    rows beside the new ones."""
+    for folder in (Path(name).resolve() for name in names if Path(name).is_dir()):
+        paths = (Path(source.path) for source in ledger.sources)
+        gone = sum(path.is_relative_to(folder) and not path.exists() for path in paths)
+        if gone:
+            files = "1 file of the index is" if gone == 1 else f"{gone:,} files of the index are"
+            way = "to drop their rows, build the index again (--overwrite)"
+            log.warning("%s gone from %s; %s", files, folder, way)
+
+
+@contextmanager
+def _held(folder: Path, *, must_lock: bool = False) -> Iterator[None]:
+    """A block in which no other process builds or extends an index in a folder, which is created,
+    and removed again where the block leaves it empty.
+
+    `must_lock`: also where the file system has no locks, this is refused. Raises RequestError.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = locks.hold_folder(folder.resolve())
+    except locks.Held:
+        raise RequestError(f"{folder} is in use: another process writes an index there") from None
+    if lock is None and must_lock:
+        raise RequestError(
+            f"{folder} cannot be locked: its file system has no locks, so nothing can be added"
+        )
+    try:
+        yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+        if lock is not None:
+            os.close(lock)
+
+
+def _create(files: Sequence[Path], folder: Path, column: FeatureColumn) -> int:
     content = opened(files, column)
     lance.check_names(content.tables)
     ledger = Ledger(0, column, content.dimension, content.origin)
@@ -105,38 +154,29 @@ def is_index(content: Sequence[Path]) -> bool:
 
 
 def _append(files: Sequence[Path], folder: Path, column: str) -> int:
-    lock = locks.lock_folder(folder)
-    if lock is None:
-        raise RequestError(
-            f"{folder} cannot be locked: another process is adding to it, or its file system has "
-            "no locks"
-        )
-    try:
-        ledger = Ledger.read(folder)
-        if column != ledger.column:
-            raise RequestError(f"{folder} indexes {ledger.column}, not {column}")
-        changes = ledger.changes(files)
-        tables = [VectorTable.open(Path(source.path), column) for source in changes.new]
-        for table in tables:
-            _check_same(table, ledger.origin, f"the index {folder}")
-        store = LanceTable.open(folder, column, ledger.version, writing=True)
-        _check_columns(tables, store.schema)
-        for table in tables:
-            _check_dimension(table, ledger.dimension)
-        if not changes.new and not changes.replaced:
-            return 0
-        before = {source.path: source for source in changes.replaced}
-        for path in before:
-            log.info("%s has changed: its rows in the index are replaced", path)
-        # The first row of a file without vectors may be another file's, too.
-        store.remove({each.first: each.vectors for each in before.values() if each.vectors})
-        kept = tuple(source for source in ledger.sources if source.path not in before)
-        added = _add(store, list(zip(tables, changes.new, strict=True)), ledger.end, before)
-        _commit(store, replace(ledger, sources=(*kept, *added)), folder)
-        store.clean()
-        return sum(source.vectors for source in added)
-    finally:
-        os.close(lock)
+    ledger = Ledger.read(folder)
+    if column != ledger.column:
+        raise RequestError(f"{folder} indexes {ledger.column}, not {column}")
+    changes = ledger.changes(files)
+    tables = [VectorTable.open(Path(source.path), column) for source in changes.new]
+    for table in tables:
+        _check_same(table, ledger.origin, f"the index {folder}")
+    store = LanceTable.open(folder, column, ledger.version, writing=True)
+    _check_columns(tables, store.schema)
+    for table in tables:
+        _check_dimension(table, ledger.dimension)
+    if not changes.new and not changes.replaced:
+        return 0
+    before = {source.path: source for source in changes.replaced}
+    for path in before:
+        log.info("%s has changed: its rows in the index are replaced", path)
+    # The first row of a file without vectors may be another file's, too.
+    store.remove({each.first: each.vectors for each in before.values() if each.vectors})
+    kept = tuple(source for source in ledger.sources if source.path not in before)
+    added = _add(store, list(zip(tables, changes.new, strict=True)), ledger.end, before)
+    _commit(store, replace(ledger, sources=(*kept, *added)), folder)
+    store.clean()
+    return sum(source.vectors for source in added)
 
 
 def _commit(store: LanceTable, ledger: Ledger, folder: Path) -> None:

@@ -463,16 +463,50 @@ def test_nothing_is_appended_to_what_is_no_index(folder: Path, tmp_path: Path) -
         build_index(folder, tmp_path / "other", append=True)
 
 
-def test_two_processes_do_not_add_to_one_index(folder: Path, tmp_path: Path) -> None:
-    build_index(folder, tmp_path / "index")
-    lock = locks.lock_folder(tmp_path / "index")
+@pytest.mark.parametrize("append", [True, False], ids=["append", "build"])
+@pytest.mark.parametrize("is_built", [True, False], ids=["built", "empty"])
+def test_two_processes_do_not_write_one_index(
+    folder: Path, tmp_path: Path, append: bool, is_built: bool
+) -> None:
+    index, how = tmp_path / "index", {"append": append, "overwrite": not append}
+    index.mkdir()
+    if is_built:
+        build_index(folder, index)
+    lock = locks.lock_folder(index)
     assert lock is not None
     try:
-        with pytest.raises(RequestError, match="another process is adding to it"):
-            build_index(folder, tmp_path / "index", append=True)
+        with pytest.raises(RequestError, match="another process writes an index there"):
+            build_index(folder, index, **how)
     finally:
         os.close(lock)
-    assert build_index(folder, tmp_path / "index", append=True) == 0
+    build_index(folder, index, **how)
+    assert Ledger.read(index).vectors == sum(
+        source.vectors for source in Ledger.read(index).sources
+    )
+
+
+def test_a_build_that_fails_leaves_no_folder(folder: Path, tmp_path: Path) -> None:
+    vectors = np.ones((3, 7), np.float32)
+    written(folder / "other.parquet", exact_search.table(vectors, {"id": ["a", "b", "c"]}, "f1"))
+    with pytest.raises(RequestError):
+        build_index(folder, tmp_path / "new/index")
+    assert not (tmp_path / "new/index").exists()
+
+
+def test_files_that_are_gone_from_a_folder_are_told(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index"
+    build_index(folder, index)
+    gone = sorted(folder.glob("*.parquet"))[0]
+    gone.unlink()
+    shard(folder / "new.parquet", 3)
+    assert build_index(folder, index, append=True) == 3
+    assert f"1 file of the index is gone from {folder.resolve()}" in caplog.text
+    assert "build the index again" in caplog.text
+    caplog.clear()
+    assert build_index(folder / "new.parquet", index, append=True) == 0
+    assert not caplog.text, "single files say nothing of others"
 
 
 class Killed(BaseException):
