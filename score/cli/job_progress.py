@@ -64,7 +64,8 @@ def row_progress(
             def show(summary: Summary) -> None:
                 bar.update(summary.position - bar.n)
                 bar.set_description_str(
-                    f"{summary.rows:,} rows, {summary.rate:.1f} rows/s, {summary.errors:,} errors",
+                    f"{summary.rows:,} rows, {summary.rate:.1f} rows/s, {summary.errors:,} errors"
+                    + (f", {summary.waiting:,} tried again" if summary.waiting else ""),
                     refresh=False,
                 )
 
@@ -116,6 +117,8 @@ class _Lines:
             f"{rows:,} rows ({_share(summary, self._size):.1%} of the input), {rate:,.1f} rows/s, "
             f"{summary.errors:,} failed"
         )
+        if summary.waiting:
+            line += f"; {summary.waiting:,} of them, of hosts that are down, are tried again"
         if (left := _seconds_left(summary, self._size)) is not None:
             line += f", about {duration(left)} left"
         with suppress(OSError, ValueError):  # whoever read the log has closed it
@@ -168,6 +171,7 @@ class _Events:
             "errors": dict(summary.failed),
             "retried": summary.retried,
             "recovered": summary.recovered,
+            "waiting": summary.waiting,
             "share": round(_share(summary, self._size), 6),
             "seconds": round(summary.seconds, 3),
             "rows_per_second": round(summary.rate, 3),

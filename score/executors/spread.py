@@ -93,7 +93,7 @@ class _Job:
                 lose(self._job, entry, OTHER_BYTES)
                 self._tally.drop(entry)
             self._embed(lines)
-            for chosen in turns(self._job, self._options.retries):
+            for chosen in turns(self._job, self._options.retries, self._tally.summary):
                 self._retry(chosen)
             self._embed(lines)  # rows of shards that turned out to be damaged
         summary = self._tally.show()

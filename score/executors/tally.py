@@ -15,8 +15,8 @@ class Tally:
     """How a job goes: what is complete, and, while workers tell, what is under way."""
 
     def __init__(self, summary: Summary, progress: Callable[[Summary], None] | None) -> None:
-        """summary: is kept up to date. progress: is called with it."""
-        self._summary, self._progress = summary, progress
+        """summary: is kept up to date, by `show`. progress: is called with it."""
+        self.summary, self._progress = summary, progress
         self._complete = Summary()
         self._began = self._latest = time.monotonic()
         self._position = (0, 0)
@@ -52,7 +52,7 @@ class Tally:
 
     def show(self, partials: Iterable[Partial] = ()) -> Summary:
         """Brings the summary up to date, and returns it. partials: what is under way."""
-        complete, summary = self._complete, self._summary
+        complete, summary = self._complete, self.summary
         rows, failed = complete.rows, Counter(complete.failed)
         for partial in partials:
             rows += partial.rows

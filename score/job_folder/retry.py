@@ -63,20 +63,32 @@ def has_unasked(entry: Entry) -> bool:
     return entry.unasked > 0
 
 
-def turns(job: JobFolder, chosen: Callable[[Entry], bool]) -> Iterator[Callable[[Entry], bool]]:
+def turns(
+    job: JobFolder, chosen: Callable[[Entry], bool], summary: Summary
+) -> Iterator[Callable[[Entry], bool]]:
     """Which shards to try again at a job's end, one time after the other: those that are chosen,
     then those with rows that were still not asked for, after a pause in which their hosts are left
-    alone."""
+    alone. `summary`: says how many rows wait, and counts the pauses."""
     if any(map(chosen, job.ledger.done())):
         log.info("failed rows that may succeed another time are tried again")
     yield chosen
     for pause in PAUSES:
-        unasked = sum(entry.unasked for entry in job.ledger.done())
-        if not unasked:
+        summary.waiting = sum(entry.unasked for entry in job.ledger.done())
+        if not summary.waiting:
             return
-        log.info("%s rows of hosts that are down are tried again in %.0f s", f"{unasked:,}", pause)
-        time.sleep(pause)
+        waiting = f"{summary.waiting:,}"
+        log.info("%s rows of hosts that are down are tried again in %.0f s", waiting, pause)
+        _pause(pause, summary)
         yield has_unasked
+    summary.waiting = 0
+
+
+def _pause(seconds: float, summary: Summary) -> None:
+    """Waits; whoever shows the summary sees the time go by."""
+    end = time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
+        time.sleep(min(1.0, end - now))
+        summary.seconds += time.monotonic() - now
 
 
 class _Retried:

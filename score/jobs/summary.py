@@ -16,7 +16,8 @@ class Summary:
     rows: with those of earlier runs of the same job. earlier, earlier_errors: of those alone.
     position: how far the input has been read, in the unit of `Lines.size`. failed: error code →
     rows. seconds: of this run. retried: how often failed rows were tried again; recovered: those
-    that succeeded then. stopped: whether the job ended early, since too many rows failed.
+    that succeeded then. waiting: rows of hosts that are down, which are tried again at the job's
+    end. stopped: whether the job ended early, since too many rows failed.
     """
 
     rows: int = 0
@@ -27,6 +28,7 @@ class Summary:
     seconds: float = 0.0
     retried: int = 0
     recovered: int = 0
+    waiting: int = 0
     stopped: bool = False
 
     @property

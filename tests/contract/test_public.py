@@ -68,7 +68,7 @@ ScoreError
 Settings(…)
 Settings.from_env(environ: Mapping[str, str], otherwise: Mapping[str, object] | None = None) -> Settings
 Settings.replace(self, texts: Mapping[str, str], *, spelled: Callable[[str], str] | None = None) -> Settings
-Summary(rows: int = 0, earlier: int = 0, earlier_errors: int = 0, position: int = 0, failed: Counter[str] = <factory>, seconds: float = 0.0, retried: int = 0, recovered: int = 0, stopped: bool = False) -> None
+Summary(rows: int = 0, earlier: int = 0, earlier_errors: int = 0, position: int = 0, failed: Counter[str] = <factory>, seconds: float = 0.0, retried: int = 0, recovered: int = 0, waiting: int = 0, stopped: bool = False) -> None
 Summary.errors -> int
 Summary.good -> int
 Summary.hint -> str

@@ -157,6 +157,16 @@ def test_rows_of_a_silent_host_have_their_turn_at_the_end(
     )
     file.write_text("image\n" + "\n".join(cells) + "\n")
 
+    waited: list[tuple[int, float]] = []
+    pause = retry._pause
+
+    def pausing(seconds: float, summary: Summary) -> None:
+        before = summary.seconds
+        pause(seconds, summary)
+        waited.append((summary.waiting, summary.seconds - before))
+
+    monkeypatch.setattr(retry, "_pause", pausing)
+
     def progress(summary: Summary) -> None:
         if summary.rows == 80 and not seen:
             seen.append(back.enter_context(listening(port)))
@@ -167,6 +177,9 @@ def test_rows_of_a_silent_host_have_their_turn_at_the_end(
         options = JobOptions(shard_rows=20)
         summary = embed_into(embedder, lines, tmp_path / "job", params, options, progress)
     assert summary.retried > 20
+    assert waited, "after a pause, which counts"
+    assert all(rows > 0 and seconds >= 1 for rows, seconds in waited)
+    assert summary.waiting == 0
     assert failing(tmp_path / "job") == {}
     assert [entry.unasked for entry in entries(tmp_path / "job")] == [0] * 4
 
