@@ -17,7 +17,7 @@ from score.contract.json_reader import LONGEST_KEY, LONGEST_WIDE, TOO_WIDE
 from score.contract.limits import MAX_COLUMNS
 from score.contract.rows import COLUMNS, IMAGE, TEXT, Row
 from score.errors import BadColumns, BadType, RequestError, RequestTooLarge
-from score.tables.csv_reader import MAX_DELIMITERS, NOT_UTF8, many_delimiters
+from score.tables.csv_reader import MAX_DELIMITERS, NOT_UTF8, many_delimiters, swallowing
 from score.tables.lines import check_header
 
 _NAME = "the body"
@@ -29,13 +29,16 @@ _FIRST = range(MAX_COLUMNS + 1)
 
 
 class _Cells(NamedTuple):
-    """A row. found: the bytes of those that were wanted; width: of all; start: the row's first
-    line; is_open: a quote is left open in it, so that it is the last."""
+    """A row. found: the bytes of those that were wanted; width: of all; start, end: the row's first
+    and last line; is_open: a quote is left open in it, so that it is the last; is_swallowing: it
+    has several lines, and a quote that ends in the middle of a cell."""
 
     found: dict[int, bytes]
     width: int
     start: int
+    end: int
     is_open: bool
+    is_swallowing: bool
 
 
 def body_rows(body: bytes) -> Iterator[Row]:
@@ -58,6 +61,8 @@ def _header(scanner: _Scanner) -> list[str]:
             break
         if cells.is_open:
             raise RequestError(f"{_NAME}: a quote is left open in the header, line {cells.start}")
+        if cells.is_swallowing:
+            raise RequestError(f"{_NAME}: {swallowing(cells.start, cells.end)}")
         if max(map(len, cells.found.values())) > 4 * LONGEST_KEY:
             raise _long_name()
         try:
@@ -86,10 +91,12 @@ def _rows(scanner: _Scanner, wanted: dict[int, str], width: int) -> Iterator[Row
     column = TEXT if TEXT in wanted.values() else IMAGE
     while cells := scanner.row(wanted, width):
         if cells.is_open:
-            place = f"lines {cells.start} to {scanner.lines()}, the file's last"
+            place = f"lines {cells.start} to {cells.end}, the file's last"
             yield Row(**{column: BadType(f"a quote is left open in the row of {place}")})
+        elif cells.is_swallowing:
+            yield Row(**{column: BadType(swallowing(cells.start, cells.end))})
         elif cells.width != width:
-            problem = f"line {scanner.lines()} has {cells.width} cells, not {width}"
+            problem = f"line {cells.end} has {cells.width} cells, not {width}"
             yield Row(**{column: BadType(problem)})
         else:
             yield Row(**{name: _text(cells.found[number]) for number, name in wanted.items()})
@@ -114,6 +121,7 @@ class _Scanner:
         self._body = body
         self._at = len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0
         self._lines = self._counted = 0  # lines up to a place that has been counted
+        self._goes_on = False  # a cell of this row, after its closing quote
         self._next = dict.fromkeys((b"\r", b"\n", b'"', b","), -1)  # from `_at` on
 
     def row(self, wanted: Collection[int], width: int | None = None) -> _Cells | None:
@@ -124,6 +132,7 @@ class _Scanner:
         if self._at >= len(self._body):
             return None
         start, found, count, is_open = self.lines() + 1, dict[int, bytes](), 0, False
+        begin, self._goes_on = self._at, False
         plain = self._plain(wanted, width)
         if plain is not None:
             found, count = plain
@@ -137,8 +146,12 @@ class _Scanner:
             if is_open or not self._body.startswith(b",", self._at):
                 break
             self._at += 1
+        is_swallowing = self._goes_on and self._has_line_end(begin)
         self._pass_line_end()
-        return _Cells(found, count, start, is_open)
+        return _Cells(found, count, start, self.lines(), is_open, is_swallowing)
+
+    def _has_line_end(self, begin: int) -> bool:
+        return any(self._body.find(end, begin, self._at) >= 0 for end in (b"\n", b"\r"))
 
     def lines(self) -> int:
         """Lines up to this place."""
@@ -181,6 +194,7 @@ class _Scanner:
             if is_wanted:
                 quoted = self._body[begin:end].replace(b'""', b'"')
             begin = self._at = end + 1
+            self._goes_on |= begin < min(self._find(b","), self._line_end())
         self._at = min(self._find(b","), self._line_end())
         return quoted + self._body[begin : self._at] if is_wanted else b"", False
 

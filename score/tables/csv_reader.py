@@ -56,6 +56,7 @@ class _Reading:
         self.bytes, self._before = place
         self.ended, self.start = False, self._before + 1
         self._length = self._delimiters = 0  # of the row so far
+        self._raw: list[str] = []  # its lines
         self._reader = csv.reader(self._counted(lines), delimiter=delimiter)
 
     @property
@@ -69,6 +70,7 @@ class _Reading:
             while True:
                 self.start = before + reader.line_num + 1
                 self._length = self._delimiters = 0
+                self._raw = []
                 cells = next(reader, None)
                 if cells is None or (cells == [_END] and self.ended and self.start == self.lines):
                     return
@@ -80,6 +82,22 @@ class _Reading:
             ) from error
         except OSError as error:
             raise RequestError(f"{self._name} cannot be read: {error}") from error
+
+    def fault(self) -> str:
+        """What is wrong with the quotes of the row that was read last; empty where nothing is."""
+        if self.ended:
+            return self.left_open()
+        if len(self._raw) == 1 or self._is_well_formed():
+            return ""
+        return swallowing(self.start, self.lines)
+
+    def _is_well_formed(self) -> bool:
+        """Whether each quoted cell ends with its quote. A cell that begins with a quote by chance
+        would else end at some quote of a later line, and hold all rows between."""
+        try:
+            return len(list(csv.reader(self._raw, delimiter=self._delimiter, strict=True))) == 1
+        except csv.Error:
+            return False
 
     def left_open(self) -> str:
         """What is wrong with the last row where `ended`."""
@@ -95,6 +113,7 @@ class _Reading:
             length = len(line)
             self.bytes += length if line.isascii() else bytes_of(line)
             self._length += length
+            self._raw.append(line)
             self._delimiters += line.count(delimiter)
             if self._length > MAX_LINE or self._delimiters > MAX_DELIMITERS:
                 raise RequestError(self._too_long())
@@ -147,6 +166,8 @@ class CsvRows:
                 raise RequestError(
                     f"{self.name}: a quote is left open in the header, line {self._reading.start}"
                 )
+            if fault := self._reading.fault():
+                raise RequestError(f"{self.name}: {fault}")
             if any(cell.strip() for cell in cells):
                 return cells
         raise EmptyTable(f"{self.name} is empty: it needs a header line")
@@ -154,11 +175,12 @@ class CsvRows:
     def cells(self) -> Iterator[list[str]]:
         """Each row's cells, unchanged, without blank lines. An alternative to iterating over lines.
 
-        Raises RequestError where a quote is left open.
+        Raises RequestError where a quote is left open, or ends in the middle of a cell of a later
+        line.
         """
         for cells in self._reading.rows():
-            if self._reading.ended:
-                raise RequestError(f"{self.name}: {self._reading.left_open()}")
+            if fault := self._reading.fault():
+                raise RequestError(f"{self.name}: {fault}")
             yield cells
 
     def rows(self) -> Iterator[Row]:
@@ -170,7 +192,8 @@ class CsvRows:
         error: BadType | None = None
         if self._reading.ended:
             cells[-1] = cells[-1].removesuffix(_END)
-            error = BadType(self._reading.left_open())
+        if fault := self._reading.fault():
+            error = BadType(fault)
         elif len(cells) != width:
             error = BadType(f"line {self._reading.lines} has {len(cells)} cells, not {width}")
         if error:
@@ -253,6 +276,15 @@ class CsvTable(CsvRows):
         except OSError as error:
             raise RequestError(f"{self.path.name} cannot be read: {error}") from error
         return len(head) if head == BOM_UTF8 else 0
+
+
+def swallowing(first: int, last: int) -> str:
+    """What is wrong with a row of several lines in which a quoted cell goes on after its quote."""
+    return (
+        f"lines {first} to {last} are one row, since a cell begins with a quote; but the next "
+        "quote is in the middle of a cell. A quote at the beginning of a cell is written three "
+        'times ("""so""" for "so")'
+    )
 
 
 def many_delimiters(line: int, delimiter: str = ",") -> str:
