@@ -14,10 +14,14 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Public by number, private by use: Azure's host endpoint (DNS, health, agent); the IETF's and
-# Oracle's metadata block; local-use NAT64; site-local IPv6, which `ipaddress` calls global.
+# Oracle's metadata block; the former relays of 6to4; local-use NAT64; and what `ipaddress`, some
+# versions of it, calls global: site-local IPv6, and the second block for documentation.
 _NEVER = [
     ipaddress.ip_network(network)
-    for network in ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48", "fec0::/10")
+    for network in (
+        *("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24"),
+        *("64:ff9b:1::/48", "fec0::/10", "3fff::/20"),
+    )
 ]
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
