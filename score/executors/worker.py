@@ -120,6 +120,8 @@ class Worker:
                     if item.is_last:
                         times = pipeline_of(self._embedder).host_times
                         entry, shard = shard.finish(times), None
+                        if self._known:
+                            self._known.save()
                         yield Result(begun.pop(item.rows), entry)
         finally:
             if shard is not None:
@@ -158,6 +160,8 @@ class Worker:
         except stored.Damaged as error:
             warn_of_damage(file, error)
             return Result(task, None)
+        if self._known:
+            self._known.save()
         recovered = sum(record.error is None for _, record in new)
         return Result(task, replace(entry, file=name), len(new), recovered)
 

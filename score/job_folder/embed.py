@@ -178,4 +178,6 @@ class _Run:
         shard, self._shard = self._shard, None
         times = pipeline_of(self._embedder).host_times
         if shard and (entry := shard.finish(times)):
+            if self._known:
+                self._known.save()
             self._job.ledger.add(entry)

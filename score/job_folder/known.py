@@ -1,5 +1,5 @@
 """What a job has computed already: an image, a URL or a text that comes again is not fetched or
-encoded again.
+encoded again, nor is a URL that failed for good.
 
     URL ──urls──▶ hash of the image's bytes ──vectors──▶ vector ◀──vectors── hash of a text
 
@@ -15,8 +15,9 @@ the row's turn comes.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -27,7 +28,7 @@ from score.contract.params import Params
 from score.contract.rows import IMAGE, TEXT, Record, Row, is_empty
 from score.core.embedder import Embedder
 from score.core.pairs import embed_pairs
-from score.errors import RowError
+from score.errors import ROW_CODES, RowError
 from score.job_folder import digests
 from score.job_folder.digests import Digest
 from score.storage.blob_store import BlobStore
@@ -108,6 +109,7 @@ class Known:
         self._vectors = BlobStore(vectors, most_bytes, is_own=owns_vectors)
         self._under_way: dict[bytes, _Part] = {}
         self._vector_bytes = 0
+        self._limits = b""  # which decide what fails
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +123,11 @@ class Known:
         self._urls.__exit__(kind, error, trace)
         self._vectors.__exit__(kind, error, trace)
 
+    def save(self) -> None:
+        """Has on disk what is known, so that the job knows it after a kill."""
+        self._vectors.save()  # before the URLs, which lead to them
+        self._urls.save()
+
     def embed(
         self,
         embedder: Embedder,
@@ -131,6 +138,9 @@ class Known:
         """As `embed_pairs`, with the place for the hash of each row's image. Not all records tell
         their numbers of tokens."""
         self._vector_bytes = embedder.dimension * np.dtype(np.float32).itemsize
+        # The first of several workers chooses those for the others.
+        settings = replace(embedder.settings, precision="auto", engine="auto")
+        self._limits = repr(settings).encode()
 
         def asked() -> Iterator[tuple[tuple[T, _Asked], Row]]:
             for item, digest, row in items:
@@ -147,7 +157,7 @@ class Known:
     def _asked(self, row: Row, digest: Digest) -> _Asked:
         image, text = self._image(row.image), self._text(row.text)
         parts = [part for part in (image, text) if part]
-        computed = [part for part in parts if part.earlier is None and part.vector is None]
+        computed = [part for part in parts if part.earlier is None and part.is_open]
         for part in computed:
             if part.key:
                 self._under_way[part.key] = part
@@ -160,10 +170,17 @@ class Known:
         if not isinstance(cell, str) or len(cell) > _LONGEST or not cell.strip().startswith(_WEB):
             return _Part()
         part = self._part(b"url ", cell.strip())
-        sha256 = self._urls.get(part.key or b"") if part.earlier is None else None
-        if sha256 is not None and len(sha256) == hashlib.sha256().digest_size:
-            part.sha256, part.vector = sha256.hex(), self._vector(_image_key(sha256.hex()))
+        if part.earlier is None and part.key:
+            sha256 = self._urls.get(part.key)
+            if sha256 is not None and len(sha256) == hashlib.sha256().digest_size:
+                part.sha256, part.vector = sha256.hex(), self._vector(_image_key(sha256.hex()))
+            elif failed := self._urls.get(self._failed_key(part.key)):
+                part.error, part.sha256 = _failure(failed)
         return part
+
+    def _failed_key(self, key: bytes) -> bytes:
+        """Of a URL's error: with other limits, or other hosts that are allowed, it may succeed."""
+        return _hashed(b"failed " + key + self._limits)
 
     def _text(self, cell: object) -> _Part | None:
         if is_empty(cell):
@@ -227,6 +244,9 @@ class Known:
             self._keep(part, is_image=is_image)
 
     def _keep(self, part: _Part, *, is_image: bool) -> None:
+        if part.error and is_image and part.key and not part.error.retryable:
+            told = json.dumps([part.error.code, part.error.message, part.sha256])
+            self._urls.put(self._failed_key(part.key), told.encode())
         if part.vector is None:
             return
         key = _image_key(part.sha256) if is_image and part.sha256 else part.key
@@ -268,6 +288,17 @@ class Known:
         part.error, part.sha256 = record.error, digest.sha256
         part.vector = record.image_features if is_image else record.text_features
         self._keep(part, is_image=is_image)
+
+
+def _failure(told: bytes) -> tuple[RowError | None, str | None]:
+    """An image's error, as `Known` keeps it, and the hash of its bytes; nothing of what somebody
+    has changed."""
+    try:
+        code, message, sha256 = json.loads(told)
+        error = ROW_CODES[code](str(message), column=IMAGE, retryable=False)
+    except (ValueError, TypeError, KeyError):
+        return None, None
+    return error, str(sha256) if sha256 else None
 
 
 def _image_key(sha256: str) -> bytes:

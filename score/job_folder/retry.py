@@ -46,7 +46,7 @@ def retry(
     each row. Raises OSError.
     """
     ranges = containing(job.ledger.entries, chosen)
-    shards = _Retried(job, summary, pipeline_of(embedder).host_times)
+    shards = _Retried(job, known, summary, pipeline_of(embedder).host_times)
     before, began = summary.seconds, time.monotonic()
     wanted = shards.retryable
     with closing(embedded(embedder, lines, ranges, params, known, wanted)) as rows:
@@ -94,8 +94,10 @@ def _pause(seconds: float, summary: Summary) -> None:
 class _Retried:
     """The shards whose rows are tried again, one after the other."""
 
-    def __init__(self, job: JobFolder, summary: Summary, times: HostTimes) -> None:
-        self._job, self._summary, self._times = job, summary, times
+    def __init__(
+        self, job: JobFolder, known: Known | None, summary: Summary, times: HostTimes
+    ) -> None:
+        self._job, self._known, self._summary, self._times = job, known, summary, times
         self._rows: Range | None = None  # of the shard that is under way
         self._new: list[tuple[Item, Record]] = []
 
@@ -129,6 +131,8 @@ class _Retried:
         except stored.Damaged as error:
             self._lost(entry, error)
             return
+        if self._known:
+            self._known.save()
         self._job.ledger.add(changed)
         self._summary.failed += changed.failed
         self._summary.failed -= entry.failed

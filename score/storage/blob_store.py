@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import struct
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -31,6 +32,8 @@ LEAST_FREE = 256 * 2**20
 # Values in memory before they are written together. Keys are hashes, so that each value changes
 # another page of the table's index: the more at once, the more of them share a page.
 _UNWRITTEN = 4000
+_LATEST = 2.0
+"""Seconds after which values are written though they are few, and others' values are looked for."""
 _TOGETHER = 250  # of them that one statement inserts: SQLite takes 999 parameters at least
 _PATIENCE = 10.0  # seconds that another process is waited for
 _OVERHEAD = 100  # bytes that a value takes beside its own, in the table and its index
@@ -48,9 +51,10 @@ _INSERT = "insert or ignore into blobs (key, value) values"
 class BlobStore:
     """Values by key. Use it as a context manager. Safe to share between threads.
 
-    Values are written by a thread of its own. Whether a key may be there at all is asked of a
-    filter in memory, since asking SQLite, which lets other threads of Python go on meanwhile, has
-    to wait for them afterwards.
+    Values are written by a thread of its own, within seconds. Whether a key may be there at all is
+    asked of a filter in memory, since asking SQLite, which lets other threads of Python go on
+    meanwhile, has to wait for them afterwards. The filter learns of what other processes have
+    written every few seconds.
     """
 
     def __init__(self, file: Path, most_bytes: int, *, is_own: bool = False) -> None:
@@ -62,6 +66,8 @@ class BlobStore:
         self._unwritten: dict[bytes, bytes] = {}  # which the thread is writing
         self._filter = BloomFilter()
         self._size = 0  # of the values, about
+        self._last = self._version = 0  # of the values in the filter, of the file that has them
+        self._to_write = self._to_look = time.monotonic() + _LATEST
         self._connection: sqlite3.Connection | None = None
         self._writer = ThreadPoolExecutor(1, "blob-store")
         self._writing: Future[None] | None = None
@@ -70,6 +76,8 @@ class BlobStore:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key; None for a key that is not there."""
+        if time.monotonic() >= self._to_look:
+            self._look()
         if key not in self._filter:
             return None
         with self._lock:
@@ -84,9 +92,17 @@ class BlobStore:
                 return
             self._new[key] = value
             self._filter.add(key)
-            if len(self._new) < _UNWRITTEN:
+            is_full = len(self._new) >= _UNWRITTEN
+            if not is_full and time.monotonic() < self._to_write:
                 return
-        self._begin_to_write(_UNWRITTEN)
+        self._begin_to_write(_UNWRITTEN if is_full else 1)
+
+    def save(self) -> None:
+        """Waits until all values are in the file, where a killed process leaves them."""
+        self._begin_to_write(1)
+        with self._turn:
+            if self._writing:
+                self._writing.result()
 
     def _begin_to_write(self, least: int) -> None:
         with self._turn:
@@ -96,6 +112,7 @@ class BlobStore:
                 if len(self._new) < least:
                     return  # another thread has handed them over
                 self._unwritten, self._new = self._new, {}
+                self._to_write = time.monotonic() + _LATEST
             self._writing = self._writer.submit(self._write)
 
     def __enter__(self) -> Self:
@@ -176,11 +193,28 @@ class BlobStore:
             "select count(*), coalesce(sum(length(value)), 0) from blobs"
         ).fetchone()
         self._size = length + count * _OVERHEAD
-        keys = connection.execute("select key from blobs")
-        while rows := keys.fetchmany(_UNWRITTEN):
-            for (key,) in rows:
-                self._filter.add(key)
+        self._last = self._version = 0
+        self._learn(connection)
         self._connection = connection
+
+    def _look(self) -> None:
+        """Looks for values that other processes have written."""
+        with self._lock:
+            self._to_look = time.monotonic() + _LATEST
+            if connection := self._connection:
+                self._tried(lambda: self._learn(connection))
+
+    def _learn(self, connection: sqlite3.Connection) -> None:
+        """Adds the keys to the filter that have come since the last time."""
+        (version,) = connection.execute("pragma data_version").fetchone()
+        if version == self._version:  # nobody else has written
+            return
+        self._version = version
+        rows = connection.execute("select number, key from blobs where number > ?", (self._last,))
+        while some := rows.fetchmany(_UNWRITTEN):
+            for number, key in some:
+                self._filter.add(key)
+                self._last = max(self._last, number)
 
     def _select(self, key: bytes) -> bytes | None:
         if self._connection is None:

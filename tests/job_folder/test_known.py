@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import random
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,14 @@ from typing import Any
 import pytest
 
 from score.contract.params import Params
+from score.contract.rows import Row
 from score.core.embedder import Embedder, pipeline_of
 from score.errors import ROW_CODES
 from score.job_folder import known as known_module
+from score.job_folder.digests import Digest
 from score.job_folder.embed import JobOptions, embed_into
+from score.job_folder.folder import known_of
+from score.job_folder.ledger import Entry, Ledger
 from score.jobs.embed import embed_file
 from score.jobs.line_source import open_lines
 from score.settings import Settings
@@ -30,7 +35,8 @@ IMAGES = [random_image(seed, (40, 30)) for seed in range(4)]
 
 
 class Server:
-    """Images 0 to 3, by any number of names; `/no…` is a 404. served: how often each path was."""
+    """Images 0 to 3, by any number of names; `/no…` is a 404, `/junk` no image, `/busy` a 503.
+    served: how often each path was."""
 
     def __init__(self) -> None:
         self.served = Counter[str]()
@@ -39,8 +45,8 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 ours.served[self.path] += 1
-                body = b"" if self.path.startswith("/no") else IMAGES[int(self.path[1]) % 4]
-                self.send_response(200 if body else 404)
+                status, body = ours.answer(self.path)
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -48,6 +54,13 @@ class Server:
             def log_message(self, *_: object) -> None: ...
 
         self.listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        if path.startswith("/no"):
+            return 404, b""
+        if path == "/busy":
+            return 503, b""
+        return 200, b"no image" if path == "/junk" else IMAGES[int(path[1]) % 4]
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.listening.server_port}/{path}"
@@ -159,13 +172,84 @@ def test_what_an_earlier_row_did_not_compute_is_computed_once(
     assert None not in found[1:]
 
 
-def test_what_fails_is_fetched_again_later_but_not_at_the_same_time(
+def test_a_url_that_fails_for_good_is_fetched_once(
     server: Server, fetching: Embedder, tmp_path: Path
 ) -> None:
-    rows = [(server.url("no"), "")] * 30
+    rows = [(server.url(path), "") for path in ("no", "junk")] * 200
     run(fetching, table(tmp_path, rows), tmp_path / "job")
-    assert set(content(tmp_path / "job")["error_code"].to_pylist()) == {"fetch_failed"}
-    assert server.served["/no"] <= 5
+    found = content(tmp_path / "job")
+    assert found["error_code"].to_pylist() == ["fetch_failed", "not_an_image"] * 200
+    assert len(set(found["error_message"].to_pylist())) == 2
+    assert len(set(found["image_sha256"].to_pylist())) == 2
+    assert server.served == {"/no": 1, "/junk": 1}
+
+
+def test_a_url_that_may_succeed_later_is_fetched_again(
+    server: Server, fetching: Embedder, tmp_path: Path
+) -> None:
+    items = [(0, Digest(), Row(image=server.url("busy")))]
+    with known_of(tmp_path, "key", None, 10**9) as known:
+        assert known is not None
+        for _ in range(2):
+            ((_, record),) = known.embed(fetching, items, Params(), None)
+            assert record.error
+            assert record.error.retryable
+    assert server.served == {"/busy": 2}
+
+
+def test_with_other_limits_a_url_that_failed_is_fetched_again(
+    server: Server, fetching: Embedder, tmp_path: Path
+) -> None:
+    items = [(0, Digest(), Row(image=server.url("0")))]
+    small = Embedder.load(settings=fetching.settings.replace({"max_image_bytes": "100"}))
+    with known_of(tmp_path, "key", None, 10**9) as known:
+        assert known is not None
+        for embedder, error in ((small, "too_many_bytes"), (fetching, None)):
+            ((_, record),) = known.embed(embedder, items, Params(), None)
+            assert (record.error.code if record.error else None) == error
+
+
+def test_after_a_kill_no_url_of_a_finished_shard_is_fetched_again(
+    server: Server, fetching: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process writes nothing any more: what it knew is in the files before the ledger
+    names the shard."""
+    file, folder = table(tmp_path, [(server.url(f"0{n}"), "") for n in range(60)]), tmp_path / "job"
+    kept = list[set[str]]()
+    original = Ledger.add
+
+    def add(ledger: Ledger, entry: Entry) -> None:
+        copied = tmp_path / "copied"
+        shutil.copytree(folder / "known", copied / "known", dirs_exist_ok=True)
+        with known_of(copied, "key", None, 10**9) as known:
+            assert known is not None
+            known._vector_bytes = 4 * fetching.dimension
+            urls = [server.url(f"0{n}") for n in range(entry.first, entry.end)]
+            kept.append({url for url in urls if known._image(url).vector is None})
+        original(ledger, entry)
+
+    monkeypatch.setattr(Ledger, "add", add)
+    run(fetching, file, folder, shard_rows=20)
+    assert kept == [set()] * 3
+
+
+def test_workers_of_one_machine_know_what_others_computed(
+    server: Server, fetching: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_store, "_LATEST", 0.0)
+    urls = [server.url(path) for path in ("0", "1", "no")]
+    items = [(0, Digest(), Row(image=url, text="a cat")) for url in urls]
+    with (
+        known_of(tmp_path, "key", None, 10**9, is_shared=True) as one,
+        known_of(tmp_path, "key", None, 10**9, is_shared=True) as other,
+    ):
+        assert one is not None
+        assert other is not None
+        for known in (one, other):
+            records = [record for _, record in known.embed(fetching, items, Params(), None)]
+            assert [record.error is None for record in records] == [True, True, False]
+            known.save()
+    assert server.served == {"/0": 1, "/1": 1, "/no": 1}
 
 
 def test_a_job_that_goes_on_knows_what_it_computed_before(

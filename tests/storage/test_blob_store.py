@@ -72,6 +72,31 @@ def test_threads_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert all(store.get(key(number)) == key(number) for number in range(1700))
 
 
+def test_values_are_in_the_file_within_seconds_and_others_see_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_store, "_LATEST", 0.0)
+    file = tmp_path / "store.sqlite"
+    with BlobStore(file, MIB) as store, BlobStore(file, MIB) as other:
+        for number in range(3):
+            store.put(key(number), b"1")
+            store.save()  # which waits for what is on its way
+            assert other.get(key(number)) == b"1"
+
+
+def test_what_is_saved_outlives_a_killed_process(tmp_path: Path) -> None:
+    file, copied = tmp_path / "store.sqlite", tmp_path / "copied"
+    with BlobStore(file, MIB) as store:
+        store.put(key(1), b"1")
+        store.save()
+        store.save()
+        copied.mkdir()
+        for each in tmp_path.glob("store.sqlite*"):
+            shutil.copy(each, copied)
+        with BlobStore(copied / "store.sqlite", MIB) as other:
+            assert other.get(key(1)) == b"1"
+
+
 OTHER = """
 import hashlib, sys
 from pathlib import Path
