@@ -122,8 +122,10 @@ class TarMembers:
         """A header, shorter at the end."""
         header = self._stream.read(BLOCK)
         self.place += len(header)
-        if len(header) < BLOCK and any(header) and not self._ended:
-            raise self._cut_short()
+        if len(header) < BLOCK and self.place and not self._ended:
+            if any(header):
+                raise self._cut_short()
+            raise self._cut_short("without the block of zeros that marks its end")
         return header
 
     def _skip_map(self, header: bytes) -> None:
@@ -182,8 +184,8 @@ class TarMembers:
             if not skipped:
                 raise self._cut_short()
 
-    def _cut_short(self) -> RequestError:
-        return RequestError(f"{self._name} is cut short: it ends inside a member")
+    def _cut_short(self, how: str = "inside a member") -> RequestError:
+        return RequestError(f"{self._name} is cut short: it ends {how}")
 
 
 def _number(field: bytes) -> int:

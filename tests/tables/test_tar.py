@@ -6,6 +6,7 @@ import gzip
 import io
 import tarfile
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,21 @@ def test_archives_that_were_joined_are_read_to_the_end(tmp_path: Path) -> None:
     assert read(first + second, tmp_path) == [None, None]
     assert read(first[:1024] + second, tmp_path) == [None, None]
     assert read(archive(AFTER) + b"rubbish" * 999, tmp_path) == []
-    assert read(archive(AFTER)[:1024], tmp_path) == []  # without the mark of the end
+    assert read(archive(AFTER)[:1536], tmp_path) == []  # with one block of two
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_an_archive_that_is_cut_between_two_members_is_noticed(ending: str, tmp_path: Path) -> None:
+    """Also by a job that goes on at the place where it was cut."""
+    content = archive(("a.txt", b"a"), ("b.txt", b"b"), ("c.txt", b"c"))[: 2 * 1024]
+    file = tmp_path / f"in{ending}"
+    file.write_bytes(gzip.compress(content) if ending == ".tar.gz" else content)
+    with TarTable(file) as table:
+        for mark, good in ((None, 1), ((1024,), 0), ((2048,), 0)):
+            lines = table.after(mark)
+            assert len(list(islice(lines, good))) == good
+            with pytest.raises(RequestError, match="is cut short: it ends without the block of ze"):
+                next(lines)
 
 
 BROKEN: list[tuple[bytes, str]] = [
@@ -138,6 +153,8 @@ BROKEN: list[tuple[bytes, str]] = [
     (b"text\na\n", "is cut short: it ends inside a member"),
     (b"text\na\n" * 200, "is no readable tar: the header at byte 0 has a wrong checksum"),
     (archive(AFTER)[:700], "is cut short"),
+    (archive(AFTER)[:1024], "is cut short: it ends without the block of zeros that marks its end"),
+    (archive(AFTER)[:1100], "is cut short: it ends without the block of zeros that marks its end"),
     (archive(AFTER)[:200], "is cut short"),
     (archive(AFTER)[:1024] + b"rubbish" * 200, "the header at byte 1,024 has a wrong checksum"),
     (archive((member("a.jpg", size=2**40), b"x"))[:2_000], "is cut short"),
