@@ -150,8 +150,8 @@ ROOMS = {
 """Rooms of one floor never meet."""
 
 SHARED = {
-    *("type_aliases", "wording.durations", "wording.quoting", "wording.suggestions"),
-    "wording.system_errors",
+    *("type_aliases", "wording.durations", "wording.json_faults", "wording.quoting"),
+    *("wording.suggestions", "wording.system_errors"),
 }
 """Names of types, and words of messages, which every room may import."""
 

@@ -208,15 +208,16 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
     from score.executors.spread import spread_into
     from score.folder.model_folder import ModelFolder
     from score.job_folder.embed import SHARD_ROWS, JobOptions, embed_into
-    from score.job_folder.folder import FORCE_NEW, check, check_apart, check_same_job
+    from score.job_folder.folder import check, check_apart, check_same_job
     from score.job_folder.known import VECTORS_BYTES
+    from score.job_folder.ledger import FORCE_NEW
     from score.jobs.summary import Summary, is_above
     from score.tables.shard_writer import ShardWriter
 
     folder = Path(options.output)
     if options.overwrite:
         raise RequestError(f"--overwrite is for files: of a folder, {FORCE_NEW}")
-    check(folder)
+    check(folder, force_new=options.force_new)
     size = options.vector_cache_size
     if options.vector_cache and size == 0:
         raise RequestError("--vector-cache-size 0 keeps no vectors: leave out --vector-cache")

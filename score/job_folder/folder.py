@@ -22,7 +22,7 @@ from score.folder.model_folder import ModelFolder
 from score.hardware.locks import Held, hold, is_held
 from score.job_folder import ledger, manifest
 from score.job_folder.known import Known
-from score.job_folder.ledger import SHARDS, Entry, Ledger
+from score.job_folder.ledger import FORCE_NEW, SHARDS, Entry, Ledger
 from score.job_folder.manifest import Manifest
 from score.settings import Settings
 from score.storage.outputs import check_folder
@@ -37,7 +37,7 @@ _MAGIC = b"PAR1"  # at both ends of a parquet file
 _KNOWN = "known"  # while the job runs
 REPORTS = ("report.json", "report.html")
 """What tells of the job when it has ended."""
-FORCE_NEW = "--force-new starts anew, and removes what is there"
+_OURS = {ledger.NAME, SHARDS, ATTEMPTS, _KNOWN, _LOCK, *REPORTS}  # beside the manifest
 
 
 class JobFolder:
@@ -52,7 +52,7 @@ class JobFolder:
         force_new: an older job is removed. Raises RequestError where another process has the
         folder, or it holds something else, or a job that computes something else; OSError.
         """
-        check(path)
+        check(path, force_new=force_new)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._lock = _locked(path)
@@ -158,9 +158,11 @@ def known_of(
     )
 
 
-def check(path: Path) -> None:
+def check(path: Path, *, force_new: bool = False) -> None:
     """Raises RequestError for a folder that holds something else than a job, that another process
-    writes into, or that is not writable."""
+    writes into, or that is not writable. force_new: a job whose manifest is lost may be there."""
+    if manifest.is_lost(path) and not force_new:
+        raise manifest.missing(path)
     check_folder(path, lambda content: _may_be_job(path, content), overwrite=True)
     if holder(path):
         raise _taken(path)
@@ -212,7 +214,8 @@ def holder(path: Path) -> str:
 def _may_be_job(path: Path, content: Sequence[Path]) -> bool:
     """Whether a folder holds a job, or what one leaves that ends before it has a manifest: its
     shards come after that, and go before it."""
-    return manifest.exists(path) or {entry.name for entry in content} <= {_LOCK}
+    names = {entry.name for entry in content}
+    return manifest.exists(path) or names <= {_LOCK} or (manifest.is_lost(path) and names <= _OURS)
 
 
 def _locked(path: Path) -> int | None:

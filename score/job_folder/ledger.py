@@ -24,11 +24,13 @@ from score.errors import RequestError
 from score.fetch.host_times import HostTime
 from score.tables.lines import Mark
 from score.type_aliases import Json
+from score.wording.json_faults import FAULTS, fault_of
 from score.wording.quoting import quoted
 
 NAME = "ledger.jsonl"
 SHARDS = "shards"
 """The folder of the files, below the job's."""
+FORCE_NEW = "--force-new starts anew, and removes what is there"
 
 _LONGEST = 2**20  # bytes of a line
 _LARGEST = 2**63  # of a number
@@ -183,12 +185,17 @@ def read(folder: Path) -> Iterator[Entry]:
             number += 1
             try:
                 yield Entry.parse(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise RequestError(
-                    f"{folder / NAME}, line {number}, is damaged: {error!r}"
-                ) from error
+            except FAULTS as error:
+                raise _damaged(folder, number, fault_of(error)) from error
         if len(line) == _LONGEST:  # else it is being written, or was cut
-            raise RequestError(f"{folder / NAME}, line {number + 1}, is damaged: it has no end")
+            raise _damaged(folder, number + 1, "it has no end")
+
+
+def _damaged(folder: Path, line: int, fault: str) -> RequestError:
+    return RequestError(
+        f"{folder / NAME}, line {line}, is damaged: {fault}. Remove that line, and the job's "
+        f"command does its rows again; or {FORCE_NEW}"
+    )
 
 
 def in_order(entries: Mapping[int, Entry]) -> Iterator[Entry]:

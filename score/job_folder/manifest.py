@@ -18,11 +18,13 @@ from score.core.identity import Identity
 from score.errors import RequestError
 from score.job_folder import input_files
 from score.job_folder.input_files import InputFile
-from score.job_folder.ledger import number
+from score.job_folder.ledger import FORCE_NEW, number
+from score.job_folder.ledger import NAME as LEDGER
 from score.settings import Settings
 from score.storage import atomic
 from score.tables.lines import NO_NAMES, Lines
 from score.type_aliases import Json, VectorType
+from score.wording.json_faults import FAULTS, fault_of
 from score.wording.quoting import quoted
 
 NAME = "manifest.json"
@@ -155,14 +157,15 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises RequestError for a folder without a manifest, or with a damaged one; OSError."""
+        """Raises RequestError for a folder without a manifest, or with a damaged one, or what is no
+        folder; OSError."""
         try:
             with (folder / NAME).open("rb") as stream:
                 content = json.loads(stream.read(_LARGEST))
             if content["format"] != FORMAT:
                 raise RequestError(
                     f"{folder / NAME} is of format {quoted(str(content['format']))}, not {FORMAT}: "
-                    "another version of this program wrote it"
+                    f"another version of this program wrote it, and goes on with it; {FORCE_NEW}"
                 )
             model = content["model"]
             return cls(
@@ -177,9 +180,14 @@ class Manifest:
                 rows=None if content["rows"] is None else number(content["rows"]),
             )
         except FileNotFoundError:
-            raise RequestError(f"{folder} holds no job: it has no {NAME}") from None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RequestError(f"{folder / NAME} is damaged: {error!r}") from error
+            raise missing(folder) from None
+        except NotADirectoryError:
+            raise RequestError(f"{folder} is no folder: a job is in one") from None
+        except FAULTS as error:
+            raise RequestError(
+                f"{folder / NAME} is damaged: {fault_of(error)}. Without it the job cannot go on; "
+                f"{FORCE_NEW}"
+            ) from error
 
 
 def key_of(identity: Identity, settings: Settings, params: Params) -> str:
@@ -213,6 +221,23 @@ def _other_root(lines: Lines) -> str | None:
 def exists(folder: Path) -> bool:
     """Whether a folder holds a job."""
     return (folder / NAME).is_file()
+
+
+def is_lost(folder: Path) -> bool:
+    """Whether a folder holds a job's ledger alone."""
+    return not exists(folder) and (folder / LEDGER).is_file()
+
+
+def missing(folder: Path) -> RequestError:
+    """The error of a folder without a manifest."""
+    if is_lost(folder):
+        return RequestError(
+            f"{folder} holds a job without its {NAME}, and cannot go on with it: copy that back; "
+            f"or {FORCE_NEW}"
+        )
+    if not folder.exists():
+        return RequestError(f"no such folder: {folder}")
+    return RequestError(f"{folder} holds no job: it has no {NAME}")
 
 
 def _shown(value: object) -> str:

@@ -330,30 +330,64 @@ def test_without_its_ledger_a_job_begins_again(
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [
-        ("manifest.json", "{", "manifest.json is damaged"),
-        ("manifest.json", "[]", "manifest.json is damaged"),
+        ("manifest.json", "{", "manifest.json is damaged: it is no JSON (Expecting"),
+        ("manifest.json", "[]", "manifest.json is damaged: a value in it is of another type"),
+        ("manifest.json", b"\xff", "manifest.json is damaged: it is not UTF-8 text"),
+        ("manifest.json", None, "without its manifest.json, and cannot go on with it: copy that b"),
         ("manifest.json", '{"format": 7}', "another version of this program wrote it"),
-        ("ledger.jsonl", "{}\n", "ledger.jsonl, line 1, is damaged"),
-        ("ledger.jsonl", '{"seconds": NaN}\n', "ledger.jsonl, line 1, is damaged: ValueError"),
-        ("ledger.jsonl", '{"seconds": -1}\n', "ledger.jsonl, line 1, is damaged: ValueError"),
-        ("ledger.jsonl", "[" * 50_000 + "\n", "ledger.jsonl, line 1, is damaged"),
+        ("ledger.jsonl", "{}\n", "ledger.jsonl, line 1, is damaged: it has no 'seconds'. Remove"),
+        ("ledger.jsonl", '{"seconds": NaN}\n', "line 1, is damaged: seconds: nan. Remove that li"),
+        ("ledger.jsonl", '{"seconds": -1}\n', "line 1, is damaged: seconds: -1.0. Remove that l"),
+        ("ledger.jsonl", '{"a\0": 1}\n', "line 1, is damaged: it is no JSON (Invalid control ch"),
+        ("ledger.jsonl", "[" * 50_000 + "\n", "line 1, is damaged: it is nested too deep. Remov"),
     ],
 )
 def test_a_damaged_folder_is_refused_by_a_sentence(
     file: str,
-    text: str,
+    text: str | bytes | None,
     says: str,
     table: Path,
     folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     embed(table, folder)
-    (folder / file).write_text(text)
+    if text is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(text.encode() if isinstance(text, str) else text)
     capsys.readouterr()
     assert embed(table, folder) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "--force-new starts anew" in said
+    assert main(["status", str(folder)]) == 2
     assert says in capsys.readouterr().err
     assert embed(table, folder, "--force-new") == 0
     assert len(content(folder)) == ROWS
+
+
+def test_without_a_line_of_its_ledger_a_job_does_those_rows_again(
+    table: Path, folder: Path, embedder: Embedder, embedded: list[int]
+) -> None:
+    """As the message on a damaged line says."""
+    run(embedder, table, folder, shard_rows=7)
+    lines = (folder / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (folder / "ledger.jsonl").write_text("".join(lines[:1] + lines[2:]))
+    embedded.clear()
+    run(embedder, table, folder, shard_rows=7)
+    assert embedded == list(range(7, 14))
+    assert content(folder)["row_id"].to_pylist() == list(range(ROWS))
+
+
+def test_a_folder_that_holds_more_than_a_job_without_a_manifest_stays(
+    table: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(table, folder)
+    (folder / "manifest.json").unlink()
+    (folder / "notes.txt").write_text("mine")
+    assert embed(table, folder, "--force-new") == 2
+    assert "holds what no such job wrote, and is not overwritten" in capsys.readouterr().err
+    assert (folder / "shards").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -383,7 +417,7 @@ def test_a_ledger_names_files_of_its_own_folder_and_counts(
     (folder / "ledger.jsonl").write_text(json.dumps(line | {name: value}) + "\n")
     capsys.readouterr()
     assert embed(table, folder) == 2
-    assert "ledger.jsonl, line 1, is damaged: ValueError" in capsys.readouterr().err
+    assert "ledger.jsonl, line 1, is damaged: " in capsys.readouterr().err
     assert table.exists()
 
 
@@ -396,7 +430,7 @@ def test_a_manifest_holds_counts(
     (folder / "manifest.json").write_text(json.dumps(content | {name: 10**400}))
     capsys.readouterr()
     assert embed(table, folder) == 2
-    assert "manifest.json is damaged: ValueError" in capsys.readouterr().err
+    assert "manifest.json is damaged: int is no count. Without it" in capsys.readouterr().err
 
 
 def test_shards_that_are_a_link_are_refused(

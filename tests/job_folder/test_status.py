@@ -91,10 +91,14 @@ def test_a_job_that_has_just_begun(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder in (tmp_path, tmp_path / "missing"):
-        assert main(["status", str(folder)]) == 2
-        assert f"{folder} holds no job: it has no manifest.json" in capsys.readouterr().err
+    assert main(["status", str(tmp_path)]) == 2
+    assert f"{tmp_path} holds no job: it has no manifest.json" in capsys.readouterr().err
+    assert main(["status", str(tmp_path / "missing")]) == 2
+    assert f"no such folder: {tmp_path / 'missing'}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    (tmp_path / "texts.csv").write_text("text\na\n")
+    assert main(["status", str(tmp_path / "texts.csv")]) == 2
+    assert "texts.csv is no folder: a job is in one" in capsys.readouterr().err
 
 
 def test_many_hosts_are_not_all_shown(folder: Path) -> None:
