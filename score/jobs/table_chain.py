@@ -9,13 +9,15 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
+from score.contract.limits import MAX_COLUMNS
 from score.contract.rows import Row
 from score.errors import BadBase64, BadColumns, BadType, RequestError, UnreadableFile
 from score.fetch.cells import file_below, is_data_uri
 from score.jobs.image_files import image_files
 from score.jobs.input_files import InputFile
 from score.storage.remote import Input, RemoteFolder, size_of
-from score.tables.column_types import fitted, widened
+from score.tables.column_types import empty, fitted, widened
+from score.tables.jsonl_reader import JsonlTable
 from score.tables.lines import ALL_TEXT, EmptyTable, Line, Lines, Mark, Types, distinct
 from score.wording.quoting import listed, quoted
 
@@ -27,6 +29,9 @@ _SCHEME = 16  # characters of a cell in which a URL has its ://
 
 class TableChain:
     """Files with the same columns, in any order, read one after the other, one open at a time.
+
+    A file of JSON lines may lack fields, as a line may: they are empty there. The columns are the
+    fields of the first files together.
 
     The columns of partitions come after those of the files, unless the files have them too. Where
     a column has two types in the first files it has the one that holds both, else text; a later
@@ -72,8 +77,7 @@ class TableChain:
                     if not has_begun:
                         self._begin(number, table)
                         has_begun = True
-                    self._order(number, table)
-                    self.types = widened(self.types, table.types)
+                    self._take(number, table)
             except RequestError as error:
                 is_named = self.files[number] in self._named and not isinstance(error, EmptyTable)
                 if is_named or not _is_of_file(error, self.files[number]):
@@ -87,6 +91,24 @@ class TableChain:
         partition = self._inputs[number].partition
         self._partition = [name for name in partition if name not in self._own]
         self.columns = distinct([*self._own, *self._partition])
+        self._is_json = True  # so far
+
+    def _take(self, number: int, table: Lines) -> None:
+        """Takes the columns of one of the first files. Raises BadColumns."""
+        self._is_json = self._is_json and isinstance(table, JsonlTable)
+        beside = self._inputs[number].partition
+        new = [name for name in table.columns if name not in self._own and name not in beside]
+        if self._is_json:
+            self._own = [*self._own, *new]
+            self.columns = distinct([*self._own, *self._partition])
+            if len(self.columns) > MAX_COLUMNS:
+                raise BadColumns(
+                    f"the files up to {self.files[number]} have {len(self.columns):,} fields "
+                    f"together; at most {MAX_COLUMNS:,}"
+                )
+        self._order(number, table)
+        lacking = [name for name in self._own if name not in table.columns]
+        self.types = widened({**self.types, **empty(new)}, {**table.types, **empty(lacking)})
 
     def __enter__(self) -> TableChain:
         return self
@@ -150,7 +172,7 @@ class TableChain:
         has_types = table.types == self.types
         for line in table.after(mark):
             row = line.row if same else self._moved(line.row, root)
-            kept: list[object] = [line.kept[place] for place in order]
+            kept = [None if place is None else line.kept[place] for place in order]
             misfit = None
             if not has_types:
                 kept, misfit = fitted(kept, self._own, self.types)
@@ -181,10 +203,19 @@ class TableChain:
             return replace(row, image=BadBase64(f"{quoted(cell)} is no file {where}"))
         return row
 
-    def _order(self, number: int, table: Lines) -> list[int]:
-        """Where a file has each of the columns. Raises BadColumns where it has others."""
+    def _order(self, number: int, table: Lines) -> list[int | None]:
+        """Where a file has each of the columns; None for a field that it lacks. Raises BadColumns
+        where it has others."""
         own, other = {*self._own}, {*table.columns}
-        partition = {*self._inputs[number].partition} - own
+        beside = self._inputs[number].partition
+        partition = {*beside} - own
+        if isinstance(table, JsonlTable):
+            other |= own - {*beside}
+            if self._is_json and (new := other - own - {*beside}):
+                raise BadColumns(
+                    f"{self.files[number]} has fields that none of the first files has: "
+                    f"{listed(sorted(new))}; add them to the first file, as null"
+                )
         if own != other or partition != {*self._partition}:
             own, other = own | {*self._partition}, other | partition
             only = listed(sorted(own - other)), listed(sorted(other - own))
@@ -192,7 +223,8 @@ class TableChain:
                 f"{self.files[self._first]} and {self.files[number]} have different columns: only "
                 f"the first has {only[0]}, only the second {only[1]}"
             )
-        return [table.columns.index(name) for name in self._own]
+        places = {name: place for place, name in enumerate(table.columns)}
+        return [places.get(name) for name in self._own]
 
 
 def _is_of_file(error: RequestError, file: Input) -> bool:

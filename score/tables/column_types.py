@@ -26,6 +26,11 @@ def types_of(columns: Iterable[tuple[str, pa.DataType]]) -> Types:
     return {name: kind for name, kind in columns if any(is_kind(kind) for is_kind in _KEPT)}
 
 
+def empty(columns: Iterable[str]) -> Types:
+    """The types of columns that a file lacks: null."""
+    return dict.fromkeys(columns, pa.null())
+
+
 def widened(one: Types, other: Types) -> Types:
     """The types that hold the columns of two files: 64 bits for 32 and 64, decimals for whole
     numbers and decimals; text for others that differ. An empty column has any type."""

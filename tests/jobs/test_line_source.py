@@ -160,6 +160,78 @@ def test_files_of_different_columns_are_refused_by_name(tmp_path: Path) -> None:
             list(table)
 
 
+FIELDS = [
+    {"text": "a", "n": 1, "tag": "x"},
+    {"text": "b"},
+    {"image": "c.png", "n": 2, "new": 1.5},
+    {"tag": "y", "text": "d", "n": 2.5},
+]
+"""As Spark writes rows into files, without what is null."""
+
+
+def test_fields_that_a_file_of_json_lines_lacks_are_empty(tmp_path: Path) -> None:
+    for number, fields in enumerate(FIELDS):
+        write(tmp_path / f"{number}.jsonl", json.dumps(fields))
+    with open_lines(tmp_path) as table:
+        assert table.columns == ["text", "n", "tag", "image", "new"]
+        assert {name: str(kind) for name, kind in table.types.items()} == {
+            "n": "double",
+            "new": "double",
+        }
+        lines = check_marks(table)
+    assert errors_of(lines) == [None] * 4
+    assert [line.kept for line in lines] == [
+        ["a", 1, "x", None, None],
+        ["b", None, None, None, None],
+        [None, 2, None, "c.png", 1.5],
+        ["d", 2.5, "y", None, None],
+    ]
+    assert [(line.row.text, line.row.image) for line in lines[1:3]] == [
+        ("b", None),
+        (None, "c.png"),
+    ]
+
+
+def test_a_field_that_only_a_later_file_has_is_refused_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("score.jobs.table_chain._CHECKED", 2)
+    for number, fields in enumerate([*FIELDS[:3], FIELDS[0]]):
+        write(tmp_path / f"{number}.jsonl", json.dumps(fields))
+    errors = errors_of(lines_of(tmp_path))
+    assert [error is None for error in errors] == [True, True, False, True]
+    assert (
+        "2.jsonl has fields that none of the first files has: 'image', 'new'; add them to "
+        in str(errors[2])
+    )
+
+
+@pytest.mark.parametrize("first", ["a.csv", "c.csv"])
+def test_files_beside_json_lines_have_all_columns(first: str, tmp_path: Path) -> None:
+    sources = [write(tmp_path / first, "text,n\na,1\n")]
+    sources += [write(tmp_path / f"{n}.jsonl", json.dumps(FIELDS[n])) for n in (0, 1)]
+    with pytest.raises(BadColumns, match=r"only the second 'tag'|only the first has 'tag'"):
+        open_lines(sorted(sources, reverse=first == "a.csv"))
+
+
+def test_a_field_that_is_a_partition_elsewhere_is_refused(tmp_path: Path) -> None:
+    for one, other in (({"text": "a", "n": 1}, {"text": "a"}), ({"text": "a"}, FIELDS[0])):
+        write(tmp_path / "n=1/0.jsonl", json.dumps(one))
+        write(tmp_path / "n=2/1.jsonl", json.dumps(other))
+        with pytest.raises(BadColumns, match="have different columns"):
+            open_lines(tmp_path)
+
+
+def test_fields_of_many_files_together_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("score.jobs.table_chain.MAX_COLUMNS", 4)
+    for number, fields in enumerate(FIELDS):
+        write(tmp_path / f"{number}.jsonl", json.dumps(fields))
+    with pytest.raises(BadColumns, match=r"up to .*2\.jsonl have 5 fields together; at most 4"):
+        open_lines(tmp_path)
+
+
 def test_files_that_are_many_are_compared_in_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
