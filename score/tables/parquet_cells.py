@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+_BYTES = (
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
+    pa.types.is_fixed_size_binary,
+)
 _TEXTUAL = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
     *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
@@ -13,6 +17,13 @@ _TEXTUAL = (
 def is_textual(kind: pa.DataType) -> bool:
     """Whether a column holds strings or bytes, which may be read as a dictionary."""
     return any(is_kind(kind) for is_kind in _TEXTUAL)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(is_kind(kind) for is_kind in _BYTES)
 
 
 def cells_of(chunk: pa.Array) -> list[object]:

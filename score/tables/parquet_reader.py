@@ -25,7 +25,7 @@ from score.tables.lines import (
     kept_cells,
     places_of,
 )
-from score.tables.parquet_cells import cells_of, is_textual
+from score.tables.parquet_cells import cells_of, is_bytes, is_textual
 from score.tables.parquet_sizes import check_pages, check_schema
 
 SUFFIXES = (".parquet", ".pqt")
@@ -38,10 +38,10 @@ _BUFFER = 2**20  # bytes of a column that are read at a time: else all of a row 
 class ParquetTable:
     """A parquet file with an `image` column, a `text` column or both, read lazily.
 
-    Use it as a context manager. The other columns keep their types, as of `types_of`; the vectors
-    of a table that `score embed` wrote are not read. Its marks are numbers of rows; of the row
-    groups before a mark nothing is read. Raises BadColumns for a file without a usable column,
-    RequestError for what is no parquet.
+    Use it as a context manager. The other columns keep their types, as of `types_of`; those of
+    bytes are left out, and the vectors of a table that `score embed` wrote are not read. Its marks
+    are numbers of rows; of the row groups before a mark nothing is read. Raises BadColumns for a
+    file without a usable column, RequestError for what is no parquet.
     """
 
     def __init__(self, path: File, chosen: Mapping[str, str] = NO_NAMES) -> None:
@@ -64,9 +64,11 @@ class ParquetTable:
             self._names = self._file.schema_arrow.names
             self._places = places_of(self._names, path.name, chosen)
             self._files = files.pop_all()
-        self.columns = distinct(self._names)
-        kinds = enumerate(zip(self.columns, schema.types, strict=True))
-        self.types = types_of(kept for at, kept in kinds if at not in self._places.values())
+        kinds = list(zip(distinct(self._names), schema.types, strict=True))
+        read = self._places.values()
+        self._kept = [n for n, (_, kind) in enumerate(kinds) if n in read or not is_bytes(kind)]
+        self.columns = [kinds[number][0] for number in self._kept]
+        self.types = types_of(kinds[number] for number in self._kept if number not in read)
         self.size = self._file.metadata.num_rows
 
     def __enter__(self) -> ParquetTable:
@@ -89,22 +91,24 @@ class ParquetTable:
         return self._after(rows)
 
     def _after(self, skipped: int) -> Iterator[Line]:
+        image = self._kept.index(self._places[IMAGE]) if IMAGE in self._places else None
         for position, cells in enumerate(self._rows(skipped), skipped + 1):
             row = Row(**{name: cells[number] for name, number in self._places.items()})
             kept = [
                 cells.get(number) if name in self.types else cell_text(cells.get(number))
-                for number, name in enumerate(self.columns)
+                for number, name in zip(self._kept, self.columns, strict=True)
             ]
-            yield Line(row, kept_cells(kept, self._places.get(IMAGE)), position, (position,))
+            yield Line(row, kept_cells(kept, image), position, (position,))
 
     def _rows(self, skipped: int) -> Iterator[dict[int, object]]:
         """Each row's cells by the number of their column, without the first rows."""
         numbers, names = self._wanted()
+        wanted = None if names is None else {*names}
         metadata = self._file.metadata
         leaves = [
             number
             for number in range(metadata.num_columns)
-            if names is None or metadata.schema.column(number).path.split(".")[0] not in FEATURES
+            if wanted is None or metadata.schema.column(number).path.split(".")[0] in wanted
         ]
         try:
             for group in range(metadata.num_row_groups):
@@ -140,9 +144,11 @@ class ParquetTable:
         a column `a.b`, too.
         """
         names = self._names
-        if not is_result(names) or len({*names}) < len(names) or any("." in n for n in names):
+        left_out = FEATURES if is_result(names) else ()
+        numbers = [number for number in self._kept if names[number] not in left_out]
+        is_clear = len({*names}) == len(names) and not any("." in name for name in names)
+        if len(numbers) == len(names) or not is_clear:
             return list(range(len(names))), None
-        numbers = [number for number, name in enumerate(names) if name not in FEATURES]
         return numbers, [names[number] for number in numbers]
 
 

@@ -43,6 +43,34 @@ AS_TEXT = pa.table({"tags": [["x"], None], "nothing": pa.nulls(2), "word": ["a",
 WITH_TEXT = TYPED.append_column("tags", AS_TEXT["tags"]).append_column("nothing", pa.nulls(2))
 
 
+BYTES = pa.table(
+    {
+        "blob": [b"1", b"2"],
+        "large": pa.array([b"1", b"2"], pa.large_binary()),
+        "fixed": pa.array([b"12", b"34"], pa.binary(2)),
+        "coded": pa.array([b"1", b"1"]).dictionary_encode(),
+        "image": pa.array([b"no image", None]),
+        "n": [1, 2],
+        "text": ["a cat", "a dog"],
+    }
+)
+
+
+@pytest.mark.parametrize("odd", [None, "a.b", "blob"])
+def test_columns_of_bytes_are_left_out(odd: str | None, tmp_path: Path) -> None:
+    """But for the images; also where all columns have to be read, for a name's sake."""
+    table = BYTES
+    if odd:
+        table = pa.table([*table.columns, table["blob"]], names=[*table.column_names, odd])
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
+    with open_lines(tmp_path / "in.parquet") as lines:
+        assert lines.columns == ["image", "n", "text"]
+        assert [(line.kept, line.row.image, line.row.text) for line in check_marks(lines)] == [
+            ([None, 1, "a cat"], b"no image", "a cat"),
+            ([None, 2, "a dog"], None, "a dog"),
+        ]
+
+
 def embed(embedder: Embedder, source: Any, output: Path) -> None:
     with open_lines(source) as lines:
         if output.suffix:
