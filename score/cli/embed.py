@@ -212,6 +212,7 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
     from score.job_folder.known import VECTORS_BYTES
     from score.job_folder.ledger import FORCE_NEW
     from score.jobs.summary import Summary, is_above
+    from score.storage.outputs import check_folder
     from score.tables.shard_writer import ShardWriter
 
     folder = Path(options.output)
@@ -221,6 +222,8 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
     size = options.vector_cache_size
     if options.vector_cache and size == 0:
         raise RequestError("--vector-cache-size 0 keeps no vectors: leave out --vector-cache")
+    if options.vector_cache:
+        check_folder(Path(options.vector_cache), lambda content: True, overwrite=True)
     chosen = JobOptions(
         shard_rows=options.shard_rows or SHARD_ROWS,
         vectors=options.vectors or "float32",
@@ -397,7 +400,9 @@ def _lines(options: argparse.Namespace) -> Lines:
     except BadColumns as error:
         if options.columns or not str(error).startswith(_OTHER_NAMES):
             raise
-        raise BadColumns(f"{error}; or --columns image=NAME,text=NAME names the columns") from error
+        raise BadColumns(
+            f"{error}; --columns image=NAME,text=NAME names columns that are called otherwise"
+        ) from error
 
 
 def _names(text: str) -> dict[str, str]:

@@ -81,8 +81,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             overwrite=options.overwrite,
             append=options.append,
         )
-    added = " added" if options.append else ""
-    print(f"{folder}: {count:,} vectors{added}", file=sys.stderr)
+    written = " written" if options.append else ""  # in the place of older ones, too
+    print(f"{folder}: {count:,} vectors{written}", file=sys.stderr)
     return DONE
 
 

@@ -98,7 +98,9 @@ def check_columns(names: Sequence[object]) -> None:
     """
     for wanted in COLUMNS:
         if list(names).count(wanted) > 1:
-            raise BadColumns(f"column {wanted!r} appears {list(names).count(wanted)} times")
+            raise BadColumns(
+                f"the column {wanted!r} appears {list(names).count(wanted)} times: one must remain"
+            )
     check_spelling(names)
     if not any(wanted in names for wanted in COLUMNS):
         only = names[0] if len(names) == 1 else ""

@@ -168,8 +168,9 @@ def _append(files: Sequence[Path], folder: Path, column: str) -> int:
     if not changes.new and not changes.replaced:
         return 0
     before = {source.path: source for source in changes.replaced}
-    for path in before:
-        log.info("%s has changed: its rows in the index are replaced", path)
+    for path, source in before.items():
+        count = f"{source.vectors:,}"
+        log.info("%s has changed: its %s vectors in the index are replaced", path, count)
     # The first row of a file without vectors may be another file's, too.
     store.remove({each.first: each.vectors for each in before.values() if each.vectors})
     kept = tuple(source for source in ledger.sources if source.path not in before)

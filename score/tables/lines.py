@@ -108,17 +108,18 @@ def places_of(
     column that is missing, ambiguous, or used for both.
     """
     check_chosen(chosen)
+    at = table.rstrip(",")
     for ours, theirs in chosen.items():
         if (count := list(names).count(theirs)) != 1:
             there = f"appears {count} times" if count else f"is missing; there are {listed(names)}"
             raise BadColumns(
-                f"{table}: the column {quoted(theirs)}, which is chosen for {ours!r}, {there}"
+                f"{at}: the column {quoted(theirs)}, which is chosen for {ours!r}, {there}"
             )
     ours_of = {theirs: ours for ours, theirs in chosen.items()}
     for wanted in COLUMNS:
         if wanted not in chosen and wanted in ours_of:
             raise BadColumns(
-                f"{table}: the column {wanted!r} is chosen for {ours_of[wanted]!r}, and would be "
+                f"{at}: the column {wanted!r} is chosen for {ours_of[wanted]!r}, and would be "
                 f"used for {wanted!r}, too: choose another for that"
             )
     renamed = [ours_of.get(name, None if name in chosen else name) for name in names]

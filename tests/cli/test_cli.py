@@ -479,8 +479,9 @@ def test_parquet_that_cannot_be_embedded_is_refused(
 @pytest.mark.parametrize(
     ("header", "says"),
     [
-        ("url,caption", "the columns are 'url', 'caption'; or --columns image=NAME,text=NAME"),
-        ("Text,n", "'Text' must be spelled 'text'; or --columns image=NAME,text=NAME"),
+        ("url,caption", "the columns are 'url', 'caption'; --columns image=NAME,text=NAME names "),
+        ("Text,n", "'Text' must be spelled 'text'; --columns image=NAME,text=NAME names columns "),
+        ("text,text", "score: the column 'text' appears 2 times: one must remain\n"),
         ("image;text", "is 'image;text': columns are separated by commas, not by ';'"),
         ("image\ttext", "columns are separated by commas, not by '\\t'"),
     ],

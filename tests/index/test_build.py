@@ -284,7 +284,7 @@ def test_a_file_that_has_changed_is_replaced(
     old = ids(before, np.ones(8, np.float32), 100)
     vectors = shard(folder / "a.parquet", 6)
     assert build_index(folder, tmp_path / "index", append=True) == 6
-    assert "a.parquet has changed: its rows in the index are replaced" in caplog.text
+    assert "a.parquet has changed: its 5 vectors in the index are replaced" in caplog.text
     assert sorted(ids(before, np.ones(8, np.float32), 100)) == sorted(old)
     index = Index(tmp_path / "index")
     assert len(index) == 10

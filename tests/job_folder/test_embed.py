@@ -786,6 +786,8 @@ def test_what_is_known_is_kept_where_a_flag_says_or_nowhere(
 ) -> None:
     assert embed(table, folder, "--vector-cache-size", "0") == 0
     assert len(content(folder)) == ROWS
+    assert embed(table, folder, "--vector-cache", str(table)) == 2
+    assert f"{table} is a file, not a folder" in capsys.readouterr().err
     flags = ("--vector-cache-size", "0", "--vector-cache", str(folder.with_name("cache")))
     assert embed(table, folder, *flags) == 2
     assert "--vector-cache-size 0 keeps no vectors: leave out --vector-cache" in (

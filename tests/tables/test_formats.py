@@ -184,7 +184,10 @@ def write_frame(frame: pd.DataFrame, file: Path) -> None:
 
 
 BAD_CHOICES: list[tuple[dict[str, str], str]] = [
-    ({"image": "url"}, "the column 'url', which is chosen for 'image', is missing; there are"),
+    (
+        {"image": "url"},
+        r"^in\.(csv, line 1|parquet): the column 'url', which is chosen for 'image', is missing",
+    ),
     ({"image": "twice"}, "'twice', which is chosen for 'image', appears 2 times"),
     ({"image": "text"}, "'text' is chosen for 'image', and would be used for 'text', too"),
     ({"image": "id", "text": "id"}, "'id' is chosen both for 'image' and for 'text'"),
