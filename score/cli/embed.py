@@ -212,18 +212,14 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
     from score.job_folder.known import VECTORS_BYTES
     from score.job_folder.ledger import FORCE_NEW
     from score.jobs.summary import Summary, is_above
-    from score.storage.outputs import check_folder
     from score.tables.shard_writer import ShardWriter
 
     folder = Path(options.output)
     if options.overwrite:
         raise RequestError(f"--overwrite is for files: of a folder, {FORCE_NEW}")
     check(folder, force_new=options.force_new)
+    _check_cache(options)
     size = options.vector_cache_size
-    if options.vector_cache and size == 0:
-        raise RequestError("--vector-cache-size 0 keeps no vectors: leave out --vector-cache")
-    if options.vector_cache:
-        check_folder(Path(options.vector_cache), lambda content: True, overwrite=True)
     chosen = JobOptions(
         shard_rows=options.shard_rows or SHARD_ROWS,
         vectors=options.vectors or "float32",
@@ -234,10 +230,6 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
         vector_cache=Path(options.vector_cache) if options.vector_cache else None,
         vector_cache_bytes=VECTORS_BYTES if size is None else size * 2**30,
     )
-    if options.on in ("spark", "ray") and options.vector_cache:
-        raise RequestError(
-            "--vector-cache is for one machine: workers of several share no such file"
-        )
     summary, executor = Summary(), _executor(options, settings)
     with _opened(options, ShardWriter.reserved) as lines:
         check_apart(folder, _local(lines.files))
@@ -265,6 +257,21 @@ def _into_folder(options: argparse.Namespace, settings: Settings, params: Params
         )
         return TOO_MANY_ERRORS
     return code
+
+
+def _check_cache(options: argparse.Namespace) -> None:
+    """Raises RequestError for a cache that cannot be used, which a job would do without."""
+    from score.storage.outputs import check_folder
+
+    if not options.vector_cache:
+        return
+    if options.vector_cache_size == 0:
+        raise RequestError("--vector-cache-size 0 keeps no vectors: leave out --vector-cache")
+    if options.on in ("spark", "ray"):
+        raise RequestError(
+            "--vector-cache is for one machine: workers of several share no such file"
+        )
+    check_folder(Path(options.vector_cache), lambda content: True, overwrite=True)
 
 
 def _executor(options: argparse.Namespace, settings: Settings) -> Callable[[], Executor] | None:
