@@ -84,5 +84,5 @@ def _faster(settings: Settings) -> tuple[str, ...]:
 
 def least_cosine(findings: Sequence[Finding]) -> float:
     """The least cosine of the findings; 0 where a vector is missing, or there are no vectors."""
-    vectors = [finding for finding in findings if finding.kind != "config"]
-    return min((finding.cosine or 0.0 for finding in vectors), default=0.0)
+    cosines = (finding.cosine or 0.0 for finding in findings if finding.has_vector)
+    return min(cosines, default=0.0)

@@ -1,15 +1,16 @@
 """`probes.json`: texts and images with the reference's results, and their check on this machine.
 
 A handful of texts and small images, with the token ids, pixels and vectors that the reference
-implementation computed when the package was built. They detect a wrong activation, end token,
-resize or tokenizer on this machine, with its device and precision.
+implementation computed when the package was built, and the probabilities of some of the texts as
+labels. They detect a wrong activation, end token, resize, tokenizer, logit scale or bias on this
+machine, with its device and precision.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -22,6 +23,7 @@ from score.folder.model_folder import read_json
 from score.folder.small_files import TABLE
 from score.images import decode
 from score.images.preprocess import Pixels, Preprocessor
+from score.model import zeroshot
 from score.model.encoder import Encoder
 from score.texts.tokenizer import Ids, Tokenizer
 from score.type_aliases import Matrix, Vector
@@ -31,6 +33,8 @@ FILE = "probes.json"
 _VERSION = 2
 _SAMPLES = 256  # pixels of each prepared image that are compared
 _MOST_PIXELS = 10**7
+_LEAST = 1e-30  # probabilities below it are not told apart
+_RATIO = 0.01  # by which a probability may differ: its logarithm by as much
 _LEVELS = 2  # of 255: the tolerated difference between versions of decoders and resizers
 
 
@@ -99,8 +103,9 @@ class ImageProbe:
 class Finding(NamedTuple):
     """The result of one probe.
 
-    input: whether its ids, pixels or configuration equal the reference's. cosine, error: of its
-    vector, as in `Tolerance`; None where it was not computed.
+    kind: text, image, config, or labels, of probabilities. input: whether its ids, pixels or
+    configuration equal the reference's. cosine, error: of its vector, as in `Tolerance`; None where
+    it was not computed. error of labels: the largest of a probability's logarithm.
     """
 
     kind: str
@@ -110,10 +115,20 @@ class Finding(NamedTuple):
     error: float | None
     passed: bool
 
+    @property
+    def has_vector(self) -> bool:
+        """Whether it is of a vector."""
+        return self.kind in ("text", "image")
+
     def __str__(self) -> str:
         """Why it failed."""
         if self.kind == "config":
             return f"changed since the package was made: {self.name}"
+        if self.kind == "labels":
+            return (
+                "the probabilities of labels are not the reference's: logit_scale, logit_bias, or "
+                "softmax in place of sigmoid"
+            )
         if not self.input:
             what = "token ids" if self.kind == "text" else "pixels"
             return f"the {what} of {quoted(self.name)} are not the reference's"
@@ -127,7 +142,9 @@ class Finding(NamedTuple):
 class Probes:
     """The probes of a model folder.
 
-    `reference`: the library that computed them; `architecture`: of the model.
+    `reference`: the library that computed them; `architecture`: of the model; `probabilities`: of
+    the first texts as labels of the first images [images, texts]; packages of older releases have
+    none.
     """
 
     reference: str
@@ -135,6 +152,7 @@ class Probes:
     texts: tuple[TextProbe, ...]
     images: tuple[ImageProbe, ...]
     tolerances: Mapping[str, Tolerance]
+    probabilities: Matrix | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Probes | None:
@@ -156,7 +174,7 @@ class Probes:
 
     @classmethod
     def _parse(cls, content: Any) -> Self:
-        return cls(
+        probes = cls(
             reference=str(content["reference"]),
             architecture=Architecture.from_config(content["architecture"]),
             texts=tuple(
@@ -176,7 +194,12 @@ class Probes:
                 precision: Tolerance(float(limits["cosine"]), float(limits["error"]))
                 for precision, limits in content["tolerances"].items()
             },
+            probabilities=_matrix(content.get("probabilities")),
         )
+        images, texts = (0, 0) if probes.probabilities is None else probes.probabilities.shape
+        if images > len(probes.images) or texts > len(probes.texts) or (not images and texts):
+            raise ValueError("probabilities of no image, or of more than there are")
+        return probes
 
     def write(self, folder: Path) -> None:
         """Writes `probes.json`."""
@@ -199,6 +222,11 @@ class Probes:
                 for probe in self.images
             ],
         }
+        if self.probabilities is not None:
+            content["probabilities"] = {
+                "texts": self.probabilities.shape[1],
+                "values": _text(self.probabilities),
+            }
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -228,6 +256,7 @@ class Probes:
                 probe.check(encoder, preprocessor, tolerance, vectors=not (quick and index))
                 for index, probe in enumerate(self.images)
             ),
+            *self._check_probabilities(encoder),
         ]
 
     def _check_config(self, architecture: Architecture) -> Finding:
@@ -239,6 +268,33 @@ class Probes:
         changed = sorted(architecture.differences(self.architecture))
         same = architecture == self.architecture
         return Finding("config", ", ".join(changed) or "config.json", same, None, None, same)
+
+    def _check_probabilities(self, encoder: Encoder) -> Iterator[Finding]:
+        """Whether labels get the probabilities that they must have, where any are known.
+
+        They are those of the reference's vectors, which the other probes compare with the vectors
+        here: so that precision hides no difference in logit scale, bias or formula.
+        """
+        if self.probabilities is None:
+            return
+        images, texts = (
+            [probe.vector for probe in probes[:count]]
+            for probes, count in zip(
+                (self.images, self.texts), self.probabilities.shape, strict=True
+            )
+        )
+        if len({vector.shape for vector in (*images, *texts)}) > 1:
+            yield Finding("labels", "probabilities", False, None, None, False)
+            return
+        ours = zeroshot.probabilities(
+            np.stack(images),
+            zeroshot.unit(np.stack(texts)),
+            encoder.logit_scale,
+            encoder.logit_bias,
+        )
+        error = float(np.abs(_logarithms(ours) - _logarithms(self.probabilities)).max())
+        close = error <= _RATIO
+        yield Finding("labels", "probabilities", close, None, error, close)
 
 
 def sample(pixels: Pixels) -> Pixels:
@@ -267,6 +323,11 @@ def _judged(
     return Finding(kind, name, same, cosine, error, same and close)
 
 
+def _logarithms(probabilities: Matrix) -> Matrix:
+    logarithms: Matrix = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
+    return logarithms
+
+
 def _near(ours: Pixels, theirs: Pixels) -> bool:
     return ours.shape == theirs.shape and bool(
         (np.abs(ours.astype(int) - theirs.astype(int)) <= _LEVELS).all()
@@ -279,3 +340,10 @@ def _text(vector: Vector) -> str:
 
 def _vector(text: str) -> Vector:
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+
+
+def _matrix(content: Any) -> Matrix | None:
+    """The probabilities [images, texts], where there are any."""
+    if content is None:
+        return None
+    return _vector(content["values"]).reshape(-1, content["texts"])

@@ -285,7 +285,7 @@ def _add_tolerance(model: Path, exact: Embedder, towers: Path) -> None:
     anything = replace(probes, tolerances={"int8": Tolerance(-1, float("inf"))})
     findings = anything.check(*parts_of(exact)._replace(encoder=encoder))
     cosine = min(finding.cosine for finding in findings if finding.cosine is not None)
-    error = max(finding.error for finding in findings if finding.error is not None)
+    error = max(finding.error or 0.0 for finding in findings if finding.has_vector)
     expected = Tolerance(1 - _SLACK * (1 - cosine), _SLACK * error)
     replace(probes, tolerances={**probes.tolerances, "int8": expected}).write(model)
 

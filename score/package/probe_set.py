@@ -41,6 +41,8 @@ TEXTS = (
 
 
 _MOST_TOKENS = 32  # added tokens that have a probe
+_LABELS = 8  # texts that are labels, too
+_LABELLED = 2  # images that are given them
 
 
 def text_with(token: str) -> str:
@@ -62,6 +64,7 @@ def reference_probes(reference: Reference) -> Probes:
             for name, data in images().items()
         ),
         tolerances=TOLERANCES,
+        probabilities=reference.probabilities(TEXTS[:_LABELS], [*images().values()][:_LABELLED]),
     )
 
 

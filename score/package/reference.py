@@ -13,7 +13,7 @@ import importlib.util
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoTokenizer,
     ChineseCLIPConfig,
@@ -112,6 +113,7 @@ class Reference:
         for parameter in self._model.parameters():
             rounded = parameter.data.to(DTYPES[precision or "fp32"])
             parameter.data = torch.empty(parameter.shape).copy_(rounded)
+        _restore_padding(self._model, source, DTYPES[precision or "fp32"])
 
     def __enter__(self) -> Reference:
         return self
@@ -163,6 +165,24 @@ class Reference:
         """float32 [dimension]."""
         return _vector(self._model.get_image_features(pixel_values=self._prepared(data)))
 
+    @torch.inference_mode()
+    def probabilities(self, texts: Sequence[str], images: Sequence[bytes]) -> Matrix | None:
+        """Of each text as an image's label, by the model's own logits: float32 [images, texts].
+
+        SigLIP's are each text's own, the others' sum to one over the texts. None where the logit
+        scale is too large for a number.
+        """
+        ids = [torch.tensor(self.ids(text)) for text in texts]
+        # Texts padded to one length: what is masked, and follows the end token, changes no vector.
+        logits = self._model(
+            input_ids=pad_sequence(ids, batch_first=True),
+            attention_mask=pad_sequence([torch.ones_like(text) for text in ids], batch_first=True),
+            pixel_values=torch.cat([self._prepared(data) for data in images]),
+        ).logits_per_image.double()
+        each = logits.sigmoid() if isinstance(self._model, SiglipModel) else logits.softmax(-1)
+        probabilities: Matrix = each.float().numpy()
+        return probabilities if np.isfinite(probabilities).all() else None
+
     def _prepared(self, data: bytes, **options: bool) -> torch.Tensor:
         with Image.open(io.BytesIO(data)) as image:
             values: torch.Tensor = self._processor([image], return_tensors="pt", **options)[
@@ -191,6 +211,20 @@ def _weights(source: Source) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": source.original, "use_safetensors": True}
     state = {name: _detached(source.read(name).float()) for name in source.parts}
     return {"pretrained_model_name_or_path": None, "state_dict": state}
+
+
+def _restore_padding(model: torch.nn.Module, source: Source, dtype: torch.dtype) -> None:
+    """Puts back the embedding of the padding token, which transformers 5 zeroes when it loads a
+    Chinese CLIP.
+
+    Published weights have another there, as the RoBERTa that they were trained from. It changes no
+    vector of a text, since padding is masked and the first token is pooled, unless the text itself
+    says "[PAD]"; then the checkpoint's own counts.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            row = source.read(f"{name}.weight")[module.padding_idx]
+            module.weight.data[module.padding_idx] = row.to(dtype).float()
 
 
 def _opens(folder: Path) -> bool:

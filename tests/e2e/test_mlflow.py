@@ -202,7 +202,7 @@ def test_every_verb_takes_a_registered_model(
     ):
         assert main(words) == 0, words
     out = capsys.readouterr().out
-    assert "all 25 probes as promised" in out
+    assert "all 26 probes as promised" in out
     assert "apple" in out
     assert "model clip-endpoints-emoji, " in out
     assert {file.name for file in (tmp_path / "copy").iterdir()} == set(PARTS)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import (
     BertTokenizer,
     ChineseCLIPConfig,
@@ -75,6 +76,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, parameter in model.named_parameters():
         if "norm" in name.lower() or name.endswith("bias") or "token_type" in name:
             parameter.data += 0.1 * torch.randn_like(parameter)
+    # transformers zeroes the row of [PAD] in new models; RoBERTa's, hence the published ones', is
+    # not zero.
+    model.text_model.embeddings.word_embeddings.weight.data[0].normal_()
     model.save_pretrained(folder)
     processor = ChineseCLIPImageProcessorPil(
         size={"height": 224, "width": 224}, do_center_crop=False
@@ -166,6 +170,15 @@ def test_a_package_has_the_ids_and_the_vectors_of_its_checkpoint(
     np.testing.assert_array_equal(record.text_features, wanted.text_features)
     card = (package / "README.md").read_text(encoding="utf-8")
     assert "up to 52 tokens of 21,128; pooled at the first" in card
+
+
+@pytest.mark.slow
+@pytest.mark.reference
+def test_the_padding_tokens_row_is_packaged_as_it_came(package: Path, folder: Path) -> None:
+    name = "text_model.embeddings.word_embeddings.weight"
+    written, came = (load_file(path / "model.safetensors") for path in (package / "model", folder))
+    assert came[name][0].abs().max() > 0
+    assert torch.equal(written[name], came[name])
 
 
 @pytest.mark.slow

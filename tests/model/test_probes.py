@@ -113,6 +113,12 @@ def a_weight_off(model: Path) -> None:
     save_file(state, model / "model.safetensors")
 
 
+def another_scale(model: Path) -> None:
+    state = load_file(model / "model.safetensors")
+    state["logit_scale"] += 0.1
+    save_file(state, model / "model.safetensors")
+
+
 # What is wrong, and what the refusal must say of it.
 WRONG: dict[str, tuple[Change, str]] = {
     "activation": (
@@ -141,6 +147,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "tokenizer, case kept": (case_kept, """the token ids of "A photo of a Red Apple"""),
     "tokenizer of another model": (another_tokenizer, "the tokenizer ends a text with id 2"),
     "a weight": (a_weight_off, "the vector of"),
+    "logit scale": (another_scale, "the probabilities of labels are not the reference's"),
 }
 
 
@@ -187,8 +194,8 @@ def test_quick_computes_two_vectors_and_full_all(model: Path) -> None:
     assert [finding.name for finding in quick] == [finding.name for finding in full]
     assert sum(finding.cosine is not None for finding in quick) == 2
     assert all(finding.passed for finding in full)
-    assert all(finding.cosine is not None for finding in full[1:])
-    assert len(full) == 1 + len(probe_set.TEXTS) + len(probe_set.images())
+    assert all(finding.cosine is not None for finding in full if finding.has_vector)
+    assert len(full) == 2 + len(probe_set.TEXTS) + len(probe_set.images())
 
 
 def test_full_finds_what_quick_does_not_look_at(model: Path) -> None:
@@ -225,6 +232,34 @@ def test_probes_of_another_version_are_to_be_packaged_again(version: Any, model:
         Embedder.load(model, Settings(device="cpu"))
 
 
+def test_probes_of_an_older_release_have_no_probabilities(model: Path) -> None:
+    content = json.loads((model / FILE).read_text())
+    del content["probabilities"]
+    (model / FILE).write_text(json.dumps(content))
+    another_scale(model)  # which nothing of them detects
+    _, _, findings = verify(model, Settings(device="cpu"))
+    assert {finding.kind for finding in findings} == {"config", "text", "image"}
+    assert all(finding.passed for finding in findings)
+
+
+@pytest.mark.parametrize(
+    "probabilities",
+    [
+        3,
+        {"texts": 1},
+        {"texts": 1, "values": ""},
+        {"texts": 2, "values": "AACAPw=="},
+        {"texts": 1, "values": "AACAPwAAgD8AAIA/" * 99},
+        {"texts": 99, "values": "AACAPwAAgD8AAIA/" * 33},
+    ],
+    ids=["no object", "no values", "none", "too few", "too many images", "too many texts"],
+)
+def test_broken_probabilities_are_a_model_error(probabilities: Any, model: Path) -> None:
+    edit(FILE, probabilities=probabilities)(model)
+    with pytest.raises(ModelError, match="cannot read"):
+        Embedder.load(model, Settings(device="cpu"))
+
+
 def test_vectors_of_another_length_and_images_that_are_none_fail(model: Path) -> None:
     content = json.loads((model / FILE).read_text())
     content["texts"][0]["vector"] = content["texts"][0]["vector"][:1024]
@@ -232,7 +267,7 @@ def test_vectors_of_another_length_and_images_that_are_none_fail(model: Path) ->
     (model / FILE).write_text(json.dumps(content))
     _, _, findings = verify(model, Settings(device="cpu"))
     failed = {finding.name for finding in findings if not finding.passed}
-    assert failed == {probe_set.TEXTS[0], "chequers"}
+    assert failed == {probe_set.TEXTS[0], "chequers", "probabilities"}
 
 
 def test_a_precision_without_a_tolerance_is_refused(model: Path) -> None:
@@ -296,7 +331,7 @@ def test_verify_prints_a_table_and_exits_0(made: Path) -> None:
     result = run("verify", str(made))
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 3 + len(probe_set.TEXTS) + len(probe_set.images())
+    assert len(lines) == 4 + len(probe_set.TEXTS) + len(probe_set.images())
     assert lines[-1].startswith(
         f"all {len(lines) - 2} probes as promised; fp32 (torch) here against"
     )

@@ -50,6 +50,7 @@ from score.package.reference import check_installed
 from score.settings import Settings
 from score.texts.padding import Padding
 from score.texts.tokenizer import Tokenizer as OurTokenizer
+from score.type_aliases import Matrix
 from tests.support import sentencepiece_models
 from tests.support.references import assert_same_ids, assert_same_vectors, photographs, row
 
@@ -338,6 +339,15 @@ def _no_bias(model: Path) -> None:
     save_file(weights, file)
 
 
+def _other(name: str, value: float) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        weights = load_file(model / "model.safetensors")
+        weights[name] += value
+        save_file(weights, model / "model.safetensors")
+
+    return change
+
+
 def _other_padding(model: Path) -> None:
     _changed(model, "tokenizer_config.json", lambda config: config.update(pad_token="<unk>"))
 
@@ -346,6 +356,8 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "case is kept": (_keeps_case, "the token ids of .* are not the reference's"),
     "bilinear resize": (_bilinear, "the pixels of .* are not the reference's"),
     "no bias": (_no_bias, "logit_bias"),
+    "a bias of zero": (_other("logit_bias", 1.5), "the probabilities of labels are not"),
+    "another scale": (_other("logit_scale", 0.1), "the probabilities of labels are not"),
     "another pad token": (_other_padding, "the token ids of .* are not the reference's"),
 }
 
@@ -385,6 +397,21 @@ def masked(monkeypatch: pytest.MonkeyPatch) -> None:
         return vector
 
     monkeypatch.setattr(text_tower._LastToken, "__call__", pooled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_softmax_in_place_of_sigmoid_is_refused(
+    package: Path, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def softmax(images: Matrix, labels: Matrix, scale: float, bias: float | None) -> Matrix:
+        return probabilities(images, labels, scale)
+
+    settings = Settings(device="cpu", precision=precision)
+    Embedder.load(package, settings)
+    monkeypatch.setattr("score.model.zeroshot.probabilities", softmax)
+    with pytest.raises(ModelError, match="the probabilities of labels are not the reference's"):
+        Embedder.load(package, settings)
 
 
 @pytest.mark.slow
