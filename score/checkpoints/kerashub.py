@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from score.checkpoints.family import CONFIG
 from score.checkpoints.hdf5 import H5
 from score.checkpoints.source import Part, Source
 from score.errors import ModelError
@@ -35,7 +36,6 @@ from score.texts.xlm_unigram import xlm_tokenizer
 from score.type_aliases import Json
 from score.wording.quoting import shown
 
-CONFIG = "config.json"
 IMAGES = "image_converter.json"
 TOKENIZER = "tokenizer.json"
 VOCABULARY = Path("assets/tokenizer/vocabulary.spm")
@@ -43,15 +43,6 @@ VOCABULARY = Path("assets/tokenizer/vocabulary.spm")
 _LARGEST_VOCABULARY = 2**26  # bytes, three times XLM-V's
 _LARGEST_NUMBER = 1e6  # largest scale or offset
 _CLOSE = 1e-6  # the difference to the published mean that counts as rounding
-
-
-def is_preset(path: Path) -> bool:
-    """Whether a folder is a preset of KerasHub, of whatever model."""
-    try:
-        config = read_json(path / CONFIG)
-    except ModelError:
-        return False
-    return str(config.get("registered_name")).startswith(("keras_hub>", "keras_nlp>"))
 
 
 def folder(path: Path) -> Source:

@@ -8,7 +8,7 @@ describe is refused by name, never guessed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from score.checkpoints import (
     state_dict,
     transformers_layout,
 )
+from score.checkpoints.openclip_others import CONFIG, object_in
 from score.checkpoints.source import Source, Tensors, opened
 from score.checkpoints.state_dict import Names
 from score.errors import ModelError
@@ -39,7 +40,6 @@ MakeTokenizer = Callable[[Architecture, str | None], Tokenizer]
 
 NAMES = Names("visual.conv1.weight", ("token_embedding.weight", "text.token_embedding.weight"))
 SIGLIP = Names("visual.trunk.patch_embed.proj.weight", ("text.token_embedding.weight",))
-CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 # Keys that the canonical layout has, or that change no vector. Others must have their default.
@@ -67,7 +67,7 @@ _DEFAULTS = {
 
 def architecture(model: Json) -> Architecture:
     """What an OpenCLIP configuration (`model_cfg`) describes. Raises ModelError."""
-    vision, text = _object(model, "vision_cfg"), _object(model, "text_cfg")
+    vision, text = object_in(model, "vision_cfg"), object_in(model, "text_cfg")
     openclip_others.check(model)
     is_siglip = bool(vision.get("timm_model_name"))
     what = "a SigLIP" if is_siglip else "a plain CLIP"
@@ -99,11 +99,6 @@ def architecture(model: Json) -> Architecture:
             | dict(zip(("bos_token_id", "eos_token_id", "pad_token_id"), ids, strict=True)),
         }
     )
-
-
-def check(config: Json) -> None:
-    """Raises ModelError for a configuration (`open_clip_config.json`) of another family."""
-    openclip_others.check(_object(config, "model_cfg"))
 
 
 def is_openclips(files: Collection[str]) -> bool:
@@ -142,9 +137,9 @@ def folder(path: Path, tokenizer: MakeTokenizer, weights: str | None = None) -> 
     files = [path / name for name in WEIGHTS if (path / name).is_file()]
     if not files:
         raise ModelError(f"no weights in {path}: neither {' nor '.join(WEIGHTS)}")
-    arch = architecture(_object(config, "model_cfg"))
-    preprocess = _object(config, "preprocess_cfg") if config.get("preprocess_cfg") else {}
-    named = _object(_object(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
+    arch = architecture(object_in(config, "model_cfg"))
+    preprocess = object_in(config, "preprocess_cfg") if config.get("preprocess_cfg") else {}
+    named = object_in(object_in(config, "model_cfg"), "text_cfg").get("hf_tokenizer_name")
     texts = tokenizer(arch, str(named) if named else None)
     is_siglip = arch.kind == "siglip"
     names = SIGLIP if is_siglip else NAMES
@@ -215,13 +210,6 @@ def _refuse_unknown(name: str, part: Json, known: str, what: str) -> None:
     for key, value in part.items():
         if key not in known.split() and value and value != _DEFAULTS.get(key):
             raise ModelError(f"OpenCLIP's {name}.{key}={shown(value)} is no part of {what}")
-
-
-def _object(config: Json, name: str) -> Json:
-    value = config.get(name)
-    if not isinstance(value, Mapping):
-        raise ModelError(f"the OpenCLIP configuration has no {name}")
-    return value
 
 
 def _heads(width: object, head: object) -> object:

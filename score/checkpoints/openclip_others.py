@@ -9,6 +9,9 @@ from score.errors import ModelError
 from score.type_aliases import Json
 from score.wording.quoting import shown
 
+CONFIG = "open_clip_config.json"
+"""The file that holds it."""
+
 SUPPORTED = "OpenCLIP's own ViT with the text tower of CLIP or MetaCLIP 2, and SigLIP"
 """What is supported of OpenCLIP's models."""
 
@@ -22,6 +25,19 @@ _TIMM = {
     r"swin": "Swin",
     r"(?!vit_.*siglip)": "timm",
 }
+
+
+def check_config(config: Json) -> None:
+    """Raises ModelError for a configuration (`open_clip_config.json`) of another family."""
+    check(object_in(config, "model_cfg"))
+
+
+def object_in(config: Json, name: str) -> Json:
+    """An object in OpenCLIP's configuration. Raises ModelError where there is none."""
+    value = config.get(name)
+    if not isinstance(value, Mapping):
+        raise ModelError(f"the OpenCLIP configuration has no {name}")
+    return value
 
 
 def check(model: Json) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from score.checkpoints import (
+    family,
     hub,
     kerashub,
     openclip,
@@ -22,11 +23,10 @@ from score.checkpoints.provenance import HUB, address, licences, unknown
 from score.checkpoints.retokenized import cleaned
 from score.checkpoints.source import Source, opened
 from score.errors import ModelError
-from score.folder import mlmodel, unsupported
+from score.folder import mlmodel
 from score.folder.architecture import Architecture
 from score.folder.model_folder import (
     preprocessor_file,
-    read_json,
     read_optional_json,
     tokenizer_folder,
 )
@@ -35,7 +35,6 @@ from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Name
 from score.texts.tokenizer import Tokenizer
 from score.texts.tokenizer_files import names_in
-from score.type_aliases import Json
 
 _BARE = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
@@ -169,25 +168,11 @@ def _on_the_hub(
 
 
 def _known_family(folder: Path) -> None:
-    """Raises ModelError for the configuration of a family that is not supported."""
-    if kerashub.is_preset(folder):
-        return
-    refusals = []
-    for name, read in _CONFIGURATIONS.items():  # of both, one that is known suffices
-        if (folder / name).is_file():
-            try:
-                read(read_json(folder / name))
-                return
-            except ModelError as error:
-                refusals.append(ModelError(f"{name}: {error}"))
-    if refusals:
-        raise refusals[0]
-
-
-_CONFIGURATIONS: Mapping[str, Callable[[Json], object]] = {
-    "config.json": unsupported.check,
-    openclip.CONFIG: openclip.check,
-}
+    """As `family.check`, for a folder whose name is that of the cache."""
+    try:
+        family.check(folder)
+    except ModelError as error:
+        raise ModelError(str(error).replace(f"{folder}/", "")) from error
 
 
 def _local(path: Path, options: _Options, entry: Entry | None) -> Source:
@@ -251,13 +236,14 @@ def _bare(path: Path, architecture: Architecture, options: _Options, entry: Entr
 
 
 def _folder(path: Path, options: _Options) -> Source:
+    family.check(path)
     base = options.base
     if options.architecture:
         raise ModelError(f"{path} says itself what it is: --architecture is for bare weights")
     is_openclips = openclip.is_openclips([file.name for file in path.iterdir() if file.is_file()])
-    if base and (is_openclips or kerashub.is_preset(path)):
+    if base and (is_openclips or family.is_preset(path)):
         raise ModelError(f"{path}: --base is for the transformers layout, and for bare weights")
-    if kerashub.is_preset(path):
+    if family.is_preset(path):
         if options.tokenizer or options.weights:
             raise ModelError(
                 f"{path} is a KerasHub preset, of one model and its own tokenizer: --weights and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from score.checkpoints import family
 from score.cli.arguments import add_overwrite
 from score.console.commands import DONE, Parser, say
 from score.console.progress import signals_interrupt
@@ -72,10 +73,11 @@ def add(parser: Parser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Writes the package, and prints its path."""
-    from score.package.build import package
-
     if options.force and not options.int8:
         raise SettingError("--force is for --int8")
+    family.check(Path(options.checkpoint))  # before what takes seconds to import
+    from score.package.build import package
+
     with signals_interrupt():
         folder = package(
             options.checkpoint,

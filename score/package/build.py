@@ -8,6 +8,7 @@ which the package contains as probes.
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import json
 import shutil
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from string import Template
 from types import ModuleType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from PIL import Image
@@ -35,14 +36,15 @@ from score.model.probes import Finding, Probes
 from score.package import card
 from score.package.contents import IGNORE, SCORE, SERVING, allow_list, copy_code
 from score.package.export import is_package
-from score.package.probe_set import reference_probes
-from score.package.reference import Reference, check_installed
 from score.settings import Settings
 from score.storage import atomic
 from score.storage.outputs import check_folder, check_replaceable
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning, Name
 from score.type_aliases import FloatPrecision
+
+if TYPE_CHECKING:
+    from score.package.reference import Reference
 
 REQUIREMENTS = (
     "azureml-inference-server-http>=1.5",
@@ -192,6 +194,7 @@ def package(
     that may not be written, ModelError for an unusable checkpoint and for a model whose outputs
     here differ from the reference's.
     """
+    _check_transformers()
     check = _output_check(output, checkpoint, overwrite=overwrite)
     if int8:
         _int8().check_images(int8)
@@ -216,6 +219,15 @@ def package(
         agreement = str(_int8().quantise(model, int8, force=force, say=say)) if int8 else None
         builder.write_rest(root, name, torch, findings, agreement)
     return output
+
+
+def _check_transformers() -> None:
+    """Raises ImportError where transformers is not installed: before anything is downloaded.
+
+    What imports it is itself imported once the checkpoint is known: that takes seconds.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
 
 
 def _output_check(output: Path, checkpoint: str | Path, *, overwrite: bool) -> Callable[[], None]:
@@ -246,6 +258,8 @@ class _Builder:
 
     def check_reference(self) -> None:
         """Raises ModelError where the reference implementation's tokenizer is not installed."""
+        from score.package.reference import check_installed
+
         check_installed(self.checkpoint.source)
         self.say(f"texts: {card.texts(self.checkpoint)}")
 
@@ -254,6 +268,9 @@ class _Builder:
 
         Raises ModelError if a weight or an output differs from the reference's.
         """
+        from score.package.probe_set import reference_probes
+        from score.package.reference import Reference
+
         self.say(f"writing {self.checkpoint.source.architecture.parameters:,} parameters")
         if unused := self.checkpoint.source.unused():
             self.say(f"{len(unused)} tensors of the checkpoint are not used, such as {unused[0]}")

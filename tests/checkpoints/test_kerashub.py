@@ -21,7 +21,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, XLMRobertaTokenizer
 
-from score.checkpoints import canonical, kerashub, resolve
+from score.checkpoints import canonical, family, kerashub, resolve
 from score.checkpoints.hdf5 import FILE, H5, INDEX
 from score.contract.rows import Row
 from score.core.embedder import Embedder
@@ -746,11 +746,11 @@ def test_a_preset_takes_no_other_parts(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_a_preset(tiny: Path, tiny_canonical: Path, tmp_path: Path) -> None:
-    assert kerashub.is_preset(tiny)
-    assert not kerashub.is_preset(tiny_canonical)
-    assert not kerashub.is_preset(tmp_path)
+    assert family.is_preset(tiny)
+    assert not family.is_preset(tiny_canonical)
+    assert not family.is_preset(tmp_path)
     (tmp_path / "config.json").write_text('{"registered_name": "keras_hub>CLIPBackbone"}')
-    assert kerashub.is_preset(tmp_path)
+    assert family.is_preset(tmp_path)
 
 
 def test_tensors_that_share_their_bytes_are_no_model(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from score.checkpoints import openclip, resolve
+from score.checkpoints import family, openclip, resolve
 from score.core.embedder import Embedder
 from score.errors import ModelError
 from score.folder.families import FAMILIES
@@ -105,6 +107,35 @@ def test_another_family_is_refused_by_name(name: str, tmp_path: Path) -> None:
     assert str(caught.value) == message
 
 
+QUICKLY: dict[str, tuple[str, Json, str, set[str]]] = {
+    "transformers": ("config.json", {"model_type": "foo"}, "'foo' (not supported", set()),
+    "OpenCLIP": (
+        "open_clip_config.json",
+        {"model_cfg": open_clip_config("EVA02-L-14")},
+        "its image tower is EVA's",
+        set(),
+    ),
+    "no tokenizer": ("config.json", {"model_type": "clip"}, "lacks a tokenizer", {"torch"}),
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("name", "content", "says", "imported"), QUICKLY.values(), ids=QUICKLY)
+def test_what_a_folder_lacks_is_found_before_what_takes_seconds_to_import(
+    name: str, content: Json, says: str, imported: set[str], tmp_path: Path
+) -> None:
+    """There are no weights, either: the family comes first."""
+    (tmp_path / name).write_text(json.dumps(content))
+    arguments = ["package", str(tmp_path), "--output", str(tmp_path / "o")]
+    script = f"import sys; from score.__main__ import main; code = main({arguments!r})\n"
+    script += "print(code, *sorted({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert says in done.stderr
+    code, *modules = done.stdout.split()
+    assert code == "2"
+    assert set(modules) <= imported
+
+
 @pytest.mark.parametrize("name", OPENCLIP)
 def test_another_model_of_openclips_is_refused_by_name(name: str, tmp_path: Path) -> None:
     content = {"model_cfg": open_clip_config(name)}
@@ -115,8 +146,8 @@ def test_another_model_of_openclips_is_refused_by_name(name: str, tmp_path: Path
 
 
 def test_the_list_names_every_family() -> None:
-    for kind, family in FAMILIES.items():
-        assert f"{kind} ({family.models})" in SUPPORTED
+    for kind, known in FAMILIES.items():
+        assert f"{kind} ({known.models})" in SUPPORTED
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -161,7 +192,7 @@ def test_of_two_configurations_one_that_is_known_suffices(tmp_path: Path) -> Non
     """As timm's repositories have them."""
     (tmp_path / "config.json").write_text('{"architecture": "vit_base_patch16_clip_224"}')
     with pytest.raises(ModelError, match="there is no model_type: it is timm's"):
-        resolve._known_family(tmp_path)
+        family.check(tmp_path)
     content = {"model_cfg": open_clip_config("ViT-B-16")}
     (tmp_path / openclip.CONFIG).write_text(json.dumps(content))
-    resolve._known_family(tmp_path)
+    family.check(tmp_path)
