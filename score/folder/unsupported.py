@@ -24,8 +24,8 @@ _UNSUPPORTED: Mapping[str, str] = {
     "clip_text_model": "a text tower alone, without the image tower",
     "clip_vision_model": "an image tower alone, without the text tower",
     "clipseg": "CLIPSeg: it marks parts of an image; its towers are those of a CLIP",
-    "evaclip": "EVA-CLIP: its image tower has rotary positions and gated layers, which no model "
-    "here has; its authors' code would have to be run, which is never done",
+    "evaclip": "EVA-CLIP: missing is its image tower, an EVA (in EVA-02: rotary positions, gated "
+    "layers)",
     "flava": "FLAVA: a third tower joins the two",
     "groupvit": "GroupViT: its image tower groups patches",
     "jina_clip": "Jina CLIP: it exists as code in a repository on the Hub alone (trust_remote_code)"
@@ -56,9 +56,19 @@ def check(config: Json) -> None:
         raise ModelError(f"model_type {what}{code} (not supported; supported are {SUPPORTED})")
     if code and FAMILIES[kind].models not in _names(config.get("architectures")):
         raise ModelError(
-            f"model_type {kind!r}, but of another class{code} (not supported; supported are "
-            f"{SUPPORTED})"
+            f"model_type {kind!r}, but of another class{_class(config)}{code} (not supported; "
+            f"supported are {SUPPORTED})"
         )
+
+
+def _class(config: Json) -> str:
+    """What is known of a model by the name of its class; empty for others."""
+    for name in _names(config.get("architectures")):
+        kind = str(name).removesuffix("Model").lower()
+        for known, what in _UNSUPPORTED.items():
+            if kind == known.replace("_", "").replace("-", ""):
+                return f", {what}"
+    return ""
 
 
 def _code(config: Json) -> str:

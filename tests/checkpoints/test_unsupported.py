@@ -46,9 +46,18 @@ CONFIGS: dict[str, tuple[Json, str]] = {
     ),
     "EVA-CLIP": (
         {"model_type": "clip", "architectures": ["EvaCLIPModel"], "auto_map": EVA},
-        "'clip', but of another class; it needs code of its own, 'modeling_evaclip.EvaCLIPModel'",
+        "'clip', but of another class, EVA-CLIP: missing is its image tower, an EVA (in EVA-02: "
+        "rotary positions, gated layers); it needs code of its own, 'modeling_evaclip.EvaCLIPModel'",
     ),
-    "EVA-CLIP by its name": ({"model_type": "evaclip"}, "EVA-CLIP: its image tower has rotary"),
+    "EVA-CLIP by its name": ({"model_type": "evaclip"}, "EVA-CLIP: missing is its image tower"),
+    "Jina CLIP by its class": (
+        {"model_type": "clip", "architectures": ["JinaCLIPModel"], "auto_map": REMOTE},
+        "'clip', but of another class, Jina CLIP: ",
+    ),
+    "an unknown class": (
+        {"model_type": "clip", "architectures": [3], "auto_map": {"AutoModel": "a.OwnModel"}},
+        "'clip', but of another class; it needs code of its own, 'a.OwnModel'",
+    ),
     "a text tower": ({"model_type": "clip_text_model"}, "without the image tower"),
     "a new one": ({"model_type": "clip-9000"}, "model_type 'clip-9000' (not supported"),
     "no text": ({"model_type": ["clip"]}, "model_type list (not supported"),
