@@ -1,4 +1,4 @@
-"""The architectures that bare weights may have, by OpenCLIP's names."""
+"""The architectures of known checkpoints, by OpenCLIP's names where it has them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ SIGLIP_ARCHITECTURES: Mapping[str, Architecture] = {
     for number, images, words in (("", first, 32_000), ("2", second, 256_000))
     for image in images
 }
-"""SigLIP's and SigLIP 2's, by OpenCLIP's names with the side of an image in pixels."""
+"""SigLIP's and SigLIP 2's, named as OpenCLIP's, but always with the side of an image in pixels."""
 
 # RoBERTa-wwm-ext's sizes.
 _BERT_BASE = (768, 12, 12, 3072)

@@ -34,7 +34,7 @@ class Entry:
     """A published checkpoint.
 
     hub: its Hugging Face Hub id; revision: a commit of it, None where none is pinned.
-    architecture_name: a key of `ALL_ARCHITECTURES`, OpenCLIP's name.
+    architecture_name: a key of `ALL_ARCHITECTURES`.
     accuracy: zero-shot top-1 on ImageNet-1k in percent, as published at `figures`; None where its
         authors publish none that could be found.
     limits, traps: sentences; traps are what other programs, or a hasty conversion, get wrong.
@@ -239,9 +239,7 @@ def describe(entry: Entry) -> str:
         and f"{entry.file}, SHA-256 {entry.sha256 or '(none published)'}",
         "KerasHub": entry.keras,
         "licence": f"{entry.licence.name}: {entry.licence.says}",
-        "architecture": (
-            f"{entry.architecture_name} (OpenCLIP's name), {architecture.kind} in transformers"
-        ),
+        "architecture": (f"{entry.architecture_name}, {architecture.kind} in transformers"),
         "parameters": f"{entry.parameters:,}",
         "vectors": f"{architecture.dimension} numbers",
         "activation": _ACTIVATIONS[vision.tower.activation],

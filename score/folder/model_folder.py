@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from score.errors import ModelError
 from score.folder import mlmodel, registry
 from score.folder.architecture import Architecture
+from score.folder.families import Kind
 from score.folder.small_files import SETTINGS, is_deep, read_text
 from score.type_aliases import Json
 
@@ -39,6 +41,14 @@ _TOKENIZERS = (
     ("spiece.model",),
     ("vocab.txt",),
 )
+_TOKENIZERS_OF: Mapping[Kind, str] = {
+    "clip": "tokenizer.json, or vocab.json and merges.txt",
+    "metaclip_2": "tokenizer.json",
+    "siglip": "spiece.model, or SigLIP 2's tokenizer.json",
+    "chinese_clip": "vocab.txt, or tokenizer.json",
+}
+"""The files that a family's checkpoints have for it."""
+
 _WEIGHTS = (
     ("model.safetensors",),
     ("model.safetensors.index.json",),
@@ -82,7 +92,10 @@ class ModelFolder:
         tokenizer = tokenizer or tokenizer_folder(folder, base)
         preprocessor = preprocessor_file(folder, base)
         if tokenizer is None or preprocessor is None:
-            raise ModelError(_incomplete(folder, base, tokenizer is None, preprocessor is None))
+            kind = architecture.kind
+            raise ModelError(
+                _incomplete(folder, kind, base, tokenizer is None, preprocessor is None)
+            )
         return cls(folder, architecture, image_processor(preprocessor), tokenizer)
 
     @property
@@ -171,19 +184,22 @@ def _holds(folder: Path, *alternatives: tuple[str, ...]) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in alternatives)
 
 
-def _incomplete(folder: Path, base: Path | None, tokenizer: bool, preprocessor: bool) -> str:
+def _incomplete(
+    folder: Path, kind: Kind, base: Path | None, tokenizer: bool, preprocessor: bool
+) -> str:
     """The message for an incomplete folder, as `save_pretrained` of a model alone writes it."""
     missing = [
-        *(["a tokenizer (tokenizer.json, or vocab.json and merges.txt)"] if tokenizer else []),
+        *([f"a tokenizer ({_TOKENIZERS_OF[kind]})"] if tokenizer else []),
         *(["an image processor (preprocessor_config.json)"] if preprocessor else []),
         *([] if _holds(folder, *_WEIGHTS) else ["weights (model.safetensors)"]),
     ]
     lacks = " and ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
     so_does = f", and so does {base}" if base else ""
+    example = "openai/clip-vit-base-patch32" if kind == "clip" else "ID"  # others fit few models
     return (
-        f"{folder} lacks {lacks}{so_does}: `score package {folder} --base "
-        "openai/clip-vit-base-patch32 --output DIR` takes tokenizer and image processor from the "
-        "checkpoint that this one was fine-tuned from, a Hub id or a folder"
+        f"{folder} lacks {lacks}{so_does}: `score package {folder} --base {example} --output DIR` "
+        "takes tokenizer and image processor from the checkpoint that this one was fine-tuned "
+        "from, a Hub id or a folder"
     )
 
 

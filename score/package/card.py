@@ -78,7 +78,8 @@ def _facts(root: Path, checkpoint: ResolvedCheckpoint) -> str:
         + _pooling(architecture),
         "activation": _ACTIVATIONS[vision.tower.activation],
         "probabilities of labels": "each label's by itself, a sigmoid of the scaled cosine and a "
-        "bias; they do not sum to one"
+        "bias; they do not sum to one, so `confidence` may leave out all labels, and good values "
+        "of it are lower than with softmax"
         if architecture.has_bias
         else "a softmax over the labels",
         "languages": entry.languages if entry else "see the source",

@@ -88,6 +88,23 @@ def test_all_that_is_missing_is_named(bare: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "p").exists()
 
 
+OTHERS = {
+    "siglip": r"spiece\.model, or SigLIP 2's tokenizer\.json",
+    "chinese_clip": r"vocab\.txt, or tokenizer\.json",
+    "metaclip_2": r"tokenizer\.json",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_familys_own_files_are_named_and_no_base_of_clips(
+    kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    says = rf"lacks a tokenizer \({OTHERS[kind]}\), an image processor .* --base ID --output DIR`"
+    with pytest.raises(ModelError, match=says):
+        Embedder.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("there", "says"),
     [

@@ -19,6 +19,7 @@ from score.checkpoints.architectures import ALL_ARCHITECTURES
 from score.checkpoints.catalog import CATALOG, Entry
 from score.folder.families import Activation, Kind
 from score.texts import cleaning
+from tests.support import open_clip_reference
 
 DATA = Path(catalog.__file__).parent / "data" / "catalog.toml"
 
@@ -142,6 +143,14 @@ def keys(entry: Entry) -> Iterator[str]:
         yield entry.keras
     if entry.file:
         yield entry.file.rsplit("/", 1)[-1].lower()
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_an_architectures_name_is_openclips_where_the_documentation_says_so(name: str) -> None:
+    entry = CATALOG[name]
+    assert "OpenCLIP's name" not in catalog.describe(entry)
+    if entry.architecture.kind in ("clip", "metaclip_2"):
+        assert open_clip_reference.config(entry.architecture_name)
 
 
 def test_names_and_addresses_are_each_of_one_entry() -> None:

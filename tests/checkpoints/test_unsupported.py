@@ -47,7 +47,8 @@ CONFIGS: dict[str, tuple[Json, str]] = {
     "EVA-CLIP": (
         {"model_type": "clip", "architectures": ["EvaCLIPModel"], "auto_map": EVA},
         "'clip', but of another class, EVA-CLIP: missing is its image tower, an EVA (in EVA-02: "
-        "rotary positions, gated layers); it needs code of its own, 'modeling_evaclip.EvaCLIPModel'",
+        "rotary positions, gated layers); it needs code of its own, "
+        "'modeling_evaclip.EvaCLIPModel'",
     ),
     "EVA-CLIP by its name": ({"model_type": "evaclip"}, "EVA-CLIP: missing is its image tower"),
     "Jina CLIP by its class": (

@@ -298,6 +298,7 @@ def test_a_package_has_the_ids_and_the_vectors_of_its_checkpoint(
     np.testing.assert_array_equal(record.text_features, wanted.text_features)
     card = (package / "README.md").read_text(encoding="utf-8")
     assert "each label's by itself" in card
+    assert "they do not sum to one, so `confidence` may leave out all labels" in card
     assert "always padded to 64, pooled at the last" in card
 
 
