@@ -277,12 +277,9 @@ class Probes:
         """
         if self.probabilities is None:
             return
-        images, texts = (
-            [probe.vector for probe in probes[:count]]
-            for probes, count in zip(
-                (self.images, self.texts), self.probabilities.shape, strict=True
-            )
-        )
+        most_images, most_texts = self.probabilities.shape
+        images = [probe.vector for probe in self.images[:most_images]]
+        texts = [probe.vector for probe in self.texts[:most_texts]]
         if len({vector.shape for vector in (*images, *texts)}) > 1:
             yield Finding("labels", "probabilities", False, None, None, False)
             return

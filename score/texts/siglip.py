@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE, Unigram
 
 from score.errors import ModelError
+from score.texts.charsmap import BREAK, Charsmap
 from score.texts.sentencepiece_model import CONTROL, UNKNOWN, Pieces
 
 VOCABULARY = "spiece.model"
@@ -22,6 +23,10 @@ VOCABULARY = "spiece.model"
 
 FIRST = (("<pad>", CONTROL), ("</s>", CONTROL), ("<unk>", UNKNOWN))
 """The first pieces of it, whose ids are 0 to 2."""
+
+
+SPECIAL = re.compile(r"(</s>|<unk>)")
+"""The special pieces that a text may contain."""
 
 
 def unigram_tokenizer(pieces: Pieces) -> Tokenizer:
@@ -46,6 +51,44 @@ def unigram_tokenizer(pieces: Pieces) -> Tokenizer:
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
     return tokenizer
+
+
+class Combined:
+    """Prepares texts so that their characters are combined as SentencePiece does.
+
+    tokenizers' `Precompiled` does it otherwise; see `charsmap`.
+    """
+
+    def __init__(self, table: bytes) -> None:
+        """`table`: the tokenizer's charsmap, checked."""
+        self._sentencepiece, self._precompiled = Charsmap(table), normalizers.Precompiled(table)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Combined | None:
+        """For `unigram_tokenizer`'s; None for one whose table leaves nothing to prepare."""
+        normalizer = tokenizer.normalizer
+        if not isinstance(normalizer, normalizers.Sequence):
+            return None
+        first = json.loads(normalizer.__getstate__())["normalizers"][0]
+        if first["type"] != "Precompiled":
+            return None
+        table = base64.b64decode(first["precompiled_charsmap"])
+        return cls(table) if Charsmap(table)(BREAK) == "" else None
+
+    def __call__(self, text: str) -> str:
+        """A text that the tokenizer's own table makes what SentencePiece makes of `text`.
+
+        Raises UnicodeEncodeError for a lone surrogate.
+        """
+        if text.isascii():
+            return text
+        parts = SPECIAL.split(text)
+        parts[::2] = map(self._part, parts[::2])
+        return "".join(parts)
+
+    def _part(self, text: str) -> str:
+        wanted = self._sentencepiece(text)
+        return text if self._precompiled.normalize_str(text) == wanted else BREAK.join(wanted)
 
 
 SENTINEL = re.compile("▁?<extra_id_[0-9]+>")

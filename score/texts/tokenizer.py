@@ -16,7 +16,7 @@ from tokenizers.models import BPE
 from score.errors import BadType, ModelError, RowError, TextTooLong
 from score.folder.architecture import Architecture
 from score.folder.model_folder import LFS_POINTER, ModelFolder, is_lfs_pointer, read_optional_json
-from score.texts import tokenizer_files, tokenizer_limits
+from score.texts import siglip, tokenizer_files, tokenizer_limits
 from score.texts.added_tokens import CONFIG
 from score.texts.cleaning import Cleaning
 from score.texts.padding import Padding
@@ -66,6 +66,8 @@ class Tokenizer:
         """The begin and end tokens of every text; None for a tokenizer without any."""
         if empty.tokens:
             self.ends = empty.tokens[0], empty.tokens[-1]
+        is_siglips = self.cleaning.name == "siglip"
+        self._combined = siglip.Combined.of(tokenizer) if is_siglips else None
         self.padding = padding
         if padding:
             padding.enable(tokenizer, context)
@@ -188,7 +190,10 @@ class Tokenizer:
             return BadType(f"must be a string, not {type(text).__name__}")
         try:
             read, is_cut = _readable(text, self._longest)
-            encoding = self._tokenizer.encode(self.cleaning(read))
+            cleaned = self.cleaning(read)
+            encoding = self._tokenizer.encode(
+                self._combined(cleaned) if self._combined else cleaned
+            )
         except (UnicodeEncodeError, TypeError):
             return BadType("holds half a character (a lone surrogate), so it is not Unicode")
         except MemoryError:

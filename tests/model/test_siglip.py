@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -69,8 +70,24 @@ a  double   space|\ttab\tand nothing | leading|trailing |!!!|...|▁under|a▁b|
 \ufeffBOM|ﷺ|١٢٣|हिन्दी में|ไทย|한국어 사진|קרוב לחלון|\u2028line|\x1fctl"""
 LONG = "a long description of a picture of a cat and of a dog in a garden " * 20
 SCRIPTS = re.split("[|\n]", ODD)
+# Characters that combine: compatibility characters with a mark, decomposed Vietnamese, Hangul and
+# Greek.
+COMBINED = [
+    *(
+        "½\u0301",
+        "…\u0301",
+        "ﬁ\u0301",
+        "№\u0332",
+        "²\u0332 km",
+        "a™\u0332 b",
+        "㎏\u0332",
+        "‥\u06d6",
+    ),
+    *(unicodedata.normalize("NFD", text) for text in ("Tiếng Việt", "한국어 사진", "ᾄδω", "ḗ ǻ")),
+    *("ｶﾞ ﾊﾟ", "1️⃣ ™️", "</s> ½\u0301 x", "a <unk>²\u0332", "น้ำ ½\u0301"),
+]
 MIXED = [f"{odd} {caption}" for odd in SCRIPTS for caption in CAPTIONS[:12]]
-TEXTS = [*CAPTIONS, *MIXED, *SCRIPTS, LONG, ""]
+TEXTS = [*CAPTIONS, *MIXED, *SCRIPTS, *COMBINED, LONG, ""]
 
 
 def pieces(folder: Path) -> Path:
