@@ -53,6 +53,8 @@ def check(model: Json) -> None:
             _refuse(f"its image tower is {tower}'s {shown(name)}")
     if name := text.get("hf_model_name"):
         _refuse(f"its text tower is transformers' {shown(name)}")
+    if vision.get("timm_model_name") and text.get("proj_type") == "none":
+        _refuse("SigLIP so400m i18n: text_cfg.proj_type='none', its texts have no projection")
     if vision.get("no_ln_pre"):
         _refuse("CLIPA: no norm before the layers of its image tower")
 

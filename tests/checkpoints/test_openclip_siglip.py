@@ -358,7 +358,12 @@ REFUSED: dict[str, tuple[str | None, str, Any, str]] = {
     "masked texts": ("text_cfg", "no_causal_mask", False, "no_causal_mask=False: it must be "),
     "first token": ("text_cfg", "pool_type", "argmax", "pool_type='argmax': it must be "),
     "no bias": ("text_cfg", "proj_bias", False, "proj_bias=False: it must be "),
-    "no projection": ("text_cfg", "proj_type", "none", "proj_type='none' is no part of a SigLIP"),
+    "no projection": (
+        "text_cfg",
+        "proj_type",
+        "none",
+        "SigLIP so400m i18n: text_cfg.proj_type='none'",
+    ),
     "other norms": ("text_cfg", "norm_kwargs", {"bias": False}, "norm_kwargs={'bias': False}"),
     "an invalid norm": ("text_cfg", "norm_kwargs", {"eps": "small"}, "layer_norm_eps 'small'"),
     "another cleaning": ("text_cfg", "tokenizer_kwargs", {"clean": "lower"}, "tokenizer_kwargs="),

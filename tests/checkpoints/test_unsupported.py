@@ -78,6 +78,7 @@ OPENCLIP = {
     "MobileCLIP-B": "MobileCLIP's 'vit_base_mci_224'",
     "PE-Core-L-14-336": "Perception Encoder (PE)'s",
     "ViTamin-L": "ViTamin's 'vitamin_large_224'",
+    "ViT-SO400M-16-SigLIP-i18n-256": "SigLIP so400m i18n: ",
     "RN50": "its image tower is a ResNet",
     "ViT-L-14-CLIPA": "CLIPA: no norm before",
     "roberta-ViT-B-32": "its text tower is transformers' 'roberta-base'",

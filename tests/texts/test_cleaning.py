@@ -369,7 +369,10 @@ def test_without_openclip_packaging_says_what_to_install(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference._open_clip.cache_clear()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "open_clip" else find_spec(name)
+    )
     with pytest.raises(ModelError, match="pip install --no-deps open_clip_torch"):
         package(model, tmp_path / "p")
     assert not list(tmp_path.iterdir())
