@@ -6,6 +6,7 @@ is refused at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def check(folder: Path) -> None:
         return
     refusals = []
     for name, check_config in _CHECKS.items():
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):  # False for a name that is too long, too
             config = read_json(folder / name)
             try:
                 check_config(config)

@@ -36,7 +36,10 @@ from score.settings import Settings
 from score.texts.tokenizer import Tokenizer
 from score.type_aliases import ImageInput, Matrix, OnFetched, Truncate, Vector
 
-_FEW_ROWS = 8  # that take a millisecond or two to prepare and to answer
+_FEW_ROWS = 8  # that take a millisecond or two to answer
+_FEW_LETTERS, _FEW_OTHERS = 4000, 300
+"""Characters that are tokenized in some milliseconds: of plain texts, and where one of the texts
+has others than ASCII, or entities, which cleaning may look at many times."""
 
 
 class Parts(NamedTuple):
@@ -167,19 +170,18 @@ class Embedder:
     def _answering(
         self, rows: Sequence[Row], params: Params, call: Cancellation, *, classify_texts: bool
     ) -> Steps[list[Record]]:
-        """`answer`. A few rows that wait for no image need no thread."""
+        """`answer`. A few short texts need no thread."""
         call.limit(self.settings.request_timeout)
         call.check()
         if params.labels is not None:
             classified = sum(classify_texts or not is_empty(row.image) for row in rows)
             most = self.settings.max_scores
             check_scores(classified, params.labels, params.confidence, most)
-        options, is_quick = self._of_request(call), self._pipeline.preparer.is_quick
+        options = self._of_request(call)
         records: list[Record] = []
         prompts = self._label_vectors.not_kept(params.labels, params.truncate)
         with self._pipeline.admission.admitted(rows, prompts) as load:
-            few = params.labels is None and len(rows) <= _FEW_ROWS
-            if few and all(is_quick(row, options) for row in rows):
+            if params.labels is None and _is_light(rows):
                 records = yield from self._of_few(rows, params, options)
             else:
                 yield NEEDS_A_THREAD
@@ -196,7 +198,7 @@ class Embedder:
     def _of_few(
         self, rows: Sequence[Row], params: Params, options: FetchOptions
     ) -> Steps[list[Record]]:
-        """The records of rows that wait for no image, without a stream."""
+        """The records of rows without images, without a stream."""
         tried = self._pipeline.preparer.tried
         prepared = {i: tried(row, params.truncate, options) for i, row in enumerate(rows)}
         encoding = Encoding(self._pipeline, params, None, options.call)
@@ -302,6 +304,15 @@ def fingerprint_of(embedder: Embedder) -> str:
 def probes_of(embedder: Embedder) -> Probes | None:
     """The probes of the folder it was loaded from; None if that has none, or `verify` is off."""
     return embedder._probes
+
+
+def _is_light(rows: Sequence[Row]) -> bool:
+    """Whether rows are few, have no image, and are tokenized within some milliseconds."""
+    if len(rows) > _FEW_ROWS or not all(is_empty(row.image) for row in rows):
+        return False
+    texts = [row.text for row in rows if isinstance(row.text, str)]
+    plain = all(text.isascii() and "&" not in text for text in texts)
+    return sum(map(len, texts)) <= (_FEW_LETTERS if plain else _FEW_OTHERS)
 
 
 def _row(image: ImageInput) -> Row:

@@ -58,7 +58,7 @@ class Loader:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """A block in which a request waits for a model. Raises ModelUnavailable where too many do:
-        each holds a thread, which requests to other models need."""
+        each is one of the requests that the process takes on, which other models need."""
         with self._lock:
             if 0 < self._most_waiting <= self._waiting:
                 raise ModelUnavailable(

@@ -46,7 +46,7 @@ class Models:
     ) -> Models:
         """Models that are to be loaded: all by `load`, or each when a request asks for it."""
         requests = settings.max_pending_requests
-        # With those that may have images, three quarters, they leave threads to texts.
+        # With those that may have images, three quarters, they leave room to texts.
         loader = Loader(max(1, requests // 8) if requests else 0)
         watcher = watcher or Watcher()
         return cls((ServedModel(source, loader, watcher) for source in sources), settings, loader)

@@ -85,9 +85,8 @@ def _held(folder: Path, *, must_lock: bool = False) -> Iterator[None]:
     `must_lock`: also where the file system has no locks, this is refused. Raises RequestError.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = locks.hold_folder(folder.resolve())
+        lock = _locked(folder)
     except locks.Held:
         raise RequestError(f"{folder} is in use: another process writes an index there") from None
     if lock is None and must_lock:
@@ -102,6 +101,17 @@ def _held(folder: Path, *, must_lock: bool = False) -> Iterator[None]:
                 folder.rmdir()
         if lock is not None:
             os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """As `locks.hold_folder`, of a folder that is created where it is missing."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = locks.hold_folder(folder.resolve())
+        with suppress(FileNotFoundError):
+            if lock is None or os.path.samestat(os.fstat(lock), folder.stat()):
+                return lock
+        os.close(lock)  # of a folder that the process before has removed, having failed
 
 
 def _create(files: Sequence[Path], folder: Path, column: FeatureColumn) -> int:

@@ -105,7 +105,7 @@ def embed_into(
                     drop(summary, entry.rows, entry.failed)
                 run.go_on(lines, params)
             if not summary.stopped:
-                for chosen in turns(job, options.retries, summary):
+                for chosen in turns(job, options.retries, summary, progress):
                     retry(job, embedder, known, lines, params, chosen, summary, progress)
                 run.go_on(lines, params)  # rows of shards that turned out to be damaged
         if not summary.stopped:

@@ -64,11 +64,15 @@ def has_unasked(entry: Entry) -> bool:
 
 
 def turns(
-    job: JobFolder, chosen: Callable[[Entry], bool], summary: Summary
+    job: JobFolder,
+    chosen: Callable[[Entry], bool],
+    summary: Summary,
+    progress: Callable[[Summary], None] | None = None,
 ) -> Iterator[Callable[[Entry], bool]]:
     """Which shards to try again at a job's end, one time after the other: those that are chosen,
     then those with rows that were still not asked for, after a pause in which their hosts are left
-    alone. `summary`: says how many rows wait, and counts the pauses."""
+    alone. `summary`: says how many rows wait, and counts the pauses, in which `progress` is called
+    each second."""
     if any(map(chosen, job.ledger.done())):
         log.info("failed rows that may succeed another time are tried again")
     yield chosen
@@ -78,17 +82,21 @@ def turns(
             return
         waiting = f"{summary.waiting:,}"
         log.info("%s rows of hosts that are down are tried again in %.0f s", waiting, pause)
-        _pause(pause, summary)
+        _pause(pause, summary, progress)
         yield has_unasked
     summary.waiting = 0
 
 
-def _pause(seconds: float, summary: Summary) -> None:
+def _pause(
+    seconds: float, summary: Summary, progress: Callable[[Summary], None] | None = None
+) -> None:
     """Waits; whoever shows the summary sees the time go by."""
     end = time.monotonic() + seconds
     while (now := time.monotonic()) < end:
         time.sleep(min(1.0, end - now))
         summary.seconds += time.monotonic() - now
+        if progress:
+            progress(summary)
 
 
 class _Retried:

@@ -43,7 +43,7 @@ TIMEOUT = "X-Request-Timeout"
 Work = Callable[[bytes, Cancellation], Steps[Answer]]
 """Answers a request with this body. Must not raise."""
 
-_SMALL = 4096  # bytes of a body that is parsed, and tokenized, in some milliseconds at most
+_SMALL = 4096  # bytes of a body that is parsed in a millisecond
 
 
 class Calls:
@@ -87,7 +87,7 @@ class Calls:
         with _cancelled_if_lost(request, call):
             try:
                 if len(content) <= _SMALL:
-                    return await self._on_the_loop(steps)
+                    return await self._on_the_loop(steps, call)
                 return await self._on_a_thread(steps)
             except BaseException:  # the server stops, and has waited long enough
                 call.cancel()
@@ -95,7 +95,7 @@ class Calls:
             finally:
                 self._running -= 1
 
-    async def _on_the_loop(self, steps: Steps[Answer]) -> Answer:
+    async def _on_the_loop(self, steps: Steps[Answer], call: Cancellation) -> Answer:
         try:
             while isinstance(step := next(steps), Wait):
                 await self._wakes.wait(step)
@@ -103,6 +103,7 @@ class Calls:
             answer: Answer = end.value
             return answer
         except BaseException:
+            call.cancel()  # before the steps end: no pass tells a loop that is closed
             steps.close()
             raise
         return await self._on_a_thread(steps)

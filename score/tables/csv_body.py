@@ -25,6 +25,7 @@ _PIECE = 2**16  # bytes that are looked at in a turn; other threads run between 
 _MOST_BLANK = 10_000  # rows before the header
 _BLANK = re.compile(rb"[\r\n]{1,65536}+")
 _QUOTED = re.compile(rb'(?:[^"]++|"")*')
+_BLANKS = re.compile(rb"[ \t]*+")
 _FIRST = range(MAX_COLUMNS + 1)
 
 
@@ -194,7 +195,8 @@ class _Scanner:
             if is_wanted:
                 quoted = self._body[begin:end].replace(b'""', b'"')
             begin = self._at = end + 1
-            self._goes_on |= begin < min(self._find(b","), self._line_end())
+            rest = min(self._find(b","), self._line_end())
+            self._goes_on |= not _BLANKS.fullmatch(self._body, begin, rest)
         self._at = min(self._find(b","), self._line_end())
         return quoted + self._body[begin : self._at] if is_wanted else b"", False
 

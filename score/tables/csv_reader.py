@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -36,6 +37,11 @@ _DELIMITERS = {",": "commas", "\t": "tabs"}
 _NO_CSV = frozenset(
     {".parquet", ".pqt", ".jsonl", ".ndjson", ".json", ".npy", ".tsv", ".tar", ".tgz"}
 )
+_CELL = r'(?:"(?:[^"]++|"")*+"[ \t]*|[^"{0}\r\n][^{0}\r\n]*+|)'
+_WELL_FORMED = {
+    mark: re.compile(f"{_CELL}(?:{{0}}{_CELL})*[\\r\\n]*".format(mark)) for mark in _DELIMITERS
+}
+"""Rows whose quoted cells end with their quote, or blanks after it."""
 _END = "\0the end\0"  # a line appended after the last one
 NOT_UTF8 = "is not UTF-8 text; save the CSV as UTF-8"
 
@@ -94,10 +100,7 @@ class _Reading:
     def _is_well_formed(self) -> bool:
         """Whether each quoted cell ends with its quote. A cell that begins with a quote by chance
         would else end at some quote of a later line, and hold all rows between."""
-        try:
-            return len(list(csv.reader(self._raw, delimiter=self._delimiter, strict=True))) == 1
-        except csv.Error:
-            return False
+        return _WELL_FORMED[self._delimiter].fullmatch("".join(self._raw)) is not None
 
     def left_open(self) -> str:
         """What is wrong with the last row where `ended`."""

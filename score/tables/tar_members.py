@@ -52,6 +52,7 @@ class TarMembers:
 
     stream: the archive from the place `at` on, which is a header's. place: how far it has been
     read; end: where the member before the current one ends. name: of the archive, in messages.
+    lacks_end: it has been read to its end, and no block of zeros marks that: it may be cut short.
     Raises RequestError for what is no archive, or is cut short; OSError.
     """
 
@@ -60,6 +61,7 @@ class TarMembers:
         self.end = at
         self._left = 0  # bytes of the current member's content, padding included
         self._size = 0  # without padding
+        self.lacks_end = False
         self._ended = False  # whether the mark of the end was what was read last
 
     def __iter__(self) -> Iterator[Member]:
@@ -125,7 +127,7 @@ class TarMembers:
         if len(header) < BLOCK and self.place and not self._ended:
             if any(header):
                 raise self._cut_short()
-            raise self._cut_short("without the block of zeros that marks its end")
+            self.lacks_end = True
         return header
 
     def _skip_map(self, header: bytes) -> None:
@@ -184,8 +186,8 @@ class TarMembers:
             if not skipped:
                 raise self._cut_short()
 
-    def _cut_short(self, how: str = "inside a member") -> RequestError:
-        return RequestError(f"{self._name} is cut short: it ends {how}")
+    def _cut_short(self) -> RequestError:
+        return RequestError(f"{self._name} is cut short: it ends inside a member")
 
 
 def _number(field: bytes) -> int:

@@ -7,7 +7,14 @@ from contextlib import ExitStack
 from itertools import islice
 
 from score.contract.rows import IMAGE, TEXT, Row
-from score.errors import BadType, NotAnImage, RequestError, RowError, TooManyBytes
+from score.errors import (
+    BadType,
+    NotAnImage,
+    RequestError,
+    RowError,
+    TooManyBytes,
+    UnreadableFile,
+)
 from score.storage.byte_source import ByteSource
 from score.storage.remote import File, Input
 from score.tables.lines import (
@@ -52,6 +59,13 @@ class _Sample:
             )
         self.cells[kind] = cell
         self.names.setdefault(kind, name)
+
+    def doubt(self, archive: str) -> None:
+        """Has the row fail: of an archive that ends without its mark it may lack members."""
+        self.cells[_JSON] = UnreadableFile(
+            f"{archive} ends with this row, but without the block of zeros that marks an archive's "
+            "end: if it is cut short, members and rows are missing"
+        )
 
     def line(self, places: Mapping[str, int], position: int, end: int) -> Line:
         """As a table's line, which ends at a place. `places`: of the row's cells in `_COLUMNS`."""
@@ -128,6 +142,8 @@ class TarTable:
             sample = sample or _Sample(key)
             sample.add(kind, member.name, _content(reader, member, kind))
         if sample and reader:
+            if reader.lacks_end:
+                sample.doubt(self.path.name)
             yield sample.line(self._places, position(reader.end), reader.end)
 
     def _members(self, place: int) -> Iterator[tuple[TarMembers, Member]]:

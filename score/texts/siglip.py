@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import unicodedata
+from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
@@ -25,7 +27,7 @@ FIRST = (("<pad>", CONTROL), ("</s>", CONTROL), ("<unk>", UNKNOWN))
 """The first pieces of it, whose ids are 0 to 2."""
 
 
-SPECIAL = re.compile(r"(</s>|<unk>)")
+SPECIAL = ("</s>", "<unk>")
 """The special pieces that a text may contain."""
 
 
@@ -59,9 +61,12 @@ class Combined:
     tokenizers' `Precompiled` does it otherwise; see `charsmap`.
     """
 
-    def __init__(self, table: bytes) -> None:
-        """`table`: the tokenizer's charsmap, checked."""
+    def __init__(self, table: bytes, tokens: Iterable[str]) -> None:
+        """`table`: the tokenizer's charsmap, checked. `tokens`: those that are cut out of a text
+        before it is normalised."""
         self._sentencepiece, self._precompiled = Charsmap(table), normalizers.Precompiled(table)
+        longest_first = sorted({*SPECIAL, *tokens}, key=len, reverse=True)
+        self._tokens = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Combined | None:
@@ -73,16 +78,17 @@ class Combined:
         if first["type"] != "Precompiled":
             return None
         table = base64.b64decode(first["precompiled_charsmap"])
-        return cls(table) if Charsmap(table)(BREAK) == "" else None
+        tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+        return cls(table, tokens) if Charsmap(table)(BREAK) == "" else None
 
     def __call__(self, text: str) -> str:
         """A text that the tokenizer's own table makes what SentencePiece makes of `text`.
 
         Raises UnicodeEncodeError for a lone surrogate.
         """
-        if text.isascii():
+        if text.isascii() or not any(map(_may_combine, set(text))):
             return text
-        parts = SPECIAL.split(text)
+        parts = self._tokens.split(text)
         parts[::2] = map(self._part, parts[::2])
         return "".join(parts)
 
@@ -90,6 +96,21 @@ class Combined:
         wanted = self._sentencepiece(text)
         return text if self._precompiled.normalize_str(text) == wanted else BREAK.join(wanted)
 
+
+def _may_combine(letter: str) -> bool:
+    """Whether a character may be more than the first of those that are one for a reader (Unicode's
+    extended grapheme clusters), where alone the two replace differently."""
+    return unicodedata.category(letter) in _MARKS or _OTHERS.match(letter) is not None
+
+
+_MARKS = frozenset({"Mn", "Mc", "Me", "Cf"})
+# Hangul in parts, vowels of Thai and Lao, marks of half-width Katakana, flags, shades of skin, and
+# letters that go before another.
+_OTHERS = re.compile(
+    r"[\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff\u0e33\u0eb3\uff9e\uff9f\r\U0001f1e6-\U0001f1ff"
+    r"\U0001f3fb-\U0001f3ff\u0d4e\U000111c2\U000111c3\U0001193f\U00011941\U00011a3a\U00011a84-\U00011a89"
+    r"\U00011d46]"
+)
 
 SENTINEL = re.compile("▁?<extra_id_[0-9]+>")
 """T5's masks of its training, which have no embeddings in a SigLIP."""

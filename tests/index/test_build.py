@@ -480,9 +480,30 @@ def test_two_processes_do_not_write_one_index(
     finally:
         os.close(lock)
     build_index(folder, index, **how)
-    assert Ledger.read(index).vectors == sum(
-        source.vectors for source in Ledger.read(index).sources
-    )
+    rows = sum(pq.read_metadata(file).num_rows for file in folder.rglob("*.parquet"))
+    assert Ledger.read(index).vectors == rows > 0
+
+
+def test_the_lock_is_of_the_folder_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, which has failed, may remove the folder before it gives its lock back."""
+    hold, index = locks.hold_folder, tmp_path / "index"
+    removed: list[Path] = []
+
+    def late(folder: Path) -> int | None:
+        lock = hold(folder)
+        if not removed:
+            index.rmdir()
+            removed.append(index)
+        return lock
+
+    monkeypatch.setattr(locks, "hold_folder", late)
+    with build._held(index):
+        monkeypatch.setattr(locks, "_MOMENT", 0.0)
+        with pytest.raises(locks.Held):
+            hold(index)
+    assert removed
 
 
 def test_a_build_that_fails_leaves_no_folder(folder: Path, tmp_path: Path) -> None:

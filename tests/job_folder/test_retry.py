@@ -157,12 +157,12 @@ def test_rows_of_a_silent_host_have_their_turn_at_the_end(
     )
     file.write_text("image\n" + "\n".join(cells) + "\n")
 
-    waited: list[tuple[int, float]] = []
+    waited, shown = list[tuple[int, float]](), list[Summary]()
     pause = retry._pause
 
-    def pausing(seconds: float, summary: Summary) -> None:
+    def pausing(seconds: float, summary: Summary, progress: object) -> None:
         before = summary.seconds
-        pause(seconds, summary)
+        pause(seconds, summary, shown.append)
         waited.append((summary.waiting, summary.seconds - before))
 
     monkeypatch.setattr(retry, "_pause", pausing)
@@ -179,6 +179,7 @@ def test_rows_of_a_silent_host_have_their_turn_at_the_end(
     assert summary.retried > 20
     assert waited, "after a pause, which counts"
     assert all(rows > 0 and seconds >= 1 for rows, seconds in waited)
+    assert shown
     assert summary.waiting == 0
     assert failing(tmp_path / "job") == {}
     assert [entry.unasked for entry in entries(tmp_path / "job")] == [0] * 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from concurrent.futures import Future
 from contextvars import ContextVar
@@ -10,12 +11,16 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.types import Message
+from starlette.types import Message as Received
 
 from score.concurrency.cancellation import Cancellation
 from score.concurrency.steps import NEEDS_A_THREAD, Steps, Wait
+from score.core import endpoint
+from score.core.embedder import Embedder
 from score.core.endpoint import Answer
+from score.core.models import Models
 from score.dialects import azure
+from score.dialects.base import Message
 from score.serve import calls
 from score.serve.wakes import Wakes
 from score.settings import Settings
@@ -25,7 +30,7 @@ SMALL, LARGE = b"{}", b" " * (calls._SMALL + 1)
 
 
 def request(content: bytes = SMALL) -> Request:
-    async def body() -> Message:
+    async def body() -> Received:
         return {"type": "http.request", "body": content, "more_body": False}
 
     return Request({"type": "http", "headers": []}, body)
@@ -175,3 +180,77 @@ def test_a_wait_ends_with_its_time_and_with_a_failure() -> None:
         await wakes.wait(Wait(future, 60))
 
     asyncio.run(both())
+
+
+# -- what runs on the loop -----------------------------------------------------------------------
+
+PLAIN, MOJIBAKE = "a red apple", "Ã©"
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_light"),
+    [
+        ({"text": PLAIN}, True),
+        ({"text": "Ünïcode 苹果"}, True),
+        ({"text": 3}, True),
+        ({}, True),
+        ({"image": "AAAA"}, False),  # would wait for a decoder
+        ({"image": "data:,x"}, False),
+        ({"image": "http://10.0.0.1/"}, False),
+        ({"image": "no image"}, False),
+        ({"text": PLAIN * 400}, False),
+        ({"text": MOJIBAKE * 200}, False),
+        ({"text": "&amp;" * 100}, False),
+    ],
+    ids=str,
+)
+def test_only_a_few_short_texts_run_on_the_loop(
+    cells: dict[str, object], is_light: bool, embedder: Embedder
+) -> None:
+    body = json.dumps(
+        {"input_data": {"columns": [*cells] or ["text"], "data": [[*cells.values()]]}}
+    )
+    message = Message(body.encode(), "application/json")
+    models = Models.of({"": embedder})
+    steps = endpoint.answering(models, azure.SCORE, message, None, Cancellation())
+    try:
+        step = next(steps)
+    except StopIteration as end:  # each row has failed
+        step = end.value
+    finally:
+        steps.close()
+    assert (step is not NEEDS_A_THREAD) == is_light
+
+
+def test_many_rows_and_labels_run_on_a_thread(embedder: Embedder) -> None:
+    models = Models.of({"": embedder})
+    bodies: list[dict[str, object]] = [
+        {"input_data": [{"text": PLAIN}] * 9},
+        {"input_data": [{"text": PLAIN}], "params": {"labels": ["a", "b"]}},
+    ]
+    for body in bodies:
+        message = Message(json.dumps(body).encode(), "application/json")
+        steps = endpoint.answering(models, azure.SCORE, message, None, Cancellation())
+        assert next(steps) is NEEDS_A_THREAD
+        steps.close()
+
+
+def test_a_pass_that_outlives_the_server_tells_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    vectors: Future[None] = Future()
+
+    def work(body: bytes, call: Cancellation) -> Steps[Answer]:
+        with call.interrupting(vectors.cancel):
+            yield Wait(vectors, None)
+        return Answer(200, body)
+
+    async def cut() -> None:
+        each = calls.Calls(Settings())
+        task = asyncio.create_task(each.answered(request(), work, azure.refuse))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cut())
+    assert vectors.cancelled(), "nothing is left to tell the loop, which is closed"
+    assert not caplog.text
