@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import re
 import time
@@ -31,6 +32,10 @@ MONITORED = table.PROBES | {"/metrics"}
 _LONGEST_PATH = 200
 _ROUTES = [(compile_path(path)[0], path) for path in table.PATHS]
 
+
+_ids = random.Random()  # not the module's own, which a program may seed
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.seed)
 
 TRACE_ID: ContextVar[str] = ContextVar("trace_id", default="")
 """The trace that a request belongs to, where requests are traced."""
@@ -176,8 +181,8 @@ def _given_id(scope: Scope) -> str:
 
 def _new_id() -> str:
     """No secret, so that it need not be asked of the system, which takes as long as parsing a
-    request. Processes that are forked go on with different ids: Python sees to that."""
-    return f"{random.getrandbits(128):032x}"
+    request."""
+    return f"{_ids.getrandbits(128):032x}"
 
 
 def _path(scope: Scope) -> str:
