@@ -108,8 +108,10 @@ def _locked(folder: Path) -> int | None:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         lock = locks.hold_folder(folder.resolve())
+        if lock is None:
+            return None
         with suppress(FileNotFoundError):
-            if lock is None or os.path.samestat(os.fstat(lock), folder.stat()):
+            if os.path.samestat(os.fstat(lock), folder.stat()):
                 return lock
         os.close(lock)  # of a folder that the process before has removed, having failed
 
