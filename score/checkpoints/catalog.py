@@ -239,7 +239,7 @@ def describe(entry: Entry) -> str:
         and f"{entry.file}, SHA-256 {entry.sha256 or '(none published)'}",
         "KerasHub": entry.keras,
         "licence": f"{entry.licence.name}: {entry.licence.says}",
-        "architecture": (f"{entry.architecture_name}, {architecture.kind} in transformers"),
+        "architecture": f"{entry.architecture_name}, {architecture.kind} in transformers",
         "parameters": f"{entry.parameters:,}",
         "vectors": f"{architecture.dimension} numbers",
         "activation": _ACTIVATIONS[vision.tower.activation],

@@ -50,15 +50,14 @@ def build_index(
     Raises RequestError for a table without vectors, for a row whose vector cannot be indexed, for
     vectors of different models, and for a folder that may not be written; nothing is written then.
     """
-    names = [table] if isinstance(table, str | Path) else table
+    names = _names(table)
     files = parquet_files(names)
     if is_remote(folder):
         return _upload(files, str(folder), column)
     folder = Path(folder)
     if append and folder.is_dir() and not is_empty(folder):
         with _held(folder, must_lock=True):
-            _tell_what_is_gone(Ledger.read(folder), names)
-            return _append(files, folder, column)
+            return _append(names, files, folder, column)
     check_folder(folder, is_index, overwrite=overwrite, inputs=files)
     with _held(folder):
         check_folder(folder, is_index, overwrite=overwrite, inputs=files)  # as it is now
@@ -151,7 +150,11 @@ class Content:
 
 def files_of(table: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files that the argument of `build_index` stands for."""
-    return parquet_files([table] if isinstance(table, str | Path) else table)
+    return parquet_files(_names(table))
+
+
+def _names(table: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [table] if isinstance(table, str | Path) else table
 
 
 def opened(files: Sequence[Path], column: str) -> Content:
@@ -165,8 +168,9 @@ def is_index(content: Sequence[Path]) -> bool:
     return {entry.name for entry in content} in ({NAME, lance.FOLDER}, set(OLD))
 
 
-def _append(files: Sequence[Path], folder: Path, column: str) -> int:
+def _append(names: Sequence[str | Path], files: Sequence[Path], folder: Path, column: str) -> int:
     ledger = Ledger.read(folder)
+    _tell_what_is_gone(ledger, names)
     if column != ledger.column:
         raise RequestError(f"{folder} indexes {ledger.column}, not {column}")
     changes = ledger.changes(files)

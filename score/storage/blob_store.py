@@ -52,10 +52,9 @@ class BlobStore:
     """Values by key. Use it as a context manager. Safe to share between threads.
 
     Values are written by a thread of its own, when `save` asks for it, many are there, or one comes
-    after some seconds. Whether a key may be there at all is
-    asked of a filter in memory, since asking SQLite, which lets other threads of Python go on
-    meanwhile, has to wait for them afterwards. The filter learns of what other processes have
-    written every few seconds.
+    after some seconds. Whether a key may be there at all is asked of a filter in memory, since
+    asking SQLite, which lets other threads of Python go on meanwhile, has to wait for them
+    afterwards. The filter learns of what other processes have written every few seconds.
     """
 
     def __init__(self, file: Path, most_bytes: int, *, is_own: bool = False) -> None:

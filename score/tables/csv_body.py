@@ -185,7 +185,8 @@ class _Scanner:
     def _cell(self, is_wanted: bool) -> tuple[bytes, bool]:
         """The cell that begins here, if it is wanted, and whether a quote is left open in it."""
         quoted, begin = b"", self._at
-        if self._body.startswith(b'"', self._at):
+        is_quoted = self._body.startswith(b'"', begin)
+        if is_quoted:
             begin += 1
             self._at = begin
             end = self._quote_end()
@@ -195,9 +196,9 @@ class _Scanner:
             if is_wanted:
                 quoted = self._body[begin:end].replace(b'""', b'"')
             begin = self._at = end + 1
-            rest = min(self._find(b","), self._line_end())
-            self._goes_on |= not _BLANKS.fullmatch(self._body, begin, rest)
         self._at = min(self._find(b","), self._line_end())
+        if is_quoted:
+            self._goes_on |= not _BLANKS.fullmatch(self._body, begin, self._at)
         return quoted + self._body[begin : self._at] if is_wanted else b"", False
 
     def _quote_end(self) -> int:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-_BYTES = (
-    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
-    pa.types.is_fixed_size_binary,
-)
-_TEXTUAL = (
-    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
-    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
-)
+_BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+_BYTES = (*_BINARY, pa.types.is_fixed_size_binary)
+_TEXTUAL = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, *_BINARY)
 
 
 def is_textual(kind: pa.DataType) -> bool:

@@ -36,6 +36,16 @@ def request(content: bytes = SMALL) -> Request:
     return Request({"type": "http", "headers": []}, body)
 
 
+async def cut_off(work: calls.Work) -> None:
+    """A request that the end of the server cuts off."""
+    each = calls.Calls(Settings(max_pending_requests=1))
+    task = asyncio.create_task(each.answered(request(), work, azure.refuse))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_a_request_that_finds_no_thread_is_refused() -> None:
     done = threading.Event()
 
@@ -135,15 +145,7 @@ def test_a_request_that_the_end_of_the_server_cuts_off_ends_its_steps() -> None:
             seen.append(call)
         return Answer(200, body)
 
-    async def cut() -> None:
-        each = calls.Calls(Settings(max_pending_requests=1))
-        task = asyncio.create_task(each.answered(request(), work, azure.refuse))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(cut())
+    asyncio.run(cut_off(work))
     closed, call = seen
     assert closed == "closed"
     assert call.is_cancelled
@@ -243,14 +245,6 @@ def test_a_pass_that_outlives_the_server_tells_nobody(caplog: pytest.LogCaptureF
             yield Wait(vectors, None)
         return Answer(200, body)
 
-    async def cut() -> None:
-        each = calls.Calls(Settings())
-        task = asyncio.create_task(each.answered(request(), work, azure.refuse))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(cut())
+    asyncio.run(cut_off(work))
     assert vectors.cancelled(), "nothing is left to tell the loop, which is closed"
     assert not caplog.text
